@@ -1,0 +1,142 @@
+/* rollout.c - POST /v1/rollout/restart and GET /v1/rollout/status.
+ *
+ * Status is a stream of JSON objects, one a line, one for each workload that is asked for. With follow, the state is looked
+ * at again every POLL_MS and a line is sent for each workload whose line changed; the stream ends when all are complete. A
+ * workload that disappears meanwhile ends it too, with a line that has "gone":true.
+ */
+#include "api_int.h"
+
+#define POLL_MS 200
+
+/* What one status request watches; hangs on conn->hold while it streams. */
+struct rollout {
+    char *ns, *name;     /* NULL: any */
+    struct table last;   /* "ns/name" -> the line sent last (mem_free) */
+    struct buf out;      /* lines of this look */
+    size_t seen;         /* workloads of this look */
+    size_t incomplete;   /* of them */
+};
+
+void api_post_restart(struct api_conn *c)
+{
+    json_t *body = api_body_object(c);
+    if (!body)
+        return;
+    struct api *a = c->api;
+    const char *ns = api_json_str(body, "namespace", "default"), *name = api_json_str(body, "name", "");
+    struct run *run = a->ops->run(a->ctx);
+    enum err e = !*name ? ERR_INVALID : run ? run_restart(run, ns, name) : ERR_AGAIN;
+    if (!*name)
+        api_error(c, 400, "send {\"namespace\":NS,\"name\":NAME}", "the workload's name is missing");
+    else if (e == ERR_NOTFOUND)
+        api_error(c, 404, "list workloads with weir get workloads -A", "there is no workload %s/%s", ns, name);
+    else if (e)
+        api_error(c, e == ERR_AGAIN ? 503 : 500, "try again, and see the node's log", "restarting %s/%s failed: %s", ns, name, err_text(e));
+    else
+        api_answer(c, 202, "application/json", SLICE("{\"state\":\"restarting\"}\n"));
+    json_decref(body);
+}
+
+static void line_add(struct buf *out, const struct workload_status *w)
+{
+    buf_adds(out, "{\"namespace\":");
+    buf_add_json(out, slice_cstr(w->ns));
+    buf_adds(out, ",\"name\":");
+    buf_add_json(out, slice_cstr(w->name));
+    buf_printf(out, ",\"generation\":%llu,\"revision\":%llu,\"wanted\":%u,\"current\":%u,\"updated\":%u,\"ready\":%u,\"available\":%u,\"complete\":%s,\"why\":",
+               (unsigned long long)w->generation, (unsigned long long)w->revision, w->wanted, w->current, w->updated, w->ready, w->available,
+               w->complete ? "true" : "false");
+    buf_add_json(out, slice_cstr(w->why ? w->why : ""));
+    buf_adds(out, "}\n");
+}
+
+static void rollout_look(void *ctx, const struct workload_status *w)
+{
+    struct rollout *r = ctx;
+    if ((r->ns && strcmp(r->ns, w->ns) != 0) || (r->name && strcmp(r->name, w->name) != 0))
+        return;
+    r->seen++;
+    r->incomplete += !w->complete;
+    struct buf line = {0}, key = {0};
+    line_add(&line, w);
+    buf_printf(&key, "%s/%s", w->ns, w->name);
+    const char *last = table_get(&r->last, buf_slice(&key));
+    if (!last || strcmp(last, line.p) != 0) {
+        buf_add_slice(&r->out, buf_slice(&line));
+        mem_free(table_put(&r->last, buf_slice(&key), buf_take(&line, NULL)));
+    }
+    buf_free(&line);
+    buf_free(&key);
+}
+
+static void rollout_free(struct rollout *r)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&r->last, s));)
+        mem_free(s->value);
+    table_fini(&r->last);
+    buf_free(&r->out);
+    mem_free(r->ns);
+    mem_free(r->name);
+    mem_free(r);
+}
+
+static void rollout_detach(struct api_conn *c)
+{
+    struct rollout *r = c->hold;
+    c->hold = NULL;
+    rollout_free(r);
+}
+
+/* One look. True when there is nothing more to wait for. */
+static bool rollout_step(struct api *a, struct rollout *r)
+{
+    struct run *run = a->ops->run(a->ctx);
+    r->seen = r->incomplete = 0;
+    buf_clear(&r->out);
+    if (run)
+        run_status(run, rollout_look, r);
+    return r->seen == 0 || r->incomplete == 0;
+}
+
+static void rollout_poll(struct timer *t)
+{
+    struct api_conn *c = CONTAINER_OF(t, struct api_conn, poll);
+    struct rollout *r = c->hold;
+    if (c->stream.out_bytes >= API_OUT_BYTES_MAX) { /* a slow reader gets the state as it is when it reads again */
+        timer_set(c->api->loop, t, POLL_MS);
+        return;
+    }
+    bool done = rollout_step(c->api, r);
+    if (r->seen == 0)
+        buf_adds(&r->out, "{\"gone\":true,\"complete\":false,\"why\":\"the workload was deleted meanwhile\"}\n");
+    api_stream_chunk(c, buf_slice(&r->out));
+    if (done)
+        api_stream_end(c);
+    else
+        timer_set(c->api->loop, t, POLL_MS);
+}
+
+void api_get_rollout(struct api_conn *c)
+{
+    const char *ns = api_query(c, "namespace"), *name = NULL;
+    struct rollout *r = mem_new(MEM_API, sizeof *r);
+    (void)api_query_workload(c, &ns, &name);
+    r->ns = mem_strdup(MEM_API, ns);
+    r->name = mem_strdup(MEM_API, name);
+    bool done = rollout_step(c->api, r);
+    if (name && r->seen == 0) {
+        api_error(c, 404, "list workloads with weir get workloads -A", "there is no workload %s/%s", ns, name);
+        rollout_free(r);
+    } else if (done || !api_query_flag(c, "follow")) {
+        api_answer(c, 200, "application/x-ndjson", buf_slice(&r->out));
+        rollout_free(r);
+    } else if (!api_stream_begin(c, "application/x-ndjson")) {
+        rollout_free(r); /* HEAD, answered */
+    } else {
+        c->hold = r;
+        c->detach = rollout_detach;
+        api_stream_chunk(c, buf_slice(&r->out));
+        c->poll.fn = rollout_poll;
+        timer_set(c->api->loop, &c->poll, POLL_MS);
+    }
+}

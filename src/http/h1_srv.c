@@ -1,0 +1,443 @@
+/* h1_srv.c - the server's end of an HTTP/1.x connection.
+ *
+ *     HEAD --request()--> BODY --body(end)--> WAIT --answered--> HEAD ... or LINGER -> CLOSED
+ *          \--request(end)----------------------^
+ *
+ * state follows what is READ; answering/answered follow what is WRITTEN. The exchange is over when the request is read
+ * (WAIT) and answered; then the next head is parsed, from in[] when bytes were read ahead (pipelining). An answer that is
+ * complete before the request's body is read ends the connection: LINGER sends FIN and throws away what still comes, for a
+ * bounded time and number of bytes, so that the answer is not lost to a reset (RFC 9112 section 9.6).
+ *
+ * consuming is set while consume() is on the stack: an answer given inside request() then only leaves a mark, and consume()
+ * goes on in its loop, so that a pipeline of any length needs no recursion.
+ */
+#include "http_int.h"
+
+#define LINGER_BYTES_MAX (1u << 20) /* thrown away at most while lingering */
+#define AHEAD_BYTES_MAX 65536u      /* read ahead at most while an exchange is open; then reading stops */
+
+static void consume(struct h1_srv *c, const char *p, size_t n);
+static void turnover(struct h1_srv *c);
+static void linger(struct h1_srv *c);
+
+static struct h1_srv *srv_of(struct stream *s) { return CONTAINER_OF(s, struct h1_srv, s); }
+static bool exchange_open(const struct h1_srv *c) { return c->state == SRV_BODY || c->state == SRV_WAIT; }
+
+/* ---- refusals --------------------------------------------------------------------------------------------------- */
+
+void h1_srv_refuse(struct h1_srv *c, uint16_t status, const char *label, const char *text)
+{
+    struct head_out *o = c->conf->out;
+    c->ops->refused(c, status, label);
+    head_clear(o);
+    head_status(o, status, SLICE(""));
+    head_lit(o, "Content-Type: text/plain\r\nConnection: close\r\nContent-Length: ");
+    head_u64(o, strlen(text) + 7);
+    head_lit(o, "\r\n\r\nweir: ");
+    head_slice(o, slice_cstr(text));
+    head_lit(o, "\n");
+    stream_write_slice(&c->s, slice_of(o->p, o->n));
+    linger(c);
+}
+
+/* The body of an open exchange can't be read on. */
+static void abort_exchange(struct h1_srv *c, enum err e)
+{
+    bool answering = c->answering;
+    c->state = SRV_LINGER; /* the owner may not write any more */
+    c->ops->aborted(c, e);
+    if (e == ERR_TIMEOUT && !answering)
+        h1_srv_refuse(c, 408, "slow_body", "the request's body stopped coming; send it without pauses of this length");
+    else if (e == ERR_SYNTAX && !answering)
+        h1_srv_refuse(c, 400, "bad_chunk", "the request's chunked body is malformed (RFC 9112 section 7.1)");
+    else
+        h1_srv_close(c);
+}
+
+/* ---- timers ----------------------------------------------------------------------------------------------------- */
+
+static void srv_timer(struct timer *t)
+{
+    struct h1_srv *c = CONTAINER_OF(t, struct h1_srv, timer);
+    switch ((enum h1_srv_state)c->state) {
+    case SRV_HEAD:
+        if (c->in_n == 0 && !c->first)
+            h1_srv_close(c); /* an idle kept connection: RFC 9112 section 9.5, close without a word */
+        else
+            h1_srv_refuse(c, 408, "slow_head", "the request's head did not arrive in time");
+        return;
+    case SRV_BODY:
+        abort_exchange(c, ERR_TIMEOUT);
+        return;
+    case SRV_WAIT: /* the client does not read its answer */
+        abort_exchange(c, ERR_TIMEOUT);
+        return;
+    case SRV_LINGER:
+        h1_srv_close(c);
+        return;
+    case SRV_CLOSED:
+        return;
+    }
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------ */
+
+static void request_begin(struct h1_srv *c, const struct h1_head *h)
+{
+    c->minor = h->minor;
+    c->head_request = h->method_id == H1_HEAD;
+    c->keep_alive = h->keep_alive && c->keep_alive;
+    c->answering = c->answered = false;
+    c->first = false;
+    if (h->framing == H1_CHUNKED) {
+        if (!c->chunked)
+            c->chunked = mem_new(MEM_CONN, sizeof *c->chunked);
+        h1_chunked_init(c->chunked);
+    } else if (c->chunked) {
+        mem_free(c->chunked);
+        c->chunked = NULL;
+    }
+    c->left = h->framing == H1_LENGTH ? h->length : 0;
+    c->state = c->left || c->chunked ? SRV_BODY : SRV_WAIT;
+}
+
+/* Takes body bytes from p; returns how many. *end when the body is complete; false when the framing is broken. */
+static bool body_take(struct h1_srv *c, const char *p, size_t n, size_t *used, struct iovec *v, struct pieces *body, bool *end)
+{
+    if (c->chunked) {
+        enum h1_error error;
+        enum h1_result r = chunked_gather(c->chunked, p, n, used, v, body, &error);
+        *end = r == H1_DONE;
+        return r != H1_BAD;
+    }
+    *used = n < c->left ? n : (size_t)c->left;
+    c->left -= *used;
+    v[0] = (struct iovec){(void *)(uintptr_t)p, *used};
+    *body = (struct pieces){v, *used ? 1 : 0, *used};
+    *end = c->left == 0;
+    return true;
+}
+
+/* Parses one head at p and hands the request on. Returns bytes used; 0: no more can be done with these bytes. */
+static size_t take_head(struct h1_srv *c, const char *p, size_t n)
+{
+    struct h1_head h;
+    size_t used, body_used = 0;
+    enum h1_error error;
+    if (p == c->in && n == c->in_n && c->scan && !h1_head_end(p, n, &c->scan)) {
+        if (n > c->conf->limits->head_bytes_max)
+            h1_srv_refuse(c, 431, "head_too_large", "the request's head is larger than this gateway takes");
+        return 0;
+    }
+    switch (h1_parse_request(p, n, c->conf->limits, &h, &used, &error)) {
+    case H1_MORE:
+        if (!c->scan) {
+            c->scan = 1;
+            timer_set(c->s.loop, &c->timer, c->conf->head_timeout_ms);
+        }
+        return 0;
+    case H1_BAD:
+        h1_srv_refuse(c, h1_error_status(error), h1_error_label(error), h1_error_text(error));
+        return 0;
+    case H1_DONE:
+        break;
+    }
+    c->scan = 0;
+    timer_clear(&c->timer);
+    request_begin(c, &h);
+    struct iovec v[PIECES_MAX];
+    struct pieces body = {v, 0, 0};
+    bool end = c->state == SRV_WAIT;
+    if (c->state == SRV_BODY) {
+        if (n > used && !body_take(c, p + used, n - used, &body_used, v, &body, &end)) {
+            h1_srv_refuse(c, 400, "bad_chunk", "the request's chunked body is malformed (RFC 9112 section 7.1)");
+            return 0;
+        }
+        if (end)
+            c->state = SRV_WAIT;
+        else
+            timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
+    }
+    c->ops->request(c, &h, body, end);
+    return used + body_used;
+}
+
+static size_t take_body(struct h1_srv *c, const char *p, size_t n)
+{
+    struct iovec v[PIECES_MAX];
+    struct pieces body;
+    size_t used;
+    bool end;
+    if (!body_take(c, p, n, &used, v, &body, &end)) {
+        abort_exchange(c, ERR_SYNTAX);
+        return 0;
+    }
+    if (end) {
+        c->state = SRV_WAIT;
+        timer_clear(&c->timer);
+    } else if (!c->paused)
+        timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
+    if (body.bytes || end)
+        c->ops->body(c, body, end);
+    return used;
+}
+
+/* Uses p[n], which may lie in in[]; what can't be used yet is kept there. */
+static void consume(struct h1_srv *c, const char *p, size_t n)
+{
+    c->consuming = true;
+    while (n) {
+        size_t used = 0;
+        if (c->state == SRV_WAIT && c->answered)
+            turnover(c);
+        if (c->state == SRV_HEAD)
+            used = take_head(c, p, n);
+        else if (c->state == SRV_BODY)
+            used = take_body(c, p, n);
+        if (!used)
+            break;
+        p += used;
+        n -= used;
+    }
+    c->consuming = false;
+    if (c->state == SRV_WAIT && c->answered)
+        turnover(c);
+    if (c->state == SRV_LINGER || c->state == SRV_CLOSED) {
+        if (c->state == SRV_CLOSED || c->in)
+            ahead_free(&c->in, &c->in_n, &c->in_cap);
+        return;
+    }
+    ahead_keep(&c->in, &c->in_n, &c->in_cap, p, n);
+    if (c->in_n && c->state == SRV_HEAD && c->scan == 0)
+        loop_defer(c->s.loop, &c->resume); /* turnover() came after the loop: a next request waits in in[] */
+    if (c->state == SRV_WAIT && c->in_n >= AHEAD_BYTES_MAX)
+        stream_reading(&c->s, false);
+}
+
+static void srv_resume(struct task *t)
+{
+    struct h1_srv *c = CONTAINER_OF(t, struct h1_srv, resume);
+    if (c->in_n && (c->state == SRV_HEAD || (c->state == SRV_BODY && !c->paused)))
+        consume(c, c->in, c->in_n);
+}
+
+static void srv_data(struct stream *s, char *p, size_t n)
+{
+    struct h1_srv *c = srv_of(s);
+    if (c->state == SRV_LINGER) {
+        c->lingered += (uint32_t)n;
+        if (c->lingered > LINGER_BYTES_MAX)
+            h1_srv_close(c);
+        return;
+    }
+    if (LIKELY(!c->in_n)) {
+        consume(c, p, n);
+        return;
+    }
+    ahead_keep(&c->in, &c->in_n, &c->in_cap, p, n);
+    if (c->state == SRV_WAIT) {
+        if (c->in_n >= AHEAD_BYTES_MAX)
+            stream_reading(s, false);
+        return;
+    }
+    consume(c, c->in, c->in_n);
+}
+
+static void srv_eof(struct stream *s)
+{
+    struct h1_srv *c = srv_of(s);
+    if (c->state == SRV_WAIT) {
+        c->keep_alive = false; /* it may have closed its sending side only: it still gets its answer */
+        return;
+    }
+    if (c->state == SRV_BODY) {
+        abort_exchange(c, ERR_CLOSED);
+        return;
+    }
+    h1_srv_close(c);
+}
+
+static void srv_failed(struct stream *s, enum err e)
+{
+    struct h1_srv *c = srv_of(s);
+    if (exchange_open(c)) {
+        c->state = SRV_LINGER;
+        c->ops->aborted(c, e);
+    }
+    h1_srv_close(c);
+}
+
+static void srv_drained(struct stream *s)
+{
+    struct h1_srv *c = srv_of(s);
+    if (c->state == SRV_WAIT)
+        timer_clear(&c->timer);
+    if (exchange_open(c))
+        c->ops->drained(c);
+}
+
+static void srv_released(struct stream *s)
+{
+    struct h1_srv *c = srv_of(s);
+    ahead_free(&c->in, &c->in_n, &c->in_cap);
+    mem_free(c->chunked);
+    c->chunked = NULL;
+    c->ops->released(c);
+}
+
+static const struct stream_ops srv_stream_ops = {
+    .data = srv_data, .eof = srv_eof, .drained = srv_drained, .failed = srv_failed, .released = srv_released};
+
+/* ---- writing -------------------------------------------------------------------------------------------------------- */
+
+/* The exchange is over: the next one, or the end. */
+static void turnover(struct h1_srv *c)
+{
+    if (!c->keep_alive) {
+        linger(c);
+        return;
+    }
+    c->state = SRV_HEAD;
+    c->answering = c->answered = c->paused = false;
+    c->scan = 0;
+    timer_set(c->s.loop, &c->timer, c->conf->idle_timeout_ms);
+    if (!c->s.reading)
+        stream_reading(&c->s, true);
+    if (c->in_n && !c->consuming)
+        loop_defer(c->s.loop, &c->resume);
+}
+
+/* Closes so that what was written arrives: at once when nothing of the client's is unread, else after its FIN. */
+static void linger(struct h1_srv *c)
+{
+    bool all_read = c->state == SRV_WAIT && !c->in_n;
+    if (all_read && !c->s.out_bytes) {
+        h1_srv_close(c);
+        return;
+    }
+    c->state = SRV_LINGER;
+    ahead_free(&c->in, &c->in_n, &c->in_cap);
+    stream_shut(&c->s);
+    if (!c->s.reading)
+        stream_reading(&c->s, true);
+    timer_set(c->s.loop, &c->timer, c->conf->linger_ms);
+}
+
+static void answer_done(struct h1_srv *c)
+{
+    c->answered = true;
+    if (c->state == SRV_BODY) {
+        c->keep_alive = false;
+        linger(c);
+    } else if (!c->consuming)
+        turnover(c);
+}
+
+static size_t written(struct h1_srv *c, size_t queued)
+{
+    if (queued && c->state == SRV_WAIT && !timer_is_set(&c->timer))
+        timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms); /* until drained() */
+    return queued;
+}
+
+void h1_srv_interim(struct h1_srv *c, struct head_out *o)
+{
+    if (c->minor == 0 || c->answering || !exchange_open(c) || o->over)
+        return;
+    head_lit(o, "\r\n");
+    stream_write_slice(&c->s, slice_of(o->p, o->n));
+}
+
+size_t h1_srv_answer(struct h1_srv *c, struct head_out *o, enum h1_framing framing, uint64_t length, struct pieces body, bool end)
+{
+    MUST(exchange_open(c) && !c->answering);
+    c->answering = true;
+    c->answer = (uint8_t)framing;
+    if (framing == H1_LENGTH) {
+        head_lit(o, "Content-Length: ");
+        head_u64(o, length);
+        head_lit(o, "\r\n");
+    } else if (framing != H1_NO_BODY) {
+        c->answer = c->minor ? H1_CHUNKED : H1_UNTIL_CLOSE;
+        if (c->minor)
+            head_lit(o, "Transfer-Encoding: chunked\r\n");
+        else
+            c->keep_alive = false;
+    }
+    if (!c->keep_alive)
+        head_lit(o, "Connection: close\r\n");
+    else if (c->minor == 0)
+        head_lit(o, "Connection: keep-alive\r\n");
+    head_lit(o, "\r\n");
+    if (c->head_request || framing == H1_NO_BODY) {
+        c->answer = H1_NO_BODY;
+        body = (struct pieces){0};
+    }
+    MUST(!o->over);
+    size_t queued = written(c, body_write(&c->s, slice_of(o->p, o->n), body, (enum h1_framing)c->answer, end, SLICE("")));
+    if (end)
+        answer_done(c);
+    return queued;
+}
+
+size_t h1_srv_send(struct h1_srv *c, struct pieces body)
+{
+    MUST(exchange_open(c) && c->answering && !c->answered);
+    if (c->answer == H1_NO_BODY)
+        return c->s.out_bytes;
+    return written(c, body_write(&c->s, SLICE(""), body, (enum h1_framing)c->answer, false, SLICE("")));
+}
+
+void h1_srv_end(struct h1_srv *c, struct slice trailers)
+{
+    MUST(exchange_open(c) && c->answering && !c->answered);
+    written(c, body_write(&c->s, SLICE(""), (struct pieces){0}, (enum h1_framing)c->answer, true, trailers));
+    answer_done(c);
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------------- */
+
+void h1_srv_open(struct h1_srv *c, struct loop *l, const struct h1_srv_conf *conf, const struct h1_srv_ops *ops, int fd)
+{
+    c->ops = ops;
+    c->conf = conf;
+    c->state = SRV_HEAD;
+    c->keep_alive = c->first = true;
+    timer_init(&c->timer, srv_timer);
+    task_init(&c->resume, srv_resume);
+    stream_adopt(&c->s, l, &srv_stream_ops, fd);
+    timer_set(l, &c->timer, conf->head_timeout_ms);
+}
+
+void h1_srv_reading(struct h1_srv *c, bool on)
+{
+    if (c->state != SRV_BODY || c->paused == !on)
+        return;
+    c->paused = !on;
+    stream_reading(&c->s, on);
+    if (on) {
+        timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
+        if (c->in_n)
+            loop_defer(c->s.loop, &c->resume);
+    } else
+        timer_clear(&c->timer); /* it is not the client who is slow */
+}
+
+const struct h1_chunked *h1_srv_trailers(const struct h1_srv *c) { return c->chunked; }
+
+void h1_srv_last(struct h1_srv *c) { c->keep_alive = false; }
+
+bool h1_srv_idle(const struct h1_srv *c) { return c->state == SRV_HEAD && c->in_n == 0; }
+
+void h1_srv_close(struct h1_srv *c)
+{
+    if (c->state == SRV_CLOSED)
+        return;
+    bool cut = exchange_open(c) && c->answering && !c->answered;
+    c->state = SRV_CLOSED;
+    timer_clear(&c->timer);
+    if (cut && c->answer == H1_UNTIL_CLOSE)
+        stream_reset(&c->s); /* a FIN would look like the end of the body */
+    else
+        stream_close(&c->s);
+}

@@ -1,0 +1,66 @@
+/* changes.c - sending a change to the node and showing its answer: {"diagnostics":[...],"changes":[...]}. */
+#include "changes.h"
+
+#include <ctype.h>
+
+static char *member(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return (char *)(uintptr_t)(s ? s : "");
+}
+
+static void show_diag(const json_t *o)
+{
+    struct diag d = {
+        .level = strcmp(member(o, "level"), "error") == 0 ? DIAG_ERROR : DIAG_WARNING,
+        .file = member(o, "file"),
+        .line = (uint32_t)json_integer_value(json_object_get(o, "line")),
+        .column = (uint32_t)json_integer_value(json_object_get(o, "column")),
+        .where = member(o, "where"), .reason = member(o, "reason"), .remedy = member(o, "remedy"),
+    };
+    diag_print(&d);
+}
+
+/* "deployment/catalog created", as kubectl words it; the namespace when it is not the default one. */
+static void show_change(const json_t *o, const char *suffix)
+{
+    const char *ns = member(o, "namespace");
+    for (const char *k = member(o, "kind"); *k; k++)
+        putchar(tolower((unsigned char)*k));
+    printf("/%s %s", member(o, "name"), member(o, "change"));
+    if (*ns && strcmp(ns, "default") != 0)
+        printf(" in namespace %s", ns);
+    puts(suffix);
+}
+
+static int show_answer(const struct args *a, const struct client_answer *answer, const char *suffix)
+{
+    json_t *o = json_loadb(answer->body.p ? answer->body.p : "", answer->body.n, JSON_ALLOW_NUL, NULL), *e;
+    const char *error = json_string_value(json_object_get(o, "error"));
+    size_t i, errors = 0;
+    int code = EXIT_OK;
+    json_array_foreach(json_object_get(o, "diagnostics"), i, e) {
+        show_diag(e);
+        errors += strcmp(member(e, "level"), "error") == 0;
+    }
+    json_array_foreach(json_object_get(o, "changes"), i, e)
+        show_change(e, suffix);
+    if (errors)
+        code = cli_fail(EXIT_USAGE, a->cmd->name, "correct what is listed above", "%zu error%s, nothing was done", errors, errors == 1 ? "" : "s");
+    else if (!o || answer->status == 422)
+        code = cli_fail(EXIT_FAILED, a->cmd->name, "is the node of another version?", "the node's answer can't be read");
+    else if (error)
+        code = cli_fail(EXIT_FAILED, a->cmd->name, member(o, "remedy"), "%s", error);
+    json_decref(o);
+    return code;
+}
+
+int changes_request(const struct args *a, const char *target, struct slice body, const char *suffix)
+{
+    struct client_answer answer;
+    int code = node_call(a, "POST", target, body, 422, &answer);
+    if (!code)
+        code = show_answer(a, &answer, suffix);
+    buf_free(&answer.body);
+    return code;
+}

@@ -1,0 +1,378 @@
+/* engine.c - the engine's life.
+ *
+ *   start    sup_client -> adopt_*() -> ready(): objects from the files of `weir up`, or, when sup has restarted the engine,
+ *            from the data folder -> run_want(), gates, plan -> api
+ *   stop     gates stop accepting, requests from outside end -> run_stop() -> sup_shutdown()
+ *
+ * A first start that can't succeed (manifest errors, a taken port) prints why and exits with SUP_EXIT_CONFIG, so that sup
+ * does not try again.
+ */
+#include "engine_int.h"
+#include <dirent.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <malloc.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MANIFEST_BYTES_MAX (8u << 20)
+#define DRAIN_POLL_MS 10
+
+/* ---- stopping ------------------------------------------------------------------------------------------------------------ */
+
+static void stopped(void *ctx)
+{
+    struct engine *e = ctx;
+    log_info("engine", "all workloads have stopped");
+    sup_shutdown(e->sup, e->exit_status);
+}
+
+/* Waits until every worker says that no client from outside is left, then stops the workloads. */
+static void drain_poll(struct timer *t)
+{
+    struct engine *e = CONTAINER_OF(t, struct engine, drain_poll);
+    if (e->drained_n < e->workers_n && loop_now_ms(e->loop) - e->drain_since_ms < GATEWAY_DRAIN_MS + 1000) {
+        timer_set(e->loop, &e->drain_poll, DRAIN_POLL_MS);
+        return;
+    }
+    run_stop(e->run, stopped, e);
+}
+
+void engine_stop(struct engine *e)
+{
+    if (e->stopping)
+        return;
+    e->stopping = true;
+    log_info("engine", "stopping: requests in flight are finished first");
+    if (!e->started) {
+        sup_shutdown(e->sup, 0);
+        return;
+    }
+    e->drain_since_ms = loop_now_ms(e->loop);
+    workers_post_all(e, (struct msg){.type = W_DRAIN, .n = GATEWAY_DRAIN_MS});
+    timer_set(e->loop, &e->drain_poll, DRAIN_POLL_MS);
+}
+
+/* The first start can't succeed: sup ends everything with the status for bad configuration. */
+void engine_config_failed(struct engine *e)
+{
+    e->stopping = true;
+    sup_shutdown(e->sup, 2);
+}
+
+/* ---- run's and resolver's calls ---------------------------------------------------------------------------------------------- */
+
+static void on_endpoints_changed(void *ctx) { engine_publish(ctx); }
+static bool on_in_flight(void *ctx, uint64_t replica_id) { return engine_in_flight(ctx, replica_id); }
+
+static void on_output(void *ctx, const char *ns, const char *deployment, const char *replica, bool from_stderr, struct slice line)
+{
+    engine_output(ctx, ns, deployment, replica, from_stderr, line);
+}
+
+static void on_replica_up(void *ctx, uint64_t id, const char *ns, const char *deployment, const char *replica, int listen_fd)
+{
+    mesh_up(ctx, id, ns, deployment, replica, listen_fd);
+}
+
+static void on_replica_gone(void *ctx, uint64_t id) { mesh_gone(ctx, id); }
+
+static const struct run_ops engine_run_ops = {
+    .endpoints_changed = on_endpoints_changed, .in_flight = on_in_flight, .output = on_output, .replica_up = on_replica_up, .replica_gone = on_replica_gone};
+
+/* ---- the first objects ----------------------------------------------------------------------------------------------------------- */
+
+static void diags_print(const struct diags *d)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        struct buf b = {0};
+        diag_format(&d->items[i], &b);
+        buf_addc(&b, '\n');
+        fwrite(b.p, 1, b.n, stderr);
+        buf_free(&b);
+    }
+}
+
+static void file_apply(struct engine *e, struct objset *set, const char *path, struct diags *d)
+{
+    struct buf text = {0}, dir = {0};
+    const char *slash = strrchr(path, '/');
+    enum err er = file_read(path, &text, MANIFEST_BYTES_MAX);
+    buf_add(&dir, path, slash && slash > path ? (size_t)(slash - path) : 1);
+    if (er != OK)
+        diags_add(d, DIAG_ERROR, path, 0, 0, "", "check the path and its permissions", "the file can't be read: %s", err_text(er));
+    else
+        objset_read(set, path, dir.p, buf_slice(&text), e->conf.default_ns, e->conf.strict, d);
+    buf_free(&text);
+    buf_free(&dir);
+}
+
+/* The objects that the data folder holds. */
+static bool objects_saved(struct engine *e, struct objset *set, struct diags *d)
+{
+    struct buf path = {0}, text = {0};
+    buf_printf(&path, "%s/objects.json", e->conf.data_dir);
+    enum err er = file_read(path.p, &text, OBJECTS_FILE_BYTES_MAX);
+    if (er == OK)
+        er = objset_load(set, path.p, buf_slice(&text), d);
+    if (er != OK && er != ERR_NOTFOUND)
+        diags_add(d, DIAG_ERROR, path.p, 0, 0, "", "mend or remove the file, and start with the manifests", "the saved objects can't be loaded: %s", err_text(er));
+    buf_free(&path);
+    buf_free(&text);
+    return er == OK;
+}
+
+static bool objects_first(struct engine *e)
+{
+    struct diags d = {0};
+    struct objset *set = objset_new();
+    bool ok = true;
+    if (e->restarts == 0 && e->conf.files_n) {
+        for (int i = 0; i < e->conf.files_n; i++)
+            file_apply(e, set, e->conf.files[i], &d);
+        if (!d.errors)
+            ok = engine_apply(e, set, false, &d) == OK;
+    } else if (objects_saved(e, set, &d))
+        ok = engine_apply(e, set, false, &d) == OK;
+    diags_print(&d);
+    ok = ok && !d.errors;
+    if (!ok && d.errors)
+        fprintf(stderr, "weir: %zu error%s; nothing was started\n", d.errors, d.errors == 1 ? "" : "s");
+    diags_free(&d);
+    objset_free(set);
+    return ok;
+}
+
+/* ---- sup's calls ----------------------------------------------------------------------------------------------------------------------- */
+
+static bool admin_start(struct engine *e)
+{
+    struct buf path = {0};
+    buf_printf(&path, "%s/weir.sock", e->conf.data_dir);
+    enum err er = api_new(e->loop, path.p, e->admin_fd, &engine_node_ops, e, &e->api);
+    if (er != OK)
+        fprintf(stderr, "weir: %s: %s%s\n", path.p, err_text(er), er == ERR_INUSE ? "; a node is running with this data folder: stop it with `weir down`, or choose another with --data" : "");
+    buf_free(&path);
+    e->api_open = er == OK;
+    return er == OK;
+}
+
+static void sup_listening(void *ctx, uint64_t token, enum err er, const char *text, const int *fds, int n)
+{
+    struct engine *e = ctx;
+    if (token == TOKEN_ADMIN) {
+        if (er != OK) {
+            log_error("admin", "%s", text && *text ? text : err_text(er));
+            if (e->restarts == 0)
+                engine_config_failed(e);
+            return;
+        }
+        e->admin_fd = fds[0];
+        if (!admin_start(e))
+            engine_config_failed(e);
+    } else if (token & TOKEN_INSIDE)
+        mesh_inside_listening(e, token, 0, er, text, n ? fds[0] : -1);
+    else
+        gate_listening(e, token, er, text, fds, n);
+}
+
+static void sup_started(void *ctx, uint64_t id, enum err er, const char *text, const struct sup_replica *r) { run_on_started(((struct engine *)ctx)->run, id, er, text, r); }
+static void sup_exited(void *ctx, uint64_t id, int32_t status, bool oom) { run_on_exited(((struct engine *)ctx)->run, id, status, oom); }
+
+static void sup_exec_done(void *ctx, uint64_t id, uint64_t token, enum err er, int32_t status, struct slice output)
+{
+    run_on_exec_done(((struct engine *)ctx)->run, id, token, er, status, output);
+}
+
+static void sup_got_sockets(void *ctx, uint64_t id, uint64_t token, const int *fds, int n)
+{
+    struct engine *e = ctx;
+    if (token & RUN_TOKEN_BIT) {
+        if (!run_on_sockets(e->run, id, token, fds, n))
+            for (int i = 0; i < n; i++)
+                socket_close(fds[i]);
+        return;
+    }
+    int *copy = mem_new(MEM_API, ((size_t)n + 1) * sizeof *copy);
+    memcpy(copy, fds, (size_t)n * sizeof *copy);
+    worker_post(e, (uint32_t)token, (struct msg){.type = W_SOCKETS, .a = id, .n = (uint32_t)n, .p = copy});
+}
+
+static void sup_adopt_listener(void *ctx, uint64_t token, const struct addr *a, uint64_t ns_id, const int *fds, int n)
+{
+    struct engine *e = ctx;
+    if (token == TOKEN_ADMIN) {
+        e->admin_fd = fds[0];
+        e->admin_known = true;
+    } else if (token & TOKEN_INSIDE) {
+        struct mesh_replica *m = table_get(&e->mesh, slice_of((char *)&ns_id, sizeof ns_id));
+        e->inside_token = MAX(e->inside_token, token & ~TOKEN_INSIDE);
+        if (m) {
+            struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {addr_ip4_host(a), a->port};
+            uint64_t *t = mem_new(MEM_API, sizeof *t);
+            *t = token;
+            table_put(&m->inside, slice_of((const char *)&key, sizeof key), t);
+        }
+        mesh_inside_listening(e, token, ns_id, OK, NULL, fds[0]);
+    } else
+        gate_adopt(e, token, a, fds, n);
+}
+
+static void sup_adopt_replica(void *ctx, const struct sup_replica *r) { run_on_adopt(((struct engine *)ctx)->run, r); }
+
+static void sup_ready(void *ctx, const struct sup_caps *caps, uint32_t restarts)
+{
+    struct engine *e = ctx;
+    e->caps = *caps;
+    e->restarts = restarts;
+    if (caps->why[0])
+        log_warn("engine", "this machine does not permit everything: %s", caps->why);
+    if (restarts)
+        log_warn("engine", "restarted by the supervisor (%u times so far)", restarts);
+    e->started = true;
+    e->configuring = restarts == 0;
+    if (!objects_first(e)) {
+        engine_config_failed(e);
+        return;
+    }
+    if (e->admin_addr.family != ADDR_NONE && !e->admin_known)
+        sup_listen(e->sup, TOKEN_ADMIN, &e->admin_addr, 0, 1); /* the api follows with the answer */
+    else if (!admin_start(e)) {
+        engine_config_failed(e);
+        return;
+    }
+    if (e->restarts)
+        engine_publish(e); /* nothing to apply may have come from the data folder */
+    e->configuring = e->configuring && e->gates_n > 0;
+}
+
+static void sup_stop(void *ctx) { engine_stop(ctx); }
+
+static const struct sup_client_ops engine_sup_ops = {.listening = sup_listening,
+                                                     .started = sup_started,
+                                                     .exited = sup_exited,
+                                                     .exec_done = sup_exec_done,
+                                                     .sockets = sup_got_sockets,
+                                                     .adopt_listener = sup_adopt_listener,
+                                                     .adopt_replica = sup_adopt_replica,
+                                                     .ready = sup_ready,
+                                                     .stop = sup_stop};
+
+/* ---- set-up ------------------------------------------------------------------------------------------------------------------------------- */
+
+static uint32_t cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set))
+        return 1;
+    return (uint32_t)MAX(1, MIN(CPU_COUNT(&set), WORKERS_MAX));
+}
+
+static bool conf_parse(struct engine_conf *c, int argc, char **argv)
+{
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .access_log = "off", .name = "weir", .default_ns = "default"};
+    int i = 1;
+    for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
+                          : strcmp(argv[i], "--admin") == 0      ? &c->admin
+                          : strcmp(argv[i], "--access-log") == 0 ? &c->access_log
+                          : strcmp(argv[i], "--name") == 0       ? &c->name
+                          : strcmp(argv[i], "--namespace") == 0  ? &c->default_ns
+                                                                 : NULL;
+        uint64_t n;
+        if (strcmp(argv[i], "--strict") == 0)
+            c->strict = true;
+        else if (i + 1 >= argc)
+            return false;
+        else if (to)
+            *to = argv[++i];
+        else if (strcmp(argv[i], "--workers") == 0 && slice_u64(slice_cstr(argv[i + 1]), WORKERS_MAX, &n) == OK) {
+            c->workers = (uint32_t)n;
+            i++;
+        } else
+            return false;
+    }
+    c->files = argv + MIN(i + 1, argc);
+    c->files_n = MAX(0, argc - i - 1);
+    if (!c->workers)
+        c->workers = cores();
+    return c->data_dir != NULL;
+}
+
+static void limits_raise(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
+static void folder_make(const char *data_dir, const char *name)
+{
+    struct buf b = {0};
+    buf_printf(&b, "%s/%s", data_dir, name);
+    if (mkdir(b.p, 0700) && errno != EEXIST)
+        log_error("engine", "%s can't be made: %s", b.p, err_text(err_from_errno(errno)));
+    buf_free(&b);
+}
+
+/* "off", "127.0.0.1:7070", "[::1]:7070". */
+static bool admin_parse(const char *text, struct addr *a)
+{
+    *a = (struct addr){0};
+    if (strcmp(text, "off") == 0)
+        return true;
+    const char *colon = strrchr(text, ':');
+    uint64_t port;
+    return colon && slice_u64(slice_cstr(colon + 1), 65535, &port) == OK && addr_parse(slice_of(text, (size_t)(colon - text)), (uint16_t)port, a) == OK;
+}
+
+static void engine_init(struct engine *e)
+{
+    e->loop = loop_new("weir: engine");
+    timer_init(&e->gate_retry, engine_gates_retry);
+    timer_init(&e->drain_poll, drain_poll);
+    e->objects = objset_new();
+    e->memory = plan_memory_new();
+    e->resolver = resolver_new(e->loop, on_endpoints_changed, e);
+    if (strcmp(e->conf.access_log, "off") != 0)
+        e->access = log_file_open(strcmp(e->conf.access_log, "-") == 0 ? NULL : e->conf.access_log, LOG_FILE_BYTES_MAX * 10);
+    e->console = log_file_open(NULL, 0);
+    workers_start(e);
+}
+
+int engine_main(int argc, char **argv)
+{
+    static struct engine e = {.admin_fd = -1};
+    const char *fd = getenv(SUP_FD_ENV);
+    uint64_t sup_fd;
+    if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !admin_parse(e.conf.admin, &e.admin_addr)) {
+        fprintf(stderr, "weir: engine: this command is for the supervisor; use `weir up`\n");
+        return SUP_EXIT_CONFIG;
+    }
+    prctl(PR_SET_NAME, "weir: engine");
+    mallopt(M_ARENA_MAX, 2);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole foreground group: it is sup that acts on it */
+    limits_raise();
+    uint64_t seed;
+    random_bytes(&seed, sizeof seed);
+    hash_seed(seed);
+    folder_make(e.conf.data_dir, "logs");
+    folder_make(e.conf.data_dir, "net");
+    log_start(LOG_INFO);
+    engine_init(&e);
+    e.sup = sup_client_new(e.loop, (int)sup_fd, &engine_sup_ops, &e);
+    struct run_conf rc = {.data_dir = e.conf.data_dir, .node_name = e.conf.name};
+    e.run = run_new(e.loop, e.sup, &rc, &engine_run_ops, &e);
+    loop_run(e.loop);
+    /* The loop does not stop by itself: sup ends this process after sup_shutdown(). */
+    log_stop();
+    return 0;
+}

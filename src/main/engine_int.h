@@ -1,0 +1,148 @@
+/* engine_int.h - shared by the engine's files. */
+#ifndef ENGINE_INT_H
+#define ENGINE_INT_H
+
+#include "engine.h"
+
+#define WORKERS_MAX 64
+#define MAILBOX_CAP 1024
+#define GATEWAY_DRAIN_MS 20000      /* the longest a stop waits for requests from outside */
+#define RESOLVE_MS 30000            /* external names are looked up again after this */
+#define OBJECTS_FILE_BYTES_MAX (64u << 20)
+#define LOG_FILE_BYTES_MAX (10u << 20)
+#define TOKEN_ADMIN (1ULL << 62)
+#define TOKEN_INSIDE (1ULL << 61)   /* listeners inside namespaces */
+
+/* control -> worker: W_*, worker -> control: C_*. */
+enum engine_msg {
+    W_PLAN,         /* p: struct plan, one reference */
+    W_LISTEN,       /* a: token, n: descriptor */
+    W_UNLISTEN,     /* a: token */
+    W_DOOR,         /* p: struct door_msg, the receiver frees it */
+    W_DOOR_CLOSE,   /* a: replica id */
+    W_SOCKETS,      /* a: replica id, n: count, p: int[n], the receiver frees it */
+    W_DRAIN,        /* n: ms */
+    W_STOP,
+    C_SOCKETS,      /* a: replica id, b: worker, n: how many */
+    C_LEFT,         /* a: endpoint id, b: replica id */
+    C_DRAINED,      /* b: worker */
+};
+struct door_msg {
+    uint64_t replica_id;
+    int fd;
+    char *ns, *workload, *replica;
+};
+
+/* Messages in order to one mailbox, also while it is full. Belongs to the sending loop. */
+struct outbox {
+    struct loop *loop;
+    struct mailbox *to;
+    struct msg *waiting;
+    size_t n, cap;
+    struct timer retry;
+};
+void outbox_init(struct outbox *o, struct loop *l, struct mailbox *to);
+void outbox_post(struct outbox *o, struct msg m);
+void outbox_fini(struct outbox *o);
+
+struct worker {
+    struct engine *e;
+    uint32_t index;
+    struct thread *thread;
+    struct loop *loop;
+    struct proxy *proxy;
+    struct mailbox *inbox;      /* to the worker */
+    struct outbox to_worker;    /* the control loop's */
+    struct outbox to_control;   /* the worker's */
+};
+
+/* A Gateway's address and its sockets. */
+struct gate {
+    uint64_t token;
+    struct addr address;
+    char *gateway;
+    bool open, wanted;
+    char *why;                  /* why it could not be opened; NULL */
+};
+
+/* A replica that has a way into the mesh. */
+struct mesh_replica {
+    uint64_t id;
+    char *ns, *workload, *name;
+    struct table inside;        /* SUP_NET_LISTEN: address and port (6 bytes) -> its token (heap) */
+};
+
+struct engine_conf {
+    const char *data_dir, *admin, *access_log, *name, *default_ns;
+    uint32_t workers;
+    bool strict;
+    char **files;
+    int files_n;
+};
+
+struct engine {
+    struct engine_conf conf;
+    struct loop *loop;
+    struct sup_client *sup;
+    struct sup_caps caps;
+    uint32_t restarts;
+    struct run *run;
+    struct api *api;
+    struct objset *objects;
+    struct plan_memory *memory;
+    struct plan *plan;
+    struct worker *workers[WORKERS_MAX];
+    struct proxy *proxies[WORKERS_MAX];
+    uint32_t workers_n, drained_n;
+    struct mailbox *inbox;      /* from the workers */
+    struct gate *gates; size_t gates_n, gates_cap;
+    struct table mesh;          /* replica id (8 bytes) -> struct mesh_replica */
+    struct table leaving;       /* replica id (8 bytes) -> uint64_t: endpoints that workers have not let go of */
+    uint64_t inside_token;
+    struct log_file *access, *console;
+    struct table logs;          /* "ns/deployment" -> struct workload_log */
+    struct resolver *resolver;
+    struct timer gate_retry, drain_poll;
+    uint64_t drain_since_ms;
+    bool started;               /* the first objects are in force */
+    bool was_ready;             /* all workloads have been ready once */
+    bool stopping;
+    bool configuring;           /* the first gates are being opened: a failure ends the start */
+    int exit_status;
+    int admin_fd;
+    struct addr admin_addr;
+    bool admin_known, api_open;
+};
+
+/* engine.c */
+void engine_config_failed(struct engine *e);
+void engine_stop(struct engine *e); /* drain, stop the workloads, end: once */
+/* engine_plan.c: objects and endpoints -> plan -> workers */
+enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d);
+enum err engine_remove(struct engine *e, enum obj_kind k, const char *ns, const char *name);
+void engine_publish(struct engine *e);
+void engine_gates_retry(struct timer *t);
+void gate_listening(struct engine *e, uint64_t token, enum err er, const char *text, const int *fds, int n);
+void gate_adopt(struct engine *e, uint64_t token, const struct addr *a, const int *fds, int n);
+struct gate *gate_find(struct engine *e, uint64_t token);
+bool engine_in_flight(struct engine *e, uint64_t replica_id);
+void mesh_up(struct engine *e, uint64_t id, const char *ns, const char *deployment, const char *replica, int fd);
+void mesh_gone(struct engine *e, uint64_t id);
+void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id, enum err er, const char *text, int fd);
+/* engine_workers.c */
+void workers_start(struct engine *e);
+void workers_stop(struct engine *e);
+void worker_post(struct engine *e, uint32_t worker, struct msg m);
+void workers_post_all(struct engine *e, struct msg m); /* only for messages without ownership */
+/* engine_node.c: what api asks of the node */
+extern const struct node_ops engine_node_ops;
+void engine_output(struct engine *e, const char *ns, const char *deployment, const char *replica, bool from_stderr, struct slice line);
+void engine_logs_close(struct engine *e);
+/* resolve.c: external names */
+struct resolver *resolver_new(struct loop *l, void (*changed)(void *ctx), void *ctx);
+void resolver_free(struct resolver *r);
+/* Looks up the names of set's ExternalName services, now and again every RESOLVE_MS. */
+void resolver_want(struct resolver *r, const struct objset *set);
+const struct live_address *resolver_addresses(struct resolver *r, size_t *n);
+
+#endif

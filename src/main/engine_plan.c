@@ -1,0 +1,301 @@
+/* engine_plan.c - from objects and live endpoints to a plan in every worker; gateway sockets; doors into the mesh.
+ *
+ * Publishing compares the new plan with the last one: endpoints that it does not name any more are counted in leaving, once
+ * per worker, until each worker has told that its last request there is over. That count is what a drain waits for.
+ */
+#include "engine_int.h"
+
+#define GATE_RETRY_MS 5000
+
+static struct slice id_key(const uint64_t *id) { return slice_of((const char *)id, sizeof *id); }
+
+/* ---- gates: sockets of Gateways ------------------------------------------------------------------------------------- */
+
+struct gate *gate_find(struct engine *e, uint64_t token)
+{
+    for (size_t i = 0; i < e->gates_n; i++)
+        if (e->gates[i].token == token)
+            return &e->gates[i];
+    return NULL;
+}
+
+static struct gate *gate_add(struct engine *e, uint64_t token, const struct addr *a)
+{
+    ARRAY_GROW(MEM_API, e->gates, e->gates_n, e->gates_cap);
+    struct gate *g = &e->gates[e->gates_n++];
+    *g = (struct gate){.token = token, .address = *a};
+    return g;
+}
+
+static void gate_share(struct engine *e, struct gate *g, const int *fds, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if ((uint32_t)i < e->workers_n)
+            worker_post(e, (uint32_t)i, (struct msg){.type = W_LISTEN, .a = g->token, .n = (uint32_t)fds[i]});
+        else
+            socket_close(fds[i]);
+    }
+    g->open = true;
+    mem_free(g->why);
+    g->why = NULL;
+    bool all = true;
+    for (size_t i = 0; i < e->gates_n; i++)
+        all &= e->gates[i].open;
+    if (all)
+        e->configuring = false;
+}
+
+void gate_listening(struct engine *e, uint64_t token, enum err er, const char *text, const int *fds, int n)
+{
+    struct gate *g = gate_find(e, token);
+    if (er == OK && g && g->wanted) {
+        gate_share(e, g, fds, n);
+        char at[ADDR_TEXT_MAX];
+        addr_format(&g->address, at);
+        log_info("gateway", "%s listens on http://%s/", g->gateway, at);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        socket_close(fds[i]);
+    if (er == OK || !g)
+        return;
+    mem_free(g->why);
+    g->why = mem_strdup(MEM_API, text && *text ? text : err_text(er));
+    log_error("gateway", "%s: %s", g->gateway, g->why);
+    if (e->configuring)
+        engine_config_failed(e);
+    else
+        timer_set(e->loop, &e->gate_retry, GATE_RETRY_MS);
+}
+
+void gate_adopt(struct engine *e, uint64_t token, const struct addr *a, const int *fds, int n)
+{
+    struct gate *g = gate_add(e, token, a);
+    g->gateway = mem_strdup(MEM_API, "");
+    gate_share(e, g, fds, n);
+}
+
+void engine_gates_retry(struct timer *t)
+{
+    struct engine *e = CONTAINER_OF(t, struct engine, gate_retry);
+    for (size_t i = 0; i < e->gates_n; i++)
+        if (e->gates[i].wanted && !e->gates[i].open)
+            sup_listen(e->sup, e->gates[i].token, &e->gates[i].address, 0, (int)e->workers_n);
+}
+
+static void gates_follow(struct engine *e, const struct plan *plan)
+{
+    for (size_t i = 0; i < e->gates_n; i++)
+        e->gates[i].wanted = false;
+    for (uint32_t i = 0; i < plan->listeners_n; i++) {
+        const struct plan_listener *ln = &plan->listeners[i];
+        struct gate *g = gate_find(e, ln->token);
+        bool fresh = !g;
+        if (fresh)
+            g = gate_add(e, ln->token, &ln->address);
+        mem_free(g->gateway);
+        g->gateway = mem_strdup(MEM_API, ln->gateway);
+        g->wanted = true;
+        if (fresh)
+            sup_listen(e->sup, g->token, &g->address, 0, (int)e->workers_n);
+    }
+    for (size_t i = 0; i < e->gates_n;) {
+        struct gate *g = &e->gates[i];
+        if (g->wanted) {
+            i++;
+            continue;
+        }
+        workers_post_all(e, (struct msg){.type = W_UNLISTEN, .a = g->token});
+        sup_unlisten(e->sup, g->token);
+        mem_free(g->gateway);
+        mem_free(g->why);
+        *g = e->gates[--e->gates_n];
+    }
+}
+
+/* ---- doors into the mesh ------------------------------------------------------------------------------------------------ */
+
+static void door_post(struct engine *e, const struct mesh_replica *m, int fd)
+{
+    struct door_msg *d = mem_new(MEM_API, sizeof *d);
+    *d = (struct door_msg){m->id, fd, mem_strdup(MEM_API, m->ns), mem_strdup(MEM_API, m->workload), mem_strdup(MEM_API, m->name)};
+    worker_post(e, (uint32_t)(m->id % e->workers_n), (struct msg){.type = W_DOOR, .p = d});
+}
+
+/* Without sk_lookup each service address and port has a listener of its own inside each namespace. */
+static void inside_follow(struct engine *e, struct mesh_replica *m)
+{
+    for (uint32_t i = 0; i < e->plan->clusters_n; i++) {
+        const struct plan_cluster *c = &e->plan->clusters[i];
+        struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {addr_ip4_host(&c->address), c->port};
+        struct slice k = slice_of((const char *)&key, sizeof key);
+        if (c->address.family != ADDR_IP4 || table_get(&m->inside, k))
+            continue;
+        uint64_t *token = mem_new(MEM_API, sizeof *token);
+        *token = TOKEN_INSIDE | ++e->inside_token;
+        table_put(&m->inside, k, token);
+        struct addr a = c->address;
+        a.port = c->port;
+        sup_listen(e->sup, *token, &a, m->id, 1);
+    }
+}
+
+static struct mesh_replica *mesh_find(struct engine *e, uint64_t id) { return table_get(&e->mesh, id_key(&id)); }
+
+void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id, enum err er, const char *text, int fd)
+{
+    struct mesh_replica *m = NULL;
+    if (replica_id)
+        m = mesh_find(e, replica_id);
+    for (struct table_slot *s = NULL; !m && (s = table_next(&e->mesh, s));) {
+        struct mesh_replica *at = s->value;
+        for (struct table_slot *t = NULL; (t = table_next(&at->inside, t));)
+            if (*(uint64_t *)t->value == token)
+                m = at;
+    }
+    if (er != OK && m)
+        log_warn("mesh", "%s can't reach a service: %s", m->name, text && *text ? text : err_text(er));
+    if (m && er == OK && fd >= 0)
+        door_post(e, m, fd);
+    else if (fd >= 0)
+        socket_close(fd);
+}
+
+void mesh_up(struct engine *e, uint64_t id, const char *ns, const char *deployment, const char *replica, int fd)
+{
+    struct mesh_replica *m = mesh_find(e, id);
+    if (!m) {
+        m = mem_new(MEM_API, sizeof *m);
+        m->id = id;
+        m->ns = mem_strdup(MEM_API, ns);
+        m->workload = mem_strdup(MEM_API, deployment);
+        m->name = mem_strdup(MEM_API, replica);
+        table_put(&e->mesh, id_key(&id), m);
+    }
+    if (fd >= 0)
+        door_post(e, m, fd);
+    else if (e->caps.net == SUP_NET_LISTEN && e->plan)
+        inside_follow(e, m);
+}
+
+void mesh_gone(struct engine *e, uint64_t id)
+{
+    struct mesh_replica *m = table_del(&e->mesh, id_key(&id));
+    if (!m)
+        return;
+    worker_post(e, (uint32_t)(id % e->workers_n), (struct msg){.type = W_DOOR_CLOSE, .a = id});
+    for (struct table_slot *t = NULL; (t = table_next(&m->inside, t));) {
+        sup_unlisten(e->sup, *(uint64_t *)t->value);
+        mem_free(t->value);
+    }
+    table_fini(&m->inside);
+    mem_free(m->ns);
+    mem_free(m->workload);
+    mem_free(m->name);
+    mem_free(m);
+}
+
+/* ---- publishing -------------------------------------------------------------------------------------------------------------- */
+
+static void leaving_add(struct engine *e, uint64_t replica_id, uint64_t n)
+{
+    uint64_t *left = table_get(&e->leaving, id_key(&replica_id));
+    if (!left) {
+        left = mem_new(MEM_API, sizeof *left);
+        table_put(&e->leaving, id_key(&replica_id), left);
+    }
+    *left += n;
+}
+
+static void leaving_count(struct engine *e, const struct plan *old, const struct plan *plan)
+{
+    struct table named = {0};
+    for (uint32_t i = 0; i < plan->clusters_n; i++)
+        for (uint32_t k = 0; k < plan->clusters[i].eps_n; k++)
+            table_put(&named, id_key(&plan->clusters[i].eps[k].id), e);
+    for (uint32_t i = 0; old && i < old->clusters_n; i++)
+        for (uint32_t k = 0; k < old->clusters[i].eps_n; k++) {
+            const struct plan_endpoint *ep = &old->clusters[i].eps[k];
+            if (ep->replica_id && !table_get(&named, id_key(&ep->id)))
+                leaving_add(e, ep->replica_id, e->workers_n);
+        }
+    table_fini(&named);
+}
+
+void engine_publish(struct engine *e)
+{
+    if (!e->started)
+        return;
+    size_t eps_n, ext_n;
+    const struct live_endpoint *eps = run_endpoints(e->run, &eps_n);
+    const struct live_address *ext = resolver_addresses(e->resolver, &ext_n);
+    struct plan *old = e->plan;
+    e->plan = plan_compile(e->memory, e->objects, eps, eps_n, ext, ext_n);
+    leaving_count(e, old, e->plan);
+    for (uint32_t i = 0; i < e->workers_n; i++)
+        worker_post(e, i, (struct msg){.type = W_PLAN, .p = plan_ref(e->plan)});
+    if (!e->stopping)
+        gates_follow(e, e->plan);
+    if (e->caps.net == SUP_NET_LISTEN)
+        for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)
+            inside_follow(e, s->value);
+    plan_unref(old);
+}
+
+/* ---- objects --------------------------------------------------------------------------------------------------------------------- */
+
+static enum err objects_save(struct engine *e, const struct objset *set, struct diags *d)
+{
+    struct buf path = {0}, text = {0};
+    buf_printf(&path, "%s/objects.json", e->conf.data_dir);
+    objset_save(set, &text);
+    enum err er = file_replace(path.p, text.p, text.n, 0600);
+    if (er != OK)
+        diags_add(d, DIAG_ERROR, path.p, 0, 0, "", "make room or mend the permissions, and apply again; nothing was changed", "the objects could not be saved: %s", err_text(er));
+    buf_free(&path);
+    buf_free(&text);
+    return er;
+}
+
+/* From here on next is what is wanted. */
+static void objects_use(struct engine *e, struct objset *next)
+{
+    struct objset *old = e->objects;
+    e->objects = next;
+    run_want(e->run, next);
+    resolver_want(e->resolver, next);
+    engine_publish(e);
+    objset_free(old);
+}
+
+enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d)
+{
+    struct objset *merged = objset_copy(e->objects);
+    objset_merge(merged, next);
+    objset_check(merged, d);
+    enum err er = d->errors ? ERR_INVALID : OK;
+    if (er == OK && !dry_run) {
+        objset_addresses(merged);
+        er = objects_save(e, merged, d);
+    }
+    if (er != OK || dry_run) {
+        objset_free(merged);
+        return er;
+    }
+    objects_use(e, merged);
+    return OK;
+}
+
+enum err engine_remove(struct engine *e, enum obj_kind k, const char *ns, const char *name)
+{
+    struct objset *next = objset_copy(e->objects);
+    struct diags d = {0};
+    enum err er = objset_remove(next, k, ns, name) ? objects_save(e, next, &d) : ERR_NOTFOUND;
+    diags_free(&d);
+    if (er != OK) {
+        objset_free(next);
+        return er;
+    }
+    objects_use(e, next);
+    return OK;
+}

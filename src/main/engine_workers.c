@@ -1,0 +1,202 @@
+/* engine_workers.c - the worker threads: one loop and one proxy each, and the messages to and from them. */
+#include "engine_int.h"
+
+/* ---- outboxes ----------------------------------------------------------------------------------------------------- */
+
+#define OUTBOX_RETRY_MS 1
+
+static void outbox_flush(struct timer *t)
+{
+    struct outbox *o = CONTAINER_OF(t, struct outbox, retry);
+    size_t sent = 0;
+    while (sent < o->n && mailbox_post(o->to, &o->waiting[sent]))
+        sent++;
+    memmove(o->waiting, o->waiting + sent, (o->n - sent) * sizeof *o->waiting);
+    o->n -= sent;
+    if (o->n)
+        timer_set(o->loop, &o->retry, OUTBOX_RETRY_MS);
+}
+
+void outbox_init(struct outbox *o, struct loop *l, struct mailbox *to)
+{
+    *o = (struct outbox){.loop = l, .to = to};
+    timer_init(&o->retry, outbox_flush);
+}
+
+void outbox_post(struct outbox *o, struct msg m)
+{
+    if (o->n == 0 && mailbox_post(o->to, &m))
+        return;
+    ARRAY_GROW(MEM_LOOP, o->waiting, o->n, o->cap);
+    o->waiting[o->n++] = m;
+    if (!timer_is_set(&o->retry))
+        timer_set(o->loop, &o->retry, OUTBOX_RETRY_MS);
+}
+
+void outbox_fini(struct outbox *o)
+{
+    timer_clear(&o->retry);
+    mem_free(o->waiting);
+    o->waiting = NULL;
+    o->n = o->cap = 0;
+}
+
+/* ---- on the worker's thread ------------------------------------------------------------------------------------------- */
+
+static void worker_sockets_wanted(void *ctx, uint32_t worker, uint64_t replica_id, uint32_t n)
+{
+    struct worker *w = ctx;
+    outbox_post(&w->to_control, (struct msg){.type = C_SOCKETS, .n = n, .a = replica_id, .b = worker});
+}
+
+static void worker_endpoint_left(void *ctx, uint32_t worker, uint64_t endpoint_id, uint64_t replica_id)
+{
+    struct worker *w = ctx;
+    outbox_post(&w->to_control, (struct msg){.type = C_LEFT, .a = endpoint_id, .b = replica_id});
+}
+
+static void worker_drained(void *ctx)
+{
+    struct worker *w = ctx;
+    outbox_post(&w->to_control, (struct msg){.type = C_DRAINED, .b = w->index});
+}
+
+static const struct proxy_ops worker_proxy_ops = {worker_sockets_wanted, worker_endpoint_left};
+
+static void worker_message(void *ctx, const struct msg *m)
+{
+    struct worker *w = ctx;
+    struct door_msg *door = m->p;
+    switch ((enum engine_msg)m->type) {
+    case W_PLAN:
+        proxy_plan(w->proxy, m->p);
+        return;
+    case W_LISTEN:
+        proxy_listen(w->proxy, m->a, (int)m->n);
+        return;
+    case W_UNLISTEN:
+        proxy_unlisten(w->proxy, m->a);
+        return;
+    case W_DOOR:
+        proxy_mesh_listen(w->proxy, door->replica_id, door->fd, door->ns, door->workload, door->replica);
+        mem_free(door->ns);
+        mem_free(door->workload);
+        mem_free(door->replica);
+        mem_free(door);
+        return;
+    case W_DOOR_CLOSE:
+        proxy_mesh_unlisten(w->proxy, m->a);
+        return;
+    case W_SOCKETS:
+        proxy_sockets(w->proxy, m->a, m->p, m->n);
+        mem_free(m->p);
+        return;
+    case W_DRAIN:
+        proxy_drain(w->proxy, m->n, worker_drained, w);
+        return;
+    case W_STOP:
+        loop_stop(w->loop);
+        return;
+    case C_SOCKETS:
+    case C_LEFT:
+    case C_DRAINED:
+        break;
+    }
+    MUST(!"a message for the control loop reached a worker");
+}
+
+static void worker_thread(void *arg)
+{
+    struct worker *w = arg;
+    if (w->e->workers_n > 1)
+        thread_pin((int)w->index);
+    loop_run(w->loop);
+}
+
+/* ---- on the control thread ------------------------------------------------------------------------------------------------- */
+
+static uint64_t *leaving_of(struct engine *e, uint64_t replica_id) { return table_get(&e->leaving, slice_of((char *)&replica_id, sizeof replica_id)); }
+
+static void control_message(void *ctx, const struct msg *m)
+{
+    struct engine *e = ctx;
+    switch ((enum engine_msg)m->type) {
+    case C_SOCKETS:
+        sup_sockets(e->sup, m->a, m->b, (int)MIN(m->n, 64u));
+        return;
+    case C_LEFT: {
+        uint64_t replica_id = m->b, *left = leaving_of(e, replica_id);
+        if (left && --*left == 0)
+            mem_free(table_del(&e->leaving, slice_of((char *)&replica_id, sizeof replica_id)));
+        return;
+    }
+    case C_DRAINED:
+        e->drained_n++;
+        return;
+    default:
+        break;
+    }
+    MUST(!"a message for a worker reached the control loop");
+}
+
+bool engine_in_flight(struct engine *e, uint64_t replica_id) { return leaving_of(e, replica_id) != NULL; }
+
+void worker_post(struct engine *e, uint32_t worker, struct msg m) { outbox_post(&e->workers[worker]->to_worker, m); }
+
+void workers_post_all(struct engine *e, struct msg m)
+{
+    for (uint32_t i = 0; i < e->workers_n; i++)
+        worker_post(e, i, m);
+}
+
+static struct worker *worker_new(struct engine *e, uint32_t index)
+{
+    struct worker *w = mem_new(MEM_LOOP, sizeof *w);
+    struct buf name = {0};
+    w->e = e;
+    w->index = index;
+    buf_printf(&name, "worker-%u", index);
+    w->loop = loop_new(name.p);
+    w->inbox = mailbox_new(w->loop, MAILBOX_CAP, worker_message, w);
+    outbox_init(&w->to_worker, e->loop, w->inbox);
+    outbox_init(&w->to_control, w->loop, e->inbox);
+    struct proxy_conf conf;
+    proxy_conf_default(&conf);
+    conf.worker = index;
+    conf.access_log = e->access;
+    conf.node_name = e->conf.name;
+    w->proxy = proxy_new(w->loop, &conf, &worker_proxy_ops, w);
+    e->proxies[index] = w->proxy;
+    w->thread = thread_start(name.p, worker_thread, w);
+    buf_free(&name);
+    return w;
+}
+
+void workers_start(struct engine *e)
+{
+    e->inbox = mailbox_new(e->loop, MAILBOX_CAP, control_message, e);
+    for (uint32_t i = 0; i < e->conf.workers; i++)
+        e->workers[e->workers_n++] = worker_new(e, i);
+}
+
+void workers_stop(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->workers_n; i++) {
+        struct worker *w = e->workers[i];
+        struct msg stop = {.type = W_STOP};
+        while (!mailbox_post(w->inbox, &stop))
+            loop_turn(e->loop, 1);
+        thread_join(w->thread);
+        proxy_free(w->proxy);
+        outbox_fini(&w->to_worker);
+        outbox_fini(&w->to_control);
+        mailbox_free(w->inbox);
+        loop_free(w->loop);
+        mem_free(w);
+    }
+    e->workers_n = 0;
+    for (struct table_slot *s = NULL; (s = table_next(&e->leaving, s));)
+        mem_free(s->value);
+    table_fini(&e->leaving);
+    mailbox_free(e->inbox);
+}

@@ -1,0 +1,169 @@
+/* load.c - from checked trees to typed objects: the helpers, and the small kinds (Service, ConfigMap, Secret).
+ *
+ * Loaders run after walk_map(), also on trees it found errors in, so that all errors come at once: a value of the wrong type
+ * reads as absent, and only what spans several fields is reported here. What they fill lives in the object's own arena.
+ */
+#include "plan_int.h"
+
+/* ---- helpers ------------------------------------------------------------------------------------------------------- */
+
+char *load_str(struct object *o, const struct ynode *map, const char *key)
+{
+    const struct ynode *n = y_get(map, key);
+    return y_is_str(n) ? (char *)arena_slice(&o->mem, n->text).p : NULL;
+}
+
+int64_t load_int(const struct ynode *map, const char *key, int64_t def, int64_t max)
+{
+    const struct ynode *n = y_get(map, key);
+    return n && n->type == Y_INT && n->num >= 0 && n->num <= max ? n->num : def;
+}
+
+bool load_bool(const struct ynode *map, const char *key, bool def)
+{
+    const struct ynode *n = y_get(map, key);
+    return n && n->type == Y_BOOL ? n->flag : def;
+}
+
+void *load_array(struct object *o, size_t n, size_t size) { return arena_zalloc(&o->mem, MAX(n, 1u) * size); }
+
+uint32_t load_list_n(const struct ynode *map, const char *key)
+{
+    const struct ynode *n = y_get(map, key);
+    return n && n->type == Y_LIST ? n->n : 0;
+}
+
+void load_kvs(struct object *o, const struct ynode *map, struct kvs *out)
+{
+    *out = (struct kvs){0};
+    if (!map || map->type != Y_MAP)
+        return;
+    out->items = load_array(o, map->n, sizeof *out->items);
+    for (uint32_t i = 0; i < map->n; i++) {
+        struct slice key = arena_slice(&o->mem, map->pairs[i].key), value = arena_slice(&o->mem, y_str(map->pairs[i].value));
+        out->items[out->n++] = (struct kv){.key = (char *)key.p, .value = (char *)value.p, .value_n = value.n};
+    }
+}
+
+char **load_strings(struct object *o, const struct ynode *map, const char *key, size_t *n)
+{
+    const struct ynode *list = y_get(map, key);
+    *n = 0;
+    if (!list || list->type != Y_LIST)
+        return NULL;
+    char **out = load_array(o, list->n + 1, sizeof *out);
+    for (uint32_t i = 0; i < list->n; i++)
+        out[(*n)++] = (char *)arena_slice(&o->mem, y_str(list->items[i])).p;
+    return out;
+}
+
+const struct kv *kvs_get(const struct kvs *m, struct slice key)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (slice_is(key, m->items[i].key))
+            return &m->items[i];
+    return NULL;
+}
+
+bool kvs_match(const struct kvs *want, const struct kvs *have)
+{
+    for (size_t i = 0; i < want->n; i++) {
+        const struct kv *kv = kvs_get(have, slice_cstr(want->items[i].key));
+        if (!kv || strcmp(kv->value, want->items[i].value) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* ---- ConfigMap, Secret ------------------------------------------------------------------------------------------------ */
+
+/* Decoded (or not) pairs of map, added to data; replace: an earlier pair of the same key goes. */
+static void data_add(struct reader *r, struct object *o, const struct ynode *map, const char *path, bool base64, bool replace)
+{
+    for (uint32_t i = 0; map && map->type == Y_MAP && i < map->n; i++) {
+        const struct ypair *p = &map->pairs[i];
+        struct buf decoded = {0};
+        struct slice v = y_str(p->value);
+        if (base64) {
+            enum err e = value_base64(v, &decoded); /* malformed: reported by the walk */
+            v = e == OK ? slice_of(decoded.p, decoded.n) : SLICE("");
+        }
+        struct slice copy = arena_slice(&o->mem, v);
+        struct kv *before = (struct kv *)kvs_get(&o->data, p->key);
+        if (before && !replace) {
+            size_t mark = reader_push(r, "%s", path);
+            reader_error_at(r, p->line, p->column, "keep one of them", "the key " SLICE_FMT " is in data as well", SLICE_ARG(p->key));
+            reader_pop(r, mark);
+        } else {
+            struct kv *kv = before ? before : &o->data.items[o->data.n++];
+            *kv = (struct kv){.key = (char *)arena_slice(&o->mem, p->key).p, .value = (char *)copy.p, .value_n = copy.n};
+        }
+        buf_free(&decoded);
+    }
+}
+
+void load_data(struct reader *r, struct object *o, const struct ynode *doc)
+{
+    static const char *const sources[][3] = {{"data", "binaryData", NULL}, {"data", "stringData", NULL}};
+    bool secret = o->kind == OBJ_SECRET;
+    size_t n = 0;
+    for (const char *const *key = sources[secret]; *key; key++) {
+        const struct ynode *map = y_get(doc, *key);
+        n += map && map->type == Y_MAP ? map->n : 0;
+    }
+    o->data.items = load_array(o, n, sizeof *o->data.items);
+    data_add(r, o, y_get(doc, "data"), "data", secret, false);
+    data_add(r, o, y_get(doc, sources[secret][1]), sources[secret][1], !secret, secret);
+}
+
+/* ---- Service ---------------------------------------------------------------------------------------------------------- */
+
+static void load_service_port(struct object *o, const struct ynode *n, struct service_port *p)
+{
+    p->name = load_str(o, n, "name");
+    if (!p->name)
+        p->name = arena_strdup(&o->mem, "");
+    p->port = (uint16_t)load_int(n, "port", 0, 65535);
+    p->target_name = load_str(o, n, "targetPort");
+    p->target = p->target_name ? 0 : (uint16_t)load_int(n, "targetPort", p->port, 65535);
+    p->app_protocol = load_str(o, n, "appProtocol");
+}
+
+static void load_service_ports(struct reader *r, struct object *o, const struct ynode *spec)
+{
+    const struct ynode *list = y_get(spec, "ports");
+    o->svc.ports_n = load_list_n(spec, "ports");
+    o->svc.ports = load_array(o, o->svc.ports_n, sizeof *o->svc.ports);
+    for (uint32_t i = 0; i < o->svc.ports_n; i++) {
+        const struct ynode *n = list->items[i];
+        struct service_port *p = &o->svc.ports[i];
+        load_service_port(o, n, p);
+        size_t mark = reader_push(r, "spec.ports[%u]", i);
+        if (o->svc.ports_n > 1 && n->type == Y_MAP && !y_get(n, "name"))
+            reader_error(r, n, ".name", "name each port", "missing, where there are several ports");
+        for (uint32_t k = 0; k < i && p->port; k++)
+            if (o->svc.ports[k].port == p->port)
+                reader_error(r, n, ".port", "give each its own", "the port %u is given twice: first at line %u", p->port, list->items[k]->line);
+        reader_pop(r, mark);
+    }
+}
+
+void load_service(struct reader *r, struct object *o, const struct ynode *doc)
+{
+    const struct ynode *spec = y_get(doc, "spec");
+    if (!spec || spec->type != Y_MAP)
+        return;
+    bool external = slice_is(y_str(y_get(spec, "type")), "ExternalName");
+    load_kvs(o, y_get(spec, "selector"), &o->svc.selector);
+    load_service_ports(r, o, spec);
+    if (external)
+        o->svc.external_name = load_str(o, spec, "externalName");
+    if (external && !y_get(spec, "externalName"))
+        reader_error(r, spec, "spec.externalName", "add it", "missing, with type ExternalName");
+    if (!external && y_get(spec, "externalName"))
+        reader_error(r, y_get(spec, "externalName"), "spec.externalName", "add type: ExternalName, or remove it", "has no meaning without type ExternalName");
+    if (!external && !o->svc.selector.n)
+        reader_error(r, spec, "spec.selector", "add the labels of the workload's template, or use type ExternalName", "missing: endpoints that are written by hand are not built");
+    if (!o->svc.ports_n && (!y_get(spec, "ports") || y_get(spec, "ports")->type == Y_LIST))
+        reader_error(r, spec, "spec.ports", "list the ports that callers use", "missing: nothing can be called");
+}

@@ -1,0 +1,259 @@
+/* plan_int.h - what the files of this room share: the tree that text becomes, the table of manifest fields, the reader's
+ * state, and the set's insides. See README.md for the way from text to plan.
+ */
+#ifndef PLAN_INT_H
+#define PLAN_INT_H
+
+#include "plan.h"
+
+/* ---- limits: each is an error that names itself ------------------------------------------------------------------ */
+
+#define MANIFEST_BYTES_MAX (4u << 20)     /* one file */
+#define MANIFEST_DEPTH_MAX 48             /* nesting of maps and lists, aliases followed */
+#define MANIFEST_NODES_MAX 200000u        /* values of one file, aliases counted each time they are used */
+#define MANIFEST_EXPANDED_MAX (16u << 20) /* bytes of text of one file, aliases counted each time they are used */
+#define STATE_BYTES_MAX (256u << 20)      /* the file of objset_save() */
+#define DIAGS_MAX 1000                    /* diagnostics kept; further errors are counted only */
+#define ENV_EXPANDED_MAX (1u << 20)       /* bytes of one variable after $(VAR) expansion */
+
+/* ---- the tree ---------------------------------------------------------------------------------------------------- */
+
+enum ytype { Y_NULL, Y_BOOL, Y_INT, Y_FLOAT, Y_STR, Y_MAP, Y_LIST };
+struct ynode {
+    enum ytype type;
+    bool complete;         /* its end has been read: an alias may refer to it */
+    bool flag;             /* Y_BOOL */
+    uint32_t line, column; /* from 1 */
+    uint32_t n;            /* of pairs or items */
+    uint32_t nodes;        /* in this subtree, aliases expanded, itself included */
+    uint32_t height;       /* levels of maps and lists from here down: 0 for a scalar */
+    uint64_t bytes;        /* of text in this subtree, aliases expanded */
+    int64_t num;           /* Y_INT */
+    double real;           /* Y_FLOAT */
+    struct slice text;     /* scalars: as written, escapes resolved; NUL-terminated */
+    struct ypair *pairs;   /* Y_MAP, in the order of the text */
+    struct ynode **items;  /* Y_LIST; an alias is the same pointer again */
+};
+struct ypair {
+    struct slice key;
+    uint32_t line, column;
+    struct ynode *value;
+};
+
+/* The documents of one file. Nodes live in the arena given. */
+struct ydocs {
+    struct ynode **items;
+    size_t n, cap;
+};
+/* Reads every document of text. What is malformed goes to d; sound documents before and after it are still returned.
+ * MEM_MANIFEST owns docs->items: ydocs_free(). */
+void yaml_read(const char *file, struct slice text, struct arena *a, struct ydocs *docs, struct diags *d);
+void ydocs_free(struct ydocs *docs);
+bool utf8_valid(struct slice s, size_t *bad); /* *bad: where it stops being so */
+
+/* The value of a map's key; NULL when n is no map, has no such key, or the value is null. */
+const struct ynode *y_get(const struct ynode *n, const char *key);
+/* The same for a path "spec.template.metadata". */
+const struct ynode *y_path(const struct ynode *n, const char *path);
+struct slice y_str(const struct ynode *n);  /* empty unless a string; NULL-safe */
+bool y_is_str(const struct ynode *n);
+/* Compact JSON. sorted: keys in byte order, so that equal values give equal text. */
+void y_json(const struct ynode *n, bool sorted, struct buf *out);
+const char *ytype_name(enum ytype t);       /* "a number", "a map" ... */
+
+/* ---- values: text to numbers, and grammars ------------------------------------------------------------------------ */
+
+enum err value_quantity(struct slice s, uint32_t scale_digits, uint64_t max, uint64_t *out) WARN_UNUSED; /* in 10^-scale_digits, rounded up */
+enum err value_duration_ms(struct slice s, uint32_t *out) WARN_UNUSED; /* Gateway API GEP-2257 */
+enum err value_base64(struct slice s, struct buf *out) WARN_UNUSED;    /* RFC 4648 section 4; white space skipped */
+bool value_is_label(struct slice s);        /* RFC 1123 label */
+bool value_is_label1035(struct slice s);    /* the same, beginning with a letter: names of Services */
+bool value_is_subdomain(struct slice s);    /* RFC 1123 subdomain */
+bool value_is_hostname(struct slice s, bool wildcard); /* subdomain that is no IPv4 address; may begin with "*." */
+bool value_is_port_name(struct slice s);    /* RFC 6335 service name */
+bool value_is_label_key(struct slice s);
+bool value_is_label_value(struct slice s);
+bool value_is_config_key(struct slice s);
+bool value_is_env_name(struct slice s);
+bool value_is_url_path(struct slice s);     /* of a path match: normal form (Gateway API HTTPPathMatch) */
+bool value_is_path_part(struct slice s);    /* of a rewrite: may be empty */
+bool value_is_target(struct slice s);       /* of a probe: path and query */
+
+/* ---- fields.def ----------------------------------------------------------------------------------------------------- */
+
+enum field_status { ST_HONOURED, ST_APPROXIMATED, ST_IGNORED, ST_REFUSED };
+const char *field_status_name(enum field_status st);
+
+/* Types, with the words that error messages and documents use. */
+#define FIELD_TYPES(X)                                                 \
+    X(ANY, "anything")                                                 \
+    X(STR, "a string")                                                 \
+    X(INT, "a whole number")                                           \
+    X(BOOL, "true or false")                                           \
+    X(ENUM, "one of the values listed")                                \
+    X(CPU, "an amount of CPU such as 250m or 1.5")                     \
+    X(MEMORY, "an amount of memory such as 128Mi or 1G")               \
+    X(PORT, "a port number from 1 to 65535")                           \
+    X(PORT_REF, "a port number from 1 to 65535, or the name of a port") \
+    X(PORT_NAME, "a port name: at most 15 of a-z, 0-9 and '-', with a letter") \
+    X(DURATION, "a duration such as 500ms, 10s or 1m30s")              \
+    X(INT_PCT, "a whole number, or a percentage such as \"25%\"")      \
+    X(LABEL, "a name: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit") \
+    X(SUBDOMAIN, "a name: at most 253 of a-z, 0-9, '-' and '.', each part beginning and ending with a letter or digit") \
+    X(HOSTNAME, "a host name in lower case, without port")             \
+    X(HOSTNAME_WILD, "a host name in lower case, without port, which may begin with \"*.\"") \
+    X(URL_PATH, "a path that begins with '/', without empty, '.' or '..' elements, query or fragment") \
+    X(PATH_PART, "a path that begins with '/', without query or fragment, or nothing") \
+    X(TARGET, "a path that begins with '/', perhaps with a query")      \
+    X(HEADER_NAME, "an HTTP field name")                               \
+    X(HEADER_VALUE, "an HTTP field value: no line breaks or other control characters") \
+    X(ENV_NAME, "a variable's name: letters, digits, '_', '-' and '.', not beginning with a digit") \
+    X(CONFIG_KEY, "a key: letters, digits, '-', '_' and '.', at most 253") \
+    X(IP, "an IP address")                                             \
+    X(LABELS, "a map of label keys to label values")                   \
+    X(ANNOTATIONS, "a map of label keys to strings")                   \
+    X(DATA, "a map of keys to strings")                                \
+    X(DATA64, "a map of keys to base64")                               \
+    X(OBJ, "a map")
+enum field_type {
+#define X(id, text) FT_##id,
+    FIELD_TYPES(X)
+#undef X
+    FT_COUNT
+};
+enum field_flag {
+    FL_REQUIRED = 1,
+    FL_QUIET = 2,      /* approximated, but shown by explain only: nearly every manifest has it */
+    FL_UNIQUE = 4,     /* a list of maps whose "name" must differ */
+};
+/* A map with known keys; ids come from the SCHEMA rows of fields.def. */
+enum schema_id {
+    SCH_NONE,
+#define SCHEMA(id, text) SCH_##id,
+#define HON(...)
+#define APX(...)
+#define IGN(...)
+#define REF(...)
+#define VAL(...)
+#define KIND(...)
+#define NOT_BUILT(...)
+#include "fields.def"
+    SCH_COUNT
+};
+struct field {
+    enum schema_id schema;
+    const char *name;
+    enum field_status status;
+    uint32_t flags;
+    const char *note;   /* what it does, or why it is not done */
+    const char *remedy; /* what to do instead, for errors and warnings */
+    enum field_type type;
+    bool list;          /* a list of type */
+    enum schema_id sub; /* FT_OBJ */
+    int64_t min, max;   /* FT_INT: range; FT_STR: length; max 0: none */
+};
+/* A value of a field that has a status of its own. */
+struct field_value {
+    enum schema_id schema;
+    const char *name, *value;
+    enum field_status status;
+    const char *note, *remedy;
+};
+struct kind_row {
+    const char *api_version, *kind;
+    enum obj_kind obj;
+    enum schema_id schema;
+    enum field_type name_type;
+    bool namespaced;
+};
+struct not_built_row {
+    const char *group, *kind, *note;
+};
+extern const struct field fields[];
+extern const size_t fields_n;
+extern const struct kind_row kind_rows[];
+extern const size_t kind_rows_n;
+const char *schema_text(enum schema_id s);
+const struct field *field_find(enum schema_id s, struct slice name);
+const struct field_value *field_value_find(const struct field *f, struct slice value); /* NULL when it has no row */
+const struct field_value *field_value_next(const struct field *f, const struct field_value *prev);
+const char *field_type_text(enum field_type t);
+const struct kind_row *kind_find(struct slice api_version, struct slice kind);
+const char *kind_api_versions(struct slice kind);   /* an apiVersion under which kind is known; NULL: none */
+const struct not_built_row *not_built_find(struct slice group, struct slice kind);
+/* The field of s whose name is likest, or NULL when none is near. */
+const char *field_nearest(enum schema_id s, struct slice name);
+
+/* ---- the reader ------------------------------------------------------------------------------------------------------ */
+
+/* One call of objset_read(), objset_load() or explain_text(). */
+struct reader {
+    const char *file, *dir, *default_ns;
+    bool strict;
+    bool silent;          /* no warnings: they were given when the manifest was first read */
+    struct diags *d;
+    struct objset *set;   /* NULL for explain */
+    struct table seen;    /* kind/ns/name -> object, of this call: the same twice is an error */
+    struct buf where;     /* "Deployment/default/catalog spec.replicas", the place being looked at */
+    size_t where_base;    /* length of "Deployment/default/catalog " in it */
+    /* For explain: called for each field in the order of the text; NULL otherwise. */
+    void (*seen_field)(void *ctx, uint32_t line, const char *path, const char *status, const char *note);
+    void (*seen_object)(void *ctx, uint32_t line, const char *name);
+    void *ctx;
+};
+/* where + path is where the value at n is; path may be "". */
+void reader_error(struct reader *r, const struct ynode *n, const char *path, const char *remedy, const char *fmt, ...) PRINTF_LIKE(5, 6);
+void reader_error_at(struct reader *r, uint32_t line, uint32_t column, const char *remedy, const char *fmt, ...) PRINTF_LIKE(5, 6);
+/* An error with strict, else a warning. */
+void reader_warn_at(struct reader *r, uint32_t line, uint32_t column, const char *remedy, const char *fmt, ...) PRINTF_LIKE(5, 6);
+void reader_warn(struct reader *r, const struct ynode *n, const char *path, const char *remedy, const char *fmt, ...) PRINTF_LIKE(5, 6);
+/* Always a warning. */
+void reader_note_at(struct reader *r, uint32_t line, uint32_t column, const char *remedy, const char *fmt, ...) PRINTF_LIKE(5, 6);
+size_t reader_push(struct reader *r, const char *fmt, ...) PRINTF_LIKE(2, 3); /* adds to where; returns what reader_pop() wants */
+void reader_pop(struct reader *r, size_t mark);
+const char *reader_path(const struct reader *r); /* the field's path in where, without the object */
+
+/* Checks n against schema s: everything wrong becomes a diagnostic. */
+void walk_map(struct reader *r, enum schema_id s, const struct ynode *n);
+
+/* The typed loaders: fill o from a document that walk_map() has seen. They bear wrong types (reported already, read as
+ * absent) and report only what spans several fields. */
+void load_deployment(struct reader *r, struct object *o, const struct ynode *doc);
+void load_service(struct reader *r, struct object *o, const struct ynode *doc);
+void load_data(struct reader *r, struct object *o, const struct ynode *doc);
+void load_gateway(struct reader *r, struct object *o, const struct ynode *doc);
+void load_http_route(struct reader *r, struct object *o, const struct ynode *doc);
+/* The helpers of the loaders. NULL or the default when the key is absent or of another type. */
+char *load_str(struct object *o, const struct ynode *map, const char *key);
+int64_t load_int(const struct ynode *map, const char *key, int64_t def, int64_t max);
+bool load_bool(const struct ynode *map, const char *key, bool def);
+void load_kvs(struct object *o, const struct ynode *map, struct kvs *out);
+/* A NULL-terminated list of strings; NULL when absent. */
+char **load_strings(struct object *o, const struct ynode *map, const char *key, size_t *n);
+uint32_t load_list_n(const struct ynode *map, const char *key); /* 0 unless a list */
+/* Room for n (>= 0) of size bytes, zeroed, in the object's arena. */
+void *load_array(struct object *o, size_t n, size_t size);
+
+/* ---- the set ------------------------------------------------------------------------------------------------------------ */
+
+/* Objects are in boxes. What an object points to never changes once read; a copy of a set has new boxes (its own address,
+ * generation, created_ns) that share the rest with the box they were copied from, which lives as long. Control thread only. */
+struct obj_box {
+    struct object o;
+    struct obj_box *base; /* owns the memory o points to; NULL: o.mem does */
+    uint32_t refs;
+};
+struct objset {
+    struct object **items; /* ordered by kind, namespace, name; each inside a box */
+    size_t n, cap;
+};
+struct object *object_new(enum obj_kind k);
+void object_unref(struct object *o);
+void objset_put(struct objset *s, struct object *o); /* takes o; replaces one of the same kind, namespace and name */
+/* Reads one manifest that is already a tree: the common part of objset_read() and objset_load(). NULL when there were
+ * errors, or when the kind is not one of ours. */
+struct object *reader_object(struct reader *r, const struct ynode *doc);
+uint64_t stable_hash64(uint64_t h, struct slice s); /* FNV-1a: the same in every process, for what is kept on disk */
+#define STABLE_HASH_INIT 0xcbf29ce484222325u
+
+#endif

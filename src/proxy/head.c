@@ -1,0 +1,343 @@
+/* head.c - heads on their way through: hop-by-hop fields go, what a gateway must add comes, edits of the route apply.
+ *
+ * Sources: RFC 9110 sections 7.6.1 (Connection), 7.6.3 (Via), 10.1.1 (Expect); RFC 7239 (Forwarded); W3C Trace Context
+ * level 1 section 3.2 (traceparent); Gateway API HTTPHeaderFilter, HTTPURLRewriteFilter, HTTPRequestRedirectFilter.
+ */
+#include "proxy_int.h"
+
+/* ---- which fields pass ----------------------------------------------------------------------------------------------- */
+
+enum { DROP_REQUEST = 1, DROP_RESPONSE = 2, DROP_GATEWAY = 4 /* rewritten where the client is outside */ };
+static const uint8_t drop[H1_NAME_COUNT] = {
+    [H1_HOST] = DROP_REQUEST,
+    [H1_CONNECTION] = DROP_REQUEST | DROP_RESPONSE,
+    [H1_CONTENT_LENGTH] = DROP_REQUEST | DROP_RESPONSE,
+    [H1_TRANSFER_ENCODING] = DROP_REQUEST | DROP_RESPONSE,
+    [H1_UPGRADE] = DROP_REQUEST | DROP_RESPONSE,
+    [H1_TE] = DROP_REQUEST,
+    [H1_KEEP_ALIVE] = DROP_REQUEST | DROP_RESPONSE,
+    [H1_PROXY_CONNECTION] = DROP_REQUEST | DROP_RESPONSE,
+    [H1_PROXY_AUTHENTICATE] = DROP_RESPONSE,
+    [H1_PROXY_AUTHORIZATION] = DROP_REQUEST,
+    [H1_VIA] = DROP_REQUEST | DROP_RESPONSE,
+    [H1_FORWARDED] = DROP_GATEWAY,
+    [H1_X_FORWARDED_FOR] = DROP_GATEWAY,
+    [H1_X_FORWARDED_PROTO] = DROP_GATEWAY,
+    [H1_X_FORWARDED_HOST] = DROP_GATEWAY,
+    [H1_X_REQUEST_ID] = DROP_REQUEST,
+    [H1_TRACEPARENT] = DROP_REQUEST,
+};
+
+static bool edited(const struct header_edit *e, struct slice name)
+{
+    if (!e)
+        return false;
+    for (size_t i = 0; i < e->set.n; i++)
+        if (slice_ieq(slice_cstr(e->set.items[i].key), name))
+            return true;
+    for (size_t i = 0; i < e->remove_n; i++)
+        if (slice_ieq(slice_cstr(e->remove[i]), name))
+            return true;
+    return false;
+}
+
+static void edit_put(struct head_out *o, const struct header_edit *e)
+{
+    if (!e)
+        return;
+    for (size_t i = 0; i < e->set.n; i++)
+        head_field(o, slice_cstr(e->set.items[i].key), slice_of(e->set.items[i].value, e->set.items[i].value_n));
+    for (size_t i = 0; i < e->add.n; i++)
+        head_field(o, slice_cstr(e->add.items[i].key), slice_of(e->add.items[i].value, e->add.items[i].value_n));
+}
+
+static void fields_put(struct head_out *o, const struct h1_head *h, uint8_t dropped, const struct header_edit *a, const struct header_edit *b)
+{
+    bool slow = a || b || h->connection_lists;
+    for (uint16_t i = 0; i < h->n; i++) {
+        const struct h1_field *f = &h->fields[i];
+        if (drop[f->id] & dropped)
+            continue;
+        if (UNLIKELY(slow) && (edited(a, f->name) || edited(b, f->name) || (h->connection_lists && h1_connection_names(h, f->name))))
+            continue;
+        head_field(o, f->name, f->value);
+    }
+}
+
+/* ---- ids ------------------------------------------------------------------------------------------------------------------ */
+
+static void hex_put(char *out, uint64_t v)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (int i = 15; i >= 0; i--, v >>= 4)
+        out[i] = digits[v & 15];
+}
+
+static bool is_hex(const char *p, size_t n)
+{
+    bool some = false;
+    for (size_t i = 0; i < n; i++) {
+        if (!((p[i] >= '0' && p[i] <= '9') || (p[i] >= 'a' && p[i] <= 'f')))
+            return false;
+        some |= p[i] != '0';
+    }
+    return some;
+}
+
+/* traceparent: ours continues the caller's trace with a new parent id, or begins one. An invalid one is replaced, as the
+ * specification asks. */
+static void trace_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+{
+    char line[] = "traceparent: 00-00000000000000000000000000000000-0000000000000000-01\r\n";
+    const struct h1_field *f = h1_get(h, H1_TRACEPARENT);
+    const char *v = f ? f->value.p : NULL;
+    bool valid = v && f->value.n >= 55 && v[2] == '-' && v[35] == '-' && v[52] == '-' && is_hex(v + 3, 32) && is_hex(v + 36, 16) &&
+                 memcmp(v, "ff", 2) != 0 && (f->value.n == 55 ? true : memcmp(v, "00", 2) != 0);
+    if (valid) {
+        memcpy(line + 16, v + 3, 32);
+        memcpy(line + 66, v + 53, 2);
+    } else {
+        hex_put(line + 16, loop_random(x->p->loop));
+        hex_put(line + 32, loop_random(x->p->loop));
+    }
+    hex_put(line + 49, loop_random(x->p->loop) | 1);
+    memcpy(x->trace_id, line + 16, 32);
+    head_put(o, line, sizeof line - 1);
+}
+
+static void request_id_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+{
+    const struct h1_field *f = h1_get(h, H1_X_REQUEST_ID);
+    if (f && f->value.n && f->value.n <= sizeof x->request_id) {
+        memcpy(x->request_id, f->value.p, f->value.n);
+        x->request_id_n = (uint8_t)f->value.n;
+    } else { /* a random UUID (RFC 9562 section 5.4), in the usual form */
+        char hex[32];
+        hex_put(hex, loop_random(x->p->loop));
+        hex_put(hex + 16, loop_random(x->p->loop));
+        hex[12] = '4';
+        hex[16] = "89ab"[hex[16] & 3];
+        static const uint8_t from[5] = {0, 8, 12, 16, 20}, len[5] = {8, 4, 4, 4, 12};
+        uint8_t n = 0;
+        for (int i = 0; i < 5; i++) {
+            if (i)
+                x->request_id[n++] = '-';
+            memcpy(x->request_id + n, hex + from[i], len[i]);
+            n = (uint8_t)(n + len[i]);
+        }
+        x->request_id_n = n;
+    }
+    head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
+}
+
+/* The chain of a list field, with ours behind what came. */
+static void chain_put(struct head_out *o, const struct h1_head *h, enum h1_name id, struct slice name)
+{
+    head_slice(o, name);
+    head_lit(o, ": ");
+    if (!h->known[id])
+        return;
+    for (uint16_t i = (uint16_t)(h->known[id] - 1); i < h->n; i++)
+        if (h->fields[i].id == id) {
+            head_slice(o, h->fields[i].value);
+            head_lit(o, ", ");
+        }
+}
+
+/* Forwarded and X-Forwarded-*: for clients outside only; between workloads the caller's own fields pass as they are. */
+static void forwarded_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+{
+    struct slice peer = slice_of(x->down->peer, x->down->peer_n);
+    bool v6 = slice_find(peer, ':') >= 0;
+    chain_put(o, h, H1_X_FORWARDED_FOR, SLICE("X-Forwarded-For"));
+    head_slice(o, peer);
+    head_lit(o, "\r\nX-Forwarded-Proto: http\r\n");
+    if (h->authority.n)
+        head_field(o, SLICE("X-Forwarded-Host"), h->authority);
+    chain_put(o, h, H1_FORWARDED, SLICE("Forwarded"));
+    head_lit(o, "for=");
+    if (v6)
+        head_lit(o, "\"[");
+    head_slice(o, peer);
+    if (v6)
+        head_lit(o, "]\"");
+    if (h->authority.n) {
+        head_lit(o, ";host=\"");
+        head_slice(o, h->authority);
+        head_lit(o, "\"");
+    }
+    head_lit(o, ";proto=http\r\n");
+}
+
+static void via_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+{
+    if (!x->p->conf.via)
+        return;
+    chain_put(o, h, H1_VIA, SLICE("Via"));
+    head_slice(o, h->minor ? SLICE("1.1 ") : SLICE("1.0 "));
+    head_slice(o, slice_cstr(x->p->conf.node_name));
+    head_lit(o, "\r\n");
+}
+
+/* ---- paths ------------------------------------------------------------------------------------------------------------------- */
+
+/* The path after a rewrite. Gateway API HTTPPathModifier: a prefix is replaced element by element; the result begins with
+ * one slash. */
+static void path_put(struct head_out *o, const struct h1_head *h, enum path_rewrite kind, const char *to, uint32_t prefix_len)
+{
+    if (kind == REWRITE_NONE) {
+        head_slice(o, h->path);
+        return;
+    }
+    struct slice with = slice_cstr(to);
+    if (kind == REWRITE_FULL) {
+        head_slice(o, with);
+        return;
+    }
+    struct slice left = slice_of(h->path.p + MIN(prefix_len, h->path.n), h->path.n - MIN(prefix_len, h->path.n));
+    while (with.n && with.p[with.n - 1] == '/')
+        with.n--;
+    if (left.n && left.p[0] != '/')
+        head_lit(o, "/");
+    head_slice(o, with);
+    head_slice(o, left);
+    if (!with.n && !left.n)
+        head_lit(o, "/");
+}
+
+static void query_put(struct head_out *o, const struct h1_head *h)
+{
+    if (!h->has_query)
+        return;
+    head_lit(o, "?");
+    head_slice(o, h->query);
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------------------------------- */
+
+static void request_line_put(struct head_out *o, struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
+{
+    const struct route_rule *spec = x->rule->spec;
+    head_slice(o, h->method);
+    head_lit(o, " ");
+    if (spec && spec->rewrite_path_kind != REWRITE_NONE)
+        path_put(o, h, spec->rewrite_path_kind, spec->rewrite_path, hit->prefix_len);
+    else
+        head_slice(o, h->path);
+    query_put(o, h);
+    head_lit(o, " HTTP/1.1\r\nHost: ");
+    if (spec && spec->rewrite_host)
+        head_slice(o, slice_cstr(spec->rewrite_host));
+    else if (x->cluster->authority)
+        head_slice(o, slice_cstr(x->cluster->authority));
+    else if (h->authority.n)
+        head_slice(o, h->authority);
+    else
+        head_slice(o, slice_cstr(x->cluster->host));
+    head_lit(o, "\r\n");
+}
+
+bool head_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
+{
+    struct head_out *o = &x->p->out;
+    bool gateway = x->down->door->token != 0;
+    head_clear(o);
+    request_line_put(o, x, h, hit);
+    fields_put(o, h, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req);
+    if (gateway)
+        forwarded_put(o, x, h);
+    via_put(o, x, h);
+    trace_put(o, x, h);
+    request_id_put(o, x, h);
+    if (h->te_trailers)
+        head_lit(o, "TE: trailers\r\nConnection: TE\r\n");
+    if (h->framing == H1_LENGTH) {
+        head_lit(o, "Content-Length: ");
+        head_u64(o, h->length);
+        head_lit(o, "\r\n");
+    } else if (h->framing == H1_CHUNKED)
+        head_lit(o, "Transfer-Encoding: chunked\r\n");
+    edit_put(o, x->rule->req);
+    edit_put(o, x->backend->req);
+    head_lit(o, "\r\n");
+    if (o->over)
+        return false;
+    if (o->n > HEAD_INLINE_BYTES)
+        x->head = mem_new(MEM_CONN, o->n);
+    memcpy(x->head, o->p, o->n);
+    x->head_n = (uint32_t)o->n;
+    return true;
+}
+
+void head_location(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit, struct buf *out)
+{
+    const struct route_rule *s = x->rule->spec;
+    struct head_out *o = &x->p->out;
+    uint16_t port = s->redirect_port;
+    bool scheme_given = s->redirect_scheme != NULL;
+    const char *scheme = scheme_given ? s->redirect_scheme : "http";
+    uint16_t usual = strcmp(scheme, "https") == 0 ? 443 : 80;
+    if (!port) /* HTTPRequestRedirectFilter: the scheme's own port when one is given, else the listener's */
+        port = scheme_given ? usual : h->port ? h->port : 80;
+    buf_adds(out, scheme);
+    buf_adds(out, "://");
+    buf_add_slice(out, s->redirect_host ? slice_cstr(s->redirect_host) : h->host);
+    if (port != usual)
+        buf_printf(out, ":%u", port);
+    head_clear(o);
+    path_put(o, h, s->redirect_path_kind, s->redirect_path, hit->prefix_len);
+    query_put(o, h);
+    buf_add(out, o->p, o->over ? 0 : o->n);
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------------------------------ */
+
+/* A recipient with a clock adds the date that an origin left out (RFC 9110 section 6.6.1). */
+static void date_put(struct head_out *o, struct proxy *p)
+{
+    static const char days[] = "ThuFriSatSunMonTueWed", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    uint64_t s = wall_ns() / 1000000000u;
+    if (s != p->date_s) {
+        /* Civil from days: Howard Hinnant's algorithm. */
+        uint64_t day = s / 86400, of_day = s % 86400, z = day + 719468, era = z / 146097, doe = z % 146097;
+        uint64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
+        unsigned d = (unsigned)(doy - (153 * mp + 2) / 5 + 1), m = (unsigned)(mp < 10 ? mp + 2 : mp - 10), y = (unsigned)(yoe + era * 400 + (m <= 1));
+        struct buf b = {0};
+        buf_printf(&b, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + day % 7 * 3, d, months + m * 3, y, (unsigned)(of_day / 3600), (unsigned)(of_day / 60 % 60), (unsigned)(of_day % 60));
+        memcpy(p->date, b.p, 29);
+        buf_free(&b);
+        p->date_s = s;
+    }
+    head_field(o, SLICE("Date"), slice_of(p->date, 29));
+}
+
+void head_response(struct exchange *x, const struct h1_head *h)
+{
+    struct head_out *o = &x->p->out;
+    head_clear(o);
+    head_status(o, h->status, h->reason);
+    bool interim = h->status < 200;
+    fields_put(o, h, DROP_RESPONSE, x->rule->resp, x->backend->resp);
+    if (interim)
+        return;
+    const struct h1_field *length = h1_get(h, H1_CONTENT_LENGTH);
+    if (h->framing == H1_NO_BODY && length && (x->method_id == H1_HEAD || h->status == 304))
+        head_field(o, length->name, length->value); /* the length that a GET would have had */
+    if (!h->known[H1_DATE])
+        date_put(o, x->p);
+    via_put(o, x, h);
+    edit_put(o, x->rule->resp);
+    edit_put(o, x->backend->resp);
+}
+
+void head_local(struct exchange *x, uint16_t status, const char *type)
+{
+    struct head_out *o = &x->p->out;
+    head_clear(o);
+    head_status(o, status, SLICE(""));
+    if (type)
+        head_field(o, SLICE("Content-Type"), slice_cstr(type));
+    date_put(o, x->p);
+    if (x->request_id_n)
+        head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
+}

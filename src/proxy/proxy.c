@@ -1,0 +1,269 @@
+/* proxy.c - one worker's proxy: its life, its doors, its plan.
+ *
+ * Doors are listeners: a Gateway's address (named by the plan's token) or the one listening socket in a replica's network
+ * namespace, whose connections say by their local address which service port they are meant for. A plan is taken into use
+ * between two events; requests that an older plan routed keep it until they end.
+ */
+#include "proxy_int.h"
+
+#define SWEEP_MS 1000
+
+void proxy_conf_default(struct proxy_conf *c)
+{
+    *c = (struct proxy_conf){.connections_max = 20000,
+                             .head_timeout_ms = 10000,
+                             .idle_timeout_ms = 60000,
+                             .body_timeout_ms = 60000,
+                             .connect_timeout_ms = 2000,
+                             .answer_timeout_ms = 60000,
+                             .upstream_idle_ms = 60000,
+                             .pool_max = 1024,
+                             .pending_max = 1024,
+                             .tries_max = 3,
+                             .limits = h1_limits_default,
+                             .via = true,
+                             .node_name = "weir"};
+}
+
+static void sweep(struct timer *t)
+{
+    struct proxy *p = CONTAINER_OF(t, struct proxy, sweep);
+    upstream_sweep(p);
+    timer_set(p->loop, &p->sweep, SWEEP_MS);
+}
+
+/* Ends connections at once: those from outside, or all. */
+static void downs_close(struct proxy *p, bool all)
+{
+    LIST_FOREACH(l, &p->downs) {
+        struct down *d = CONTAINER_OF(l, struct down, link);
+        if (!all && !d->door->token)
+            continue;
+        if (d->x)
+            exchange_abandon(d->x, FLAG_DC);
+        h1_srv_close(&d->srv);
+    }
+}
+
+static void drain_over(struct timer *t)
+{
+    struct proxy *p = CONTAINER_OF(t, struct proxy, drain_timer);
+    downs_close(p, false);
+    if (p->outside_n == 0 && p->drained) { /* else the last released() tells */
+        void (*done)(void *) = p->drained;
+        p->drained = NULL;
+        done(p->drained_ctx);
+    }
+}
+
+struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct proxy_ops *ops, void *ctx)
+{
+    struct proxy *p = mem_new(MEM_CONN, sizeof *p);
+    p->loop = l;
+    p->conf = *c;
+    p->ops = ops;
+    p->ctx = ctx;
+    head_out_init(&p->out);
+    p->srv_conf = (struct h1_srv_conf){&p->conf.limits, c->head_timeout_ms, c->idle_timeout_ms, c->body_timeout_ms, 2000, &p->out};
+    list_init(&p->doors);
+    list_init(&p->downs);
+    p->series = mem_new(MEM_METRIC, SERIES_MAX * sizeof *p->series);
+    timer_init(&p->sweep, sweep);
+    timer_init(&p->drain_timer, drain_over);
+    timer_set(l, &p->sweep, SWEEP_MS);
+    return p;
+}
+
+/* ---- doors ------------------------------------------------------------------------------------------------------------ */
+
+static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
+{
+    struct door *o = ln->owner;
+    struct proxy *p = o->p;
+    counter_inc(&p->c.connections_total);
+    if (p->downs_n >= p->conf.connections_max + REFUSING_MAX) {
+        counter_inc(&p->c.connections_over);
+        socket_close(fd);
+        return;
+    }
+    struct down *d = mem_try(MEM_CONN, sizeof *d);
+    if (!d) {
+        socket_close(fd);
+        return;
+    }
+    d->p = p;
+    d->door = o;
+    o->downs++;
+    list_push(&p->downs, &d->link);
+    p->downs_n++;
+    if (o->token)
+        p->outside_n++;
+    counter_set(&p->c.connections_now, p->downs_n);
+    if (peer) {
+        char text[ADDR_TEXT_MAX];
+        size_t n = addr_format_ip(peer, text);
+        d->peer_n = (uint8_t)MIN(n, sizeof d->peer);
+        memcpy(d->peer, text, d->peer_n);
+    }
+    h1_srv_open(&d->srv, p->loop, &p->srv_conf, &down_ops, fd);
+    if (!o->token) {
+        bool known = stream_local_addr(&d->srv.s, &d->local) == OK && p->hold && plan_mesh_rule(p->hold->plan, &d->local);
+        if (!known) { /* as if nobody listened there */
+            counter_inc(&p->c.mesh_undeclared);
+            stream_reset(&d->srv.s);
+            h1_srv_close(&d->srv);
+            return;
+        }
+    }
+    if (UNLIKELY(p->downs_n > p->conf.connections_max)) {
+        counter_inc(&p->c.connections_over);
+        h1_srv_refuse(&d->srv, 503, "too_many_connections", "this gateway has as many connections as it may; try again");
+    } else if (UNLIKELY(!p->hold))
+        h1_srv_refuse(&d->srv, 503, "no_plan", "this gateway is starting; try again");
+}
+
+static struct door *door_new(struct proxy *p, int fd)
+{
+    struct door *o = mem_new(MEM_CONN, sizeof *o);
+    o->p = p;
+    o->id = ++p->door_id;
+    o->ln.owner = o;
+    list_push(&p->doors, &o->link);
+    listener_start(&o->ln, p->loop, fd, false, door_accepted);
+    return o;
+}
+
+void door_release(struct door *o)
+{
+    if (o->downs || !o->closed)
+        return;
+    mem_free(o->source_ns);
+    mem_free(o->source_workload);
+    mem_free(o->source_replica);
+    mem_free(o);
+}
+
+static void door_close(struct door *o)
+{
+    int fd = o->ln.fd;
+    listener_stop(&o->ln);
+    socket_close(fd);
+    list_del(&o->link);
+    o->closed = true;
+    door_release(o);
+}
+
+void proxy_listen(struct proxy *p, uint64_t token, int fd)
+{
+    struct door *o = door_new(p, fd);
+    o->token = token;
+    o->source_ns = mem_strdup(MEM_CONN, "unknown");
+    o->source_workload = mem_strdup(MEM_CONN, "unknown");
+    o->source_replica = mem_strdup(MEM_CONN, "");
+}
+
+void proxy_unlisten(struct proxy *p, uint64_t token)
+{
+    LIST_FOREACH(l, &p->doors) {
+        struct door *o = CONTAINER_OF(l, struct door, link);
+        if (o->token == token && token)
+            door_close(o);
+    }
+}
+
+void proxy_mesh_listen(struct proxy *p, uint64_t replica_id, int fd, const char *ns, const char *workload, const char *replica)
+{
+    struct door *o = door_new(p, fd);
+    o->replica_id = replica_id;
+    o->source_ns = mem_strdup(MEM_CONN, ns);
+    o->source_workload = mem_strdup(MEM_CONN, workload);
+    o->source_replica = mem_strdup(MEM_CONN, replica);
+}
+
+void proxy_mesh_unlisten(struct proxy *p, uint64_t replica_id)
+{
+    LIST_FOREACH(l, &p->downs) {
+        struct down *d = CONTAINER_OF(l, struct down, link);
+        if (d->door->token || d->door->replica_id != replica_id)
+            continue;
+        if (d->x)
+            exchange_abandon(d->x, FLAG_DC);
+        h1_srv_close(&d->srv);
+    }
+    LIST_FOREACH(l, &p->doors) {
+        struct door *o = CONTAINER_OF(l, struct door, link);
+        if (!o->token && o->replica_id == replica_id)
+            door_close(o);
+    }
+}
+
+/* ---- plans -------------------------------------------------------------------------------------------------------------- */
+
+void proxy_plan(struct proxy *p, struct plan *plan)
+{
+    struct plan_hold *old = p->hold;
+    struct plan_hold *h = mem_new(MEM_CONN, sizeof *h);
+    h->plan = plan;
+    h->uses = 1;
+    p->hold = h;
+    series_swap(p);
+    endpoints_swap(p, plan);
+    counter_inc(&p->c.swaps);
+    counter_set(&p->generation, plan->generation);
+    if (old && --old->uses == 0) {
+        plan_unref(old->plan);
+        mem_free(old);
+    }
+}
+
+uint64_t proxy_plan_generation(const struct proxy *p) { return counter_read(&p->generation); }
+
+/* ---- the end -------------------------------------------------------------------------------------------------------------- */
+
+void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ctx)
+{
+    p->draining = true;
+    LIST_FOREACH(l, &p->doors) {
+        struct door *o = CONTAINER_OF(l, struct door, link);
+        if (o->token)
+            listener_stop(&o->ln);
+    }
+    LIST_FOREACH(l, &p->downs) {
+        struct down *d = CONTAINER_OF(l, struct down, link);
+        if (h1_srv_idle(&d->srv) && d->door->token)
+            h1_srv_close(&d->srv);
+        else if (d->door->token)
+            h1_srv_last(&d->srv);
+    }
+    p->drained = done;
+    p->drained_ctx = ctx;
+    timer_set(p->loop, &p->drain_timer, p->outside_n ? ms : 0);
+}
+
+void proxy_free(struct proxy *p)
+{
+    if (!p)
+        return;
+    p->drained = NULL;
+    downs_close(p, true);
+    loop_turn(p->loop, 0); /* released() of what was just closed */
+    LIST_FOREACH(l, &p->doors)
+        door_close(CONTAINER_OF(l, struct door, link));
+    endpoints_free(p);
+    loop_turn(p->loop, 0);
+    timer_clear(&p->sweep);
+    timer_clear(&p->drain_timer);
+    if (p->hold) {
+        MUST(p->hold->uses == 1);
+        plan_unref(p->hold->plan);
+        mem_free(p->hold);
+    }
+    while (p->free_exchanges) {
+        struct exchange *x = p->free_exchanges;
+        p->free_exchanges = x->next_free;
+        mem_free(x);
+    }
+    series_free(p);
+    head_out_fini(&p->out);
+    mem_free(p);
+}

@@ -1,0 +1,73 @@
+/* proxy.h - the request path, gateway and mesh alike: listeners, routes, clusters, balancing, pools, timeouts, retries.
+ *
+ * One struct proxy per worker thread, shared nothing: its own connections, pools, counters. The plan is handed over by
+ * message and swapped between two events. Other threads read counters, and nothing else.
+ */
+#ifndef PROXY_H
+#define PROXY_H
+
+#include "plan.h"
+
+struct proxy_conf {
+    uint32_t worker;               /* index of this worker */
+    uint32_t connections_max;      /* client connections; above: 503 and close; default 20,000 */
+    uint32_t head_timeout_ms;      /* a request head must be complete: 408; default 10,000 */
+    uint32_t idle_timeout_ms;      /* keep-alive without a request; default 60,000 */
+    uint32_t body_timeout_ms;      /* no progress of a body in either direction; default 60,000 */
+    uint32_t connect_timeout_ms;   /* default 2,000 */
+    uint32_t answer_timeout_ms;    /* until the head of the answer, when the route gives none; default 60,000 */
+    uint32_t upstream_idle_ms;     /* pooled connections; default 60,000 */
+    uint32_t pool_max;             /* idle connections kept per endpoint; default 1,024 */
+    uint32_t pending_max;          /* requests that wait for a socket per endpoint; default 1,024 */
+    uint32_t tries_max;            /* attempts per request in all; default 3 */
+    struct h1_limits limits;
+    bool via;                      /* Via header; default on */
+    struct log_file *access_log;   /* NULL: off */
+    const char *node_name;         /* pseudonym in Via and Forwarded: "weir" */
+};
+void proxy_conf_default(struct proxy_conf *c);
+
+struct proxy;
+struct proxy_ops {
+    /* More sockets for connecting to this replica are wanted; proxy_sockets() answers. On the worker's thread. */
+    void (*sockets_wanted)(void *ctx, uint32_t worker, uint64_t replica_id, uint32_t n);
+    /* This endpoint is not in the worker's plan any more, and its last request is over: told exactly once for each endpoint
+     * that a proxy_plan() took away. A drain waits for it from every worker. On the worker's thread. */
+    void (*endpoint_left)(void *ctx, uint32_t worker, uint64_t endpoint_id, uint64_t replica_id);
+};
+struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct proxy_ops *ops, void *ctx);
+void proxy_free(struct proxy *p); /* closes everything at once */
+
+/* All of these on the worker's own thread (main brings them there by mailbox). */
+void proxy_plan(struct proxy *p, struct plan *plan);                     /* takes one reference */
+void proxy_listen(struct proxy *p, uint64_t token, int fd);              /* a Gateway address; owns fd */
+void proxy_unlisten(struct proxy *p, uint64_t token);
+void proxy_mesh_listen(struct proxy *p, uint64_t replica_id, int fd, const char *ns, const char *workload, const char *replica); /* owns fd */
+void proxy_mesh_unlisten(struct proxy *p, uint64_t replica_id);          /* its connections end too */
+void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_t n); /* owns fds */
+/* Gateway doors stop accepting, keep-alive ends after the current requests; done(ctx) when no client from outside is left, or
+ * after ms. The mesh goes on: workloads that are being stopped still need each other. */
+void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ctx);
+
+/* From any thread. */
+uint64_t proxy_plan_generation(const struct proxy *p);                   /* of the plan in use */
+
+/* ---- counters ---- */
+#define PROXY_DURATION_BUCKETS 19
+extern const double proxy_duration_bounds_ms[PROXY_DURATION_BUCKETS];
+/* One series of istio_requests_total and its histogram, merged over workers by the reader. */
+struct proxy_series {
+    const char *source_workload, *source_ns;  /* "unknown" from outside (through the gateway: the Gateway's name) */
+    const char *reporter;                     /* "source" for the mesh, "gateway" */
+    const char *service, *service_ns, *workload, *route;
+    uint16_t status;                          /* 0: the client left before an answer */
+    char flags[8];                            /* Envoy's response flags: "-", UF, UH, UT, DC, NR, UC, ... */
+    uint64_t requests, duration_us_sum, request_bytes, response_bytes;
+    uint64_t duration[PROXY_DURATION_BUCKETS + 1];
+};
+/* Merges the workers' series and calls each() once per distinct one. From the control thread. */
+void proxy_series_each(struct proxy *const *workers, uint32_t n, void (*each)(void *ctx, const struct proxy_series *s), void *ctx);
+/* Prometheus families of this room, merged. */
+void proxy_metrics(struct proxy *const *workers, uint32_t n, struct buf *out);
+
+#endif

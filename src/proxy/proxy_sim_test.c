@@ -1,0 +1,749 @@
+/* proxy_sim_test.c - the request path on the simulator: clients, one worker's proxy and origins in one virtual world, from
+ * seeds. Origins and clients use the http room itself; the proxy's sockets into replicas are made in namespaces of the
+ * simulated network, as sup makes them.
+ */
+#include "proxy_int.h"
+#include "sim.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+#define ORIGINS 3
+#define GATE_IP 0x7f000001u
+
+/* ---- the world -------------------------------------------------------------------------------------------------------- */
+
+enum behaviour { ANSWER, SILENT, CUT_BODY, CLOSE_EARLY, GARBAGE };
+
+struct origin {
+    uint64_t replica_id;
+    struct listener ln;
+    int fd;
+    bool up;
+    enum behaviour behaviour;
+    uint32_t requests;
+};
+struct oconn {
+    struct h1_srv srv;
+    struct origin *o;
+    uint64_t body_bytes, answer_bytes;
+    bool chunked_answer;
+    struct list link;
+};
+static struct {
+    struct loop *loop, *origin_loop, *client_loop;
+    struct proxy *proxy;
+    struct objset *objects;
+    struct plan_memory *memory;
+    struct plan *plan;
+    struct origin origins[ORIGINS];
+    struct list oconns;
+    struct head_out oout;
+    struct h1_srv_conf oconf;
+    struct live_endpoint live[ORIGINS];
+    struct kvs labels;
+    struct kv label;
+    struct container_port port;
+    uint32_t left;      /* endpoint_left() calls */
+    uint32_t running;   /* client requests not yet ended */
+    uint32_t ok, failed, status_other;
+    bool drained;
+    bool hold_sockets;  /* sockets_wanted() is not answered */
+} W;
+
+static const char manifest[] =
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw}\n"
+    "spec: {gatewayClassName: weir, listeners: [{name: http, protocol: HTTP, port: 8080}]}\n---\n"
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n"
+    "spec:\n  parentRefs: [{name: gw}]\n  rules:\n"
+    "  - matches: [{path: {type: PathPrefix, value: /fast}}]\n    timeouts: {request: 500ms}\n    backendRefs: [{name: svc, port: 80}]\n"
+    "  - matches: [{path: {type: PathPrefix, value: /old}}]\n    filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}, statusCode: 301}}]\n"
+    "  - matches: [{path: {type: PathPrefix, value: /none}}]\n    backendRefs: [{name: empty, port: 80}]\n"
+    "  - matches: [{path: {type: PathPrefix, value: /b}}]\n    backendRefs: [{name: svc, port: 80}]\n---\n"
+    "apiVersion: v1\nkind: Service\nmetadata: {name: svc}\nspec: {selector: {app: svc}, ports: [{port: 80, targetPort: 8080}]}\n---\n"
+    "apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: none}, ports: [{port: 80, targetPort: 8080}]}\n";
+
+static void origin_answer(struct oconn *c)
+{
+    struct origin *o = c->o;
+    static char filler[65536];
+    if (o->behaviour == SILENT)
+        return;
+    if (o->behaviour == CLOSE_EARLY) {
+        h1_srv_close(&c->srv);
+        return;
+    }
+    if (o->behaviour == GARBAGE) {
+        stream_write_slice(&c->srv.s, SLICE("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx"));
+        return;
+    }
+    head_clear(&W.oout);
+    head_status(&W.oout, 200, SLICE(""));
+    head_lit(&W.oout, "X-Body-Bytes: ");
+    head_u64(&W.oout, c->body_bytes);
+    head_lit(&W.oout, "\r\n");
+    uint64_t n = c->answer_bytes;
+    if (o->behaviour == CUT_BODY) {
+        struct iovec v = {filler, 10};
+        h1_srv_answer(&c->srv, &W.oout, H1_LENGTH, 1000, (struct pieces){&v, 1, 10}, false);
+        h1_srv_close(&c->srv);
+        return;
+    }
+    h1_srv_answer(&c->srv, &W.oout, c->chunked_answer ? H1_CHUNKED : H1_LENGTH, n, (struct pieces){0}, n == 0);
+    while (n) {
+        struct iovec v = {filler, MIN(n, sizeof filler)};
+        h1_srv_send(&c->srv, (struct pieces){&v, 1, v.iov_len});
+        n -= v.iov_len;
+        if (!n)
+            h1_srv_end(&c->srv, c->chunked_answer ? SLICE("X-Sum: 1\r\n") : SLICE(""));
+    }
+}
+
+static void o_request(struct h1_srv *s, const struct h1_head *h, struct pieces body, bool end)
+{
+    struct oconn *c = CONTAINER_OF(s, struct oconn, srv);
+    assert_non_null(h1_get(h, H1_TRACEPARENT));
+    assert_non_null(h1_get(h, H1_X_REQUEST_ID));
+    assert_non_null(h1_get(h, H1_VIA));
+    c->o->requests++;
+    c->body_bytes = body.bytes;
+    struct slice digits = slice_of(h->path.p, h->path.n), rest;
+    slice_cut(digits, '/', &rest);
+    slice_cut(rest, '/', &rest); /* "/b/123" */
+    c->chunked_answer = slice_ends(h->path, SLICE("c"));
+    if (c->chunked_answer)
+        rest.n--;
+    if (slice_u64(rest, 1u << 30, &c->answer_bytes) != OK)
+        c->answer_bytes = 0;
+    if (end)
+        origin_answer(c);
+}
+
+static void o_body(struct h1_srv *s, struct pieces body, bool end)
+{
+    struct oconn *c = CONTAINER_OF(s, struct oconn, srv);
+    c->body_bytes += body.bytes;
+    if (end)
+        origin_answer(c);
+}
+static void o_nothing(struct h1_srv *s) {}
+static void o_aborted(struct h1_srv *s, enum err e) {}
+static void o_refused(struct h1_srv *s, uint16_t status, const char *label)
+{
+    print_message("origin refused what the proxy sent: %s\n", label);
+    fail();
+}
+static void o_released(struct h1_srv *s)
+{
+    struct oconn *c = CONTAINER_OF(s, struct oconn, srv);
+    list_del(&c->link);
+    mem_free(c);
+}
+static const struct h1_srv_ops o_ops = {o_request, o_body, o_nothing, o_aborted, o_refused, o_released};
+
+static void o_accepted(struct listener *ln, int fd, const struct addr *peer)
+{
+    struct oconn *c = mem_new(MEM_SIM, sizeof *c);
+    c->o = ln->owner;
+    list_push(&W.oconns, &c->link);
+    h1_srv_open(&c->srv, W.origin_loop, &W.oconf, &o_ops, fd);
+}
+
+static void origin_up(struct origin *o)
+{
+    struct addr a = addr_ip4(0x7f000001u, 8080);
+    o->fd = sim_listen(o->replica_id, &a);
+    assert_true(o->fd >= 0);
+    o->ln = (struct listener){.owner = o};
+    listener_start(&o->ln, W.origin_loop, o->fd, false, o_accepted);
+    o->up = true;
+}
+
+/* As kill -9: the listener and all connections go. */
+static void origin_kill(struct origin *o)
+{
+    if (!o->up)
+        return;
+    o->up = false;
+    listener_stop(&o->ln);
+    socket_close(o->fd);
+    LIST_FOREACH(l, &W.oconns) {
+        struct oconn *c = CONTAINER_OF(l, struct oconn, link);
+        if (c->o == o) {
+            stream_reset(&c->srv.s);
+            h1_srv_close(&c->srv);
+        }
+    }
+}
+
+static void on_sockets_wanted(void *ctx, uint32_t worker, uint64_t replica_id, uint32_t n)
+{
+    int fds[64];
+    if (W.hold_sockets)
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        fds[i] = sim_socket(replica_id);
+    /* not from inside the call: as the real answer, it comes by another turn */
+    struct late { struct timer t; uint64_t id; int fds[64]; uint32_t n; } *l = mem_new(MEM_SIM, sizeof *l);
+    l->id = replica_id;
+    l->n = n;
+    memcpy(l->fds, fds, n * sizeof *fds);
+    void fire(struct timer *t);
+    timer_init(&l->t, fire);
+    timer_set(W.loop, &l->t, 1);
+}
+void fire(struct timer *t)
+{
+    struct late { struct timer t; uint64_t id; int fds[64]; uint32_t n; } *l = (void *)t;
+    proxy_sockets(W.proxy, l->id, l->fds, l->n);
+    mem_free(l);
+}
+static void on_left(void *ctx, uint32_t worker, uint64_t endpoint_id, uint64_t replica_id) { W.left++; }
+static const struct proxy_ops p_ops = {on_sockets_wanted, on_left};
+
+/* Publishes a plan whose live endpoints are those of mask. */
+static void publish(uint32_t mask)
+{
+    struct live_endpoint eps[ORIGINS];
+    size_t n = 0;
+    for (int i = 0; i < ORIGINS; i++)
+        if (mask & 1u << i)
+            eps[n++] = W.live[i];
+    struct plan *old = W.plan;
+    W.plan = plan_compile(W.memory, W.objects, eps, n, NULL, 0);
+    proxy_plan(W.proxy, plan_ref(W.plan));
+    plan_unref(old);
+}
+
+static void world_start(uint64_t seed, const struct sim_conf *faults, const struct proxy_conf *conf)
+{
+    struct sim_conf sc = faults ? *faults : (struct sim_conf){.latency_us_min = 20, .latency_us_max = 400};
+    sc.seed = seed;
+    memset(&W, 0, sizeof W);
+    sim_start(&sc);
+    W.loop = loop_new("proxy");
+    W.origin_loop = loop_new("origin");
+    W.client_loop = loop_new("client");
+    list_init(&W.oconns);
+    head_out_init(&W.oout);
+    W.oconf = (struct h1_srv_conf){&h1_limits_default, 1000000, 1000000, 1000000, 1000, &W.oout};
+    struct proxy_conf pc;
+    proxy_conf_default(&pc);
+    W.proxy = proxy_new(W.loop, conf ? conf : &pc, &p_ops, NULL);
+    struct diags d = {0};
+    W.objects = objset_new();
+    objset_read(W.objects, "test.yaml", "/", slice_of(manifest, sizeof manifest - 1), "default", false, &d);
+    for (size_t i = 0; i < d.n; i++)
+        if (d.items[i].level == DIAG_ERROR)
+            print_message("%u: %s %s\n", d.items[i].line, d.items[i].where, d.items[i].reason);
+    assert_int_equal(d.errors, 0);
+    diags_free(&d);
+    objset_addresses(W.objects);
+    W.memory = plan_memory_new();
+    W.label = (struct kv){"app", "svc", 3};
+    W.labels = (struct kvs){&W.label, 1};
+    for (int i = 0; i < ORIGINS; i++) {
+        W.origins[i].replica_id = (uint64_t)i + 1;
+        W.live[i] = (struct live_endpoint){.replica_id = (uint64_t)i + 1, .ns = "default", .deployment = "svc", .name = "svc-x", .labels = &W.labels};
+        origin_up(&W.origins[i]);
+    }
+    publish(7);
+    struct addr a = addr_ip4(GATE_IP, 8080);
+    int fd = sim_listen(0, &a);
+    assert_true(fd >= 0);
+    assert_true(W.plan->listeners_n == 1);
+    proxy_listen(W.proxy, W.plan->listeners[0].token, fd);
+}
+
+static bool never(void *ctx) { return false; }
+
+static void world_stop(void)
+{
+    sim_run(never, NULL, 5);
+    proxy_free(W.proxy);
+    plan_unref(W.plan);
+    plan_memory_free(W.memory);
+    objset_free(W.objects);
+    for (int i = 0; i < ORIGINS; i++)
+        origin_kill(&W.origins[i]);
+    loop_turn(W.origin_loop, 0);
+    loop_turn(W.client_loop, 0);
+    head_out_fini(&W.oout);
+    loop_free(W.loop);
+    loop_free(W.origin_loop);
+    loop_free(W.client_loop);
+    sim_stop();
+}
+
+/* ---- clients ------------------------------------------------------------------------------------------------------------- */
+
+/* A client that sends its requests one after the other on one connection and counts what comes back. */
+struct client {
+    struct h1_cli cli;
+    struct timer think;
+    uint32_t left;
+    uint64_t want, got, sum;
+    uint32_t post_bytes;
+    const char *prefix;
+    uint16_t expect_status;
+    bool open, chunked, slow;
+};
+static struct client *clients[256];
+static uint32_t clients_n;
+
+static void client_next(struct client *c);
+static void c_connected(struct h1_cli *s) {}
+static void c_interim(struct h1_cli *s, const struct h1_head *h) {}
+static void c_nothing(struct h1_cli *s) {}
+
+static void client_ended(struct client *c, bool ok)
+{
+    if (ok)
+        W.ok++;
+    else
+        W.failed++;
+    W.running--;
+    c->left--;
+}
+
+static void c_think(struct timer *t)
+{
+    struct client *c = CONTAINER_OF(t, struct client, think);
+    if (c->open && !h1_cli_reusable(&c->cli) && c->cli.connected) {
+        h1_cli_close(&c->cli);
+        return; /* released() goes on */
+    }
+    client_next(c);
+}
+
+static void answer_part(struct client *c, struct pieces body, bool end)
+{
+    c->got += body.bytes;
+    if (!end)
+        return;
+    bool whole = c->got == c->want;
+    client_ended(c, whole || c->expect_status != 200);
+    if (c->expect_status == 200)
+        assert_true(whole);
+    timer_set(W.client_loop, &c->think, 0);
+}
+
+static void c_response(struct h1_cli *s, const struct h1_head *h, struct pieces body, bool end)
+{
+    struct client *c = CONTAINER_OF(s, struct client, cli);
+    if (h->status != c->expect_status) {
+        W.status_other++;
+        if (end) {
+            client_ended(c, false);
+            timer_set(W.client_loop, &c->think, 0);
+        } else
+            c->expect_status = h->status;
+        return;
+    }
+    if (c->post_bytes && h->status == 200) {
+        const struct h1_field *f = h1_find(h, SLICE("x-body-bytes"));
+        uint64_t n;
+        assert_non_null(f);
+        assert_int_equal(slice_u64(f->value, UINT64_MAX, &n), OK);
+        assert_int_equal(n, c->post_bytes);
+    }
+    answer_part(c, body, end);
+}
+static void c_body(struct h1_cli *s, struct pieces body, bool end) { answer_part(CONTAINER_OF(s, struct client, cli), body, end); }
+static void c_failed(struct h1_cli *s, enum err e)
+{
+    struct client *c = CONTAINER_OF(s, struct client, cli);
+    client_ended(c, false);
+    h1_cli_close(s);
+}
+static void c_released(struct h1_cli *s)
+{
+    struct client *c = CONTAINER_OF(s, struct client, cli);
+    c->open = false;
+    client_next(c);
+}
+static void c_idle_end(struct h1_cli *s) { h1_cli_close(s); }
+static const struct h1_cli_ops c_ops = {c_connected, c_interim, c_response, c_body, c_nothing, c_failed, c_idle_end, c_released};
+
+static void client_next(struct client *c)
+{
+    if (c->left == 0) {
+        if (c->open)
+            h1_cli_close(&c->cli);
+        return;
+    }
+    if (!c->open) {
+        struct addr a = addr_ip4(GATE_IP, 8080);
+        memset(&c->cli, 0, sizeof c->cli);
+        c->open = true;
+        h1_cli_connect(&c->cli, W.client_loop, &h1_limits_default, &c_ops, -1, &a);
+    }
+    char head[256], body[4096] = {0};
+    int n = snprintf(head, sizeof head, "%s %s/%llu%s HTTP/1.1\r\nHost: x\r\n", c->post_bytes ? "POST" : "GET", c->prefix, (unsigned long long)c->want, c->chunked ? "c" : "");
+    enum h1_framing f = H1_NO_BODY;
+    if (c->post_bytes && c->chunked) {
+        f = H1_CHUNKED;
+        n += snprintf(head + n, sizeof head - (size_t)n, "Transfer-Encoding: chunked\r\n");
+    } else if (c->post_bytes) {
+        f = H1_LENGTH;
+        n += snprintf(head + n, sizeof head - (size_t)n, "Content-Length: %u\r\n", c->post_bytes);
+    }
+    n += snprintf(head + n, sizeof head - (size_t)n, "\r\n");
+    c->got = 0;
+    uint32_t left = c->post_bytes;
+    h1_cli_request(&c->cli, c->post_bytes ? H1_POST : H1_GET, slice_of(head, (size_t)n), f, (struct pieces){0}, f == H1_NO_BODY);
+    while (left) {
+        struct iovec v = {body, MIN(left, sizeof body)};
+        h1_cli_send(&c->cli, (struct pieces){&v, 1, v.iov_len});
+        left -= (uint32_t)v.iov_len;
+    }
+    if (f != H1_NO_BODY)
+        h1_cli_end(&c->cli, SLICE(""));
+}
+
+static struct client *client_new(const char *prefix, uint64_t want, uint32_t post_bytes, uint32_t requests, bool chunked)
+{
+    struct client *c = mem_new(MEM_SIM, sizeof *c);
+    c->prefix = prefix;
+    c->want = want;
+    c->post_bytes = post_bytes;
+    c->left = requests;
+    c->chunked = chunked;
+    c->expect_status = 200;
+    timer_init(&c->think, c_think);
+    W.running += requests;
+    clients[clients_n++] = c;
+    client_next(c);
+    return c;
+}
+
+static void clients_free(void)
+{
+    sim_run(never, NULL, 5);
+    for (uint32_t i = 0; i < clients_n; i++) {
+        timer_clear(&clients[i]->think);
+        mem_free(clients[i]);
+    }
+    clients_n = 0;
+}
+
+static bool all_ended(void *ctx) { return W.running == 0; }
+
+/* ---- scenarios --------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t seeds(void)
+{
+    const char *s = getenv("SIM_SEEDS");
+    uint64_t n;
+    return s && slice_u64(slice_cstr(s), 1000000, &n) == OK ? n : 60;
+}
+
+static void mixed_load(uint32_t each)
+{
+    client_new("/b", 100, 0, each, false);
+    client_new("/b", 16384, 0, each, false);
+    client_new("/b", 300000, 0, each / 4, false);
+    client_new("/b", 5000, 0, each, true);
+    client_new("/b", 10, 4096, each, false);
+    client_new("/b", 70000, 200000, each / 4, false);
+    client_new("/b", 70000, 150000, each / 4, true);
+}
+
+/* Every request of every shape is answered whole, over split reads, short writes and latency. */
+static void test_shapes(void **state)
+{
+    for (uint64_t seed = 1; seed <= seeds(); seed++) {
+        struct sim_conf f = {.latency_us_min = 10, .latency_us_max = 2000, .split_pct = (uint32_t)(seed * 7 % 60), .short_write_pct = (uint32_t)(seed * 13 % 60)};
+        world_start(seed, &f, NULL);
+        mixed_load(20);
+        assert_true(sim_run(all_ended, NULL, 600000));
+        assert_int_equal(W.failed, 0);
+        assert_int_equal(W.status_other, 0);
+        clients_free();
+        world_stop();
+    }
+}
+
+/* Replicas are killed and come back; plans change all the time; no GET fails. */
+static void test_kills(void **state)
+{
+    for (uint64_t seed = 1; seed <= seeds(); seed++) {
+        struct sim_conf f = {.latency_us_min = 10, .latency_us_max = 1000, .split_pct = 5};
+        world_start(seed, &f, NULL);
+        for (int i = 0; i < 16; i++)
+            client_new("/b", 200 + (uint64_t)i, 0, 100, i & 1);
+        uint32_t victim = (uint32_t)(seed % ORIGINS);
+        for (int round = 0; round < 6; round++) {
+            sim_run(never, NULL, 5 + seed % 11);
+            origin_kill(&W.origins[victim]);
+            sim_run(never, NULL, seed % 7); /* nobody has noticed yet */
+            publish(7u & ~(1u << victim));
+            sim_run(never, NULL, 10);
+            origin_up(&W.origins[victim]);
+            publish(7);
+            victim = (victim + 1) % ORIGINS;
+        }
+        assert_true(sim_run(all_ended, NULL, 600000));
+        if (W.failed)
+            print_message("seed %llu\n", (unsigned long long)seed);
+        assert_int_equal(W.failed, 0);
+        assert_int_equal(W.status_other, 0);
+        clients_free();
+        world_stop();
+    }
+}
+
+/* Only one replica of three lives at a time and each change is announced before the old one stops: a rolling update. */
+static void test_rolling(void **state)
+{
+    for (uint64_t seed = 1; seed <= seeds(); seed++) {
+        world_start(seed, NULL, NULL);
+        publish(1);
+        for (int i = 0; i < 8; i++)
+            client_new("/b", 1000, i & 1 ? 3000 : 0, 60, i & 2);
+        for (int round = 0; round < 9; round++) {
+            sim_run(never, NULL, 4 + seed % 5);
+            uint32_t left = W.left, gone = (uint32_t)round % 3;
+            publish(1u << (round + 1) % 3);
+            for (int i = 0; i < 1000 && W.left == left; i++)
+                sim_run(never, NULL, 1);
+            assert_true(W.left == left + 1); /* the drain's condition: now the old one may die */
+            origin_kill(&W.origins[gone]);
+            origin_up(&W.origins[gone]);
+        }
+        assert_true(sim_run(all_ended, NULL, 600000));
+        assert_int_equal(W.failed, 0);
+        assert_int_equal(W.status_other, 0);
+        clients_free();
+        world_stop();
+    }
+}
+
+/* Random resets: whatever happens, every request ends, once, and the proxy holds nothing afterwards. */
+static void test_faults(void **state)
+{
+    for (uint64_t seed = 1; seed <= seeds(); seed++) {
+        struct sim_conf f = {.latency_us_min = 10, .latency_us_max = 5000, .split_pct = 30, .short_write_pct = 30, .reset_ppm = 4000, .refuse_pct = 3};
+        world_start(seed, &f, NULL);
+        for (int i = 0; i < ORIGINS; i++)
+            W.origins[i].behaviour = seed % 5 == 0 ? (enum behaviour)(i + 2) : ANSWER;
+        mixed_load(12);
+        assert_true(sim_run(all_ended, NULL, 3600000));
+        clients_free();
+        sim_run(never, NULL, 100);
+        assert_int_equal(counter_read(&W.proxy->c.requests_now), 0);
+        for (uint32_t s = 0; s < W.proxy->eps_n; s++)
+            if (W.proxy->eps[s])
+                assert_int_equal(W.proxy->eps[s]->in_flight, 0);
+        world_stop();
+    }
+}
+
+/* Nobody answers: the route's timeout gives 504, after the time it says and not later than twice that. */
+static void test_timeout(void **state)
+{
+    world_start(1, NULL, NULL);
+    for (int i = 0; i < ORIGINS; i++)
+        W.origins[i].behaviour = SILENT;
+    client_new("/fast", 1, 0, 1, false)->expect_status = 504;
+    uint64_t t0 = sim_now_ms();
+    assert_true(sim_run(all_ended, NULL, 10000));
+    assert_int_equal(W.ok, 1);
+    assert_true(sim_now_ms() - t0 >= 500 && sim_now_ms() - t0 < 1000);
+    clients_free();
+    world_stop();
+}
+
+static void test_local_answers(void **state)
+{
+    world_start(1, NULL, NULL);
+    struct { const char *path; uint16_t status; } cases[] = {{"/nowhere", 404}, {"/none", 503}, {"/old", 301}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        client_new(cases[i].path, 0, 0, 3, false)->expect_status = cases[i].status;
+    assert_true(sim_run(all_ended, NULL, 10000));
+    assert_int_equal(W.ok, 9);
+    for (int i = 0; i < ORIGINS; i++)
+        W.origins[i].behaviour = GARBAGE;
+    client_new("/b", 0, 0, 2, false)->expect_status = 502;
+    assert_true(sim_run(all_ended, NULL, 10000));
+    assert_int_equal(W.ok, 11);
+    for (int i = 0; i < ORIGINS; i++)
+        W.origins[i].behaviour = CLOSE_EARLY;
+    client_new("/b", 0, 0, 2, false)->expect_status = 502;
+    client_new("/b", 0, 10, 1, false)->expect_status = 502;
+    assert_true(sim_run(all_ended, NULL, 10000));
+    assert_int_equal(W.ok, 14);
+    uint32_t before = W.origins[0].requests + W.origins[1].requests + W.origins[2].requests;
+    client_new("/b", 0, 10, 1, false)->expect_status = 502;
+    assert_true(sim_run(all_ended, NULL, 10000));
+    /* a POST that was sent is sent once */
+    assert_int_equal(W.origins[0].requests + W.origins[1].requests + W.origins[2].requests, before + 1);
+    for (int i = 0; i < ORIGINS; i++)
+        origin_kill(&W.origins[i]);
+    client_new("/b", 0, 10, 1, false)->expect_status = 503;
+    assert_true(sim_run(all_ended, NULL, 10000));
+    assert_int_equal(W.ok, 16);
+    clients_free();
+    world_stop();
+}
+
+/* No socket comes from sup: requests wait, no longer than the connect timeout allows, and are answered. */
+static void test_no_sockets(void **state)
+{
+    world_start(1, NULL, NULL);
+    W.hold_sockets = true;
+    client_new("/b", 5, 0, 1, false)->expect_status = 503;
+    client_new("/b", 5, 100000, 1, false)->expect_status = 503;
+    assert_true(sim_run(all_ended, NULL, 60000));
+    assert_int_equal(W.ok, 2);
+    W.hold_sockets = false;
+    clients_free();
+    world_stop();
+}
+
+static void on_drained(void *ctx) { W.drained = true; }
+static bool is_drained(void *ctx) { return W.drained; }
+
+static void test_drain(void **state)
+{
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        world_start(seed, NULL, NULL);
+        for (int i = 0; i < 8; i++)
+            client_new("/b", 300000, 0, 1, false);
+        sim_run(never, NULL, 2);
+        proxy_drain(W.proxy, 5000, on_drained, NULL);
+        assert_true(sim_run(is_drained, NULL, 6000));
+        sim_run(never, NULL, 10);
+        assert_int_equal(W.failed + W.ok, 8);
+        assert_int_equal(W.proxy->outside_n, 0);
+        clients_free();
+        world_stop();
+    }
+}
+
+/* ---- raw bytes: what clients may send ---------------------------------------------------------------------------------------- */
+
+struct raw {
+    struct stream s;
+    struct buf got;
+    bool ended, closed;
+};
+static void r_connected(struct stream *s) {}
+static void r_data(struct stream *s, char *p, size_t n) { buf_add(&CONTAINER_OF(s, struct raw, s)->got, p, n); }
+static void r_eof(struct stream *s) { CONTAINER_OF(s, struct raw, s)->ended = true; }
+static void r_drained(struct stream *s) {}
+static void r_failed(struct stream *s, enum err e) { CONTAINER_OF(s, struct raw, s)->ended = true; }
+static void r_released(struct stream *s) { CONTAINER_OF(s, struct raw, s)->closed = true; }
+static const struct stream_ops r_ops = {r_connected, r_data, r_eof, r_drained, r_failed, r_released};
+static bool raw_ended(void *ctx) { return ((struct raw *)ctx)->ended; }
+
+/* Sends text, waits for the end of the connection (or ms), returns what came. */
+static struct raw *raw_exchange(const char *text, uint64_t ms)
+{
+    struct raw *r = mem_new(MEM_SIM, sizeof *r);
+    struct addr a = addr_ip4(GATE_IP, 8080);
+    stream_connect(&r->s, W.client_loop, &r_ops, -1, &a);
+    stream_write_slice(&r->s, slice_cstr(text));
+    sim_run(raw_ended, r, ms);
+    buf_addc(&r->got, 0);
+    return r;
+}
+static void raw_free(struct raw *r)
+{
+    stream_close(&r->s);
+    loop_turn(W.client_loop, 0);
+    assert_true(r->closed);
+    buf_free(&r->got);
+    mem_free(r);
+}
+
+static uint32_t count_of(const char *text, const char *what)
+{
+    uint32_t n = 0;
+    for (const char *p = text; (p = strstr(p, what)); p++)
+        n++;
+    return n;
+}
+
+static void test_raw(void **state)
+{
+    static const struct { const char *send, *status; } cases[] = {
+        {"GET /b/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"},
+        {"GET /b/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", "400"},
+        {"GET /b/1 HTTP/1.1\nHost: x\n\n", "400"},
+        {"GET /b/1 HTTP/1.1\r\nHost : x\r\n\r\n", "400"},
+        {"GET /b/1 HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", "400"},
+        {"GET /b/1 HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "400"},
+        {"GET /b/1 HTTP/1.1\r\n\r\n", "400"},
+        {"GET /b/1 HTTP/2.5\r\nHost: x\r\n\r\n", "505"},
+        {"POST /b/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
+        {"POST /b/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", "501"},
+        {"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nConnection: close\r\n\r\n", "501"},
+        {"GET /b/1 HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n", "501"},
+        {"GET /b/1 HTTP/1.0\r\n\r\n", "200"},
+    };
+    world_start(1, NULL, NULL);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct raw *r = raw_exchange(cases[i].send, 30000);
+        if (r->got.n < 13 || memcmp(r->got.p + 9, cases[i].status, 3) != 0)
+            print_message("case %zu: %s\n", i, r->got.p);
+        assert_true(r->got.n > 13 && memcmp(r->got.p + 9, cases[i].status, 3) == 0);
+        assert_true(r->ended);
+        raw_free(r);
+    }
+    /* ten requests in one write, the last one asks to close: ten answers in order */
+    struct buf b = {0};
+    for (int i = 0; i < 10; i++)
+        buf_printf(&b, "GET /b/%d HTTP/1.1\r\nHost: x\r\n%s\r\n", i * 7, i == 9 ? "Connection: close\r\n" : "");
+    struct raw *r = raw_exchange(b.p, 30000);
+    assert_true(r->ended);
+    assert_int_equal(count_of(r->got.p, "HTTP/1.1 200"), 10);
+    assert_non_null(strstr(r->got.p, "Content-Length: 63\r\n"));
+    raw_free(r);
+    buf_free(&b);
+    /* a head that never ends: 408 after the head timeout */
+    uint64_t t0 = sim_now_ms();
+    r = raw_exchange("GET /b/1 HTTP/1.1\r\nHost: x\r\nX-Slow:", 60000);
+    assert_non_null(strstr(r->got.p, "HTTP/1.1 408"));
+    assert_true(sim_now_ms() - t0 >= 10000 && sim_now_ms() - t0 < 15000);
+    raw_free(r);
+    /* a body that stops coming */
+    r = raw_exchange("POST /b/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc", 120000);
+    assert_non_null(strstr(r->got.p, "HTTP/1.1 408"));
+    raw_free(r);
+    world_stop();
+}
+
+static void test_too_many(void **state)
+{
+    struct proxy_conf pc;
+    proxy_conf_default(&pc);
+    pc.connections_max = 4;
+    world_start(1, NULL, &pc);
+    struct raw *open[4];
+    for (int i = 0; i < 4; i++)
+        open[i] = raw_exchange("GET /b/5 HTTP/1.1\r\nHost: x\r\n\r\n", 20);
+    struct raw *r = raw_exchange("GET /b/5 HTTP/1.1\r\nHost: x\r\n\r\n", 5000);
+    assert_non_null(strstr(r->got.p, "HTTP/1.1 503"));
+    assert_int_equal(counter_read(&W.proxy->c.connections_over), 1);
+    raw_free(r);
+    for (int i = 0; i < 4; i++) {
+        assert_non_null(strstr(open[i]->got.p, "HTTP/1.1 200"));
+        raw_free(open[i]);
+    }
+    sim_run(never, NULL, 5000);
+    r = raw_exchange("GET /b/5 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 5000);
+    assert_non_null(strstr(r->got.p, "HTTP/1.1 200"));
+    raw_free(r);
+    world_stop();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_kills),  cmocka_unit_test(test_rolling),    cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
+        cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_too_many),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

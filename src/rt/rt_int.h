@@ -1,0 +1,99 @@
+/* rt_int.h - what the files of rt share: the loop's inside, the timer wheel, queued bytes. PRIVATE to rt.
+ *
+ * Everything in struct loop belongs to the loop's thread, except the three words marked "any thread".
+ */
+#ifndef RT_INT_H
+#define RT_INT_H
+
+#include "rt.h"
+#include "sys.h"
+
+/* ---- limits ---- */
+#define EVENTS_PER_POLL 256       /* events taken from the kernel in one turn */
+#define ACCEPTS_PER_EVENT 64      /* connections taken from one listener in one turn */
+#define READS_PER_TURN 4          /* rounds over the streams that have more to read, so none starves the others */
+#define CHUNK_BYTES 16384         /* a piece of queued output, its head included */
+#define CHUNKS_KEPT 32            /* free chunks kept per loop */
+#define FLUSH_IOV 16              /* chunks per flushing system call */
+#define IOV_PER_CALL 1024         /* the kernel's limit (IOV_MAX) */
+#define ACCEPT_PAUSE_MS 100       /* after EMFILE and the like */
+
+/* ---- timer wheel (timer.c) ---- */
+#define WHEEL_BITS 6
+#define WHEEL_SLOTS (1U << WHEEL_BITS)
+#define WHEEL_LEVELS 8            /* 2^48 ms: 8,900 years; later timers are cut to that */
+#define WHEEL_NEVER UINT64_MAX
+struct wheel {
+    uint64_t now;                                   /* in ms; every timer in a slot is due after it */
+    uint64_t used[WHEEL_LEVELS];                    /* bit per slot: may hold timers (cleared lazily) */
+    struct list slots[WHEEL_LEVELS][WHEEL_SLOTS];
+    struct list expired;                            /* taken out of their slots, about to fire, in order of due time */
+};
+void wheel_init(struct wheel *w, uint64_t now_ms);
+void wheel_fini(struct wheel *w);                   /* unlinks all timers */
+uint64_t wheel_next(struct wheel *w);               /* ms at which wheel_advance() has something to do, or WHEEL_NEVER */
+void wheel_advance(struct wheel *w, uint64_t now_ms); /* moves what is due to expired */
+
+/* ---- the loop (loop.c) ---- */
+
+struct loop {
+    char name[16];
+    int poller, wake_fd;
+    bool stop;                     /* loop_stop() was called */
+    uint64_t now_ns;               /* the turn's time */
+    uint64_t random;               /* state of loop_random() */
+    char *read_buf;                /* STREAM_HEADROOM + STREAM_READ_BYTES, shared by all streams */
+    struct list ready;             /* streams to look at without polling; link: stream.ready */
+    struct list fresh;             /* adopted streams, not yet in the poller; link: stream.reap.link */
+    struct list reaps;             /* closed streams that wait for released(); link: stream.reap.link */
+    struct list tasks;             /* loop_defer() */
+    struct list mailboxes;
+    struct list listeners;
+    struct stream_chunk *chunks;   /* free ones */
+    uint32_t chunks_n;
+    uint32_t works;                /* submitted and not yet done */
+    struct work *sim_queue, *sim_due; /* without threads: submitted in this turn; to be run in the next (work.c) */
+    void *current;                 /* the listener or mailbox whose callbacks run; NULL once it is stopped or freed */
+    struct sys_event events[EVENTS_PER_POLL];
+    int events_n, event_at;        /* the batch in work; entries of what was stopped meanwhile are emptied */
+    struct wheel wheel;
+
+    char apart[64];                /* keeps what other threads write off the loop's cache lines */
+    bool may_sleep;                /* any thread: in the poller or about to be; who clears it wakes the loop */
+    struct work *done;             /* any thread: a stack of works whose run() returned */
+};
+
+/* What an event's pointer points to: the low two bits tell. */
+enum { SRC_STREAM, SRC_LISTENER, SRC_WATCH, SRC_WAKE, SRC_MASK = 3 };
+static inline void *src_tag(void *p, uintptr_t kind) { return (void *)((uintptr_t)p | kind); }
+
+void loop_wake(struct loop *l);                    /* from any thread, after what it shall see was published */
+void loop_forget_events(struct loop *l, void *tagged); /* p was stopped: no event of this batch reaches it any more */
+/* The time (ns) at which a turn would have something to do apart from the poller's events: 0 for at once, UINT64_MAX for
+ * never. For the simulator. */
+uint64_t loop_due_ns(struct loop *l);
+int loop_poller(const struct loop *l);
+
+/* ---- streams (stream.c) ---- */
+struct stream_chunk {
+    struct stream_chunk *next;
+    uint32_t from, to;             /* bytes [from, to) wait */
+    char bytes[CHUNK_BYTES - 16];
+};
+void stream_event(struct stream *s, uint32_t what);
+void stream_look(struct stream *s);                /* taken off the ready list */
+void stream_register(struct stream *s);            /* into the poller, if it is not yet */
+
+/* ---- listeners and watches (listener.c) ---- */
+void listener_event(struct listener *ln);
+
+/* ---- mailboxes (mailbox.c) and work (work.c) ---- */
+bool mailboxes_pending(struct loop *l);
+void mailboxes_drain(struct loop *l);
+bool works_pending(struct loop *l);
+void works_finish(struct loop *l);
+
+/* ---- threads (thread.c) ---- */
+void thread_name(const char *name);                /* the calling thread, unless it is the process's first */
+
+#endif

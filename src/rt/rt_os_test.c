@@ -1,0 +1,405 @@
+/* rt_os_test.c - rt on the kernel: the common scenarios, and what needs real threads, files and sockets. */
+#include "rt_scenarios.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const size_t world_transfer_bytes = 64000000;
+
+void world_start(void) {}
+void world_stop(void) {}
+
+bool world_run(struct loop *l, bool (*done)(void *ctx), void *ctx, uint64_t ms)
+{
+    uint64_t end = mono_ns() + ms * 1000000;
+    while (!done(ctx)) {
+        if (mono_ns() > end) return false;
+        loop_turn(l, 20);
+    }
+    return true;
+}
+
+/* ---- threads and mailboxes ---- */
+
+#define POSTERS 4
+#define POSTS 20000
+
+struct posts {
+    struct loop *l;
+    struct mailbox *mb;
+    uint64_t next[POSTERS], got;
+    bool disorder;
+};
+struct poster {
+    struct posts *all;
+    uint64_t id, full;
+};
+
+static void posts_fn(void *ctx, const struct msg *m)
+{
+    struct posts *x = ctx;
+    if (x->next[m->a] != m->b) x->disorder = true;
+    x->next[m->a] = m->b + 1;
+    if (++x->got == POSTERS * POSTS) loop_stop(x->l);
+}
+
+static void poster_main(void *arg)
+{
+    struct poster *p = arg;
+    for (uint64_t i = 0; i < POSTS; i++)
+        while (!mailbox_post(p->all->mb, &(struct msg){.a = p->id, .b = i})) {
+            p->full++;
+            sched_yield();
+        }
+}
+
+static void test_mailbox_threads(void **state)
+{
+    struct posts x = {.l = loop_new("posts")};
+    x.mb = mailbox_new(x.l, 64, posts_fn, &x);
+    struct poster posters[POSTERS];
+    struct thread *threads[POSTERS];
+    for (uint64_t i = 0; i < POSTERS; i++) {
+        posters[i] = (struct poster){.all = &x, .id = i};
+        threads[i] = thread_start("poster", poster_main, &posters[i]);
+    }
+    loop_run(x.l);
+    uint64_t full = 0;
+    for (int i = 0; i < POSTERS; i++) {
+        thread_join(threads[i]);
+        full += posters[i].full;
+    }
+    assert_false(x.disorder);
+    assert_int_equal(mailbox_full(x.mb), full);
+    mailbox_free(x.mb);
+    loop_free(x.l);
+}
+
+/* Two loops on two threads throw a message back and forth: each throw must wake a sleeper. */
+struct court {
+    struct loop *l;
+    struct mailbox *mine, *theirs;
+    uint64_t throws;
+};
+static void court_fn(void *ctx, const struct msg *m)
+{
+    struct court *c = ctx;
+    c->throws++;
+    if (m->a > 0) assert_true(mailbox_post(c->theirs, &(struct msg){.a = m->a - 1}));
+    if (m->a <= 1) loop_stop(c->l);
+}
+static void court_main(void *arg) { loop_run(((struct court *)arg)->l); }
+
+static void test_wake(void **state)
+{
+    struct court a = {.l = loop_new("a")}, b = {.l = loop_new("b")};
+    a.mine = b.theirs = mailbox_new(a.l, 2, court_fn, &a);
+    b.mine = a.theirs = mailbox_new(b.l, 2, court_fn, &b);
+    struct thread *t = thread_start("b", court_main, &b);
+    assert_true(mailbox_post(a.mine, &(struct msg){.a = 5001}));
+    loop_run(a.l);
+    thread_join(t);
+    assert_int_equal(a.throws + b.throws, 5002);
+    mailbox_free(a.mine);
+    mailbox_free(b.mine);
+    loop_free(a.l);
+    loop_free(b.l);
+}
+
+/* ---- watches, stale events ---- */
+
+struct watched {
+    struct watch w;
+    struct watched *other;
+    uint32_t calls;
+};
+static void watched_fn(struct watch *w)
+{
+    struct watched *x = (struct watched *)w;
+    x->calls++;
+    watch_stop(&x->other->w); /* whose event is in the same batch */
+    memset(x->other, 0xee, sizeof *x->other);
+    mem_free(x->other);
+    x->other = NULL;
+    watch_stop(w);
+}
+
+static void test_watch_stops_other(void **state)
+{
+    struct loop *l = loop_new("test");
+    int fds[2][2];
+    struct watched *x[2];
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pipe2(fds[i], O_NONBLOCK | O_CLOEXEC), 0);
+        assert_int_equal(write(fds[i][1], "x", 1), 1);
+        x[i] = mem_new(MEM_MISC, sizeof *x[i]);
+    }
+    x[0]->other = x[1];
+    x[1]->other = x[0];
+    for (int i = 0; i < 2; i++) watch_start(&x[i]->w, l, fds[i][0], watched_fn);
+    uint64_t before = mem_count(MEM_MISC);
+    loop_turn(l, 100);
+    assert_int_equal(mem_count(MEM_MISC), before - 1);
+    loop_turn(l, 0);
+    mem_free(x[0]->other == NULL ? x[0] : x[1]);
+    for (int i = 0; i < 2; i++) {
+        close(fds[i][0]);
+        close(fds[i][1]);
+    }
+    loop_free(l);
+}
+
+/* ---- a fast peer and a small one ---- */
+
+struct flood {
+    struct stream s;
+    uint64_t bytes, turns_with_data, last_turn;
+    uint64_t *turn;
+};
+static void flood_data(struct stream *s, char *p, size_t n)
+{
+    struct flood *f = (struct flood *)s;
+    f->bytes += n;
+    if (f->last_turn != *f->turn) f->turns_with_data++;
+    f->last_turn = *f->turn;
+}
+static void flood_none(struct stream *s) {}
+static void flood_failed(struct stream *s, enum err e) {}
+static const struct stream_ops flood_ops = {flood_none, flood_data, flood_none, flood_none, flood_failed, flood_none};
+
+static void fill_socket(int fd)
+{
+    static char block[65536];
+    while (send(fd, block, sizeof block, MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {}
+}
+
+static void test_fairness(void **state)
+{
+    struct loop *l = loop_new("test");
+    int big[2], small[2], size = 4 << 20;
+    uint64_t turn = 1;
+    struct flood fast = {.turn = &turn}, slow = {.turn = &turn};
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, big), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, small), 0);
+    setsockopt(big[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    stream_adopt(&fast.s, l, &flood_ops, big[0]);
+    stream_adopt(&slow.s, l, &flood_ops, small[0]);
+    for (; turn <= 50; turn++) {
+        fill_socket(big[1]);
+        assert_int_equal(write(small[1], "x", 1), 1);
+        uint64_t before = fast.bytes;
+        loop_turn(l, 0);
+        assert_true(fast.bytes - before <= (READS_PER_TURN + 1) * STREAM_READ_BYTES);
+    }
+    assert_int_equal(slow.bytes, 50);
+    stream_close(&fast.s);
+    stream_close(&slow.s);
+    close(big[1]);
+    close(small[1]);
+    loop_free(l);
+}
+
+/* Accepted, answered and closed in one turn: never in the poller. */
+static void test_adopt_without_poller(void **state)
+{
+    struct loop *l = loop_new("test");
+    int fds[2];
+    uint64_t turn = 1;
+    struct flood f = {.turn = &turn};
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+    assert_int_equal(write(fds[1], "hello", 5), 5);
+    stream_adopt(&f.s, l, &flood_ops, fds[0]);
+    loop_turn(l, 0);
+    assert_int_equal(f.bytes, 5); /* in the same turn, without the poller */
+    assert_true(f.s.in_poller); /* it stayed open */
+    stream_close(&f.s);
+    close(fds[1]);
+    loop_free(l);
+}
+
+/* ---- files ---- */
+
+static char test_dir[] = "/tmp/rt_os_test_XXXXXX";
+
+static char *in_dir(const char *name, char out[256])
+{
+    snprintf(out, 256, "%s/%s", test_dir, name);
+    return out;
+}
+
+static void test_files(void **state)
+{
+    char path[256];
+    struct buf b = {0};
+    in_dir("f", path);
+    assert_int_equal(file_read(path, &b, 100), ERR_NOTFOUND);
+    assert_int_equal(file_replace(path, "hello", 5, 0600), OK);
+    assert_int_equal(file_read(path, &b, 5), OK);
+    assert_true(slice_is(buf_slice(&b), "hello"));
+    assert_int_equal(file_read(path, &b, 4), ERR_LIMIT);
+    assert_int_equal(file_replace(path, "", 0, 0640), OK);
+    assert_int_equal(file_read(path, &b, 4), OK);
+    assert_int_equal(b.n, 0);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0640);
+    assert_int_equal(file_replace("/nowhere/f", "x", 1, 0600), ERR_NOTFOUND);
+    assert_int_equal(file_read("/proc/self/status", &b, 1 << 20), OK); /* a file without a size */
+    assert_true(b.n > 100);
+    buf_free(&b);
+    unlink(path);
+}
+
+/* ---- logs ---- */
+
+#define LOGGERS 3
+#define LOG_LINES 4000
+struct logger {
+    struct log_file *f;
+    int id;
+    uint64_t put;
+};
+static void logger_main(void *arg)
+{
+    struct logger *g = arg;
+    char line[64];
+    for (int i = 0; i < LOG_LINES; i++) {
+        int n = snprintf(line, sizeof line, "%d %d %.*s", g->id, i, i % 40, "----------------------------------------");
+        g->put += log_file_put(g->f, line, (size_t)n);
+    }
+}
+
+/* Every line that was taken is in the file, whole, and in its producer's order. */
+static uint64_t check_log(const char *path, int last[LOGGERS])
+{
+    struct buf b = {0};
+    uint64_t lines = 0;
+    if (file_read(path, &b, 64 << 20) != OK) return 0;
+    struct slice rest = buf_slice(&b);
+    while (rest.n) {
+        struct slice line = slice_cut(rest, '\n', &rest);
+        int id = -1, i = -1;
+        assert_int_equal(sscanf(line.p, "%d %d ", &id, &i), 2);
+        assert_int_equal(line.n, (size_t)snprintf(NULL, 0, "%d %d ", id, i) + (size_t)(i % 40));
+        assert_true(i > last[id]);
+        last[id] = i;
+        lines++;
+    }
+    buf_free(&b);
+    return lines;
+}
+
+static void test_log_threads(void **state)
+{
+    char path[256], old[256];
+    in_dir("access.log", path);
+    in_dir("access.log.1", old);
+    log_start(LOG_WARN);
+    log_warn("test", "a line with a control character: %c", '\n');
+    struct log_file *f = log_file_open(path, 200000);
+    struct logger g[LOGGERS];
+    struct thread *t[LOGGERS];
+    for (int i = 0; i < LOGGERS; i++) {
+        g[i] = (struct logger){.f = f, .id = i};
+        t[i] = thread_start("logger", logger_main, &g[i]);
+    }
+    uint64_t put = 0;
+    for (int i = 0; i < LOGGERS; i++) {
+        thread_join(t[i]);
+        put += g[i].put;
+    }
+    assert_int_equal(put + log_file_dropped(f), LOGGERS * LOG_LINES);
+    log_file_close(f);
+    log_stop();
+    int last[LOGGERS] = {-1, -1, -1};
+    struct stat st;
+    assert_int_equal(stat(old, &st), 0); /* it was rotated, perhaps more than once */
+    uint64_t lines = check_log(old, last) + check_log(path, last);
+    assert_true(lines > 0 && lines <= put);
+    unlink(path);
+    unlink(old);
+}
+
+static void test_log_whole(void **state)
+{
+    char path[256];
+    in_dir("whole.log", path);
+    struct log_file *f = log_file_open(path, 0);
+    assert_true(log_file_put(f, "0 0 ", 4)); /* no writer yet: written at once */
+    int last[LOGGERS] = {-1, -1, -1};
+    assert_int_equal(check_log(path, last), 1);
+    log_start(LOG_WARN);
+    struct logger g = {.f = f, .id = 1};
+    logger_main(&g);
+    assert_int_equal(g.put, LOG_LINES);
+    log_file_close(f);
+    log_stop();
+    last[0] = -1;
+    assert_int_equal(check_log(path, last), LOG_LINES + 1);
+    unlink(path);
+}
+
+/* A writer that is held up: the ring fills, lines are dropped and counted, nobody waits. */
+static void test_log_full(void **state)
+{
+    char path[256];
+    in_dir("fifo", path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    log_start(LOG_WARN);
+    struct log_file *f = log_file_open(path, 0);
+    char line[1000];
+    memset(line, 'x', sizeof line);
+    uint64_t put = 0;
+    for (int i = 0; i < 3000; i++) put += log_file_put(f, line, sizeof line);
+    assert_true(put < 3000);
+    assert_int_equal(log_file_dropped(f), 3000 - put);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    uint64_t got = 0, end = mono_ns() + 10000000000ULL;
+    static char sink[65536];
+    while (got < put * 1001 && mono_ns() < end) {
+        ssize_t r = read(fd, sink, sizeof sink);
+        if (r > 0) got += (uint64_t)r;
+        else usleep(1000);
+    }
+    assert_int_equal(got, put * 1001);
+    log_file_close(f);
+    log_stop();
+    close(fd);
+    unlink(path);
+}
+
+/* /dev/full takes nothing: dropped lines are counted, the program goes on. */
+static void test_log_disk_full(void **state)
+{
+    log_start(LOG_WARN);
+    struct log_file *f = log_file_open("/dev/full", 0);
+    for (int i = 0; i < 10; i++) assert_true(log_file_put(f, "line", 4));
+    uint64_t end = mono_ns() + 5000000000ULL;
+    while (log_file_dropped(f) < 10 && mono_ns() < end) usleep(1000);
+    assert_int_equal(log_file_dropped(f), 10);
+    log_file_close(f);
+    log_stop();
+}
+
+static const struct CMUnitTest os_tests[] = {
+    cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
+    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_files),
+    cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_full),
+    cmocka_unit_test(test_log_disk_full),
+};
+
+int main(void)
+{
+    MUST(mkdtemp(test_dir));
+    int failed = _cmocka_run_group_tests("rt on os: scenarios", scenario_tests, scenario_tests_n, NULL, NULL);
+    failed += cmocka_run_group_tests_name("rt on os", os_tests, NULL, NULL);
+    rmdir(test_dir);
+    return failed;
+}

@@ -1,0 +1,54 @@
+/* rt_scenarios.h - tests that both back ends must pass: rt_os_test.c and rt_sim_test.c each bring a world to run them in. */
+#ifndef RT_SCENARIOS_H
+#define RT_SCENARIOS_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "rt_int.h"
+
+/* What a back end's test program provides. */
+void world_start(void);
+void world_stop(void);
+/* Runs l (and in the simulator all loops) until done(ctx) or for ms of its time; true when done() said so. */
+bool world_run(struct loop *l, bool (*done)(void *ctx), void *ctx, uint64_t ms);
+extern const size_t world_transfer_bytes;
+
+/* ---- an end of a connection that checks what it reads, for scenarios and fault tests ---- */
+
+/* Sends a pattern and checks that it receives the same pattern from its beginning. */
+struct end {
+    struct stream s;
+    struct loop *l;
+    uint64_t want, sent, got;    /* bytes to send in all; sent; received */
+    size_t queue_max;            /* the most that was queued */
+    uint32_t data_calls, drains;
+    bool connected, eof, failed, released, shut_after, echo, bad;
+    uint32_t pause_ms;           /* reading goes off this long after each data() */
+    struct timer pause;
+    enum err why;
+    void (*on_data)(struct end *e, char *p, size_t n); /* replaces checking */
+    enum { CLOSE_NEVER, CLOSE_CONNECTED, CLOSE_DATA, CLOSE_EOF, CLOSE_DRAINED, CLOSE_FAILED } close_in;
+};
+struct pair {
+    struct loop *l;
+    struct listener ln;
+    int listen_fd;
+    struct addr at;
+    struct end client, server;
+    bool accepted;
+};
+void pair_open(struct pair *p, struct loop *l);  /* the client on p->client.l when that is set */
+void pair_close(struct pair *p);
+void end_pump(struct end *e);                    /* sends what it wants to, as far as its queue allows */
+bool pair_finished(void *ctx);                   /* both sent, received and ended; or one failed */
+bool pair_released(void *ctx);
+
+extern const struct CMUnitTest scenario_tests[];
+extern const size_t scenario_tests_n;
+
+#endif

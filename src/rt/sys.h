@@ -1,0 +1,66 @@
+/* sys.h - the system as rt sees it: the one seam between Weir and the kernel. PRIVATE to rt (other rooms use rt.h).
+ *
+ * Two back ends implement these functions, chosen at link time: os_sys.c (Linux) and sim_sys.c (a virtual clock, a
+ * virtual network of streams, a virtual disk, seeded faults). Convention: a result >= 0 is success, < 0 is -errno.
+ * File descriptors are small ints in both; a sim descriptor is never a kernel descriptor.
+ */
+#ifndef SYS_H
+#define SYS_H
+
+#include "rt.h"
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* False: one thread steps all loops; nothing may sleep and thread_start() is refused. */
+bool sys_threads(void);
+/* The back end hears of every loop: the simulator steps them, the kernel back end does nothing. */
+void sys_loop_added(struct loop *l);
+void sys_loop_gone(struct loop *l);
+
+/* ---- clock and chance ---- */
+uint64_t sys_mono_ns(void);
+uint64_t sys_wall_ns(void); /* since 1970 */
+void sys_random(void *p, size_t n);
+
+/* ---- readiness: edge-triggered, read and write interest from the start ---- */
+enum { SYS_IN = 1, SYS_OUT = 2, SYS_HUP = 4 /* EOF or error pending: read until told so */, SYS_ERR = 8 /* with HUP: an error */ };
+struct sys_event {
+    void *ptr;
+    uint32_t what; /* SYS_* */
+};
+int sys_poller_new(void);
+int sys_poller_add(int poller, int fd, void *ptr);      /* edge-triggered: in, out, hup */
+int sys_poller_add_level(int poller, int fd, void *ptr, bool exclusive); /* level-triggered, input only: listeners, watches */
+int sys_poller_del(int poller, int fd);
+int sys_poller_wait(int poller, struct sys_event *ev, int max, int timeout_ms); /* -1: no limit */
+int sys_wake_new(void);        /* a descriptor that becomes readable on sys_wake(); eventfd */
+void sys_wake(int fd);
+void sys_wake_clear(int fd);
+
+/* ---- sockets: all non-blocking, close-on-exec ---- */
+int sys_socket(const struct addr *a);                   /* a stream socket of a's family, TCP_NODELAY */
+int sys_connect(int fd, const struct addr *a);          /* 0, or -EINPROGRESS */
+int sys_connect_result(int fd);                         /* 0 once connected, or -errno (SO_ERROR) */
+int sys_listen(const struct addr *a, int backlog, bool reuseport);
+int sys_accept(int lfd, struct addr *peer);             /* peer may be NULL */
+int sys_local_addr(int fd, struct addr *a);
+int sys_peer_addr(int fd, struct addr *a);
+void sys_nodelay(int fd);                               /* TCP_NODELAY; nothing on other sockets */
+ssize_t sys_recv(int fd, void *p, size_t n);
+ssize_t sys_recv_peek(int fd);                          /* 1: bytes wait; 0: at its end; -errno: -EAGAIN or the pending error */
+ssize_t sys_writev(int fd, const struct iovec *iov, int n);
+int sys_shutdown_write(int fd);
+int sys_linger_reset(int fd);                           /* the coming close sends RST */
+void sys_close(int fd);
+ssize_t sys_read(int fd, void *p, size_t n);            /* pipes and files */
+
+/* ---- disk ---- */
+int sys_file_read(const char *path, struct buf *out, size_t max); /* whole file; -EFBIG above max */
+int sys_file_replace(const char *path, const void *p, size_t n, int mode); /* temporary file, fsync, rename, fsync of the folder */
+int sys_file_append_open(const char *path, int mode);
+ssize_t sys_file_write(int fd, const void *p, size_t n);
+int sys_rename(const char *from, const char *to);
+int sys_unlink(const char *path);
+int64_t sys_file_size(int fd);
+
+#endif

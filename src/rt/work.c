@@ -1,0 +1,110 @@
+/* work.c - blocking work: run() on a pool of threads, done() on the loop that asked.
+ *
+ *     work_submit() -> queue (work_lock) -> pool thread: run() -> the loop's done stack (no lock) -> loop: done()
+ *
+ * The pool is shared by all loops and grows on demand to WORK_THREADS; its threads live as long as the process. The queue
+ * is not bounded here: a work is memory of the one who submits it, who bounds how many there are.
+ *
+ * Without threads (the simulator), run() and done() are called by the loop, on the turn after the submission.
+ */
+#include "rt_int.h"
+
+#include <pthread.h>
+
+#define WORK_THREADS 4
+
+/* work_lock guards what follows; nothing else is locked while it is held. */
+static pthread_mutex_t work_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t work_there = PTHREAD_COND_INITIALIZER;
+static struct work *work_first, *work_last;
+static int work_queued;                         /* works between first and last */
+static int work_idle;                           /* threads that wait */
+static struct thread *work_threads[WORK_THREADS];
+static int work_threads_n;
+
+static void work_done(struct work *w)
+{
+    struct loop *l = w->loop;
+    w->next = __atomic_load_n(&l->done, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(&l->done, &w->next, w, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {}
+    loop_wake(l);
+}
+
+static _Noreturn void work_main(void *arg)
+{
+    for (;;) {
+        pthread_mutex_lock(&work_lock);
+        work_idle++;
+        while (!work_first) pthread_cond_wait(&work_there, &work_lock);
+        work_idle--;
+        struct work *w = work_first;
+        work_first = w->next;
+        work_queued--;
+        pthread_mutex_unlock(&work_lock);
+        w->run(w);
+        work_done(w);
+    }
+}
+
+static void work_queue(struct work **first, struct work *w)
+{
+    while (*first) first = &(*first)->next;
+    *first = w;
+}
+
+void work_submit(struct loop *l, struct work *w)
+{
+    w->loop = l;
+    w->next = NULL;
+    l->works++;
+    if (!sys_threads()) {
+        work_queue(&l->sim_queue, w);
+        return;
+    }
+    pthread_mutex_lock(&work_lock);
+    if (work_first) work_last->next = w;
+    else work_first = w;
+    work_last = w;
+    if (++work_queued > work_idle && work_threads_n < WORK_THREADS) {
+        work_threads[work_threads_n] = thread_start("work", work_main, NULL);
+        work_threads_n++;
+    }
+    pthread_cond_signal(&work_there);
+    pthread_mutex_unlock(&work_lock);
+}
+
+bool works_pending(struct loop *l)
+{
+    return __atomic_load_n(&l->done, __ATOMIC_SEQ_CST) != NULL;
+}
+
+static void works_run_here(struct loop *l)
+{
+    struct work *due = l->sim_due;
+    l->sim_due = l->sim_queue;
+    l->sim_queue = NULL;
+    for (struct work *next; due; due = next) {
+        next = due->next;
+        l->works--;
+        due->run(due);
+        due->done(due);
+    }
+}
+
+void works_finish(struct loop *l)
+{
+    if (l->sim_due || l->sim_queue) works_run_here(l);
+    if (!works_pending(l)) return;
+    struct work *w = __atomic_exchange_n(&l->done, NULL, __ATOMIC_ACQUIRE);
+    struct work *in_order = NULL;
+    for (struct work *next; w; w = next) { /* the stack gives the last first */
+        next = w->next;
+        w->next = in_order;
+        in_order = w;
+    }
+    for (struct work *next; in_order; in_order = next) {
+        next = in_order->next;
+        l->works--;
+        in_order->done(in_order); /* may be gone now */
+    }
+}

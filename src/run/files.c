@@ -1,0 +1,118 @@
+/* files.c - what a replica finds around it: hosts and resolv files, and the environment that every replica has.
+ *
+ * One hosts and one resolv file per namespace, in DATA/net/. sup bind-mounts them into replicas, and a bind mount refers
+ * to an inode: so they are rewritten in place, never replaced. rt's files are replaced by renaming, which is right for
+ * everything else; therefore these few system calls are made here. A reader that comes in the middle of it must not see half an
+ * old line: the new text is written with one call, padded with newlines to the old length, and cut afterwards.
+ */
+#include "run_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- files ---------------------------------------------------------------------------------------------------------- */
+
+char *files_hosts_path(struct run *r, const char *ns, struct arena *a)
+{
+    return arena_printf(a, "%s/net/%s.hosts", r->conf.data_dir, ns);
+}
+
+char *files_resolv_path(struct run *r, const char *ns, struct arena *a)
+{
+    return arena_printf(a, "%s/net/%s.resolv", r->conf.data_dir, ns);
+}
+
+static enum err fd_write_all(int fd, struct slice text)
+{
+    for (size_t at = 0; at < text.n;) {
+        ssize_t n = pwrite(fd, text.p + at, text.n - at, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? err_from_errno(errno) : ERR_IO;
+        at += (size_t)n;
+    }
+    return OK;
+}
+
+enum err file_write_in_place(const char *path, struct slice text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    struct stat st;
+    if (fd < 0)
+        return err_from_errno(errno);
+    enum err e = fstat(fd, &st) < 0 ? err_from_errno(errno) : OK;
+    struct buf padded = {0};
+    buf_add_slice(&padded, text);
+    while (e == OK && padded.n < (size_t)st.st_size)
+        buf_addc(&padded, '\n');
+    if (e == OK)
+        e = fd_write_all(fd, buf_slice(&padded));
+    if (e == OK && ftruncate(fd, (off_t)text.n) < 0)
+        e = err_from_errno(errno);
+    buf_free(&padded);
+    (void)close(fd);
+    return e;
+}
+
+static void file_put(struct run *r, const char *path, const struct buf *text)
+{
+    enum err e = file_write_in_place(path, buf_slice(text));
+    if (e == OK)
+        return;
+    r->file_failures++;
+    log_warn("run", "%s: %s; workloads keep the names they have", path, err_text(e));
+}
+
+/* The search list is Kubernetes'. Names of services are in the hosts file; no name server can be reached from a namespace, and
+ * 127.0.0.1 is named only because resolvers would take it anyway: they are refused at once, so unknown names fail at once. */
+static void resolv_text(const char *ns, struct buf *out)
+{
+    buf_printf(out, "search %s.svc.cluster.local svc.cluster.local cluster.local\n", ns);
+    buf_adds(out, "nameserver 127.0.0.1\noptions ndots:5 timeout:1 attempts:1\n");
+}
+
+static void files_write_ns(struct run *r, const char *ns)
+{
+    struct buf text = {0};
+    arena_reset(&r->scratch);
+    objset_hosts(r->set, ns, &text);
+    file_put(r, files_hosts_path(r, ns, &r->scratch), &text);
+    buf_clear(&text);
+    resolv_text(ns, &text);
+    file_put(r, files_resolv_path(r, ns, &r->scratch), &text);
+    buf_free(&text);
+}
+
+/* Workloads are ordered by namespace, so each namespace is met once in a row. */
+void files_write(struct run *r)
+{
+    const char *last = NULL;
+    arena_reset(&r->scratch);
+    (void)mkdir(r->conf.data_dir, 0755);
+    (void)mkdir(arena_printf(&r->scratch, "%s/net", r->conf.data_dir), 0755); /* an error shows when files are opened */
+    LIST_FOREACH(it, &r->workloads) {
+        const struct workload *wl = CONTAINER_OF(it, struct workload, link);
+        if (last && strcmp(last, wl->ns) == 0)
+            continue;
+        last = wl->ns;
+        files_write_ns(r, wl->ns);
+    }
+}
+
+/* ---- environment ------------------------------------------------------------------------------------------------------ */
+
+/* HOME is this process's own only when the replica runs as the same user; another user's would be unreadable or worse. */
+const char **files_env_base(struct run *r, const struct replica *rp, struct arena *a)
+{
+    const struct pod_template *pod = replica_pod(rp);
+    bool same_user = pod->run_as_user < 0 || (uid_t)pod->run_as_user == getuid();
+    const char **env = arena_zalloc(a, 5 * sizeof *env);
+    env[0] = arena_printf(a, "PATH=%s", r->env_path);
+    env[1] = arena_printf(a, "HOSTNAME=%s", rp->name);
+    env[2] = arena_printf(a, "HOME=%s", same_user ? r->env_home : "/");
+    env[3] = arena_printf(a, "LANG=%s", r->env_lang);
+    return env;
+}

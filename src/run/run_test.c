@@ -1,0 +1,1225 @@
+/* run_test.c - the controller against a scripted supervisor, on the simulator's clock.
+ *
+ * The functions of sup's client are defined here, so the linker takes these instead of sup's: each request becomes an
+ * event some virtual milliseconds later, drawn from the seed. What a process does is told by its command line:
+ *
+ *     ["ok", ...]      becomes ready (exec probe "ready") some time after its start, ends soon after SIGTERM
+ *     ["bad", ...]     never becomes ready            ["crash", ...]   exits with status 1 after crash_ms
+ *     ["stubborn"...]  ignores SIGTERM                ["nostart"...]   cannot be started
+ *
+ * After every step of the simulator check_world() asserts what must hold at all times.
+ */
+#include "run_int.h"
+
+#include "sim.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+/* ---- the world --------------------------------------------------------------------------------------------------------- */
+
+#define PROCS_MAX 4096
+#define EVENTS_MAX 64
+
+struct proc {
+    uint64_t id;
+    char name[64], label[1024], kind[16];
+    int32_t pid;
+    uint64_t started_ms, started_wall_ns, ready_at_ms, signalled_ms;
+    bool there, started, exited, told, ready_said;
+    int32_t status;
+    bool oom;
+    int terms, kills, order_pre_stop, order_term;
+};
+
+enum ev_kind { EV_STARTED, EV_EXITED, EV_EXEC, EV_SOCKETS };
+struct ev {
+    struct timer timer;
+    enum ev_kind kind;
+    uint64_t id, token;
+    enum err e;
+    int32_t status;
+    bool oom;
+    char text[64];
+};
+
+static struct world {
+    struct loop *loop;
+    struct run *run;
+    struct objset *set;
+    uint64_t seed;
+    char dir[64];
+    struct proc procs[PROCS_MAX];
+    size_t procs_n;
+    int events_n;
+    /* script */
+    uint32_t start_ms_max, ready_ms_min, ready_ms_max, term_ms_max, crash_ms, start_fail_pct, crash_early_pct;
+    bool live_ok, ready_ok, unknown_cap;
+    bool socket_none;
+    uint32_t exec_ms;
+    /* seen */
+    uint32_t endpoints_changes, ups, gones, forgets, starts;
+    uint64_t start_at[64];
+    uint32_t flight_until_polls; /* in_flight says true this often */
+    uint32_t flight_polls;
+    int order;
+    uint64_t term_at, kill_at, pre_stop_at, flight_end_at;
+    bool stopped;
+    char line[RUN_LINE_MAX + 8];
+    size_t lines_n, line_n;
+    bool line_err;
+    uint32_t starting_max;
+    /* invariants; want 0: not checked */
+    uint32_t want, min_ready, max_total;
+    bool guard;
+} W;
+
+static uint64_t rnd(uint64_t n) { return n ? loop_random(W.loop) % n : 0; }
+
+static struct proc *proc_of(uint64_t id)
+{
+    for (size_t i = W.procs_n; i-- > 0;)
+        if (W.procs[i].id == id)
+            return &W.procs[i];
+    return NULL;
+}
+
+static void ev_fire(struct timer *t)
+{
+    struct ev e = *CONTAINER_OF(t, struct ev, timer);
+    mem_free(CONTAINER_OF(t, struct ev, timer));
+    W.events_n--;
+    struct proc *p = proc_of(e.id);
+    if (!W.run || !p || !p->there)
+        return;
+    if (e.kind == EV_STARTED) {
+        struct sup_replica rep = {.id = e.id, .label = p->label, .pid = p->pid, .out_fd = -1, .err_fd = -1, .listen_fd = -1, .started_wall_ns = wall_ns()};
+        p->started = e.e == OK;
+        p->started_ms = loop_now_ms(W.loop);
+        p->started_wall_ns = rep.started_wall_ns;
+        p->ready_at_ms = p->started_ms + W.ready_ms_min + rnd(W.ready_ms_max - W.ready_ms_min + 1);
+        run_on_started(W.run, e.id, e.e, e.text, e.e == OK ? &rep : NULL);
+    } else if (e.kind == EV_EXITED) {
+        if (p->exited)
+            return;
+        p->exited = true;
+        p->status = e.status;
+        p->oom = e.oom;
+        run_on_exited(W.run, e.id, e.status, e.oom);
+    } else if (e.kind == EV_EXEC) {
+        if (strcmp(e.text, "ready") == 0 && e.status == 0)
+            p->ready_said = true;
+        if (!p->exited)
+            run_on_exec_done(W.run, e.id, e.token, e.e, e.status, strcmp(e.text, "ready") == 0 && e.status ? SLICE("not yet\n") : (struct slice){0});
+    } else {
+        int fd = -1; /* rt makes one itself */
+        assert_true(run_on_sockets(W.run, e.id, e.token, &fd, W.socket_none ? 0 : 1));
+    }
+}
+
+static struct ev *ev_at(enum ev_kind kind, uint64_t id, uint64_t in_ms)
+{
+    struct ev *e = mem_new(MEM_MISC, sizeof *e);
+    timer_init(&e->timer, ev_fire);
+    e->kind = kind;
+    e->id = id;
+    timer_set(W.loop, &e->timer, in_ms);
+    W.events_n++;
+    return e;
+}
+
+static void proc_exit(struct proc *p, int32_t status, bool oom, uint64_t in_ms)
+{
+    struct ev *e = ev_at(EV_EXITED, p->id, in_ms);
+    e->status = status;
+    e->oom = oom;
+}
+
+/* ---- sup, scripted ------------------------------------------------------------------------------------------------------------ */
+
+enum err sup_start(struct sup_client *c, const struct sup_spec *spec)
+{
+    (void)c;
+    assert_true(W.procs_n < PROCS_MAX);
+    assert_null(proc_of(spec->id)); /* an id is used once */
+    assert_true(strlen(spec->name) <= 63 && strlen(spec->label) < 1024);
+    assert_string_equal(spec->cwd[0] == '/' ? "/" : "", "/");
+    if (strcmp(spec->argv[0], "huge") == 0)
+        return ERR_LIMIT;
+    for (size_t i = 0; i < W.procs_n; i++) /* sup names cgroups: the same name must be forgotten first */
+        if (W.procs[i].there)
+            assert_string_not_equal(W.procs[i].name, spec->name);
+    struct proc *p = &W.procs[W.procs_n++];
+    *p = (struct proc){.id = spec->id, .pid = (int32_t)(1000 + W.procs_n), .there = true};
+    (void)snprintf(p->name, sizeof p->name, "%s", spec->name);
+    (void)snprintf(p->label, sizeof p->label, "%s", spec->label);
+    (void)snprintf(p->kind, sizeof p->kind, "%s", spec->argv[0]);
+    if (W.starts < COUNT_OF(W.start_at))
+        W.start_at[W.starts] = loop_now_ms(W.loop);
+    W.starts++;
+    uint64_t delay = 1 + rnd(W.start_ms_max);
+    struct ev *e = ev_at(EV_STARTED, p->id, delay);
+    if (strcmp(p->kind, "nostart") == 0 || rnd(100) < W.start_fail_pct) {
+        e->e = ERR_NOTFOUND;
+        (void)snprintf(e->text, sizeof e->text, "%s: not found in PATH", p->kind);
+    } else if (strcmp(p->kind, "crash") == 0) {
+        proc_exit(p, 1 << 8, false, delay + W.crash_ms);
+    } else if (strcmp(p->kind, "oom") == 0) {
+        proc_exit(p, SIGKILL, true, delay + W.crash_ms);
+    } else if (strcmp(p->kind, "segv") == 0) {
+        proc_exit(p, SIGSEGV, false, delay + W.crash_ms);
+    } else if (rnd(100) < W.crash_early_pct) {
+        proc_exit(p, 3 << 8, false, delay + rnd(W.ready_ms_min + 1)); /* before it can be ready */
+    }
+    return OK;
+}
+
+void sup_signal(struct sup_client *c, uint64_t id, int signo)
+{
+    (void)c;
+    struct proc *p = proc_of(id);
+    assert_non_null(p);
+    assert_true(p->there);
+    if (signo == SIGTERM) {
+        p->terms++;
+        p->order_term = ++W.order;
+        W.term_at = loop_now_ms(W.loop);
+        if (strcmp(p->kind, "stubborn") != 0)
+            proc_exit(p, SIGTERM, false, 1 + rnd(W.term_ms_max));
+    } else {
+        p->kills++;
+        W.kill_at = loop_now_ms(W.loop);
+        proc_exit(p, SIGKILL, false, 1);
+    }
+}
+
+static bool exec_ok(const struct proc *p, const char *what)
+{
+    if (strcmp(what, "ready") == 0 || strcmp(what, "startup") == 0)
+        return W.ready_ok && strcmp(p->kind, "bad") != 0 && loop_now_ms(W.loop) >= p->ready_at_ms;
+    if (strcmp(what, "live") == 0)
+        return W.live_ok;
+    return true;
+}
+
+enum err sup_exec(struct sup_client *c, uint64_t id, uint64_t token, const char *const *argv, uint32_t timeout_ms)
+{
+    (void)c;
+    struct proc *p = proc_of(id);
+    assert_true(p && p->there && (token & RUN_TOKEN_BIT) && timeout_ms > 0);
+    if (strcmp(argv[0], "prestop") == 0) {
+        p->order_pre_stop = ++W.order;
+        W.pre_stop_at = loop_now_ms(W.loop);
+        if (argv[1]) /* never answers */
+            return OK;
+    }
+    if (strcmp(argv[0], "lost") == 0)
+        return OK;
+    struct ev *e = ev_at(EV_EXEC, id, W.exec_ms ? W.exec_ms : 1 + rnd(5));
+    e->token = token;
+    e->status = exec_ok(p, argv[0]) ? 0 : 1 << 8;
+    (void)snprintf(e->text, sizeof e->text, "%s", argv[0]);
+    return OK;
+}
+
+void sup_sockets(struct sup_client *c, uint64_t id, uint64_t token, int n)
+{
+    (void)c;
+    assert_int_equal(n, 1);
+    assert_true(token & RUN_TOKEN_BIT);
+    ev_at(EV_SOCKETS, id, 1 + rnd(3))->token = token;
+}
+
+void sup_forget(struct sup_client *c, uint64_t id)
+{
+    (void)c;
+    struct proc *p = proc_of(id);
+    assert_non_null(p);
+    assert_true(p->there);
+    assert_true(p->exited || !p->started); /* only after exited */
+    p->there = false;
+    W.forgets++;
+}
+
+/* ---- the owner of run ------------------------------------------------------------------------------------------------------------ */
+
+static void on_endpoints(void *ctx) { ((struct world *)ctx)->endpoints_changes++; }
+static bool on_in_flight(void *ctx, uint64_t id)
+{
+    (void)ctx;
+    (void)id;
+    W.flight_polls++;
+    bool more = W.flight_polls <= W.flight_until_polls;
+    if (!more)
+        W.flight_end_at = loop_now_ms(W.loop);
+    return more;
+}
+static void on_output(void *ctx, const char *ns, const char *dep, const char *replica, bool err, struct slice line)
+{
+    (void)ctx;
+    assert_true(ns && dep && replica && line.n <= RUN_LINE_MAX);
+    memcpy(W.line, line.p ? line.p : "", line.n);
+    W.line[line.n] = 0;
+    W.line_n = line.n;
+    W.line_err = err;
+    W.lines_n++;
+}
+static void on_up(void *ctx, uint64_t id, const char *ns, const char *dep, const char *replica, int fd)
+{
+    (void)ctx;
+    assert_true(id && ns && dep && replica && fd == -1);
+    W.ups++;
+}
+static void on_gone(void *ctx, uint64_t id)
+{
+    (void)ctx;
+    size_t n;
+    const struct live_endpoint *eps = run_endpoints(W.run, &n);
+    for (size_t i = 0; i < n; i++)
+        assert_true(eps[i].replica_id != id); /* a plan without it was published before */
+    W.gones++;
+}
+static void on_stopped(void *ctx) { ((struct world *)ctx)->stopped = true; }
+
+/* ---- set-up --------------------------------------------------------------------------------------------------------------------------- */
+
+static void run_make(void)
+{
+    static const struct run_ops ops = {.endpoints_changed = on_endpoints, .in_flight = on_in_flight, .output = on_output, .replica_up = on_up, .replica_gone = on_gone};
+    struct run_conf conf = {.data_dir = W.dir, .node_name = "test"};
+    W.run = run_new(W.loop, NULL, &conf, &ops, &W);
+}
+
+static void world_start(uint64_t seed)
+{
+    static int count;
+    W = (struct world){.seed = seed, .start_ms_max = 20, .ready_ms_min = 30, .ready_ms_max = 30, .term_ms_max = 5, .live_ok = true, .ready_ok = true};
+    struct sim_conf conf = {.seed = seed, .latency_us_min = 50, .latency_us_max = 500, .socket_bytes = 65536};
+    sim_start(&conf);
+    W.loop = loop_new("control");
+    if (count++ == 0)
+        (void)mkdir("/tmp/weir-run-test", 0700);
+    (void)snprintf(W.dir, sizeof W.dir, "/tmp/weir-run-test/%d", (int)getpid());
+    run_make();
+}
+
+static void set_free_later(struct objset *old)
+{
+    objset_free(old); /* run must not refer to it any more: ASan would tell */
+}
+
+static void world_stop(void)
+{
+    run_free(W.run);
+    W.run = NULL;
+    objset_free(W.set);
+    W.set = NULL;
+    for (int i = 0; i < 100000 && W.events_n; i++)
+        (void)sim_run(NULL, NULL, 1000);
+    (void)sim_run(NULL, NULL, 100); /* a state file being written */
+    loop_free(W.loop);
+    sim_stop();
+}
+
+struct spec {
+    const char *name, *cmd, *version, *probes, *strategy, *extra, *pod_extra;
+    uint32_t replicas;
+};
+
+static void spec_text(const struct spec *s, struct buf *b)
+{
+    buf_printf(b, "{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"%s\"},\"spec\":{\"replicas\":%u,"
+               "\"selector\":{\"matchLabels\":{\"app\":\"%s\"}},%s%s"
+               "\"template\":{\"metadata\":{\"labels\":{\"app\":\"%s\",\"version\":\"%s\"}},\"spec\":{%s\"containers\":[{\"name\":\"main\",\"image\":\"x\",\"command\":[\"%s\",\"%s\"]%s}]}}}}\n",
+               s->name, s->replicas, s->name, s->strategy ? s->strategy : "", s->extra ? s->extra : "", s->name, s->version ? s->version : "v1",
+               s->pod_extra ? s->pod_extra : "", s->cmd, s->version ? s->version : "v1", s->probes ? s->probes : "");
+}
+
+#define READY_PROBE ",\"readinessProbe\":{\"exec\":{\"command\":[\"ready\"]},\"periodSeconds\":1}"
+#define LIVE_PROBE ",\"livenessProbe\":{\"exec\":{\"command\":[\"live\"]},\"periodSeconds\":1,\"failureThreshold\":3}"
+
+static void want_n(const struct spec *s, size_t n)
+{
+    struct objset *set = objset_new();
+    struct diags d = {0};
+    for (size_t i = 0; i < n; i++) {
+        struct buf b = {0}, file = {0};
+        spec_text(&s[i], &b);
+        buf_printf(&file, "t%zu.yaml", i);
+        objset_read(set, file.p, "/srv", buf_slice(&b), "default", false, &d);
+        buf_free(&b);
+        buf_free(&file);
+    }
+    for (size_t i = 0; i < d.n; i++)
+        if (d.items[i].level == DIAG_ERROR)
+            print_message("%s: %s\n", d.items[i].where, d.items[i].reason);
+    assert_int_equal(d.errors, 0);
+    diags_free(&d);
+    run_want(W.run, set);
+    struct objset *old = W.set;
+    W.set = set;
+    set_free_later(old);
+}
+
+static void want(const struct spec *s) { want_n(s, 1); }
+
+/* ---- looking ---------------------------------------------------------------------------------------------------------------------------- */
+
+struct seen { uint32_t replicas, ready, updated, restarts; bool complete, found; char why[600], phase[16], name[64], rwhy[600]; int32_t pid; uint64_t revision; };
+static void see_one(void *ctx, const struct workload_status *w)
+{
+    struct seen *s = ctx;
+    s->found = true;
+    s->replicas = (uint32_t)w->replicas_n;
+    s->ready = w->ready;
+    s->updated = w->updated;
+    s->complete = w->complete;
+    s->revision = w->revision;
+    (void)snprintf(s->why, sizeof s->why, "%s", w->why);
+    for (size_t i = 0; i < w->replicas_n; i++) {
+        s->restarts += w->replicas[i].restarts;
+        if (i == 0) {
+            (void)snprintf(s->phase, sizeof s->phase, "%s", w->replicas[0].phase);
+            (void)snprintf(s->name, sizeof s->name, "%s", w->replicas[0].name);
+            (void)snprintf(s->rwhy, sizeof s->rwhy, "%s", w->replicas[0].why);
+            s->pid = w->replicas[0].pid;
+        }
+    }
+}
+static struct seen look(void)
+{
+    struct seen s = {0};
+    run_status(W.run, see_one, &s);
+    return s;
+}
+
+static uint32_t procs_alive(void)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < W.procs_n; i++)
+        n += W.procs[i].there && W.procs[i].started && !W.procs[i].exited;
+    return n;
+}
+
+static void check_world(void)
+{
+    struct run *r = W.run;
+    size_t n;
+    const struct live_endpoint *eps = run_endpoints(r, &n);
+    for (size_t i = 0; i < n; i++) {
+        struct proc *p = proc_of(eps[i].replica_id);
+        assert_true(p && p->there && p->started && !p->exited);
+    }
+    W.starting_max = MAX(W.starting_max, r->starting_n);
+    assert_true(r->starting_n <= RUN_STARTS_MAX);
+    assert_int_equal(r->by_id.n, ({ size_t k = 0; for (size_t i = 0; i < W.procs_n; i++) k += W.procs[i].there; k; }));
+    if (!W.guard)
+        return;
+    if (n < W.min_ready || procs_alive() > W.max_total || r->replicas_n > W.max_total)
+        print_message("seed %llu: %zu ready (min %u), %u processes, %u replicas (max %u)\n", (unsigned long long)W.seed, n, W.min_ready, procs_alive(), r->replicas_n, W.max_total);
+    assert_true(n >= W.min_ready);
+    assert_true(procs_alive() <= W.max_total);
+    assert_true(r->replicas_n <= W.max_total);
+}
+
+static bool done_complete(void *ctx) { (void)ctx; check_world(); return look().complete; }
+static bool done_never(void *ctx) { (void)ctx; check_world(); return false; }
+static bool done_gone(void *ctx) { (void)ctx; check_world(); return W.run->replicas_n == 0; }
+static bool done_stopped(void *ctx) { (void)ctx; check_world(); return W.stopped; }
+static bool done_starts(void *ctx) { check_world(); return W.starts >= *(uint32_t *)ctx; }
+static void pass_ms(uint64_t ms) { (void)sim_run(done_never, NULL, ms); }
+
+/* ---- tests --------------------------------------------------------------------------------------------------------------------------------- */
+
+static void test_start_ready(void **state)
+{
+    (void)state;
+    world_start(1);
+    uint64_t t0 = sim_now_ms();
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 2, .probes = READY_PROBE});
+    assert_true(sim_run(done_complete, NULL, 5000));
+    assert_true(sim_now_ms() - t0 < 500); /* not a full period: fast repeats */
+    struct seen s = look();
+    assert_int_equal(s.ready, 2);
+    assert_int_equal(s.revision, 1);
+    assert_string_equal(s.phase, "Running");
+    assert_string_equal(s.why, "");
+    size_t n;
+    const struct live_endpoint *eps = run_endpoints(W.run, &n);
+    assert_int_equal(n, 2);
+    assert_string_equal(eps[0].deployment, "shop");
+    assert_int_equal(strlen(eps[0].name), strlen("shop-") + 8 + 1 + 5);
+    const char *ns, *dep, *name;
+    assert_true(run_replica_name(W.run, eps[0].replica_id, &ns, &dep, &name));
+    assert_string_equal(ns, "default");
+    assert_false(run_replica_name(W.run, 1, &ns, &dep, &name));
+    struct buf m = {0};
+    run_metrics(W.run, &m);
+    assert_non_null(strstr(m.p, "kube_deployment_status_replicas_ready{namespace=\"default\",deployment=\"shop\"} 2"));
+    buf_free(&m);
+    /* scale to nothing: everything is told, forgotten, and no plan holds it */
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 0, .probes = READY_PROBE});
+    assert_true(sim_run(done_gone, NULL, 60000));
+    pass_ms(50);
+    assert_int_equal(W.ups, 2);
+    assert_int_equal(W.gones, 2);
+    assert_int_equal(W.forgets, 2);
+    world_stop();
+}
+
+static void test_back_off(void **state)
+{
+    (void)state;
+    world_start(2);
+    W.crash_ms = 10;
+    want(&(struct spec){.name = "shop", .cmd = "crash", .replicas = 1});
+    uint32_t eight = 9;
+    assert_true(sim_run(done_starts, &eight, 1000000));
+    for (int i = 1; i < 9; i++) {
+        uint64_t gap = W.start_at[i] - W.start_at[i - 1], full = MIN(1000ULL << (i - 1), 60000ULL);
+        assert_in_range(gap, full * 9 / 10, full + 100);
+    }
+    struct seen s = look();
+    assert_int_equal(s.restarts, 8);
+    assert_int_equal(s.replicas, 1);
+    assert_string_equal(s.rwhy, "exit status 1");
+    char name[64];
+    (void)snprintf(name, sizeof name, "%s", s.name);
+    /* ten minutes of running reset it */
+    W.crash_ms = RUN_STABLE_MS + 1000;
+    uint32_t ten = 10;
+    assert_true(sim_run(done_starts, &ten, 200000));
+    uint32_t eleven = 11;
+    assert_true(sim_run(done_starts, &eleven, RUN_STABLE_MS + 10000));
+    assert_in_range(W.start_at[10] - W.start_at[9], RUN_STABLE_MS + 1000 + 900, RUN_STABLE_MS + 1000 + 1100);
+    assert_string_equal(look().name, name); /* a restart keeps the name */
+    world_stop();
+}
+
+static void test_exit_reasons(void **state)
+{
+    (void)state;
+    static const struct { const char *cmd, *probes, *why; } cases[] = {
+        {"oom", ",\"resources\":{\"limits\":{\"memory\":\"256Mi\"}}", "out of memory (limit 256Mi)"},
+        {"segv", "", "killed by SIGSEGV"},
+        {"nostart", "", "could not start: nostart: not found in PATH"},
+        {"huge", "", "could not start: arguments and environment exceed 131072 bytes"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        world_start(3 + i);
+        want(&(struct spec){.name = "shop", .cmd = cases[i].cmd, .replicas = 1, .probes = cases[i].probes});
+        pass_ms(100);
+        struct seen s = look();
+        assert_string_equal(s.phase, "BackOff");
+        assert_string_equal(s.rwhy, cases[i].why);
+        assert_non_null(strstr(s.why, cases[i].why));
+        pass_ms(10000); /* start failures back off too */
+        assert_true(W.starts <= 5);
+        want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1});
+        assert_true(sim_run(done_complete, NULL, 60000)); /* repaired by a new revision */
+        world_stop();
+    }
+}
+
+static void test_liveness(void **state)
+{
+    (void)state;
+    world_start(7);
+    want(&(struct spec){.name = "shop", .cmd = "stubborn", .replicas = 1, .probes = READY_PROBE LIVE_PROBE, .pod_extra = "\"terminationGracePeriodSeconds\":3,"});
+    assert_true(sim_run(done_complete, NULL, 5000));
+    int32_t pid = look().pid;
+    pass_ms(20000);
+    assert_int_equal(look().pid, pid);
+    W.live_ok = false;
+    uint64_t t0 = sim_now_ms();
+    uint32_t two = 2;
+    assert_true(sim_run(done_starts, &two, 60000));
+    assert_true(W.kill_at - W.term_at >= 3000 && W.kill_at - W.term_at <= 3010); /* SIGTERM, grace, SIGKILL */
+    assert_in_range(sim_now_ms() - t0, 2000 + 3000 + 900, 3100 + 3000 + 1100);
+    struct seen s = look();
+    assert_int_equal(s.restarts, 1);
+    assert_string_equal(s.rwhy, "liveness probe failed: exec live: exit status 1");
+    W.live_ok = true;
+    assert_true(sim_run(done_complete, NULL, 60000));
+    world_stop();
+}
+
+static void test_startup_gate(void **state)
+{
+    (void)state;
+    world_start(8);
+    W.live_ok = false; /* must not be asked before the startup probe is through */
+    W.ready_ms_min = W.ready_ms_max = 8000;
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1, .probes =
+        ",\"startupProbe\":{\"exec\":{\"command\":[\"startup\"]},\"periodSeconds\":2,\"failureThreshold\":5}" READY_PROBE LIVE_PROBE});
+    pass_ms(7500);
+    assert_int_equal(look().restarts, 0); /* fast repeats do not use up the threshold */
+    assert_int_equal(look().ready, 0);
+    W.live_ok = true;
+    assert_true(sim_run(done_complete, NULL, 3000));
+    /* a startup that never succeeds: restart after failureThreshold periods */
+    W.ready_ms_min = W.ready_ms_max = 1000000;
+    assert_int_equal(run_restart(W.run, "default", "shop"), OK);
+    pass_ms(7500);
+    assert_int_equal(look().restarts, 0);
+    pass_ms(3000);
+    assert_int_equal(look().restarts, 1);
+    assert_int_equal(look().ready, 1); /* the old one serves */
+    world_stop();
+}
+
+static void test_readiness_lost(void **state)
+{
+    (void)state;
+    world_start(9);
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 2, .probes = READY_PROBE});
+    assert_true(sim_run(done_complete, NULL, 5000));
+    uint32_t changes = W.endpoints_changes;
+    W.ready_ok = false;
+    pass_ms(1500);
+    assert_int_equal(look().ready, 2); /* failureThreshold 3 */
+    pass_ms(2600);
+    assert_int_equal(look().ready, 0);
+    assert_true(W.endpoints_changes > changes);
+    assert_string_equal(look().rwhy, "readiness probe failed: exec ready: exit status 1: not yet");
+    assert_int_equal(look().restarts, 0);
+    W.ready_ok = true;
+    pass_ms(1100);
+    assert_int_equal(look().ready, 2);
+    world_stop();
+}
+
+static void test_lost_exec(void **state)
+{
+    (void)state;
+    world_start(10);
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1, .probes = ",\"readinessProbe\":{\"exec\":{\"command\":[\"lost\"]},\"periodSeconds\":1,\"timeoutSeconds\":2}"});
+    pass_ms(4000);
+    assert_string_equal(look().rwhy, "readiness probe failed: exec lost: timed out after 2 s");
+    W.exec_ms = 10;
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 0});
+    assert_true(sim_run(done_gone, NULL, 60000));
+    world_stop();
+}
+
+static uint64_t drain_order(const char *probes, const char *pod, uint32_t flight_polls, const char *cmd)
+{
+    world_start(11);
+    struct buf all = {0};
+    buf_printf(&all, "%s%s", READY_PROBE, probes);
+    struct spec s = {.name = "shop", .cmd = cmd, .replicas = 1, .probes = all.p, .pod_extra = pod};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    W.flight_until_polls = flight_polls;
+    uint64_t t0 = sim_now_ms();
+    s.replicas = 0;
+    want(&s);
+    pass_ms(2);
+    size_t n;
+    (void)run_endpoints(W.run, &n);
+    assert_int_equal(n, 0); /* out of the endpoints first */
+    assert_string_equal(look().phase, "Draining");
+    assert_true(sim_run(done_gone, NULL, 600000));
+    buf_free(&all);
+    return t0;
+}
+
+static void test_drain(void **state)
+{
+    (void)state;
+    uint64_t t0 = drain_order(",\"lifecycle\":{\"preStop\":{\"exec\":{\"command\":[\"prestop\"]}}}", "\"terminationGracePeriodSeconds\":5,", 20, "ok");
+    assert_true(W.flight_polls == 21 && W.flight_end_at - t0 >= 200);
+    assert_true(W.pre_stop_at >= W.flight_end_at && W.term_at > W.pre_stop_at && !W.kill_at);
+    assert_true(W.procs[0].order_pre_stop < W.procs[0].order_term);
+    world_stop();
+    /* in flight for ever: at most the grace period; SIGTERM ignored: SIGKILL a grace period later */
+    t0 = drain_order("", "\"terminationGracePeriodSeconds\":5,", 1u << 30, "stubborn");
+    assert_in_range(W.term_at - t0, 5000, 5020);
+    assert_in_range(W.kill_at - W.term_at, 5000, 5010);
+    world_stop();
+    /* a preStop that never ends uses the grace period up; then 2 s */
+    t0 = drain_order(",\"lifecycle\":{\"preStop\":{\"exec\":{\"command\":[\"prestop\",\"forever\"]}}}", "\"terminationGracePeriodSeconds\":4,", 0, "stubborn");
+    assert_in_range(W.term_at - W.pre_stop_at, 4000, 4010);
+    assert_in_range(W.kill_at - W.term_at, 2000, 2010);
+    world_stop();
+    /* sleep, and a grace period that started with it */
+    t0 = drain_order(",\"lifecycle\":{\"preStop\":{\"sleep\":{\"seconds\":3}}}", "\"terminationGracePeriodSeconds\":5,", 0, "stubborn");
+    assert_in_range(W.term_at - t0, 3000, 3030);
+    assert_in_range(W.kill_at - W.term_at, 1990, 2010);
+    world_stop();
+    /* no grace: killed at once */
+    t0 = drain_order("", "\"terminationGracePeriodSeconds\":0,", 1u << 30, "ok");
+    assert_true(W.term_at == 0 && W.kill_at - t0 < 30);
+    world_stop();
+}
+
+/* ---- probes over the network ---- */
+
+struct http_peer { struct listener ln; int status; bool silent, huge; uint32_t hits; char seen[512]; };
+static struct http_peer peer;
+struct peer_conn { struct stream s; };
+static void peer_data(struct stream *s, char *p, size_t n)
+{
+    struct buf b = {0};
+    (void)snprintf(peer.seen, sizeof peer.seen, "%.*s", (int)MIN(n, sizeof peer.seen - 1), p);
+    if (peer.silent)
+        return;
+    buf_printf(&b, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 %d Whatever\r\nContent-Length: 2\r\n", peer.status);
+    for (int i = 0; peer.huge && i < 600; i++)
+        buf_printf(&b, "X-Long-%d: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", i);
+    buf_adds(&b, "\r\nok");
+    (void)stream_write_slice(s, buf_slice(&b));
+    buf_free(&b);
+}
+static void peer_end(struct stream *s) { stream_close(s); }
+static void peer_failed(struct stream *s, enum err e) { (void)e; stream_close(s); }
+static void peer_drained(struct stream *s) { (void)s; }
+static void peer_released(struct stream *s) { mem_free(CONTAINER_OF(s, struct peer_conn, s)); }
+static void peer_accepted(struct listener *ln, int fd, const struct addr *from)
+{
+    (void)from;
+    static const struct stream_ops ops = {.data = peer_data, .eof = peer_end, .drained = peer_drained, .failed = peer_failed, .released = peer_released};
+    struct peer_conn *c = mem_new(MEM_MISC, sizeof *c);
+    peer.hits++;
+    stream_adopt(&c->s, ln->loop, &ops, fd);
+}
+static int peer_listen(uint16_t port)
+{
+    int fd;
+    struct addr a = addr_ip4(0x7f000001u, port);
+    assert_int_equal(listen_socket(&a, 16, false, &fd), OK);
+    peer = (struct http_peer){.status = 200};
+    listener_start(&peer.ln, W.loop, fd, false, peer_accepted);
+    return fd;
+}
+static void peer_stop(int fd)
+{
+    listener_stop(&peer.ln);
+    socket_close(fd);
+}
+
+static void test_http_probe(void **state)
+{
+    (void)state;
+    world_start(12);
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1, .probes =
+        ",\"ports\":[{\"containerPort\":8080,\"name\":\"http\"}],\"readinessProbe\":{\"httpGet\":{\"path\":\"/health\",\"port\":\"http\",\"httpHeaders\":[{\"name\":\"X-A\",\"value\":\"b\"}]},\"periodSeconds\":1,\"failureThreshold\":1}"});
+    pass_ms(300);
+    assert_string_equal(look().rwhy, "readiness probe failed: GET /health: connection refused");
+    int fd = peer_listen(8080);
+    assert_true(sim_run(done_complete, NULL, 1100));
+    assert_non_null(strstr(peer.seen, "GET /health HTTP/1.1\r\n"));
+    assert_non_null(strstr(peer.seen, "\r\nUser-Agent: weir-probe\r\n"));
+    assert_non_null(strstr(peer.seen, "\r\nConnection: close\r\n"));
+    assert_non_null(strstr(peer.seen, "\r\nHost: 127.0.0.1:8080\r\n"));
+    assert_non_null(strstr(peer.seen, "\r\nX-A: b\r\n"));
+    peer.status = 503;
+    pass_ms(1200);
+    assert_string_equal(look().rwhy, "readiness probe failed: GET /health: 503");
+    assert_int_equal(look().ready, 0);
+    peer.status = 302; /* a redirect is success */
+    pass_ms(1200);
+    assert_int_equal(look().ready, 1);
+    peer.silent = true;
+    pass_ms(2300);
+    assert_string_equal(look().rwhy, "readiness probe failed: GET /health: timed out after 1 s");
+    peer.silent = false;
+    peer.huge = true;
+    pass_ms(2300);
+    assert_int_equal(look().ready, 0);
+    assert_true(W.run->limit_hits[LIMIT_PROBE_ANSWER] > 0 || strstr(look().rwhy, "GET /health"));
+    W.socket_none = true;
+    pass_ms(1200);
+    assert_string_equal(look().rwhy, "readiness probe failed: GET /health: no socket in its namespace");
+    peer_stop(fd);
+    world_stop();
+}
+
+static void test_port_check(void **state)
+{
+    (void)state;
+    world_start(13);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 1, .probes = ",\"ports\":[{\"containerPort\":9000}]"};
+    want(&s);
+    pass_ms(2000);
+    assert_int_equal(look().ready, 0);
+    assert_string_equal(look().rwhy, "its port 9000 does not accept connections yet: connection refused");
+    int fd = peer_listen(9000);
+    assert_true(sim_run(done_complete, NULL, 1200));
+    uint32_t hits = peer.hits;
+    pass_ms(30000);
+    assert_int_equal(peer.hits, hits); /* once is enough */
+    peer_stop(fd);
+    /* a port that never opens does not keep it from traffic for ever */
+    assert_int_equal(run_restart(W.run, "default", "shop"), OK);
+    pass_ms(RUN_ACCEPT_MS_MAX - 1000);
+    assert_int_equal(look().replicas, 2);
+    pass_ms(5000);
+    assert_true(look().complete);
+    assert_int_equal(W.run->limit_hits[LIMIT_ACCEPT], 1);
+    world_stop();
+}
+
+/* ---- rollouts ---- */
+
+static void test_never_ready_keeps_old(void **state)
+{
+    (void)state;
+    world_start(14);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 3, .probes = READY_PROBE, .extra = "\"progressDeadlineSeconds\":60,"};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    W.guard = true;
+    W.min_ready = 3;
+    W.max_total = 4; /* 25 % of 3: surge 1, unavailable 0 */
+    s.cmd = "bad";
+    s.version = "v2";
+    want(&s);
+    pass_ms(30000);
+    struct seen a = look();
+    assert_int_equal(a.ready, 3);
+    assert_int_equal(a.updated, 1);
+    assert_false(a.complete);
+    assert_null(strstr(a.why, "deadline"));
+    pass_ms(40000);
+    a = look();
+    assert_non_null(strstr(a.why, "progress deadline exceeded: 1 of 3 replicas updated"));
+    assert_non_null(strstr(a.why, "readiness probe failed: exec ready: exit status 1"));
+    s.cmd = "ok"; /* back to the first: its replicas are current again */
+    s.version = "v1";
+    uint32_t starts = W.starts;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 60000));
+    assert_int_equal(W.starts, starts);
+    assert_int_equal(look().revision, 3);
+    world_stop();
+}
+
+static void test_recreate(void **state)
+{
+    (void)state;
+    world_start(15);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 3, .probes = READY_PROBE, .strategy = "\"strategy\":{\"type\":\"Recreate\"},"};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    W.guard = true;
+    W.max_total = 3;
+    s.version = "v2";
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 60000));
+    uint64_t old_end = 0;
+    for (size_t i = 0; i < 3; i++)
+        assert_true(W.procs[i].exited);
+    for (size_t i = 3; i < 6; i++)
+        assert_true(W.procs[i].started_ms > W.term_at);
+    (void)old_end;
+    assert_int_equal(look().revision, 2);
+    world_stop();
+}
+
+static void test_paused(void **state)
+{
+    (void)state;
+    world_start(16);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 2, .probes = READY_PROBE, .extra = "\"paused\":true,"};
+    want(&s);
+    pass_ms(5000);
+    assert_int_equal(W.starts, 0); /* new and paused: nothing */
+    s.extra = NULL;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    s.extra = "\"paused\":true,";
+    s.version = "v2";
+    want(&s);
+    pass_ms(5000);
+    assert_int_equal(W.starts, 2);
+    assert_non_null(strstr(look().why, "paused"));
+    assert_int_equal(run_restart(W.run, "default", "shop"), ERR_INVALID);
+    s.replicas = 3; /* scaling goes on, with the revision that is there */
+    want(&s);
+    pass_ms(5000);
+    assert_int_equal(look().ready, 3);
+    assert_int_equal(look().revision, 1);
+    s.replicas = 1;
+    want(&s);
+    pass_ms(5000);
+    assert_int_equal(look().replicas, 1);
+    s.extra = NULL;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    assert_int_equal(look().revision, 2);
+    world_stop();
+}
+
+static void test_scale_victims(void **state)
+{
+    (void)state;
+    world_start(17);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 2, .probes = READY_PROBE};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    pass_ms(1000);
+    int32_t first = look().pid;
+    s.replicas = 4;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    s.replicas = 1;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    assert_int_equal(look().pid, first); /* the youngest went */
+    assert_int_equal(run_restart(W.run, "default", "nobody"), ERR_NOTFOUND);
+    world_stop();
+}
+
+static void test_min_ready(void **state)
+{
+    (void)state;
+    world_start(18);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 1, .probes = READY_PROBE, .extra = "\"minReadySeconds\":10,"};
+    want(&s);
+    pass_ms(5000);
+    assert_int_equal(look().ready, 1);
+    assert_false(look().complete);
+    assert_true(sim_run(done_complete, NULL, 6000));
+    s.version = "v2";
+    want(&s);
+    pass_ms(8000);
+    assert_int_equal(look().ready, 2); /* the old one stays until the new one is available */
+    assert_true(sim_run(done_complete, NULL, 6000));
+    world_stop();
+}
+
+static void test_starts_limit(void **state)
+{
+    (void)state;
+    world_start(19);
+    W.start_ms_max = 100;
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 60, .probes = READY_PROBE});
+    assert_true(sim_run(done_complete, NULL, 20000));
+    assert_int_equal(W.starting_max, RUN_STARTS_MAX);
+    assert_true(W.run->limit_hits[LIMIT_STARTS] > 0);
+    world_stop();
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    world_start(20);
+    struct spec two[] = {{.name = "a", .cmd = "ok", .replicas = 2, .probes = READY_PROBE}, {.name = "b", .cmd = "nostart", .replicas = 2}};
+    want_n(two, 2);
+    pass_ms(500);
+    run_stop(W.run, on_stopped);
+    assert_true(sim_run(done_stopped, NULL, 60000));
+    assert_int_equal(W.run->replicas_n, 0);
+    for (size_t i = 0; i < W.procs_n; i++)
+        assert_false(W.procs[i].there);
+    world_stop();
+    world_start(21); /* nothing there: done all the same */
+    run_stop(W.run, on_stopped);
+    assert_true(sim_run(done_stopped, NULL, 1000));
+    world_stop();
+}
+
+/* One seed: a history of new templates, bad ones among them, restarts and failures before readiness. */
+static void rolling_history(uint64_t seed)
+{
+    world_start(seed);
+    uint32_t n = 1 + (uint32_t)rnd(8), surge_pct = (uint32_t)rnd(101), unavailable_pct = (uint32_t)rnd(101);
+    W.start_ms_max = 1 + (uint32_t)rnd(500);
+    W.ready_ms_max = W.ready_ms_min + (uint32_t)rnd(3000);
+    W.term_ms_max = 1 + (uint32_t)rnd(2000);
+    W.flight_until_polls = (uint32_t)rnd(200);
+    struct buf strategy = {0}, extra = {0};
+    bool pct = rnd(2);
+    uint32_t su = pct ? surge_pct : (uint32_t)rnd(4), un = pct ? unavailable_pct : (uint32_t)rnd(n + 1);
+    if (su == 0 && un == 0)
+        su = 1;
+    buf_printf(&strategy, pct ? "\"strategy\":{\"rollingUpdate\":{\"maxSurge\":\"%u%%\",\"maxUnavailable\":\"%u%%\"}}," : "\"strategy\":{\"rollingUpdate\":{\"maxSurge\":%u,\"maxUnavailable\":%u}},", su, un);
+    buf_printf(&extra, "\"minReadySeconds\":%u,", rnd(3) ? 0u : (uint32_t)rnd(3));
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = n, .probes = READY_PROBE, .strategy = strategy.p, .extra = extra.p};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 120000));
+    W.start_fail_pct = (uint32_t)rnd(30);
+    W.crash_early_pct = (uint32_t)rnd(30);
+    const struct deployment *d = &objset_find(W.set, OBJ_DEPLOYMENT, "default", "shop")->dep;
+    W.guard = true;
+    W.min_ready = n - rollout_unavailable(d);
+    W.max_total = n + rollout_surge(d);
+    static const char *const versions[] = {"v1", "v2", "v3", "v4"};
+    for (int i = 0; i < 5; i++) {
+        s.version = versions[rnd(4)];
+        s.cmd = rnd(4) ? "ok" : "bad";
+        want(&s);
+        if (rnd(3) == 0)
+            assert_int_equal(run_restart(W.run, "default", "shop"), OK);
+        pass_ms(rnd(2) ? rnd(3000) : rnd(30000));
+    }
+    s.cmd = "ok";
+    s.version = "v9";
+    want(&s);
+    if (!sim_run(done_complete, NULL, 3000000)) {
+        struct seen a = look();
+        fail_msg("seed %llu: never complete: %s (%u replicas, %u ready, %u updated)", (unsigned long long)seed, a.why, a.replicas, a.ready, a.updated);
+    }
+    buf_free(&strategy);
+    buf_free(&extra);
+    world_stop();
+}
+
+static void test_rolling_seeds(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1000; seed < 1300; seed++)
+        rolling_history(seed);
+}
+
+/* ---- adoption ---- */
+
+/* The engine dies: run goes without a word to sup; a new one is told what sup has. */
+static void engine_restart(uint32_t dead_ms)
+{
+    run_free(W.run);
+    W.run = NULL;
+    (void)sim_run(NULL, NULL, dead_ms + 1);
+    run_make();
+    for (size_t i = 0; i < W.procs_n; i++) {
+        struct proc *p = &W.procs[i];
+        if (!p->there)
+            continue;
+        struct sup_replica rep = {.id = p->id, .label = p->label, .pid = p->pid, .out_fd = -1, .err_fd = -1, .listen_fd = -1, .exited = p->exited,
+            .exit_status = p->status, .oom_killed = p->oom, .started_wall_ns = p->started_wall_ns};
+        if (!p->started && !p->exited)
+            p->started = true; /* sup finished it meanwhile */
+        run_on_adopt(W.run, &rep);
+    }
+}
+
+static void want_again(void)
+{
+    struct objset *set = W.set;
+    run_want(W.run, set);
+}
+
+static void test_adopt(void **state)
+{
+    (void)state;
+    world_start(30);
+    struct spec two[] = {{.name = "a", .cmd = "ok", .replicas = 3, .probes = READY_PROBE LIVE_PROBE}, {.name = "b", .cmd = "crash", .replicas = 1}};
+    W.crash_ms = 10;
+    want_n(two, 2);
+    pass_ms(5000);
+    assert_int_equal(run_restart(W.run, "default", "a"), OK);
+    pass_ms(10000);
+    uint32_t starts = W.starts;
+    engine_restart(0);
+    size_t n;
+    (void)run_endpoints(W.run, &n);
+    assert_int_equal(n, 3); /* ready at once */
+    uint32_t changes = W.endpoints_changes;
+    want_again();
+    (void)run_endpoints(W.run, &n);
+    assert_int_equal(n, 3);
+    pass_ms(500);
+    assert_true(W.endpoints_changes > changes);
+    assert_true(W.starts <= starts + 1); /* none of a's; b may have been due */
+    uint32_t b = 0;
+    LIST_FOREACH(it, &W.run->workloads)
+        b += CONTAINER_OF(CONTAINER_OF(it, struct workload, link)->replicas.next, struct replica, link)->restarts;
+    assert_true(b >= 3); /* b's count went on */
+    assert_int_equal(workload_get(W.run, "default", "a", false)->revision_n, 2);
+    /* probes start again, and say otherwise */
+    W.ready_ok = false;
+    pass_ms(4500);
+    (void)run_endpoints(W.run, &n);
+    assert_int_equal(n, 0);
+    W.ready_ok = true;
+    pass_ms(2000);
+    /* gone from the wanted set while the engine was away: drained */
+    run_free(W.run);
+    W.run = NULL;
+    objset_free(W.set);
+    W.set = objset_new();
+    run_make();
+    for (size_t i = 0; i < W.procs_n; i++)
+        if (W.procs[i].there) {
+            struct sup_replica rep = {.id = W.procs[i].id, .label = W.procs[i].label, .pid = W.procs[i].pid, .out_fd = -1, .err_fd = -1, .listen_fd = -1,
+                .exited = W.procs[i].exited, .exit_status = W.procs[i].status, .started_wall_ns = W.procs[i].started_wall_ns};
+            run_on_adopt(W.run, &rep);
+        }
+    want_again();
+    assert_true(sim_run(done_gone, NULL, 60000));
+    pass_ms(100);
+    assert_true(list_empty(&W.run->workloads));
+    world_stop();
+}
+
+/* A label that cannot be read. */
+static void test_adopt_unknown(void **state)
+{
+    (void)state;
+    world_start(31);
+    W.procs[W.procs_n++] = (struct proc){.id = 77, .pid = 5, .there = true, .started = true, .label = "2 what ever", .kind = "ok"};
+    W.guard = false;
+    struct sup_replica rep = {.id = 77, .label = "2 what ever", .pid = 5, .out_fd = -1, .err_fd = -1, .listen_fd = -1};
+    run_on_adopt(W.run, &rep);
+    (void)sim_run(NULL, NULL, 100);
+    assert_int_equal(W.procs[0].kills, 1);
+    assert_false(W.procs[0].there);
+    struct label lb;
+    assert_false(label_parse(SLICE("1 ns dep 5 0 0 "), &lb));
+    assert_false(label_parse(SLICE("1 ns dep x 0 0 name"), &lb));
+    assert_true(label_parse(SLICE("1 ns dep 5 0 0 name"), &lb));
+    world_stop();
+}
+
+/* The engine is killed at random moments of rollouts; wanted replicas keep their processes, and it still ends well. */
+static void adopt_history(uint64_t seed)
+{
+    world_start(seed);
+    W.term_ms_max = 1 + (uint32_t)rnd(1500);
+    W.ready_ms_max = 30 + (uint32_t)rnd(1500);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 1 + (uint32_t)rnd(4), .probes = READY_PROBE};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 60000));
+    for (int i = 0; i < 4; i++) {
+        s.version = rnd(2) ? "v2" : "v3";
+        s.cmd = rnd(4) ? "ok" : "bad";
+        want(&s);
+        pass_ms(rnd(4000));
+        pass_ms(100); /* the state file is written */
+        size_t before, after;
+        (void)run_endpoints(W.run, &before);
+        engine_restart((uint32_t)rnd(50));
+        want_again();
+        (void)run_endpoints(W.run, &after);
+        assert_true(after <= before);
+        pass_ms(rnd(3000));
+    }
+    s.cmd = "ok";
+    s.version = "v1";
+    want(&s);
+    if (!sim_run(done_complete, NULL, 600000))
+        fail_msg("seed %llu: never complete: %s", (unsigned long long)seed, look().why);
+    uint32_t starts = W.starts;
+    pass_ms(200);
+    engine_restart(0);
+    want_again();
+    size_t n;
+    (void)run_endpoints(W.run, &n);
+    assert_int_equal(n, s.replicas);
+    pass_ms(20000);
+    assert_int_equal(W.starts, starts); /* complete: nothing is restarted */
+    assert_true(look().complete);
+    world_stop();
+}
+
+static void test_adopt_seeds(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 2000; seed < 2150; seed++)
+        adopt_history(seed);
+}
+
+/* ---- output and files ---- */
+
+static void test_output(void **state)
+{
+    (void)state;
+    world_start(40);
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1});
+    assert_true(sim_run(done_complete, NULL, 5000));
+    struct replica *rp = CONTAINER_OF(workload_get(W.run, "default", "shop", false)->replicas.next, struct replica, link);
+    struct outpipe *o = &rp->out[1];
+    int p[2];
+    assert_int_equal(pipe2(p, O_NONBLOCK | O_CLOEXEC), 0);
+    o->fd = p[0]; /* a kernel pipe cannot be watched in the simulator: it is read by hand */
+    assert_int_equal(write(p[1], "one\ntw", 6), 6);
+    assert_true(outpipe_read(o, RUN_READ_MAX));
+    assert_int_equal(W.lines_n, 1);
+    assert_string_equal(W.line, "one");
+    assert_true(W.line_err);
+    assert_int_equal(write(p[1], "o\n\nthree\n", 9), 9);
+    assert_true(outpipe_read(o, RUN_READ_MAX));
+    assert_int_equal(W.lines_n, 4);
+    assert_string_equal(W.line, "three");
+    assert_null(o->part.p); /* memory only while a line is pending */
+    static char big[2 * RUN_LINE_MAX + 3];
+    memset(big, 'x', sizeof big);
+    big[2 * RUN_LINE_MAX + 1] = '\n';
+    big[2 * RUN_LINE_MAX + 2] = 'y';
+    assert_int_equal(write(p[1], big, sizeof big), sizeof big);
+    assert_true(outpipe_read(o, RUN_READ_MAX));
+    assert_int_equal(W.lines_n, 7); /* 16 KiB, 16 KiB, 1 */
+    assert_int_equal(W.line_n, 1);
+    assert_int_equal(W.run->limit_hits[LIMIT_LINE], 2);
+    memset(big, 'z', RUN_LINE_MAX);
+    big[RUN_LINE_MAX - 1] = '\n'; /* y and 16,383 z: exactly a full line */
+    assert_int_equal(write(p[1], big, RUN_LINE_MAX), RUN_LINE_MAX);
+    assert_true(outpipe_read(o, RUN_READ_MAX));
+    assert_int_equal(W.lines_n, 8);
+    assert_int_equal(W.line_n, RUN_LINE_MAX);
+    assert_int_equal(W.run->limit_hits[LIMIT_LINE], 2);
+    assert_int_equal(write(p[1], "last", 4), 4);
+    (void)close(p[1]);
+    proc_exit(&W.procs[0], 0, false, 1);
+    pass_ms(50);
+    assert_int_equal(W.lines_n, 9); /* what is left is read at the exit, also without a newline */
+    assert_string_equal(W.line, "last");
+    assert_int_equal(o->fd, -1);
+    world_stop();
+}
+
+static void test_files(void **state)
+{
+    (void)state;
+    world_start(41);
+    char path[128], text[512] = {0};
+    (void)snprintf(path, sizeof path, "%s/in-place", W.dir);
+    (void)mkdir(W.dir, 0700);
+    struct stat a, b;
+    assert_int_equal(file_write_in_place(path, SLICE("a long text\n")), OK);
+    assert_int_equal(stat(path, &a), 0);
+    assert_int_equal(file_write_in_place(path, SLICE("short\n")), OK);
+    assert_int_equal(stat(path, &b), 0);
+    assert_true(a.st_ino == b.st_ino && b.st_size == 6);
+    assert_int_not_equal(file_write_in_place("/nowhere/at/all", SLICE("x")), OK);
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1});
+    (void)snprintf(path, sizeof path, "%s/net/default.resolv", W.dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
+    (void)close(fd);
+    assert_non_null(strstr(text, "search default.svc.cluster.local svc.cluster.local cluster.local\n"));
+    (void)snprintf(path, sizeof path, "%s/net/default.hosts", W.dir);
+    assert_int_equal(stat(path, &a), 0);
+    pass_ms(200);
+    (void)snprintf(path, sizeof path, "%s/run.state", W.dir);
+    const struct buf *saved = sim_file(path);
+    assert_non_null(saved);
+    assert_true(slice_starts(buf_slice(saved), SLICE("weir-run 1\nworkload default shop 0 1 ")));
+    sim_disk_fail(1, 28);
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 2});
+    pass_ms(200);
+    assert_int_equal(W.run->save_failures, 1);
+    world_stop();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_start_ready), cmocka_unit_test(test_back_off), cmocka_unit_test(test_exit_reasons),
+        cmocka_unit_test(test_liveness), cmocka_unit_test(test_startup_gate), cmocka_unit_test(test_readiness_lost),
+        cmocka_unit_test(test_lost_exec), cmocka_unit_test(test_drain), cmocka_unit_test(test_http_probe),
+        cmocka_unit_test(test_port_check), cmocka_unit_test(test_never_ready_keeps_old), cmocka_unit_test(test_recreate),
+        cmocka_unit_test(test_paused), cmocka_unit_test(test_scale_victims), cmocka_unit_test(test_min_ready),
+        cmocka_unit_test(test_starts_limit), cmocka_unit_test(test_stop), cmocka_unit_test(test_rolling_seeds),
+        cmocka_unit_test(test_adopt), cmocka_unit_test(test_adopt_unknown), cmocka_unit_test(test_adopt_seeds),
+        cmocka_unit_test(test_output), cmocka_unit_test(test_files),
+    };
+    return cmocka_run_group_tests_name("run", tests, NULL, NULL);
+}

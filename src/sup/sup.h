@@ -1,0 +1,110 @@
+/* sup.h - the supervisor: the privileged parent process, and the engine's way to talk to it.
+ *
+ * Two halves. sup_main() IS the parent: single-threaded, it holds the listening sockets, starts workloads in their
+ * namespaces and cgroups, reaps them, and restarts the engine. It parses nothing from outside: the engine tells it what to
+ * do in fixed binary messages over a SOCK_SEQPACKET pair; descriptors travel beside them. struct sup_client is the engine's
+ * half, living on the engine's control loop. The protocol's table is in sup/README.md and sup_int.h.
+ */
+#ifndef SUP_H
+#define SUP_H
+
+#include "rt.h"
+
+/* ---- the parent --------------------------------------------------------------------------------------------------- */
+
+struct sup_conf {
+    char *const *engine_argv;  /* the engine is /proc/self/exe with these arguments; SUP_FD_ENV tells it its descriptor */
+    const char *data_dir;      /* absolute; hidden from workloads */
+    const char *name;          /* of this node's cgroups: weir-NAME */
+};
+#define SUP_FD_ENV "WEIR_SUP_FD"
+/* Runs until the engine said sup_shutdown(), or gave up starting (exit status SUP_EXIT_CONFIG at its first start means: do
+ * not restart). SIGTERM and SIGINT are passed to the engine as stop(); a second one within the drain ends all at once.
+ * Returns the process's exit status. Nothing that it started is left. */
+int sup_main(const struct sup_conf *conf);
+#define SUP_EXIT_CONFIG 78
+
+/* ---- what this machine permits ------------------------------------------------------------------------------------ */
+
+enum sup_net { SUP_NET_LOOKUP, /* one listener per replica through BPF sk_lookup */
+               SUP_NET_LISTEN, /* listeners on each service address and port inside the namespace */
+               SUP_NET_HOST    /* no namespaces: host ports through PORT and service variables */ };
+struct sup_caps {
+    enum sup_net net;
+    bool namespaces;      /* net, mount, PID, UTS, IPC */
+    bool user_namespace;  /* ... by way of a user namespace: not root */
+    int cgroup;           /* 0 none, 1 v1, 2 v2 */
+    bool seccomp;
+    char why[512];        /* what is missing and why, for people; empty when nothing is */
+};
+
+/* ---- the engine's half ---------------------------------------------------------------------------------------------- */
+
+/* All strings are copied by sup_start(). */
+struct sup_spec {
+    uint64_t id;               /* the engine's, unique for the life of the node */
+    const char *name;          /* host name and cgroup, e.g. "catalog-5d9f-x2k1"; [a-z0-9-.], at most 63 */
+    const char *label;         /* opaque to sup, given back on adoption; at most 1 KiB */
+    const char *const *argv;   /* NULL-terminated; argv[0] is looked up in the workload's PATH */
+    const char *const *envp;
+    const char *cwd;           /* absolute */
+    const char *hosts_path;    /* absolute file that becomes /etc/hosts, kept up to date by the engine in place; or NULL */
+    const char *resolv_path;   /* the same for /etc/resolv.conf; or NULL */
+    int64_t uid, gid;          /* -1: as Weir itself */
+    uint32_t cpu_milli_max;    /* thousandths of a core; 0: no limit */
+    uint32_t cpu_milli_share;  /* requests.cpu; 0: default weight */
+    uint64_t memory_bytes_max; /* 0: no limit */
+    uint32_t pids_max;         /* 0: the default, 1024 */
+    bool host_network;
+};
+
+/* A running replica as sup knows it. Descriptors become the receiver's. */
+struct sup_replica {
+    uint64_t id;
+    const char *label;     /* valid during the call */
+    int32_t pid;           /* on the host: of the workload's first process (not of its init) */
+    int out_fd, err_fd;    /* read ends of its pipes, non-blocking; sup keeps duplicates until sup_forget(), so output survives the engine */
+    int listen_fd;         /* SUP_NET_LOOKUP: the listening socket inside its namespace; else -1 */
+    bool exited;           /* it ended while no engine was there: exit_status is valid */
+    int32_t exit_status;   /* as wait(2) gives it */
+    bool oom_killed;
+    uint64_t started_wall_ns;
+};
+
+struct sup_client;
+struct sup_client_ops {
+    /* Answer to sup_listen(): n descriptors (one per worker) or an error whose text names the holder of the port. */
+    void (*listening)(void *ctx, uint64_t token, enum err e, const char *text, const int *fds, int n);
+    void (*started)(void *ctx, uint64_t id, enum err e, const char *text, const struct sup_replica *r);
+    /* The workload ended, all of its processes are gone. sup_forget(id) releases its namespaces. */
+    void (*exited)(void *ctx, uint64_t id, int32_t status, bool oom_killed);
+    /* sup_exec() ended: status as wait(2); ERR_TIMEOUT when it was killed for taking too long. output: up to 1 KiB of what it wrote. */
+    void (*exec_done)(void *ctx, uint64_t id, uint64_t token, enum err e, int32_t status, struct slice output);
+    /* Unconnected, non-blocking TCP sockets inside replica id's namespace (IPv4); n may be 0 when it is gone. */
+    void (*sockets)(void *ctx, uint64_t id, uint64_t token, const int *fds, int n);
+    /* Only after a restart of the engine, before ready(): what is already there. */
+    void (*adopt_listener)(void *ctx, uint64_t token, const struct addr *a, uint64_t ns_id, const int *fds, int n);
+    void (*adopt_replica)(void *ctx, const struct sup_replica *r);
+    /* All adopted; requests may be sent. restarts: how often sup has restarted the engine. */
+    void (*ready)(void *ctx, const struct sup_caps *caps, uint32_t restarts);
+    /* SIGTERM or SIGINT: drain, stop everything, then sup_shutdown(). */
+    void (*stop)(void *ctx);
+};
+/* fd: from SUP_FD_ENV. If the connection ends the process exits: without sup there is no engine. */
+struct sup_client *sup_client_new(struct loop *l, int fd, const struct sup_client_ops *ops, void *ctx);
+void sup_client_free(struct sup_client *c);
+
+/* Requests. They are queued in memory when the socket is full; answers come through ops, never from inside the call.
+ * ERR_LIMIT: the message is larger than SUP_MESSAGE_BYTES_MAX (e.g. a huge environment). */
+#define SUP_MESSAGE_BYTES_MAX 131072
+/* n sockets on a (SO_REUSEPORT, one per worker). ns_id: inside that replica's namespace (n = 1); 0: on the host. */
+void sup_listen(struct sup_client *c, uint64_t token, const struct addr *a, uint64_t ns_id, int n);
+void sup_unlisten(struct sup_client *c, uint64_t token);
+enum err sup_start(struct sup_client *c, const struct sup_spec *spec) WARN_UNUSED;
+void sup_signal(struct sup_client *c, uint64_t id, int signo);  /* SIGKILL ends every process of the replica */
+enum err sup_exec(struct sup_client *c, uint64_t id, uint64_t token, const char *const *argv, uint32_t timeout_ms) WARN_UNUSED;
+void sup_sockets(struct sup_client *c, uint64_t id, uint64_t token, int n); /* n <= 64 */
+void sup_forget(struct sup_client *c, uint64_t id);
+void sup_shutdown(struct sup_client *c, int exit_status);
+
+#endif
