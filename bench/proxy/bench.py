@@ -237,7 +237,7 @@ def main():
     if args.report:
         return report([json.loads(l) for f in args.report for l in open(f)], args.base)
     build(); random.seed(args.seed)
-    rows = []
+    rows, failures = [], 0
     with open(args.out, 'a') as f:
         for sc in args.scenarios.split(','):
             for rnd in range(args.rounds):
@@ -247,9 +247,10 @@ def main():
                     if SCEN[sc][1] not in caps: continue
                     try: r = measure(p, sc, args)
                     except Exception as e:
-                        print(f'{sc} {p}: {type(e).__name__} {str(e)[:300]}', file=sys.stderr); continue
+                        print(f'{sc} {p}: {type(e).__name__} {str(e)[:300]}', file=sys.stderr); failures += 1; continue
                     r['round'] = f"{args.seed}.{rnd}"; rows.append(r); f.write(json.dumps(r) + '\n'); f.flush()
                     print(f"{sc} r{rnd} {p:14} {r['req_per_cpu_s']:9.0f} req/CPU-s  rps {r['rps']:9.0f} util {r['util']:.2f} {r['regime']:5} err {r['errors']}/{r['connerrs']} 2xx {r['s2xx']} 4xx {r['s4xx']} 5xx {r['s5xx']} p99 {r.get('p99_us')}", flush=True)
     report(rows, args.base)
+    if failures: sys.exit(f'{failures} measurements failed; see above')
 
 if __name__ == '__main__': main()

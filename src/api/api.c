@@ -113,6 +113,12 @@ char *api_time_text(char out[32], uint64_t wall)
     return out;
 }
 
+static const uint32_t limit_values[API_LIMIT_COUNT] = {
+#define X(name, label, value, help) value,
+#include "limits.def"
+#undef X
+};
+
 /* ---- listeners -------------------------------------------------------------------------------------------------------- */
 
 static void admin_accepted(struct listener *ln, int fd, const struct addr *peer) { api_conn_new(ln->owner, fd, true); }
@@ -160,6 +166,7 @@ enum err api_new(struct loop *l, const char *unix_path, int http_fd, const struc
     if (e)
         return e;
     struct api *a = mem_new(MEM_API, sizeof *a);
+    memcpy(a->limit, limit_values, sizeof a->limit);
     a->loop = l;
     a->ops = ops;
     a->ctx = ctx;

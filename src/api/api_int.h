@@ -15,12 +15,6 @@ enum api_limit {
 #undef X
     API_LIMIT_COUNT
 };
-enum { /* the values, as API_ADMIN_CONNS_MAX and so on */
-#define X(name, label, value, help) API_##name##_MAX = value,
-#include "limits.def"
-#undef X
-};
-
 /* One captured line that may not have reached its file yet; see logs.c. */
 struct recent_line {
     struct list link;
@@ -47,6 +41,7 @@ struct api {
     counter malformed;            /* heads that the codec refused */
     counter lines_dropped;        /* followed lines that a slow reader did not get */
     counter limit_hits[API_LIMIT_COUNT];
+    uint32_t limit[API_LIMIT_COUNT]; /* the values of limits.def; tests make them smaller */
 };
 
 /* A parsed request. Everything is valid until it is answered. */

@@ -3,7 +3,7 @@
  *     bytes -> in -> head (copied to the arena) -> body (Content-Length) -> api_dispatch() -> answer -> next request
  *
  * Pipelined requests wait in `in` until the answer before them is queued. A connection reads on only while there is
- * something to do with the bytes: it stops when its reader is slow (API_OUT_BYTES_MAX) or when a handler is busy and a
+ * something to do with the bytes: it stops when its reader is slow (OUT_BYTES) or when a handler is busy and a
  * full head's worth is waiting. Each state has one deadline, and a second timer watches a reader that takes nothing.
  * Chunked request bodies are refused (411): tools know the length of what they send. It does not do TLS, upgrades, ranges or
  * compression.
@@ -20,6 +20,8 @@
 #define STEADY_BYTES 4096       /* capacity of `in` that is kept between requests */
 
 static void conn_process(struct api_conn *c);
+
+static uint32_t limit(const struct api_conn *c, enum api_limit l) { return c->api->limit[l]; }
 
 void api_limit_hit(struct api *a, enum api_limit l) { counter_inc(&a->limit_hits[l]); }
 
@@ -82,7 +84,7 @@ static void conn_write(struct api_conn *c, const struct iovec *iov, int n)
     /* A follower may pause for as long as it likes (a pager): what waits for it is bounded by dropping lines. */
     if (queued && c->state != CONN_STREAM && !timer_is_set(&c->write_timer)) {
         c->write_left = queued;
-        timer_set(c->api->loop, &c->write_timer, API_WRITE_MS_MAX);
+        timer_set(c->api->loop, &c->write_timer, limit(c, API_LIMIT_WRITE_MS));
     }
 }
 
@@ -315,9 +317,9 @@ static bool request_accept(struct api_conn *c, const struct h1_head *h)
         conn_refuse(c, 411, "send the body with Content-Length", "chunked request bodies are not accepted here");
         return false;
     }
-    if (h->framing == H1_LENGTH && h->length > API_BODY_BYTES_MAX) {
+    if (h->framing == H1_LENGTH && h->length > limit(c, API_LIMIT_BODY_BYTES)) {
         api_limit_hit(c->api, API_LIMIT_BODY_BYTES);
-        conn_refuse(c, 413, "send fewer manifests at once", "the body is larger than 8 MiB");
+        conn_refuse(c, 413, "send fewer manifests at once: at most 8 MiB", "the body is too large");
         return false;
     }
     return true;
@@ -327,13 +329,13 @@ enum step { STEP_WAIT, STEP_AGAIN };
 
 static enum step step_head(struct api_conn *c)
 {
-    static const struct h1_limits limits = {API_HEAD_BYTES_MAX, 8192, 100};
+    const struct h1_limits limits = {limit(c, API_LIMIT_HEAD_BYTES), 8192, 100};
     struct h1_head h;
     size_t used = 0;
     enum h1_error error = H1_OK;
     /* A head that comes byte by byte is looked at again when a line is complete, not for every byte. */
     size_t fresh = c->in_parsed;
-    if (c->in.n <= API_HEAD_BYTES_MAX && !memchr(c->in.p + fresh, '\n', c->in.n - fresh)) {
+    if (c->in.n <= limit(c, API_LIMIT_HEAD_BYTES) && !memchr(c->in.p + fresh, '\n', c->in.n - fresh)) {
         c->in_parsed = c->in.n;
         return STEP_WAIT;
     }
@@ -356,7 +358,7 @@ static enum step step_head(struct api_conn *c)
     if (wants_continue)
         conn_write_slice(c, SLICE("HTTP/1.1 100 Continue\r\n\r\n"));
     c->state = CONN_BODY;
-    timer_set(c->api->loop, &c->timer, API_BODY_MS_MAX);
+    timer_set(c->api->loop, &c->timer, limit(c, API_LIMIT_BODY_MS));
     return STEP_AGAIN;
 }
 
@@ -377,9 +379,9 @@ static void conn_flow(struct api_conn *c)
 {
     bool on = true;
     if (c->state == CONN_HEAD || c->state == CONN_BODY)
-        on = c->stream.out_bytes < API_OUT_BYTES_MAX;
+        on = c->stream.out_bytes < limit(c, API_LIMIT_OUT_BYTES);
     else if (c->state == CONN_BUSY || c->state == CONN_STREAM)
-        on = c->in.n <= API_HEAD_BYTES_MAX;
+        on = c->in.n <= limit(c, API_LIMIT_HEAD_BYTES);
     if (!c->eof)
         stream_reading(&c->stream, on);
 }
@@ -391,7 +393,7 @@ static void conn_process(struct api_conn *c)
         return;
     c->in_process = true;
     enum step step = STEP_AGAIN;
-    while (step == STEP_AGAIN && !c->dead && c->stream.out_bytes < API_OUT_BYTES_MAX) {
+    while (step == STEP_AGAIN && !c->dead && c->stream.out_bytes < limit(c, API_LIMIT_OUT_BYTES)) {
         if (c->state == CONN_HEAD && c->in.n)
             step = step_head(c);
         else if (c->state == CONN_BODY)
@@ -403,8 +405,8 @@ static void conn_process(struct api_conn *c)
     if (c->dead)
         return;
     if (c->state == CONN_HEAD && !timer_is_set(&c->timer))
-        timer_set(c->api->loop, &c->timer, c->in.n ? API_HEAD_MS_MAX : API_IDLE_MS_MAX);
-    bool slow = c->stream.out_bytes >= API_OUT_BYTES_MAX;
+        timer_set(c->api->loop, &c->timer, c->in.n ? limit(c, API_LIMIT_HEAD_MS) : limit(c, API_LIMIT_IDLE_MS));
+    bool slow = c->stream.out_bytes >= limit(c, API_LIMIT_OUT_BYTES);
     if (slow && c->state == CONN_HEAD)
         timer_clear(&c->timer); /* what is awaited is the reader: write_timer judges it */
     if (c->eof && !slow && (c->state == CONN_HEAD || c->state == CONN_BODY))
@@ -423,9 +425,9 @@ static void conn_data(struct stream *s, char *p, size_t n)
     bool first = c->state == CONN_HEAD && !c->in.n;
     buf_add(&c->in, p, n);
     if (first)
-        timer_set(c->api->loop, &c->timer, API_HEAD_MS_MAX);
+        timer_set(c->api->loop, &c->timer, limit(c, API_LIMIT_HEAD_MS));
     else if (c->state == CONN_BODY)
-        timer_set(c->api->loop, &c->timer, API_BODY_MS_MAX);
+        timer_set(c->api->loop, &c->timer, limit(c, API_LIMIT_BODY_MS));
     conn_process(c);
 }
 
@@ -479,7 +481,7 @@ static void conn_write_late(struct timer *t)
     struct api_conn *c = CONTAINER_OF(t, struct api_conn, write_timer);
     if (c->stream.out_bytes < c->write_left) {
         c->write_left = c->stream.out_bytes;
-        timer_set(c->api->loop, t, API_WRITE_MS_MAX);
+        timer_set(c->api->loop, t, limit(c, API_LIMIT_WRITE_MS));
         return;
     }
     api_limit_hit(c->api, API_LIMIT_WRITE_MS);
@@ -493,8 +495,9 @@ static const struct stream_ops conn_ops = {
 void api_conn_new(struct api *a, int fd, bool admin)
 {
     uint32_t *n = admin ? &a->admin_n : &a->public_n;
-    if (*n >= (admin ? (uint32_t)API_ADMIN_CONNS_MAX : (uint32_t)API_PUBLIC_CONNS_MAX)) {
-        api_limit_hit(a, admin ? API_LIMIT_ADMIN_CONNS : API_LIMIT_PUBLIC_CONNS);
+    enum api_limit conns = admin ? API_LIMIT_ADMIN_CONNS : API_LIMIT_PUBLIC_CONNS;
+    if (*n >= a->limit[conns]) {
+        api_limit_hit(a, conns);
         socket_close(fd);
         return;
     }
@@ -514,5 +517,5 @@ void api_conn_new(struct api *a, int fd, bool admin)
     list_init(&c->follow);
     list_push(&a->conns, &c->link);
     stream_adopt(&c->stream, a->loop, &conn_ops, fd);
-    timer_set(a->loop, &c->timer, API_IDLE_MS_MAX);
+    timer_set(a->loop, &c->timer, limit(c, API_LIMIT_IDLE_MS));
 }

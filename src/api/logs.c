@@ -109,7 +109,7 @@ static void send_line(struct api_conn *c, struct slice line)
 
 static void follower_line(struct api_conn *c, struct follower *f, struct slice line)
 {
-    if (c->stream.out_bytes >= API_OUT_BYTES_MAX) {
+    if (c->stream.out_bytes >= c->api->limit[API_LIMIT_OUT_BYTES]) {
         if (!f->dropped++)
             api_limit_hit(c->api, API_LIMIT_OUT_BYTES);
         counter_inc(&c->api->lines_dropped);
@@ -134,7 +134,7 @@ static void conn_line(struct api_conn *c, const char *key, struct slice line)
         return;
     }
     struct log_job *job = c->hold;
-    struct recent_line *r = strcmp(job->key, key) == 0 && job->lines_bytes < API_LOG_BYTES_MAX ? line_new(key, line) : NULL;
+    struct recent_line *r = strcmp(job->key, key) == 0 && job->lines_bytes < c->api->limit[API_LIMIT_LOG_BYTES] ? line_new(key, line) : NULL;
     if (r) {
         list_push(&job->lines, &r->link);
         job->lines_bytes += r->n;
@@ -182,8 +182,8 @@ static size_t overlap(const struct slice *file, size_t file_n, const struct slic
     return 0;
 }
 
-/* The answer's text: file and lines joined, the last `tail` lines, at most API_LOG_BYTES_MAX. */
-static void job_join(struct log_job *job, struct buf *out)
+/* The answer's text: file and lines joined, the last `tail` lines, at most bytes_max. */
+static void job_join(struct log_job *job, size_t bytes_max, struct buf *out)
 {
     size_t file_n, recent_n = 0, cap = 0;
     struct slice *file = text_lines(buf_slice(&job->text), &file_n), *recent = NULL;
@@ -196,7 +196,7 @@ static void job_join(struct log_job *job, struct buf *out)
     size_t total = file_n + recent_n - skip, bytes = 0, from = total;
     while (from > 0 && (job->all || total - from < job->tail)) {
         struct slice l = from - 1 < file_n ? file[from - 1] : recent[from - 1 - file_n + skip];
-        if (bytes + l.n + 1 > API_LOG_BYTES_MAX)
+        if (bytes + l.n + 1 > bytes_max)
             break;
         bytes += l.n + 1;
         from--;
@@ -275,7 +275,7 @@ static void job_done(struct work *w)
         list_del(&c->follow);
         api_error(c, 500, "see the node's log", "the captured output can't be read: %s", err_text(job->err));
     } else if (c) {
-        job_join(job, &text);
+        job_join(job, c->api->limit[API_LIMIT_LOG_BYTES], &text);
         if (job->follow) {
             follow_begin(c, job, buf_slice(&text));
         } else {

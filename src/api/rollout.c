@@ -102,7 +102,7 @@ static void rollout_poll(struct timer *t)
 {
     struct api_conn *c = CONTAINER_OF(t, struct api_conn, poll);
     struct rollout *r = c->hold;
-    if (c->stream.out_bytes >= API_OUT_BYTES_MAX) { /* a slow reader gets the state as it is when it reads again */
+    if (c->stream.out_bytes >= c->api->limit[API_LIMIT_OUT_BYTES]) { /* a slow reader gets the state as it is when it reads again */
         timer_set(c->api->loop, t, POLL_MS);
         return;
     }

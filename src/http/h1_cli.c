@@ -3,7 +3,7 @@
  *     IDLE --h1_cli_request()--> HEAD --response()--> BODY --body(end)--> IDLE
  *
  * A connection that breaks inside an exchange is told through failed(), with answer_begun saying whether a byte of the
- * answer had come: before that, and only then, the owner may try elsewhere. Bytes that come at rest, or behind the end of an
+ * answer had come, for the owner who decides about another attempt. Bytes that come at rest, or behind the end of an
  * answer, belong to no request: the connection is not used again (response splitting, RFC 9112 section 11.1).
  */
 #include "http_int.h"

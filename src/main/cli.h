@@ -64,6 +64,8 @@ void args_free(struct args *a);
 
 /* "weir: COMMAND: what; remedy" on standard error (remedy may be NULL); returns code. cmd NULL: no command. */
 int cli_fail(int code, const char *cmd, const char *remedy, const char *fmt, ...) PRINTF_LIKE(4, 5);
+/* Called once before the next message, when set: top leaves the alternate screen. */
+extern void (*cli_before_message)(void);
 /* Colours are wanted: f is a terminal, NO_COLOR is not set, TERM is not dumb. */
 bool cli_colour(FILE *f);
 void diag_print(const struct diag *d); /* on standard error */
@@ -124,7 +126,7 @@ void query_add(struct buf *target, const char *key, const char *value); /* "?key
 struct grid { char **cells; size_t n, cap, columns; };
 void grid_init(struct grid *g, const char *const *heads, size_t columns);
 void grid_add(struct grid *g, const char *fmt, ...) PRINTF_LIKE(2, 3); /* the next cell; empty cells show "-" */
-void grid_print(const struct grid *g, FILE *f);
+void grid_write(const struct grid *g, struct buf *out);
 void grid_free(struct grid *g);
 void yaml_write(const json_t *v, FILE *f); /* block style, YAML 1.2 */
 void age_text(const char *rfc3339, char out[16]); /* "12s", "5m", "3h", "2d"; "-" when unknown */
@@ -139,7 +141,7 @@ extern const size_t views_n;
 
 /* ---- the commands ------------------------------------------------------------------------------------------------------------- */
 
-#define CMD(name, args, summary, help) int cmd_##name(struct args *a);
+#define CMD(name, arguments, summary, help) int cmd_##name(struct args *a);
 #define OPT(command, name, letter, arg, help)
 #include "commands.def"
 #undef CMD

@@ -279,11 +279,11 @@ static const struct layout {
 
 static const struct layout *layout_of(const struct view *v)
 {
-    for (size_t i = 0; i < COUNT_OF(layouts); i++)
-        if (layouts[i].kind == v->kind && layouts[i].replicas == v->replicas)
-            return &layouts[i];
-    MUST(!"every view has a layout");
-    return NULL;
+    size_t i = 0;
+    while (i < COUNT_OF(layouts) && (layouts[i].kind != v->kind || layouts[i].replicas != v->replicas))
+        i++;
+    MUST(i < COUNT_OF(layouts)); /* every view has one */
+    return &layouts[i];
 }
 
 /* ---- tables ------------------------------------------------------------------------------------------------------------ */
@@ -344,6 +344,7 @@ static void show_table(struct getting *g, const struct view *v, const json_t *it
     const struct layout *l = layout_of(v);
     const char *heads[16];
     struct grid grid;
+    struct buf out = {0};
     size_t i, rows = 0;
     json_t *o;
     grid_init(&grid, heads, 0);
@@ -362,7 +363,9 @@ static void show_table(struct getting *g, const struct view *v, const json_t *it
     if (rows) {
         if (g->tables++)
             putchar('\n');
-        grid_print(&grid, stdout);
+        grid_write(&grid, &out);
+        fwrite(out.p, 1, out.n, stdout);
+        buf_free(&out);
     }
     g->objects += rows;
     grid_free(&grid);

@@ -2,7 +2,7 @@
 #include "cli.h"
 
 const struct command commands[] = {
-#define CMD(name, args, summary, help) {#name, args, summary, help, cmd_##name},
+#define CMD(name, arguments, summary, help) {#name, arguments, summary, help, cmd_##name},
 #define OPT(command, name, letter, arg, help)
 #include "commands.def"
 #undef CMD
@@ -11,7 +11,7 @@ const struct command commands[] = {
 const size_t commands_n = COUNT_OF(commands);
 
 const struct option options[] = {
-#define CMD(name, args, summary, help)
+#define CMD(name, arguments, summary, help)
 #define OPT(command, name, letter, arg, help) {#command, name, letter, arg, help},
 #include "commands.def"
 #undef CMD

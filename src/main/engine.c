@@ -40,7 +40,7 @@ static void drain_poll(struct timer *t)
         timer_set(e->loop, &e->drain_poll, DRAIN_POLL_MS);
         return;
     }
-    run_stop(e->run, stopped, e);
+    run_stop(e->run, stopped);
 }
 
 void engine_stop(struct engine *e)

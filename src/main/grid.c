@@ -41,19 +41,18 @@ static size_t column_width(const struct grid *g, size_t column)
     return max;
 }
 
-void grid_print(const struct grid *g, FILE *f)
+void grid_write(const struct grid *g, struct buf *out)
 {
     size_t *widths = mem_new(MEM_MISC, g->columns * sizeof *widths);
     for (size_t c = 0; c < g->columns; c++)
         widths[c] = column_width(g, c);
     for (size_t i = 0; i < g->n; i++) {
         size_t c = i % g->columns;
-        bool last = c + 1 == g->columns;
-        fputs(g->cells[i], f);
-        if (last)
-            fputc('\n', f);
+        buf_adds(out, g->cells[i]);
+        if (c + 1 == g->columns)
+            buf_addc(out, '\n');
         else
-            fprintf(f, "%*s", (int)(widths[c] - width(g->cells[i]) + 3), "");
+            buf_printf(out, "%*s", (int)(widths[c] - width(g->cells[i]) + 3), "");
     }
     mem_free(widths);
 }

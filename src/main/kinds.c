@@ -54,5 +54,5 @@ void age_text(const char *rfc3339, char out[16])
     else if (s < 172800)
         snprintf(out, 16, "%dh", (int)(s / 3600));
     else
-        snprintf(out, 16, "%ldd", (long)(s / 86400));
+        snprintf(out, 16, "%dd", (int)(s / 86400));
 }

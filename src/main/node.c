@@ -66,8 +66,10 @@ bool node_lock(const char *data_dir, int *fd, int *pid)
         return false;
     if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
         return true;
+    uint64_t number = 0;
     ssize_t n = read(*fd, text, sizeof text - 1);
-    *pid = n > 0 ? atoi(text) : 0;
+    if (n > 0 && slice_u64(slice_trim(slice_cut(slice_cstr(text), '\n', &(struct slice){0})), INT_MAX, &number) == OK)
+        *pid = (int)number;
     close(*fd);
     *fd = -1;
     return false;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+void (*cli_before_message)(void);
+
 int cli_fail(int code, const char *cmd, const char *remedy, const char *fmt, ...)
 {
     struct buf b = {0};
@@ -14,6 +16,8 @@ int cli_fail(int code, const char *cmd, const char *remedy, const char *fmt, ...
     va_end(ap);
     if (remedy && *remedy)
         buf_printf(&b, "; %s", remedy);
+    if (cli_before_message)
+        cli_before_message();
     fflush(stdout); /* what was said before comes before */
     fprintf(stderr, "%s\n", b.p);
     buf_free(&b);

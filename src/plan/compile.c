@@ -57,7 +57,7 @@ struct compile {
 
 static uint64_t label_hash(const char *ns, const struct kv *l)
 {
-    uint64_t parts[3] = {hash_slice(slice_cstr(ns)), hash_slice(slice_cstr(l->key)), hash_bytes(l->value, l->value_n)};
+    uint64_t parts[3] = {hash_slice(slice_cstr(ns)), hash_slice(slice_cstr(l->key)), hash_slice(slice_cstr(l->value))};
     return hash_bytes(parts, sizeof parts);
 }
 

@@ -269,7 +269,7 @@ static void test_empty(void **state)
 static void test_hosts(void **state)
 {
     static const struct want want[] = {
-        {"GET a.example.com /", "default/exact r"}, {"GET A.Example.COM /", "default/exact r"}, {"GET a.example.com. /", "default/exact r"},
+        {"GET a.example.com /", "default/exact r"}, {"GET A.Example.COM /", "default/exact r"}, {"GET a.example.com. /", "default/exact r"}, {"GET Z.EXAMPLE.COM /", "default/sub r"}, {"GET @.example.com /", "default/wild r"},
         {"GET b.example.com /", "default/wild r"}, {"GET c.b.example.com /", "default/wild r"}, {"GET example.com /", "default/any r"},
         {"GET x.sub.example.com /", "default/sub r"}, {"GET y.x.sub.example.com /", "default/sub r"}, {"GET sub.example.com /", "default/wild r"},
         {"GET a.example.com /only-wild", "default/wild path"}, {"GET a.example.com /only-any", "default/any path"}, {"GET example.org /only-wild", "default/any r"},
@@ -281,7 +281,7 @@ static void test_hosts(void **state)
                 ROUTE("name: any", "{name: gw}", "", RULE("r", "{path: {value: /}, method: GET}") "," RULE("path", "{path: {value: /only-any}, method: GET}"))
                 ROUTE("name: exact", "{name: gw}", "a.example.com", RULE("r", "{path: {type: Exact, value: /}}"))
                 ROUTE("name: wild", "{name: gw}", "'*.example.com'", RULE("r", "{path: {type: Exact, value: /}}") "," RULE("path", "{path: {value: /only-wild}}"))
-                ROUTE("name: sub", "{name: gw}", "'*.sub.example.com', z.example.com", RULE("r", "{path: {type: Exact, value: /}}")),
+                ROUTE("name: sub", "{name: gw}", "'*.sub.example.com', z.example.com, twelve12.com", RULE("r", "{path: {type: Exact, value: /}}")),
                 want, COUNT_OF(want));
 }
 
@@ -431,7 +431,8 @@ static void test_shared_address(void **state)
 /* ---- clusters and the mesh ------------------------------------------------------------------------------------------------------------ */
 
 static struct kv label_web[] = {{"app", "web", 3}, {"tier", "front", 5}}, label_db[] = {{"app", "db", 2}};
-static const struct kvs labels_web = {label_web, 2}, labels_db = {label_db, 1};
+static struct kv label_back[] = {{"app", "web", 3}, {"tier", "back", 4}}, label_other[] = {{"app", "other", 5}, {"tier", "front", 5}};
+static const struct kvs labels_web = {label_web, 2}, labels_db = {label_db, 1}, labels_back = {label_back, 2}, labels_other = {label_other, 2};
 static struct container_port port_named[] = {{"http", 8080}, {"admin", 9000}};
 
 static struct live_endpoint live(uint64_t id, const char *ns, const char *name, const struct kvs *labels)
@@ -454,7 +455,7 @@ static const char cluster_manifests[] =
     "{apiVersion: v1, kind: Service, metadata: {name: none}, spec: {selector: {app: none}, ports: [{port: 80}]}}\n---\n"
     "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: team}, spec: {selector: {app: web, tier: front}, ports: [{port: 80}]}}\n---\n"
     "{apiVersion: v1, kind: Service, metadata: {name: ext}, spec: {type: ExternalName, externalName: api.example.com, ports: [{name: a, port: 80}, {name: b, port: 8443}]}}\n---\n"
-    "{apiVersion: apps/v1, kind: Deployment, metadata: {name: sleeper}, spec: {selector: {matchLabels: {app: idle}}, template: {metadata: {labels: {app: idle, x: y}}, "
+    "{apiVersion: apps/v1, kind: Deployment, metadata: {name: sleeper}, spec: {selector: {matchLabels: {app: idle}}, template: {metadata: {labels: {app: idle, extra: label}}, "
     "spec: {containers: [{name: c, image: none, command: [/bin/true]}]}}}}\n"
     GATEWAY("gw", LISTENER("http", ""))
     ROUTE("name: r", "{name: gw}", "",
@@ -532,16 +533,18 @@ static void test_clusters_and_survival(void **state)
 {
     struct objset *s = set_read(slice_cstr(cluster_manifests));
     objset_addresses(s);
-    struct live_endpoint *eps = mem_new(MEM_MISC, 5 * sizeof *eps);
+    struct live_endpoint *eps = mem_new(MEM_MISC, 7 * sizeof *eps);
     eps[0] = live(11, "default", "web-1", &labels_web);
     eps[1] = live(12, "default", "web-2", &labels_web);
     eps[1].ip = "127.0.0.5";
     eps[2] = live(13, "default", "db-1", &labels_db);
     eps[3] = live(14, "team", "web-3", &labels_web);
     eps[4] = live(15, "other", "web-4", &labels_web);
+    eps[5] = live(16, "team", "back-1", &labels_back); /* each has one label of what team/web selects, not both */
+    eps[6] = live(17, "team", "other-1", &labels_other);
     struct live_address ext = {"default", "ext", addr_ip4(0xc0000207, 0)};
     struct plan_memory *m = plan_memory_new();
-    struct plan *p = plan_compile(m, s, eps, 5, &ext, 1);
+    struct plan *p = plan_compile(m, s, eps, 7, &ext, 1);
     struct addr web = objset_find(s, OBJ_SERVICE, "default", "web")->svc.address;
     mem_free(eps);
     objset_free(s);
@@ -724,7 +727,7 @@ static void test_addresses(void **state)
 static void test_hosts_file(void **state)
 {
     struct objset *s = set_read(SLICE("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {a: b}, ports: [{port: 80}]}}\n---\n"
-                                      "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: team}, spec: {type: ExternalName, externalName: x.org}}\n"));
+                                      "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: team}, spec: {type: ExternalName, externalName: x.org, ports: [{port: 80}]}}\n"));
     ((struct object *)objset_find(s, OBJ_SERVICE, "default", "a"))->svc.address = addr_ip4(0x7f800102, 0);
     struct buf before = {0}, own = {0}, other = {0};
     objset_hosts(s, "team", &before);
@@ -774,10 +777,11 @@ static void random_match(struct buf *b)
 static void random_gateway(struct buf *b, uint32_t i)
 {
     buf_printf(b, "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: g%u, namespace: n%u}, spec: {gatewayClassName: weir, listeners: [", i, chance(2));
-    for (uint32_t n = 1 + chance(4), j = 0; j < n; j++) {
+    for (uint32_t n = 1 + chance(4), from = chance(COUNT_OF(hosts_pool) + 1), j = 0; j < n; j++) { /* hostnames differ within one Gateway, as they must */
+        uint32_t host = (from + j) % (COUNT_OF(hosts_pool) + 1);
         buf_printf(b, "%s{name: l%u, protocol: HTTP, port: %u", j ? ", " : "", j, 80 + chance(2));
-        if (chance(3))
-            buf_printf(b, ", hostname: '%s'", hosts_pool[chance(COUNT_OF(hosts_pool))]);
+        if (host < COUNT_OF(hosts_pool))
+            buf_printf(b, ", hostname: '%s'", hosts_pool[host]);
         buf_printf(b, "%s}", chance(3) ? FROM_ALL : "");
     }
     buf_adds(b, "]}}\n");

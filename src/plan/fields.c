@@ -164,6 +164,12 @@ const struct not_built_row *not_built_find(struct slice group, struct slice kind
     return NULL;
 }
 
+const struct not_built_row *not_built_next(const struct not_built_row *prev)
+{
+    const struct not_built_row *next = prev ? prev + 1 : not_built_rows;
+    return next < not_built_rows + COUNT_OF(not_built_rows) ? next : NULL;
+}
+
 /* ---- likeness ----------------------------------------------------------------------------------------------------- */
 
 #define NAME_MAX_COMPARED 48

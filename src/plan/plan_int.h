@@ -181,6 +181,7 @@ const char *field_type_text(enum field_type t);
 const struct kind_row *kind_find(struct slice api_version, struct slice kind);
 const char *kind_api_versions(struct slice kind);   /* an apiVersion under which kind is known; NULL: none */
 const struct not_built_row *not_built_find(struct slice group, struct slice kind);
+const struct not_built_row *not_built_next(const struct not_built_row *prev);
 /* The field of s whose name is likest, or NULL when none is near. */
 const char *field_nearest(enum schema_id s, struct slice name);
 
@@ -253,6 +254,9 @@ void objset_put(struct objset *s, struct object *o); /* takes o; replaces one of
 /* Reads one manifest that is already a tree: the common part of objset_read() and objset_load(). NULL when there were
  * errors, or when the kind is not one of ours. */
 struct object *reader_object(struct reader *r, const struct ynode *doc);
+/* Reads all documents of text through r, which stays the caller's: reader_fini(). */
+void reader_text(struct reader *r, struct slice text);
+void reader_fini(struct reader *r);
 uint64_t stable_hash64(uint64_t h, struct slice s); /* FNV-1a: the same in every process, for what is kept on disk */
 #define STABLE_HASH_INIT 0xcbf29ce484222325u
 

@@ -231,7 +231,7 @@ static const struct route_paths *hosts_find(const struct plan_hosts *t, struct s
     const struct route_host *e;
     if (!off && lens_has(t->exact_lens, n) && (e = host_probe(t, slice_of(text, n), false)))
         return e->first;
-    for (size_t i = off ? 0 : 1; i < n; i++) {
+    for (size_t i = 1; i < n; i++) { /* not 0: "*" stands for a label at least */
         const char *dot = memchr(text + i, '.', n - i);
         if (!dot)
             break;

@@ -90,16 +90,51 @@ void reader_warn(struct reader *r, const struct ynode *n, const char *path, cons
 
 /* ---- types -------------------------------------------------------------------------------------------------------------- */
 
+/* A string of this text would be a valid value. */
+static bool str_fits(enum field_type t, struct slice s)
+{
+    struct addr a;
+    uint32_t ms;
+    switch (t) {
+    case FT_DURATION: return value_duration_ms(s, &ms) == OK;
+    case FT_LABEL: return value_is_label(s);
+    case FT_SUBDOMAIN: return value_is_subdomain(s);
+    case FT_HOSTNAME: return value_is_hostname(s, false);
+    case FT_HOSTNAME_WILD: return value_is_hostname(s, true);
+    case FT_PORT_NAME: return value_is_port_name(s);
+    case FT_URL_PATH: return value_is_url_path(s);
+    case FT_PATH_PART: return value_is_path_part(s);
+    case FT_TARGET: return value_is_target(s);
+    case FT_HEADER_NAME: return s.n <= 256 && h1_is_token(s);
+    case FT_HEADER_VALUE: return s.n <= 4096 && h1_is_value(s);
+    case FT_ENV_NAME: return value_is_env_name(s);
+    case FT_CONFIG_KEY: return value_is_config_key(s);
+    case FT_IP: return addr_parse(s, 0, &a) == OK && a.family != ADDR_UNIX;
+    case FT_OBJ:
+    case FT_BOOL:
+    case FT_INT:
+    case FT_PORT:
+    case FT_INT_PCT:
+    case FT_LABELS:
+    case FT_ANNOTATIONS:
+    case FT_DATA:
+    case FT_DATA64: return false; /* no strings at all */
+    default: return true;
+    }
+}
+
 /* A scalar of the wrong type. The two usual mistakes get their own remedy. */
 static void wrong_type(struct reader *r, const struct field *f, const struct ynode *n)
 {
     const char *wanted = field_type_text(f->type);
     bool scalar = n->type == Y_BOOL || n->type == Y_INT || n->type == Y_FLOAT;
     struct buf remedy = {0};
-    if (scalar)
+    if (scalar && str_fits(f->type, n->text))
         buf_printf(&remedy, "put it in quotes: \"%.*s\"", SHOW(n->text));
     else if (n->type == Y_STR && (f->type == FT_INT || f->type == FT_BOOL || f->type == FT_PORT))
         buf_adds(&remedy, "write it without quotes");
+    else if (scalar)
+        buf_printf(&remedy, "give %s", wanted);
     else
         buf_adds(&remedy, "correct the value; the indentation may be wrong");
     if (scalar)
@@ -123,29 +158,6 @@ static void check_range(struct reader *r, const struct ynode *n, int64_t min, in
         char remedy[80];
         snprintf(remedy, sizeof remedy, "give a number from %lld to %lld", (long long)min, (long long)max);
         reader_error(r, n, "", remedy, "%lld is out of range", (long long)n->num);
-    }
-}
-
-static bool str_fits(enum field_type t, struct slice s)
-{
-    struct addr a;
-    uint32_t ms;
-    switch (t) {
-    case FT_DURATION: return value_duration_ms(s, &ms) == OK;
-    case FT_LABEL: return value_is_label(s);
-    case FT_SUBDOMAIN: return value_is_subdomain(s);
-    case FT_HOSTNAME: return value_is_hostname(s, false);
-    case FT_HOSTNAME_WILD: return value_is_hostname(s, true);
-    case FT_PORT_NAME: return value_is_port_name(s);
-    case FT_URL_PATH: return value_is_url_path(s);
-    case FT_PATH_PART: return value_is_path_part(s);
-    case FT_TARGET: return value_is_target(s);
-    case FT_HEADER_NAME: return s.n <= 256 && h1_is_token(s);
-    case FT_HEADER_VALUE: return s.n <= 4096 && h1_is_value(s);
-    case FT_ENV_NAME: return value_is_env_name(s);
-    case FT_CONFIG_KEY: return value_is_config_key(s);
-    case FT_IP: return addr_parse(s, 0, &a) == OK && a.family != ADDR_UNIX;
-    default: return true;
     }
 }
 
@@ -230,21 +242,27 @@ static void check_enum(struct reader *r, const struct field *f, const struct yno
 
 /* ---- maps of strings ------------------------------------------------------------------------------------------------------ */
 
-static const char *str_map_wants(enum field_type t, const struct ypair *p)
+/* What is wrong with the pair, or NULL; *remedy: what to give. */
+static const char *str_map_wrong(enum field_type t, const struct ypair *p, const char **remedy)
 {
     struct buf decoded = {0};
     bool labels = t == FT_LABELS || t == FT_ANNOTATIONS;
-    const char *wants = NULL;
-    if (labels && !value_is_label_key(p->key))
-        wants = "a label key: at most 63 of letters, digits, '-', '_' and '.', perhaps after a prefix such as example.com/";
-    else if (!labels && !value_is_config_key(p->key))
-        wants = field_type_text(FT_CONFIG_KEY);
-    else if (t == FT_LABELS && !value_is_label_value(p->value->text))
-        wants = "a label value: at most 63 of letters, digits, '-', '_' and '.'";
-    else if (t == FT_DATA64 && value_base64(p->value->text, &decoded) != OK)
-        wants = "base64 (RFC 4648 section 4); in a Secret, stringData takes clear text";
+    const char *wrong = NULL;
+    if (labels && !value_is_label_key(p->key)) {
+        wrong = "not a valid key";
+        *remedy = "give at most 63 of letters, digits, '-', '_' and '.', perhaps after a prefix such as example.com/";
+    } else if (!labels && !value_is_config_key(p->key)) {
+        wrong = "not a valid key";
+        *remedy = "give letters, digits, '-', '_' and '.', at most 253";
+    } else if (t == FT_LABELS && !value_is_label_value(p->value->text)) {
+        wrong = "not a valid value of a label";
+        *remedy = "give at most 63 of letters, digits, '-', '_' and '.', the ends letters or digits";
+    } else if (t == FT_DATA64 && value_base64(p->value->text, &decoded) != OK) {
+        wrong = "not base64";
+        *remedy = "encode it (RFC 4648 section 4); in a Secret, stringData takes clear text";
+    }
     buf_free(&decoded);
-    return wants;
+    return wrong;
 }
 
 static void check_str_map(struct reader *r, const struct field *f, const struct ynode *n)
@@ -262,9 +280,9 @@ static void check_str_map(struct reader *r, const struct field *f, const struct 
         if (p->value->type != Y_STR) {
             wrong_type(r, &any_string, p->value);
         } else {
-            const char *wants = str_map_wants(f->type, p);
-            if (wants)
-                reader_error_at(r, p->line, p->column, wants, "not valid here; this must be %s", f->type == FT_DATA64 && value_is_config_key(p->key) ? "base64" : "a valid key and value");
+            const char *remedy, *wrong = str_map_wrong(f->type, p, &remedy);
+            if (wrong)
+                reader_error_at(r, p->line, p->column, remedy, "%s", wrong);
         }
         reader_pop(r, mark);
     }
@@ -316,12 +334,12 @@ static void walk_value(struct reader *r, const struct field *f, const struct yno
     const struct field_value *v = value_row(f, n);
     enum field_status st = v ? v->status : f->status;
     const char *note = v ? v->note : f->note, *remedy = v ? v->remedy : f->remedy;
+    if (r->seen_field)
+        r->seen_field(r->ctx, line, reader_path(r), field_status_name(st), note[0] || !v ? note : f->note);
     if (v) { /* the value is what is meant, not the key */
         line = n->line;
         column = n->column;
     }
-    if (r->seen_field)
-        r->seen_field(r->ctx, n->line, reader_path(r), field_status_name(st), note[0] || !v ? note : f->note);
     if (st == ST_REFUSED) {
         reader_error_at(r, line, column, remedy, "refused: %s", note);
     } else if (st == ST_IGNORED) {

@@ -40,7 +40,7 @@ struct build {
     struct ynode *root;
     uint64_t nodes, bytes;   /* so far in the file, aliases expanded */
     bool failed;             /* a limit: nothing more of this file is read */
-    bool broken;             /* this document is not worth checking */
+    bool broken;             /* this document is not worth checking: parts of it are missing */
 };
 
 static void build_error(struct build *b, const char *remedy, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -53,13 +53,12 @@ static void build_error(struct build *b, const char *remedy, const char *fmt, ..
     va_end(ap);
     diags_add(b->d, DIAG_ERROR, b->file, b->line, b->column, "", remedy, "%s", reason.p);
     buf_free(&reason);
-    b->broken = true;
 }
 
 static void build_limit(struct build *b, const char *what, uint64_t max)
 {
     build_error(b, "split it into several files", "more %s than the %llu a file may have", what, (unsigned long long)max);
-    b->failed = true;
+    b->failed = b->broken = true;
 }
 
 static struct slice token_text(struct build *b, struct fy_token *t)
@@ -348,6 +347,7 @@ static void on_alias(struct build *b, struct fy_event *ev)
         return;
     }
     build_error(b, n ? "write it out" : "define it with & before it is used", n ? "the alias *" SLICE_FMT " stands inside its own anchor" : "there is no anchor for the alias *" SLICE_FMT, SLICE_ARG(name));
+    b->broken = true;
     put_node(b, node_new(b, Y_NULL), false, false);
 }
 
@@ -392,6 +392,7 @@ static void document_done(struct build *b, struct ydocs *docs)
 /* What libfyaml found wrong becomes one error: it stops at the first. */
 static void syntax_errors(struct build *b, struct fy_diag *diag)
 {
+    b->broken = true;
     struct fy_diag_error *e;
     void *it = NULL;
     bool any = false;

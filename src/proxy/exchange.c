@@ -6,7 +6,7 @@
  *                    '-> a local answer: redirect, 404, 500, 503
  *
  * The rule of repetition: what was never sent may go elsewhere, whatever its method; what may have been sent goes elsewhere
- * only when its method is idempotent (RFC 9110 section 9.2.2) and not a byte of an answer has come. In both cases the
+ * only when its method is idempotent (RFC 9110 section 9.2.2) and nothing of an answer has been passed on. In both cases the
  * whole request must still be at hand: replay holds its body while that is so.
  *
  * Ownership: a down has at most one exchange and an exchange at most one up. exchange_finish() is the one place where an
@@ -326,11 +326,37 @@ static void redirect(struct exchange *x, const struct h1_head *h, const struct p
     exchange_finish(x);
 }
 
+/* A path with a dot segment, plain or percent-encoded ("/a/../b", "/%2e%2e/"): it would be routed as one path and taken by the
+ * service as another. Clients resolve them before they send (RFC 3986 section 5.2.4). */
+static bool has_dot_segment(struct slice path)
+{
+    const char *p = path.p, *end = path.p + path.n;
+    while ((p = memchr(p, '/', (size_t)(end - p)))) {
+        const char *q = ++p;
+        int dots = 0;
+        for (; dots < 3; dots++)
+            if (q < end && *q == '.')
+                q++;
+            else if (end - q >= 3 && q[0] == '%' && q[1] == '2' && (q[2] | 32) == 'e')
+                q += 3;
+            else
+                break;
+        if ((dots == 1 || dots == 2) && (q == end || *q == '/'))
+            return true;
+    }
+    return false;
+}
+
 /* What is refused before routing; true when it was answered. */
 static bool refused_early(struct exchange *x, const struct h1_head *h)
 {
     if (UNLIKELY(h->method_id == H1_CONNECT || h->method_id == H1_TRACE)) {
         answer_text(x, 501, FLAG_NONE, h->method_id == H1_CONNECT ? "CONNECT is not offered here" : "TRACE is not offered here");
+        return true;
+    }
+    if (UNLIKELY(has_dot_segment(h->path))) {
+        refusal_count(x->p, "dot_segments");
+        answer_text(x, 400, FLAG_NONE, "the path has dot segments; send it resolved (RFC 3986 section 5.2.4)");
         return true;
     }
     if (UNLIKELY(h->upgrade)) {
@@ -629,8 +655,6 @@ static void up_failed(struct h1_cli *c, enum err e)
         h1_srv_close(&d->srv);
         return;
     }
-    if (c->answer_begun && c->connected)
-        x->replayable = false;
     exchange_failed(x, e, !c->connected);
 }
 

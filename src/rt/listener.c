@@ -1,7 +1,9 @@
 /* listener.c - sockets that accept, and descriptors that are merely watched.
  *
  * Both are level-triggered: what is left undone in one turn is told again in the next. A listener takes at most
- * ACCEPTS_PER_EVENT connections per turn, so that a flood of them does not hold up those that stand. When the system has
+ * ACCEPTS_PER_EVENT connections per turn, so that a flood of them does not hold up those that stand. How many it tries to
+ * take follows how many there were, since to ask once too often costs a system call per connection when they come singly.
+ * When the system has
  * no descriptor left (EMFILE and the like) the listener leaves the poller for ACCEPT_PAUSE_MS instead of spinning.
  *
  * Neither closes its descriptor, so both leave the poller explicitly, and their events of the present batch are struck
@@ -45,6 +47,8 @@ void listener_start(struct listener *ln, struct loop *l, int fd, bool shared,
     ln->shared = shared;
     ln->accepted = accepted;
     ln->accept_errors = 0;
+    ln->quota = 1;
+    ln->fulls = 0;
     ln->open = true;
     ln->polled = false;
     timer_init(&ln->pause, listener_resume);
@@ -73,11 +77,24 @@ static bool accept_error_passes(int e)
     }
 }
 
+/* The event used up the quota, or found nothing more after n connections. */
+static void listener_adapt(struct listener *ln, uint32_t n)
+{
+    if (n < ln->quota) {
+        ln->quota = MAX(n, 1);
+        ln->fulls = 0;
+    } else if (++ln->fulls == ACCEPTS_GROW_AFTER) {
+        ln->quota = MIN(ln->quota * 2, ACCEPTS_PER_EVENT);
+        ln->fulls = 0;
+    }
+}
+
 void listener_event(struct listener *ln)
 {
     struct loop *l = ln->loop;
+    uint32_t n = 0;
     l->current = ln;
-    for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
+    for (; n < ln->quota; n++) {
         struct addr peer;
         int fd = sys_accept(ln->fd, &peer);
         if (fd >= 0) {
@@ -92,6 +109,7 @@ void listener_event(struct listener *ln)
         timer_set(l, &ln->pause, ACCEPT_PAUSE_MS);
         break;
     }
+    listener_adapt(ln, n);
     l->current = NULL;
 }
 

@@ -221,7 +221,7 @@ static bool file_drain(struct log_file *f)
     }
 }
 
-static size_t log_format(char *out, size_t max, enum log_level lv, const char *room, const char *fmt, va_list ap);
+PRINTF_LIKE(5, 0) static size_t log_format(char *out, size_t max, enum log_level lv, const char *room, const char *fmt, va_list ap);
 
 PRINTF_LIKE(3, 4) static size_t log_format_of(char *out, size_t max, const char *fmt, ...)
 {

@@ -139,6 +139,7 @@ struct listener {
     uint64_t accept_errors;  /* EMFILE and the like; accepting pauses 100 ms each time */
     struct timer pause;
     struct list link;        /* on the loop's list */
+    uint32_t quota, fulls;   /* accepts per event, and how many events in a row used it up */
     bool open, shared, polled; /* started; see listener_start(); in the poller, not pausing */
 };
 /* fd: a listening, non-blocking socket, which stays the caller's (listener_stop() does not close it). shared: other loops accept from

@@ -10,7 +10,8 @@
 
 /* ---- limits ---- */
 #define EVENTS_PER_POLL 256       /* events taken from the kernel in one turn */
-#define ACCEPTS_PER_EVENT 64      /* connections taken from one listener in one turn */
+#define ACCEPTS_PER_EVENT 64      /* connections taken from one listener in one turn, at most */
+#define ACCEPTS_GROW_AFTER 4      /* events in a row that found as many as it then takes: it takes twice as many */
 #define READS_PER_TURN 4          /* rounds over the streams that have more to read, so none starves the others */
 #define CHUNK_BYTES 16384         /* a piece of queued output, its head included */
 #define CHUNKS_KEPT 32            /* free chunks kept per loop */

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -223,6 +224,41 @@ static void test_adopt_without_poller(void **state)
     loop_free(l);
 }
 
+/* Without a free descriptor a listener pauses instead of spinning, and goes on later. */
+static uint32_t pausing_accepted;
+static void pausing_fn(struct listener *ln, int fd, const struct addr *peer)
+{
+    pausing_accepted++;
+    socket_close(fd);
+}
+static bool pausing_done(void *ctx) { return pausing_accepted == 1; }
+
+static void test_accept_pause(void **state)
+{
+    struct loop *l = loop_new("test");
+    struct listener ln = {0};
+    struct addr a = addr_ip4(0x7f000001, 0);
+    int fd, client;
+    assert_int_equal(listen_socket(&a, 16, false, &fd), OK);
+    assert_int_equal(sys_local_addr(fd, &a), 0);
+    client = sys_socket(&a);
+    struct rlimit old, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    listener_start(&ln, l, fd, false, pausing_fn);
+    assert_int_equal(sys_connect(client, &a), -EINPROGRESS);
+    setrlimit(RLIMIT_NOFILE, &none);
+    for (int i = 0; i < 20; i++) loop_turn(l, 1);
+    setrlimit(RLIMIT_NOFILE, &old);
+    assert_int_equal(ln.accept_errors, 1);
+    assert_true(world_run(l, pausing_done, NULL, 5000));
+    listener_stop(&ln);
+    socket_close(fd);
+    socket_close(client);
+    loop_free(l);
+}
+
 /* ---- files ---- */
 
 static char test_dir[] = "/tmp/rt_os_test_XXXXXX";
@@ -390,7 +426,8 @@ static void test_log_disk_full(void **state)
 
 static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
-    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_files),
+    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_accept_pause),
+    cmocka_unit_test(test_files),
     cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full),
 };

@@ -359,6 +359,7 @@ static void arrive(struct sim_happening *h)
         if (o->state == SIM_CONNECTING) socket_die(o, ETIMEDOUT);
         break;
     case SIM_ROOM:
+        if (!tx_room(o)) break; /* full again meanwhile: the edge stays owed until the peer reads */
         o->nospace = false;
         obj_edge(o);
         break;

@@ -125,7 +125,7 @@ static void check_drained(struct stream *s)
 static const struct stream_ops check_ops = {.connected = check_connected, .data = check_data, .eof = check_eof,
     .drained = check_drained, .failed = check_failed, .released = check_release};
 
-struct check *check_start(struct run *r, int fd, const struct probe *spec, void (*done)(void *owner, bool ok, const char *text), void *owner)
+struct check *netcheck_start(struct run *r, int fd, const struct probe *spec, void (*done)(void *owner, bool ok, const char *text), void *owner)
 {
     struct check *c = mem_new(MEM_RUN, sizeof *c);
     struct addr to = addr_ip4(0x7f000001u, spec->port);
@@ -137,7 +137,7 @@ struct check *check_start(struct run *r, int fd, const struct probe *spec, void 
     return c;
 }
 
-void check_cancel(struct check *c)
+void netcheck_cancel(struct check *c)
 {
     if (!c || !c->run)
         return;

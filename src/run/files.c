@@ -14,12 +14,12 @@
 
 /* ---- files ---------------------------------------------------------------------------------------------------------- */
 
-char *files_hosts_path(struct run *r, const char *ns, struct arena *a)
+char *run_files_hosts_path(struct run *r, const char *ns, struct arena *a)
 {
     return arena_printf(a, "%s/net/%s.hosts", r->conf.data_dir, ns);
 }
 
-char *files_resolv_path(struct run *r, const char *ns, struct arena *a)
+char *run_files_resolv_path(struct run *r, const char *ns, struct arena *a)
 {
     return arena_printf(a, "%s/net/%s.resolv", r->conf.data_dir, ns);
 }
@@ -37,7 +37,7 @@ static enum err fd_write_all(int fd, struct slice text)
     return OK;
 }
 
-enum err file_write_in_place(const char *path, struct slice text)
+enum err run_file_write(const char *path, struct slice text)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     struct stat st;
@@ -59,7 +59,7 @@ enum err file_write_in_place(const char *path, struct slice text)
 
 static void file_put(struct run *r, const char *path, const struct buf *text)
 {
-    enum err e = file_write_in_place(path, buf_slice(text));
+    enum err e = run_file_write(path, buf_slice(text));
     if (e == OK)
         return;
     r->file_failures++;
@@ -79,15 +79,15 @@ static void files_write_ns(struct run *r, const char *ns)
     struct buf text = {0};
     arena_reset(&r->scratch);
     objset_hosts(r->set, ns, &text);
-    file_put(r, files_hosts_path(r, ns, &r->scratch), &text);
+    file_put(r, run_files_hosts_path(r, ns, &r->scratch), &text);
     buf_clear(&text);
     resolv_text(ns, &text);
-    file_put(r, files_resolv_path(r, ns, &r->scratch), &text);
+    file_put(r, run_files_resolv_path(r, ns, &r->scratch), &text);
     buf_free(&text);
 }
 
 /* Workloads are ordered by namespace, so each namespace is met once in a row. */
-void files_write(struct run *r)
+void run_files_write(struct run *r)
 {
     const char *last = NULL;
     arena_reset(&r->scratch);
@@ -105,9 +105,9 @@ void files_write(struct run *r)
 /* ---- environment ------------------------------------------------------------------------------------------------------ */
 
 /* HOME is this process's own only when the replica runs as the same user; another user's would be unreadable or worse. */
-const char **files_env_base(struct run *r, const struct replica *rp, struct arena *a)
+const char **run_files_env_base(struct run *r, const struct replica *rp, struct arena *a)
 {
-    const struct pod_template *pod = replica_pod(rp);
+    const struct pod_template *pod = rep_pod(rp);
     bool same_user = pod->run_as_user < 0 || (uid_t)pod->run_as_user == getuid();
     const char **env = arena_zalloc(a, 5 * sizeof *env);
     env[0] = arena_printf(a, "PATH=%s", r->env_path);

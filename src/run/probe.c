@@ -37,7 +37,7 @@ void probe_describe(const struct probe *spec, struct buf *out)
     }
 }
 
-void wait_status_text(int32_t status, struct buf *out)
+void run_wait_text(int32_t status, struct buf *out)
 {
     if (WIFSIGNALED(status)) {
         const char *name = sigabbrev_np(WTERMSIG(status));
@@ -71,7 +71,7 @@ static void prober_wait(struct prober *p, uint64_t in_ms)
 static void prober_off(struct prober *p)
 {
     timer_clear(&p->timer);
-    check_cancel(p->check);
+    netcheck_cancel(p->check);
     p->check = NULL;
     p->token = 0;
     p->state = PROBER_OFF;
@@ -81,7 +81,7 @@ static void prober_off(struct prober *p)
 /* The initial delay counts from the start of the process, also for an adopted one and after a startup probe. */
 static void prober_on(struct prober *p, const struct probe *spec, bool settled)
 {
-    uint64_t age = replica_age_ms(p->rp), first = (uint64_t)spec->initial_delay_s * 1000;
+    uint64_t age = rep_age_ms(p->rp), first = (uint64_t)spec->initial_delay_s * 1000;
     prober_off(p);
     p->spec = spec;
     p->oks = p->fails = 0;
@@ -95,7 +95,7 @@ static void prober_on(struct prober *p, const struct probe *spec, bool settled)
 /* Readiness and liveness: at the start, or when the startup probe has succeeded. */
 static void probers_start_rest(struct replica *rp)
 {
-    const struct pod_template *pod = replica_pod(rp);
+    const struct pod_template *pod = rep_pod(rp);
     rp->started_up = true;
     if (pod->liveness.kind != PROBE_NONE)
         prober_on(&rp->probers[USE_LIVENESS], &pod->liveness, true);
@@ -106,12 +106,12 @@ static void probers_start_rest(struct replica *rp)
     else if (rp->rev->accept.kind != PROBE_NONE)
         prober_on(&rp->probers[USE_READINESS], &rp->rev->accept, false);
     else
-        replica_ready_set(rp, true);
+        rep_ready_set(rp, true);
 }
 
 void probers_start(struct replica *rp)
 {
-    const struct pod_template *pod = replica_pod(rp);
+    const struct pod_template *pod = rep_pod(rp);
     MUST(pod && rp->phase == PH_RUNNING);
     if (pod->startup.kind != PROBE_NONE && !rp->started_up)
         prober_on(&rp->probers[USE_STARTUP], &pod->startup, false);
@@ -132,7 +132,7 @@ static void prober_try(struct prober *p)
     struct replica *rp = p->rp;
     struct run *r = RUN_OF(rp);
     uint64_t timeout = (uint64_t)MAX(p->spec->timeout_s, 1u) * 1000;
-    p->token = replica_token(rp, p->use);
+    p->token = rep_token(rp, p->use);
     if (p->spec->kind != PROBE_EXEC) {
         p->state = PROBER_SOCKET;
         timer_set(r->loop, &p->timer, timeout);
@@ -154,7 +154,7 @@ void prober_sockets(struct prober *p, uint64_t token, const int *fds, int n)
         p->token = 0;
         if (n > 0) {
             p->state = PROBER_CHECK; /* the timer goes on: it covers the whole attempt */
-            p->check = check_start(RUN_OF(p->rp), fds[used++], p->spec, prober_checked, p);
+            p->check = netcheck_start(RUN_OF(p->rp), fds[used++], p->spec, prober_checked, p);
         } else {
             prober_result(p, false, "no socket in its namespace");
         }
@@ -182,7 +182,7 @@ void prober_exec_done(struct prober *p, uint64_t token, enum err e, int32_t stat
     else if (e != OK)
         buf_adds(&text, err_text(e));
     else if (!ok)
-        wait_status_text(status, &text);
+        run_wait_text(status, &text);
     while (output.n && (output.p[output.n - 1] == '\n' || output.p[output.n - 1] == '\r'))
         output.n--;
     if (!ok && output.n)
@@ -236,9 +236,9 @@ static void prober_why(struct prober *p, const char *text)
     struct buf what = {0};
     probe_describe(p->spec, &what);
     if (p->spec == &p->rp->rev->accept)
-        replica_why(p->rp, "its port %u does not accept connections yet: %s", p->spec->port, text);
+        rep_why(p->rp, "its port %u does not accept connections yet: %s", p->spec->port, text);
     else
-        replica_why(p->rp, "%s probe failed: %s: %s", probe_use_name(p->use), what.p, text);
+        rep_why(p->rp, "%s probe failed: %s: %s", probe_use_name(p->use), what.p, text);
     buf_free(&what);
 }
 
@@ -248,16 +248,16 @@ static void readiness_result(struct prober *p, bool ok, bool too_many, const cha
     bool stand_in = p->spec == &rp->rev->accept;
     if (ok && p->oks >= MAX(p->spec->success_threshold, 1u)) {
         p->settled = true;
-        replica_ready_set(rp, true);
+        rep_ready_set(rp, true);
     } else if (!ok && stand_in && loop_now_ms(prober_loop(p)) - p->began_ms >= RUN_ACCEPT_MS_MAX) {
         RUN_OF(rp)->limit_hits[LIMIT_ACCEPT]++;
         log_warn("run", "%s/%s: its declared port %u accepts no connections; taken as ready, for it has no readiness probe", rp->wl->ns, rp->name, p->spec->port);
         p->settled = true;
-        replica_ready_set(rp, true);
+        rep_ready_set(rp, true);
     } else if (!ok && (too_many || !rp->ready)) {
         if (rp->ready)
             log_warn("run", "%s/%s: not ready: " "%s", rp->wl->ns, rp->name, text);
-        replica_ready_set(rp, false);
+        rep_ready_set(rp, false);
         prober_why(p, text);
     }
     if (stand_in && rp->ready)
@@ -268,7 +268,7 @@ static void prober_result(struct prober *p, bool ok, const char *text)
 {
     struct replica *rp = p->rp;
     timer_clear(&p->timer);
-    check_cancel(p->check);
+    netcheck_cancel(p->check);
     p->check = NULL;
     p->token = 0;
     p->state = PROBER_WAIT;
@@ -284,7 +284,7 @@ static void prober_result(struct prober *p, bool ok, const char *text)
         readiness_result(p, ok, too_many, text);
     } else if (too_many) {
         prober_why(p, text);
-        replica_kill_bad(rp); /* switches this prober off */
+        rep_kill_bad(rp); /* switches this prober off */
     } else if (p->use == USE_STARTUP && ok && p->oks >= MAX(p->spec->success_threshold, 1u)) {
         prober_off(p);
         probers_start_rest(rp);

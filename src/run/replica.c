@@ -10,16 +10,16 @@
 #include <signal.h>
 #include <stdio.h>
 
-static void replica_timer(struct timer *t);
-static void replica_bury(struct replica *rp);
-static void replica_drain(struct replica *rp);
-static void replica_pre_stop(struct replica *rp);
-static void replica_term(struct replica *rp);
-static void replica_kill(struct replica *rp);
+static void rep_timer(struct timer *t);
+static void rep_bury(struct replica *rp);
+static void rep_drain(struct replica *rp);
+static void rep_pre_stop(struct replica *rp);
+static void rep_term(struct replica *rp);
+static void rep_kill(struct replica *rp);
 
 /* ---- birth and death ------------------------------------------------------------------------------------------------ */
 
-struct replica *replica_new(struct workload *wl, struct revision *rev, const char *name)
+struct replica *rep_new(struct workload *wl, struct revision *rev, const char *name)
 {
     struct replica *rp = mem_new(MEM_RUN, sizeof *rp);
     rp->magic = REPLICA_MAGIC;
@@ -30,8 +30,8 @@ struct replica *replica_new(struct workload *wl, struct revision *rev, const cha
     if (name)
         (void)snprintf(rp->name, sizeof rp->name, "%s", name);
     else
-        replica_name_make(wl, rev, rp->name);
-    timer_init(&rp->timer, replica_timer);
+        rep_name_make(wl, rev, rp->name);
+    timer_init(&rp->timer, rep_timer);
     probers_init(rp);
     outpipe_init(&rp->out[0], rp, false);
     outpipe_init(&rp->out[1], rp, true);
@@ -42,11 +42,11 @@ struct replica *replica_new(struct workload *wl, struct revision *rev, const cha
 }
 
 /* Nothing of rt refers to it any more: it has been in the graveyard for a turn, or the loop has ended. */
-void replica_free(struct replica *rp)
+void rep_free(struct replica *rp)
 {
     MUST(rp->magic == REPLICA_MAGIC);
     timer_clear(&rp->timer);
-    check_cancel(rp->pre_stop);
+    netcheck_cancel(rp->pre_stop);
     for (int i = 0; i < 2; i++)
         outpipe_finish(&rp->out[i]);
     revision_unref(rp->rev);
@@ -57,7 +57,7 @@ void replica_free(struct replica *rp)
 }
 
 /* sup may forget the process: its namespaces and pipes go. */
-static void replica_forget(struct replica *rp)
+static void rep_forget(struct replica *rp)
 {
     if (!rp->known)
         return;
@@ -68,7 +68,7 @@ static void replica_forget(struct replica *rp)
 }
 
 /* The end. rp->wl is gone from here on; the memory goes in the next turn. */
-static void replica_bury(struct replica *rp)
+static void rep_bury(struct replica *rp)
 {
     struct workload *wl = rp->wl;
     struct run *r = wl->run;
@@ -76,47 +76,47 @@ static void replica_bury(struct replica *rp)
     rp->phase = PH_EXITED;
     timer_clear(&rp->timer);
     probers_stop(rp);
-    replica_forget(rp);
+    rep_forget(rp);
     list_del(&rp->link);
     list_push(&r->grave, &rp->link);
     rp->wl = NULL;
     r->replicas_n--;
     wl->progress_ms = loop_now_ms(r->loop);
-    state_changed(r);
+    run_state_changed(r);
     run_touch(wl);
 }
 
 /* ---- small truths -------------------------------------------------------------------------------------------------------- */
 
-const char *replica_phase_name(enum replica_phase p)
+const char *rep_phase_name(enum replica_phase p)
 {
     static const char *const names[PH_COUNT] = {"Pending", "Starting", "Running", "Draining", "Stopping", "BackOff", "Exited"};
     MUST(p < PH_COUNT);
     return names[p];
 }
 
-const struct pod_template *replica_pod(const struct replica *rp)
+const struct pod_template *rep_pod(const struct replica *rp)
 {
     return rp->rev->obj ? &rp->rev->obj->dep.pod : NULL;
 }
 
-uint64_t replica_age_ms(const struct replica *rp)
+uint64_t rep_age_ms(const struct replica *rp)
 {
     return rp->age0_ms + (loop_now_ms(RUN_OF(rp)->loop) - rp->started_ms);
 }
 
-static uint64_t replica_grace_ms(const struct replica *rp)
+static uint64_t rep_grace_ms(const struct replica *rp)
 {
-    const struct pod_template *pod = replica_pod(rp);
+    const struct pod_template *pod = rep_pod(rp);
     return pod ? (uint64_t)pod->grace_s * 1000 : 30000; /* Kubernetes' default when the template is unknown */
 }
 
-uint64_t replica_token(struct replica *rp, enum probe_use use)
+uint64_t rep_token(struct replica *rp, enum probe_use use)
 {
     return RUN_TOKEN_BIT | (++rp->serial << 2 & ~RUN_TOKEN_BIT) | (uint64_t)use;
 }
 
-void replica_why(struct replica *rp, const char *fmt, ...)
+void rep_why(struct replica *rp, const char *fmt, ...)
 {
     char text[RUN_WHY_MAX];
     va_list ap;
@@ -127,7 +127,7 @@ void replica_why(struct replica *rp, const char *fmt, ...)
     rp->why = text[0] ? mem_strdup(MEM_RUN, text) : NULL;
 }
 
-void replica_ready_set(struct replica *rp, bool ready)
+void rep_ready_set(struct replica *rp, bool ready)
 {
     if (rp->ready == ready)
         return;
@@ -137,7 +137,7 @@ void replica_ready_set(struct replica *rp, bool ready)
     if (ready) {
         rp->ready_ms = rp->wl->progress_ms = loop_now_ms(RUN_OF(rp)->loop);
         rp->was_endpoint = true;
-        replica_why(rp, "%s", "");
+        rep_why(rp, "%s", "");
     }
     run_endpoints_dirty(RUN_OF(rp));
     run_touch(rp->wl);
@@ -146,7 +146,7 @@ void replica_ready_set(struct replica *rp, bool ready)
 /* ---- start --------------------------------------------------------------------------------------------------------------- */
 
 /* The delay doubles up to the maximum; up to a tenth less, so that what failed together does not return together. */
-static void replica_backoff(struct replica *rp)
+static void rep_backoff(struct replica *rp)
 {
     struct run *r = RUN_OF(rp);
     uint64_t delay = r->conf.backoff_ms_min;
@@ -161,28 +161,28 @@ static void replica_backoff(struct replica *rp)
     run_touch(rp->wl);
 }
 
-static void replica_start_failed(struct replica *rp)
+static void rep_start_failed(struct replica *rp)
 {
     RUN_OF(rp)->start_failures++;
     log_warn("run", "%s/%s: %s", rp->wl->ns, rp->name, rp->why);
     if (rp->doomed)
-        replica_bury(rp);
+        rep_bury(rp);
     else
-        replica_backoff(rp);
+        rep_backoff(rp);
 }
 
-static void replica_spec(const struct replica *rp, struct arena *a, struct buf *label, struct sup_spec *spec)
+static void rep_spec(const struct replica *rp, struct arena *a, struct buf *label, struct sup_spec *spec)
 {
-    const struct pod_template *pod = replica_pod(rp);
-    label_format(rp, label);
+    const struct pod_template *pod = rep_pod(rp);
+    run_label_format(rp, label);
     *spec = (struct sup_spec){.id = rp->id, .name = rp->name, .label = label->p, .cwd = pod->cwd ? pod->cwd : "/",
-        .hosts_path = files_hosts_path(RUN_OF(rp), rp->wl->ns, a), .resolv_path = files_resolv_path(RUN_OF(rp), rp->wl->ns, a),
+        .hosts_path = run_files_hosts_path(RUN_OF(rp), rp->wl->ns, a), .resolv_path = run_files_resolv_path(RUN_OF(rp), rp->wl->ns, a),
         .uid = pod->run_as_user, .gid = pod->run_as_group, .cpu_milli_max = pod->cpu_milli_limit,
         .cpu_milli_share = pod->cpu_milli_request, .memory_bytes_max = pod->memory_limit, .host_network = pod->host_network};
 }
 
 /* Asks sup; the reason is in why when it can't be asked. */
-static enum err replica_ask_start(struct replica *rp)
+static enum err rep_ask_start(struct replica *rp)
 {
     struct run *r = RUN_OF(rp);
     struct diags d = {0};
@@ -190,46 +190,46 @@ static enum err replica_ask_start(struct replica *rp)
     struct sup_spec spec;
     enum err e = ERR_INVALID;
     arena_reset(&r->scratch);
-    char **envp = objset_env(r->set, rp->rev->obj, files_env_base(r, rp, &r->scratch), &r->scratch, &d);
+    char **envp = objset_env(r->set, rp->rev->obj, run_files_env_base(r, rp, &r->scratch), &r->scratch, &d);
     char **argv = d.errors ? NULL : objset_argv(rp->rev->obj, envp, &r->scratch);
     if (d.errors) {
         for (size_t i = 0; i < d.n; i++)
             if (d.items[i].level == DIAG_ERROR)
-                replica_why(rp, "could not start: %s; %s", d.items[i].reason, d.items[i].remedy ? d.items[i].remedy : "");
+                rep_why(rp, "could not start: %s; %s", d.items[i].reason, d.items[i].remedy ? d.items[i].remedy : "");
     } else if (!argv || !argv[0]) {
-        replica_why(rp, "could not start: the manifest gives no command, and images are not run here; set spec.template.spec.containers[0].command");
+        rep_why(rp, "could not start: the manifest gives no command, and images are not run here; set spec.template.spec.containers[0].command");
     } else {
-        replica_spec(rp, &r->scratch, &label, &spec);
+        rep_spec(rp, &r->scratch, &label, &spec);
         spec.argv = (const char *const *)argv;
         spec.envp = (const char *const *)envp;
         e = sup_start(r->sup, &spec);
         if (e == ERR_LIMIT)
-            replica_why(rp, "could not start: arguments and environment exceed %d bytes", SUP_MESSAGE_BYTES_MAX);
+            rep_why(rp, "could not start: arguments and environment exceed %d bytes", SUP_MESSAGE_BYTES_MAX);
         else if (e != OK)
-            replica_why(rp, "could not start: %s", err_text(e));
+            rep_why(rp, "could not start: %s", err_text(e));
     }
     buf_free(&label);
     diags_free(&d);
     return e;
 }
 
-void replica_start(struct replica *rp)
+void rep_start(struct replica *rp)
 {
     struct run *r = RUN_OF(rp);
     MUST(rp->phase == PH_PENDING && !rp->doomed && r->set);
-    replica_forget(rp); /* the process before, if there was one */
+    rep_forget(rp); /* the process before, if there was one */
     rp->id = r->next_id++;
     rp->serial = 0;
     rp->was_endpoint = rp->adopted = rp->bad_stop = false;
     rp->started_up = false;
     r->starts++;
     if (!rp->rev->obj) {
-        replica_why(rp, "could not start: its template is not known any more");
-        replica_start_failed(rp);
+        rep_why(rp, "could not start: its template is not known any more");
+        rep_start_failed(rp);
         return;
     }
-    if (replica_ask_start(rp) != OK) {
-        replica_start_failed(rp);
+    if (rep_ask_start(rp) != OK) {
+        rep_start_failed(rp);
         return;
     }
     rp->known = true;
@@ -239,7 +239,7 @@ void replica_start(struct replica *rp)
 }
 
 /* The process runs: what both a start and an adoption do. */
-static void replica_running(struct replica *rp, const struct sup_replica *rep)
+static void rep_running(struct replica *rp, const struct sup_replica *rep)
 {
     struct run *r = RUN_OF(rp);
     rp->phase = PH_RUNNING;
@@ -253,28 +253,28 @@ static void replica_running(struct replica *rp, const struct sup_replica *rep)
     r->ops.replica_up(r->ctx, rp->id, rp->wl->ns, rp->wl->name, rp->name, rep->listen_fd);
 }
 
-void replica_started(struct replica *rp, enum err e, const char *text, const struct sup_replica *rep)
+void rep_started(struct replica *rp, enum err e, const char *text, const struct sup_replica *rep)
 {
     struct run *r = RUN_OF(rp);
     MUST(rp->phase == PH_STARTING && r->starting_n > 0);
     r->starting_n--;
     run_touch(rp->wl); /* a slot is free */
     if (e != OK) {
-        replica_why(rp, "could not start: %s", text && *text ? text : err_text(e));
-        replica_start_failed(rp);
+        rep_why(rp, "could not start: %s", text && *text ? text : err_text(e));
+        rep_start_failed(rp);
         return;
     }
-    replica_running(rp, rep);
+    rep_running(rp, rep);
     log_info("run", "%s/%s: started, process %d", rp->wl->ns, rp->name, (int)rp->pid);
     if (rp->doomed)
-        replica_drain(rp);
+        rep_drain(rp);
     else
         probers_start(rp);
 }
 
 /* ---- adoption ---------------------------------------------------------------------------------------------------------------- */
 
-void replica_adopt(struct replica *rp, const struct sup_replica *rep, bool was_ready, bool was_doomed)
+void rep_adopt(struct replica *rp, const struct sup_replica *rep, bool was_ready, bool was_doomed)
 {
     struct run *r = RUN_OF(rp);
     rp->id = rep->id;
@@ -289,24 +289,24 @@ void replica_adopt(struct replica *rp, const struct sup_replica *rep, bool was_r
             socket_close(rep->listen_fd);
         rp->phase = PH_RUNNING;
         rp->started_ms = loop_now_ms(r->loop);
-        replica_exited(rp, rep->exit_status, rep->oom_killed);
+        rep_exited(rp, rep->exit_status, rep->oom_killed);
         return;
     }
-    replica_running(rp, rep);
+    rep_running(rp, rep);
     uint64_t wall = wall_ns();
     rp->age0_ms = wall > rep->started_wall_ns ? (wall - rep->started_wall_ns) / 1000000 : 0;
     log_info("run", "%s/%s: found again, process %d%s", rp->wl->ns, rp->name, (int)rp->pid, was_ready ? ", ready" : "");
     if (was_doomed) {
-        replica_drain(rp);
+        rep_drain(rp);
     } else if (was_ready) {
         rp->started_up = true;
-        replica_ready_set(rp, true);
+        rep_ready_set(rp, true);
     }
-    replica_bound(rp);
+    rep_bound(rp);
 }
 
 /* Idempotent: run_want() calls it for every replica. */
-void replica_bound(struct replica *rp)
+void rep_bound(struct replica *rp)
 {
     if (!rp->adopted || rp->phase != PH_RUNNING || rp->doomed || !rp->rev->obj)
         return;
@@ -331,10 +331,10 @@ static void format_bytes(uint64_t n, struct buf *out)
         buf_printf(out, "%llu bytes", (unsigned long long)n);
 }
 
-static void replica_exit_why(struct replica *rp, int32_t status, bool oom_killed)
+static void rep_exit_why(struct replica *rp, int32_t status, bool oom_killed)
 {
     struct buf text = {0};
-    const struct pod_template *pod = replica_pod(rp);
+    const struct pod_template *pod = rep_pod(rp);
     if (oom_killed) {
         buf_adds(&text, "out of memory");
         if (pod && pod->memory_limit) {
@@ -343,10 +343,10 @@ static void replica_exit_why(struct replica *rp, int32_t status, bool oom_killed
             buf_addc(&text, ')');
         }
     } else {
-        wait_status_text(status, &text);
+        run_wait_text(status, &text);
     }
     if (!rp->bad_stop || oom_killed) /* else the probe's verdict says more */
-        replica_why(rp, "%s", text.p);
+        rep_why(rp, "%s", text.p);
     if (rp->doomed)
         log_info("run", "%s/%s: ended: %s", rp->wl->ns, rp->name, text.p);
     else
@@ -355,7 +355,7 @@ static void replica_exit_why(struct replica *rp, int32_t status, bool oom_killed
     buf_free(&text);
 }
 
-void replica_exited(struct replica *rp, int32_t status, bool oom_killed)
+void rep_exited(struct replica *rp, int32_t status, bool oom_killed)
 {
     struct run *r = RUN_OF(rp);
     if (rp->phase == PH_BACKOFF || rp->phase == PH_PENDING)
@@ -364,47 +364,47 @@ void replica_exited(struct replica *rp, int32_t status, bool oom_killed)
         r->starting_n--;
     timer_clear(&rp->timer);
     probers_stop(rp);
-    check_cancel(rp->pre_stop);
+    netcheck_cancel(rp->pre_stop);
     rp->pre_stop = NULL;
     rp->token = 0;
     outpipe_finish(&rp->out[0]);
     outpipe_finish(&rp->out[1]);
-    replica_ready_set(rp, false);
-    replica_exit_why(rp, status, oom_killed);
+    rep_ready_set(rp, false);
+    rep_exit_why(rp, status, oom_killed);
     if (rp->up)
         run_gone(r, rp->id);
     rp->up = false;
     rp->pid = 0;
-    if (replica_age_ms(rp) >= RUN_STABLE_MS)
+    if (rep_age_ms(rp) >= RUN_STABLE_MS)
         rp->backoff_step = 0;
     rp->started_wall_ns = 0;
-    state_changed(r);
+    run_state_changed(r);
     if (rp->doomed) {
-        replica_bury(rp);
+        rep_bury(rp);
         return;
     }
     rp->restarts++;
     rp->wl->restarts++;
-    replica_backoff(rp);
+    rep_backoff(rp);
 }
 
 /* ---- drain and stop ------------------------------------------------------------------------------------------------------------------ */
 
-void replica_doom(struct replica *rp)
+void rep_doom(struct replica *rp)
 {
     if (rp->doomed)
         return;
     rp->doomed = true;
-    state_changed(RUN_OF(rp));
+    run_state_changed(RUN_OF(rp));
     switch (rp->phase) {
     case PH_PENDING:
     case PH_BACKOFF:
-        replica_bury(rp);
+        rep_bury(rp);
         break;
     case PH_RUNNING:
-        replica_drain(rp);
+        rep_drain(rp);
         break;
-    case PH_STARTING: /* replica_started() drains it */
+    case PH_STARTING: /* rep_started() drains it */
     case PH_DRAINING: /* being stopped to be restarted: it is not restarted now */
     case PH_STOPPING:
     case PH_EXITED:
@@ -413,36 +413,36 @@ void replica_doom(struct replica *rp)
     }
 }
 
-void replica_kill_bad(struct replica *rp)
+void rep_kill_bad(struct replica *rp)
 {
     MUST(rp->phase == PH_RUNNING && rp->why);
     log_warn("run", "%s/%s: %s", rp->wl->ns, rp->name, rp->why);
     rp->bad_stop = true;
-    replica_ready_set(rp, false);
+    rep_ready_set(rp, false);
     probers_stop(rp);
-    replica_pre_stop(rp);
+    rep_pre_stop(rp);
 }
 
 /* Steps 1 and 2: out of the endpoints, then wait for what is in flight. */
-static void replica_drain(struct replica *rp)
+static void rep_drain(struct replica *rp)
 {
     struct run *r = RUN_OF(rp);
     MUST(rp->phase == PH_RUNNING);
     bool wait = rp->was_endpoint;
-    replica_ready_set(rp, false);
+    rep_ready_set(rp, false);
     probers_stop(rp);
-    replica_why(rp, "%s", "");
+    rep_why(rp, "%s", "");
     if (!wait) {
-        replica_pre_stop(rp);
+        rep_pre_stop(rp);
         return;
     }
     rp->phase = PH_DRAINING;
     rp->step = STOP_FLIGHT;
-    rp->flight_end_ms = loop_now_ms(r->loop) + MIN((uint64_t)r->conf.drain_ms_max, replica_grace_ms(rp));
+    rp->flight_end_ms = loop_now_ms(r->loop) + MIN((uint64_t)r->conf.drain_ms_max, rep_grace_ms(rp));
     timer_set(r->loop, &rp->timer, RUN_FLIGHT_POLL_MS); /* the plan without it is published at the end of this turn */
 }
 
-static void replica_flight_poll(struct replica *rp)
+static void rep_flight_poll(struct replica *rp)
 {
     struct run *r = RUN_OF(rp);
     bool over = loop_now_ms(r->loop) >= rp->flight_end_ms;
@@ -450,29 +450,29 @@ static void replica_flight_poll(struct replica *rp)
         timer_set(r->loop, &rp->timer, RUN_FLIGHT_POLL_MS);
         return;
     }
-    replica_pre_stop(rp);
+    rep_pre_stop(rp);
 }
 
 /* Step 3; the grace period starts. */
-static void replica_pre_stop(struct replica *rp)
+static void rep_pre_stop(struct replica *rp)
 {
     struct run *r = RUN_OF(rp);
-    const struct pod_template *pod = replica_pod(rp);
-    uint64_t grace = replica_grace_ms(rp);
+    const struct pod_template *pod = rep_pod(rp);
+    uint64_t grace = rep_grace_ms(rp);
     rp->phase = PH_DRAINING;
     rp->step = STOP_PRE_STOP;
     rp->grace_end_ms = loop_now_ms(r->loop) + grace;
     rp->token = 0;
     if (!pod || grace == 0 || !(pod->pre_stop_argv || pod->pre_stop_http.kind == PROBE_HTTP || pod->pre_stop_sleep_s)) {
-        replica_term(rp);
+        rep_term(rp);
         return;
     }
-    rp->token = replica_token(rp, USE_PRE_STOP);
+    rp->token = rep_token(rp, USE_PRE_STOP);
     if (pod->pre_stop_argv) {
         enum err e = sup_exec(r->sup, rp->id, rp->token, (const char *const *)pod->pre_stop_argv, (uint32_t)MIN(grace, UINT32_MAX));
         if (e != OK) {
             log_warn("run", "%s/%s: preStop could not be run: %s", rp->wl->ns, rp->name, err_text(e));
-            replica_term(rp);
+            rep_term(rp);
             return;
         }
     } else if (pod->pre_stop_http.kind == PROBE_HTTP) {
@@ -483,24 +483,24 @@ static void replica_pre_stop(struct replica *rp)
     timer_set(r->loop, &rp->timer, grace);
 }
 
-void replica_pre_stop_done(struct replica *rp)
+void rep_pre_stop_done(struct replica *rp)
 {
     if (rp->step == STOP_PRE_STOP)
-        replica_term(rp);
+        rep_term(rp);
 }
 
 /* Step 4 and 5. */
-static void replica_term(struct replica *rp)
+static void rep_term(struct replica *rp)
 {
     struct run *r = RUN_OF(rp);
     uint64_t now = loop_now_ms(r->loop);
-    check_cancel(rp->pre_stop);
+    netcheck_cancel(rp->pre_stop);
     rp->pre_stop = NULL;
     rp->token = 0;
     rp->phase = PH_STOPPING;
     rp->step = STOP_TERM;
-    if (replica_grace_ms(rp) == 0) {
-        replica_kill(rp);
+    if (rep_grace_ms(rp) == 0) {
+        rep_kill(rp);
         return;
     }
     sup_signal(r->sup, rp->id, SIGTERM);
@@ -508,7 +508,7 @@ static void replica_term(struct replica *rp)
 }
 
 /* Step 6, again and again until the exit is reported. */
-static void replica_kill(struct replica *rp)
+static void rep_kill(struct replica *rp)
 {
     if (rp->step == STOP_KILL)
         log_warn("run", "%s/%s: process %d does not end after SIGKILL; sent again", rp->wl->ns, rp->name, (int)rp->pid);
@@ -517,7 +517,7 @@ static void replica_kill(struct replica *rp)
     timer_set(RUN_OF(rp)->loop, &rp->timer, RUN_KILL_AGAIN_MS);
 }
 
-static void replica_timer(struct timer *t)
+static void rep_timer(struct timer *t)
 {
     struct replica *rp = CONTAINER_OF(t, struct replica, timer);
     MUST(rp->magic == REPLICA_MAGIC);
@@ -528,10 +528,10 @@ static void replica_timer(struct timer *t)
     }
     MUST(rp->phase == PH_DRAINING || rp->phase == PH_STOPPING);
     switch (rp->step) {
-    case STOP_FLIGHT: replica_flight_poll(rp); break;
-    case STOP_PRE_STOP: replica_term(rp); break;
+    case STOP_FLIGHT: rep_flight_poll(rp); break;
+    case STOP_PRE_STOP: rep_term(rp); break;
     case STOP_TERM:
-    case STOP_KILL: replica_kill(rp); break;
+    case STOP_KILL: rep_kill(rp); break;
     case STOP_NONE: MUST(rp->step != STOP_NONE); /* a timer without a meaning */
     }
 }

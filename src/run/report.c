@@ -17,7 +17,7 @@ static struct replica_status *status_replicas(const struct workload *wl, uint32_
     struct replica_status *out = arena_zalloc(a, (n + 1) * sizeof *out), *at = out;
     LIST_FOREACH(it, &wl->replicas) {
         const struct replica *rp = CONTAINER_OF(it, struct replica, link);
-        *at++ = (struct replica_status){.id = rp->id, .name = rp->name, .phase = replica_phase_name(rp->phase), .ready = rp->ready,
+        *at++ = (struct replica_status){.id = rp->id, .name = rp->name, .phase = rep_phase_name(rp->phase), .ready = rp->ready,
             .up_to_date = rp->rev == wl->cur && wl->cur, .pid = rp->pid, .restarts = rp->restarts,
             .started_wall_ns = rp->started_wall_ns, .why = rp->why ? rp->why : ""};
     }
@@ -125,7 +125,7 @@ static void metrics_deployments(struct run *r, struct buf *out)
 
 static const char *container_name(const struct replica *rp)
 {
-    const struct pod_template *pod = replica_pod(rp);
+    const struct pod_template *pod = rep_pod(rp);
     return pod && pod->container ? pod->container : rp->wl->name;
 }
 
@@ -160,7 +160,7 @@ static void metrics_states(struct run *r, struct buf *out)
         LIST_FOREACH(rit, &wl->replicas)
             n[CONTAINER_OF(rit, struct replica, link)->phase]++;
         for (int p = 0; p < PH_EXITED; p++) {
-            struct prom_label lb[] = {{"namespace", slice_cstr(wl->ns)}, {"deployment", slice_cstr(wl->name)}, {"state", slice_cstr(replica_phase_name((enum replica_phase)p))}};
+            struct prom_label lb[] = {{"namespace", slice_cstr(wl->ns)}, {"deployment", slice_cstr(wl->name)}, {"state", slice_cstr(rep_phase_name((enum replica_phase)p))}};
             prom_u64(out, "weir_replicas", "", lb, 3, n[p]);
         }
     }

@@ -13,7 +13,8 @@
  *     replica ID FLAGS                                            r: ready, d: doomed, -: neither
  *
  * The file is written off the loop by a save_job that owns all it needs, one at a time; changes meanwhile cause another.
- * Only the engine's restart reads it: what it says of an id is true exactly as long as sup still has that process.
+ * It is read once, when the engine starts. What it says of an id matters only if sup still has that process: ids are never
+ * used twice, so the lines of an earlier life of the node mean nobody.
  */
 #include "run_int.h"
 
@@ -123,7 +124,7 @@ static bool name_taken(const struct run *r, const char *name)
 }
 
 /* Unique among all namespaces: sup names cgroups by it. */
-void replica_name_make(struct workload *wl, const struct revision *rev, char out[RUN_NAME_MAX + 1])
+void rep_name_make(struct workload *wl, const struct revision *rev, char out[RUN_NAME_MAX + 1])
 {
     size_t room = RUN_NAME_MAX - 2 - RUN_REV_CHARS - RUN_SUFFIX_CHARS, n = MIN(strlen(wl->name), room);
     while (n > 1 && (wl->name[n - 1] == '-' || wl->name[n - 1] == '.'))
@@ -139,13 +140,13 @@ void replica_name_make(struct workload *wl, const struct revision *rev, char out
 
 /* ---- labels -------------------------------------------------------------------------------------------------------------- */
 
-void label_format(const struct replica *rp, struct buf *out)
+void run_label_format(const struct replica *rp, struct buf *out)
 {
     buf_printf(out, "1 %s %s %llu %u %u %s", rp->wl->ns, rp->wl->name, (unsigned long long)rp->rev->key, rp->restarts, rp->backoff_step, rp->name);
     MUST(out->n < RUN_LABEL_MAX); /* names are at most 253 bytes (Kubernetes) */
 }
 
-bool label_parse(struct slice text, struct label *out)
+bool run_label_parse(struct slice text, struct label *out)
 {
     struct slice rest, key, restarts, step;
     if (!slice_is(slice_cut(text, ' ', &rest), "1"))
@@ -170,7 +171,7 @@ static char *state_path(const struct run *r)
     return buf_take(&b, NULL);
 }
 
-void state_load(struct run *r)
+void run_state_load(struct run *r)
 {
     char *path = state_path(r);
     enum err e = file_read(path, &r->saved, RUN_STATE_BYTES_MAX);
@@ -198,7 +199,7 @@ static bool state_names(struct slice *rest, const struct workload *wl)
     return slice_is(slice_cut(*rest, ' ', rest), wl->ns) && slice_is(slice_cut(*rest, ' ', rest), wl->name);
 }
 
-void state_workload(struct run *r, struct workload *wl)
+void run_state_workload(struct run *r, struct workload *wl)
 {
     struct slice at = buf_slice(&r->saved), rest;
     while (state_line("workload", &at, &rest)) {
@@ -215,7 +216,7 @@ void state_workload(struct run *r, struct workload *wl)
     }
 }
 
-bool state_revision(struct run *r, const struct workload *wl, struct revision *rev)
+bool run_state_revision(struct run *r, const struct workload *wl, struct revision *rev)
 {
     struct slice at = buf_slice(&r->saved), rest;
     while (state_line("revision", &at, &rest)) {
@@ -236,7 +237,7 @@ bool state_revision(struct run *r, const struct workload *wl, struct revision *r
     return false;
 }
 
-bool state_replica(struct run *r, uint64_t id, bool *ready, bool *doomed)
+bool run_state_replica(struct run *r, uint64_t id, bool *ready, bool *doomed)
 {
     struct slice at = buf_slice(&r->saved), rest;
     while (state_line("replica", &at, &rest)) {
@@ -310,7 +311,7 @@ static void save_done(struct work *w)
             log_warn("run", "%s: %s; readiness is not kept over a restart of the engine", job->path, err_text(job->e));
         }
         if (r->save_again)
-            state_changed(r);
+            run_state_changed(r);
         loop_defer(r->loop, &r->turn); /* run_stop() waits for it */
     }
     mem_free(job->path);
@@ -334,7 +335,7 @@ static void state_save(struct timer *t)
     work_submit(r->loop, &job->work);
 }
 
-void state_changed(struct run *r)
+void run_state_changed(struct run *r)
 {
     if (!r->set && !r->stopping)
         return; /* adoption is under way: the file still says more than we know */
@@ -344,9 +345,9 @@ void state_changed(struct run *r)
         timer_set(r->loop, &r->save_timer, RUN_SAVE_MS);
 }
 
-void state_init(struct run *r) { timer_init(&r->save_timer, state_save); }
+void run_state_init(struct run *r) { timer_init(&r->save_timer, state_save); }
 
-void state_detach(struct run *r)
+void run_state_detach(struct run *r)
 {
     timer_clear(&r->save_timer);
     if (r->save)

@@ -13,7 +13,7 @@
  *     3. old, serving:   doom old ones while available > min
  *     4. new:            make new ones while new < want and total < max; total counts the doomed that still drain
  *
- * It does not start or stop processes: replica_new() leaves a Pending replica to the turn, replica_doom() to replica.c.
+ * It does not start or stop processes: rep_new() leaves a Pending replica to the turn, rep_doom() to replica.c.
  */
 #include "run_int.h"
 
@@ -72,7 +72,7 @@ static void rollout_bind_unknown(struct workload *wl)
             if (!revision_set(rp->rev, wl->ns, wl->obj->dir, slice_cstr(wl->obj->json), &why))
                 continue;
         }
-        replica_bound(rp);
+        rep_bound(rp);
     }
     buf_free(&why);
 }
@@ -176,7 +176,7 @@ static uint32_t rollout_doom(struct workload *wl, enum victim_of of, int64_t n)
         }
         if (!best)
             break;
-        replica_doom(best);
+        rep_doom(best);
     }
     if (did)
         wl->progress_ms = loop_now_ms(wl->run->loop);
@@ -186,7 +186,7 @@ static uint32_t rollout_doom(struct workload *wl, enum victim_of of, int64_t n)
 static void rollout_make(struct workload *wl, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        (void)replica_new(wl, wl->cur, NULL);
+        (void)rep_new(wl, wl->cur, NULL);
     if (n > 0)
         wl->progress_ms = loop_now_ms(wl->run->loop);
 }

@@ -49,8 +49,8 @@ struct run *run_new(struct loop *l, struct sup_client *sup, const struct run_con
     r->next_id = wall_ns() / 1000; /* never below the ids of an earlier engine of this node */
     arena_init(&r->scratch, MEM_RUN, 4096);
     run_env_read(r);
-    state_init(r);
-    state_load(r);
+    run_state_init(r);
+    run_state_load(r);
     return r;
 }
 
@@ -77,14 +77,14 @@ void run_free(struct run *r)
         while (!list_empty(&wl->replicas)) {
             struct replica *rp = CONTAINER_OF(wl->replicas.next, struct replica, link);
             probers_stop(rp);
-            replica_free(rp);
+            rep_free(rp);
         }
         workload_free(wl);
     }
     run_grave_empty(&r->grave_timer);
     list_del(&r->turn.link);
     timer_clear(&r->grave_timer);
-    state_detach(r);
+    run_state_detach(r);
     table_fini(&r->by_id);
     mem_free(r->eps);
     mem_free(r->gone);
@@ -112,7 +112,7 @@ void run_touch(struct workload *wl)
 void run_endpoints_dirty(struct run *r)
 {
     r->eps_dirty = true;
-    state_changed(r);
+    run_state_changed(r);
     run_defer(r);
 }
 
@@ -131,7 +131,7 @@ static struct replica *run_next_pending(struct run *r)
         struct workload *wl = CONTAINER_OF(it, struct workload, link);
         LIST_FOREACH(rit, &wl->replicas) {
             struct replica *rp = CONTAINER_OF(rit, struct replica, link);
-            if (rp->phase == PH_PENDING && !rp->doomed && (!best || rp->seq < best->seq))
+            if (rp->phase == PH_PENDING && (!best || rp->seq < best->seq))
                 best = rp;
         }
     }
@@ -146,7 +146,7 @@ static void run_start_pending(struct run *r)
             r->limit_hits[LIMIT_STARTS]++;
             return; /* an answer of sup queues the next turn */
         }
-        replica_start(rp);
+        rep_start(rp);
     }
 }
 
@@ -167,7 +167,7 @@ static void run_rollouts(struct run *r)
         rollout_step(wl);
         if (!wl->obj && list_empty(&wl->replicas)) {
             workload_free(wl);
-            state_changed(r);
+            run_state_changed(r);
         }
     }
 }
@@ -198,7 +198,7 @@ static void run_grave_empty(struct timer *t)
 {
     struct run *r = CONTAINER_OF(t, struct run, grave_timer);
     while (!list_empty(&r->grave))
-        replica_free(CONTAINER_OF(r->grave.next, struct replica, link));
+        rep_free(CONTAINER_OF(r->grave.next, struct replica, link));
 }
 
 /* ---- what is wanted ------------------------------------------------------------------------------------------------------ */
@@ -237,7 +237,7 @@ struct workload *workload_get(struct run *r, const char *ns, const char *name, b
     list_init(&wl->replicas);
     timer_init(&wl->timer, workload_timer);
     list_push(at, &wl->link); /* before *at: keeps the order */
-    state_workload(r, wl);
+    run_state_workload(r, wl);
     return wl;
 }
 
@@ -256,13 +256,13 @@ void run_want(struct run *r, const struct objset *set)
         if (o->kind == OBJ_DEPLOYMENT)
             workload_get(r, o->ns, o->name, true)->obj = o;
     }
-    files_write(r); /* before anything starts: it is mounted then */
+    run_files_write(r); /* before anything starts: it is mounted then */
     LIST_FOREACH(it, &r->workloads) {
         struct workload *wl = CONTAINER_OF(it, struct workload, link);
         rollout_want(wl);
         run_touch(wl);
     }
-    state_changed(r);
+    run_state_changed(r);
 }
 
 enum err run_restart(struct run *r, const char *ns, const char *deployment)
@@ -275,7 +275,7 @@ enum err run_restart(struct run *r, const char *ns, const char *deployment)
     wl->restart_n++;
     rollout_want(wl);
     run_touch(wl);
-    state_changed(r);
+    run_state_changed(r);
     return OK;
 }
 
@@ -301,7 +301,7 @@ const struct live_endpoint *run_endpoints(struct run *r, size_t *n)
         struct workload *wl = CONTAINER_OF(it, struct workload, link);
         LIST_FOREACH(rit, &wl->replicas) {
             struct replica *rp = CONTAINER_OF(rit, struct replica, link);
-            const struct pod_template *pod = replica_pod(rp);
+            const struct pod_template *pod = rep_pod(rp);
             if (!rp->ready || rp->doomed || !pod)
                 continue;
             ARRAY_GROW(MEM_RUN, r->eps, r->eps_n, r->eps_cap);
@@ -354,14 +354,14 @@ void run_on_started(struct run *r, uint64_t id, enum err e, const char *text, co
         }
         return;
     }
-    replica_started(rp, e, text, rep);
+    rep_started(rp, e, text, rep);
 }
 
 void run_on_exited(struct run *r, uint64_t id, int32_t status, bool oom_killed)
 {
     struct replica *rp = run_find(r, id);
     if (rp)
-        replica_exited(rp, status, oom_killed);
+        rep_exited(rp, status, oom_killed);
     else
         sup_forget(r->sup, id); /* one that could not be adopted */
 }
@@ -374,7 +374,7 @@ void run_on_exec_done(struct run *r, uint64_t id, uint64_t token, enum err e, in
     if (token_use(token) != USE_PRE_STOP)
         prober_exec_done(&rp->probers[token_use(token)], token, e, status, output);
     else if (rp->token == token && rp->step == STOP_PRE_STOP)
-        replica_pre_stop_done(rp);
+        rep_pre_stop_done(rp);
 }
 
 static void pre_stop_checked(void *owner, bool ok, const char *text)
@@ -383,7 +383,7 @@ static void pre_stop_checked(void *owner, bool ok, const char *text)
     rp->pre_stop = NULL;
     if (!ok)
         log_warn("run", "%s/%s: preStop %s", rp->wl->ns, rp->name, text);
-    replica_pre_stop_done(rp);
+    rep_pre_stop_done(rp);
 }
 
 bool run_on_sockets(struct run *r, uint64_t id, uint64_t token, const int *fds, int n)
@@ -399,9 +399,9 @@ bool run_on_sockets(struct run *r, uint64_t id, uint64_t token, const int *fds, 
     if (rp && rp->token == token && rp->step == STOP_PRE_STOP) {
         rp->token = 0;
         if (n > 0) {
-            rp->pre_stop = check_start(r, fds[used++], &replica_pod(rp)->pre_stop_http, pre_stop_checked, rp);
+            rp->pre_stop = netcheck_start(r, fds[used++], &rep_pod(rp)->pre_stop_http, pre_stop_checked, rp);
         } else {
-            replica_pre_stop_done(rp);
+            rep_pre_stop_done(rp);
         }
     }
     for (; used < n; used++)
@@ -419,7 +419,7 @@ static struct revision *adopt_revision(struct workload *wl, uint64_t key)
     if (rev)
         return revision_ref(rev);
     rev = revision_new(key);
-    (void)state_revision(wl->run, wl, rev); /* else it stays unknown until run_want() */
+    (void)run_state_revision(wl->run, wl, rev); /* else it stays unknown until run_want() */
     return rev;
 }
 
@@ -436,7 +436,7 @@ static void adopt_refuse(struct run *r, const struct sup_replica *rep)
 void run_on_adopt(struct run *r, const struct sup_replica *rep)
 {
     struct label lb;
-    if (!label_parse(slice_cstr(rep->label), &lb)) {
+    if (!run_label_parse(slice_cstr(rep->label), &lb)) {
         adopt_refuse(r, rep);
         return;
     }
@@ -446,14 +446,14 @@ void run_on_adopt(struct run *r, const struct sup_replica *rep)
     char *name = mem_strndup(MEM_RUN, lb.name.p, lb.name.n);
     struct workload *wl = workload_get(r, ns, dep, true);
     struct revision *rev = adopt_revision(wl, lb.key);
-    struct replica *rp = replica_new(wl, rev, name);
+    struct replica *rp = rep_new(wl, rev, name);
     revision_unref(rev);
     rp->restarts = (uint32_t)lb.restarts;
     rp->backoff_step = (uint32_t)lb.backoff_step;
     bool was_ready = false, was_doomed = false;
-    (void)state_replica(r, rep->id, &was_ready, &was_doomed);
+    (void)run_state_replica(r, rep->id, &was_ready, &was_doomed);
     r->adoptions++;
-    replica_adopt(rp, rep, was_ready, was_doomed);
+    rep_adopt(rp, rep, was_ready, was_doomed);
     run_touch(wl);
     mem_free(ns);
     mem_free(dep);

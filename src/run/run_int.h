@@ -1,7 +1,7 @@
 /* run_int.h - private to run: workloads, revisions, replicas, and what their files call of each other.
  *
  * The model and the states are in README.md. Everything here belongs to the control loop. No function frees a replica at
- * once: replica_bury() unlinks it, and the next turn frees it (style 16).
+ * once: rep_bury() unlinks it, and the next turn frees it (style 16).
  */
 #ifndef RUN_INT_H
 #define RUN_INT_H
@@ -108,7 +108,7 @@ struct replica {
     uint32_t backoff_step;      /* exponent of the next delay */
     uint64_t started_wall_ns;   /* 0: no process */
     uint64_t started_ms;        /* loop time of the start or adoption */
-    uint64_t age0_ms;           /* age at adoption; 0 when started here: see replica_age_ms() */
+    uint64_t age0_ms;           /* age at adoption; 0 when started here: see rep_age_ms() */
     uint64_t ready_ms;          /* loop time of becoming ready */
     bool available;             /* ready for minReadySeconds: set by the rollout */
     uint64_t grace_end_ms;      /* Draining from preStop on, Stopping */
@@ -209,22 +209,22 @@ uint32_t rollout_surge(const struct deployment *d);
 uint32_t rollout_unavailable(const struct deployment *d);
 
 /* ---- replica.c ---- */
-struct replica *replica_new(struct workload *wl, struct revision *rev, const char *name); /* name NULL: a fresh one */
-void replica_free(struct replica *rp);        /* only run.c, from the graveyard or run_free() */
-void replica_start(struct replica *rp);       /* Pending -> Starting, or BackOff when that fails */
-void replica_started(struct replica *rp, enum err e, const char *text, const struct sup_replica *rep);
-void replica_adopt(struct replica *rp, const struct sup_replica *rep, bool was_ready, bool was_doomed);
-void replica_exited(struct replica *rp, int32_t status, bool oom_killed);
-void replica_doom(struct replica *rp);        /* drained and stopped, not restarted */
-void replica_kill_bad(struct replica *rp);    /* a probe says it must be restarted; why is set */
-void replica_ready_set(struct replica *rp, bool ready);
-void replica_why(struct replica *rp, const char *fmt, ...) PRINTF_LIKE(2, 3);
-void replica_pre_stop_done(struct replica *rp);
-uint64_t replica_token(struct replica *rp, enum probe_use use);
-uint64_t replica_age_ms(const struct replica *rp);
-const struct pod_template *replica_pod(const struct replica *rp); /* NULL when its template is unknown */
-const char *replica_phase_name(enum replica_phase p);
-void replica_bound(struct replica *rp);       /* its template became known after adoption */
+struct replica *rep_new(struct workload *wl, struct revision *rev, const char *name); /* name NULL: a fresh one */
+void rep_free(struct replica *rp);        /* only run.c, from the graveyard or run_free() */
+void rep_start(struct replica *rp);       /* Pending -> Starting, or BackOff when that fails */
+void rep_started(struct replica *rp, enum err e, const char *text, const struct sup_replica *rep);
+void rep_adopt(struct replica *rp, const struct sup_replica *rep, bool was_ready, bool was_doomed);
+void rep_exited(struct replica *rp, int32_t status, bool oom_killed);
+void rep_doom(struct replica *rp);        /* drained and stopped, not restarted */
+void rep_kill_bad(struct replica *rp);    /* a probe says it must be restarted; why is set */
+void rep_ready_set(struct replica *rp, bool ready);
+void rep_why(struct replica *rp, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void rep_pre_stop_done(struct replica *rp);
+uint64_t rep_token(struct replica *rp, enum probe_use use);
+uint64_t rep_age_ms(const struct replica *rp);
+const struct pod_template *rep_pod(const struct replica *rp); /* NULL when its template is unknown */
+const char *rep_phase_name(enum replica_phase p);
+void rep_bound(struct replica *rp);       /* its template became known after adoption */
 static inline enum probe_use token_use(uint64_t token) { return (enum probe_use)(token & 3u); }
 
 /* ---- probe.c ---- */
@@ -235,12 +235,12 @@ void prober_sockets(struct prober *p, uint64_t token, const int *fds, int n); /*
 void prober_exec_done(struct prober *p, uint64_t token, enum err e, int32_t status, struct slice output);
 const char *probe_use_name(enum probe_use use);
 void probe_describe(const struct probe *spec, struct buf *out); /* "GET /health" */
-void wait_status_text(int32_t status, struct buf *out);         /* "exit status 1", "killed by SIGSEGV" */
+void run_wait_text(int32_t status, struct buf *out);         /* "exit status 1", "killed by SIGSEGV" */
 
 /* ---- check.c ---- */
 /* One attempt at spec over socket fd (-1: make one); done() is called once, never from inside this call, unless cancelled. */
-struct check *check_start(struct run *r, int fd, const struct probe *spec, void (*done)(void *owner, bool ok, const char *text), void *owner);
-void check_cancel(struct check *c);           /* NULL-safe; done() is not called any more */
+struct check *netcheck_start(struct run *r, int fd, const struct probe *spec, void (*done)(void *owner, bool ok, const char *text), void *owner);
+void netcheck_cancel(struct check *c);           /* NULL-safe; done() is not called any more */
 
 /* ---- output.c ---- */
 void outpipe_init(struct outpipe *o, struct replica *rp, bool from_stderr);
@@ -255,24 +255,24 @@ bool revision_set(struct revision *rev, const char *ns, const char *dir, struct 
 struct revision *revision_find(struct workload *wl, uint64_t key); /* among its replicas and cur; not referenced */
 struct revision *revision_ref(struct revision *rev);
 void revision_unref(struct revision *rev);    /* NULL-safe */
-void replica_name_make(struct workload *wl, const struct revision *rev, char out[RUN_NAME_MAX + 1]);
-void label_format(const struct replica *rp, struct buf *out);
+void rep_name_make(struct workload *wl, const struct revision *rev, char out[RUN_NAME_MAX + 1]);
+void run_label_format(const struct replica *rp, struct buf *out);
 struct label { struct slice ns, deployment, name; uint64_t key, restarts, backoff_step; };
-bool label_parse(struct slice text, struct label *out);
-void state_init(struct run *r);
-void state_load(struct run *r);               /* at run_new() */
-void state_changed(struct run *r);            /* written soon */
-void state_detach(struct run *r);             /* run_free() */
-void state_workload(struct run *r, struct workload *wl);                   /* its counters, if they were saved */
-bool state_revision(struct run *r, const struct workload *wl, struct revision *rev); /* its template, if it was saved */
-bool state_replica(struct run *r, uint64_t id, bool *ready, bool *doomed);
+bool run_label_parse(struct slice text, struct label *out);
+void run_state_init(struct run *r);
+void run_state_load(struct run *r);               /* at run_new() */
+void run_state_changed(struct run *r);            /* written soon */
+void run_state_detach(struct run *r);             /* run_free() */
+void run_state_workload(struct run *r, struct workload *wl);                   /* its counters, if they were saved */
+bool run_state_revision(struct run *r, const struct workload *wl, struct revision *rev); /* its template, if it was saved */
+bool run_state_replica(struct run *r, uint64_t id, bool *ready, bool *doomed);
 
 /* ---- files.c ---- */
-void files_write(struct run *r);              /* hosts and resolv of every namespace with a Deployment */
-char *files_hosts_path(struct run *r, const char *ns, struct arena *a);
-char *files_resolv_path(struct run *r, const char *ns, struct arena *a);
+void run_files_write(struct run *r);              /* hosts and resolv of every namespace with a Deployment */
+char *run_files_hosts_path(struct run *r, const char *ns, struct arena *a);
+char *run_files_resolv_path(struct run *r, const char *ns, struct arena *a);
 /* "NAME=value" pairs every replica has, NULL-terminated, in a. */
-const char **files_env_base(struct run *r, const struct replica *rp, struct arena *a);
-enum err file_write_in_place(const char *path, struct slice text) WARN_UNUSED;
+const char **run_files_env_base(struct run *r, const struct replica *rp, struct arena *a);
+enum err run_file_write(const char *path, struct slice text) WARN_UNUSED;
 
 #endif

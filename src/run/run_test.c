@@ -62,7 +62,7 @@ static struct world {
     uint32_t start_ms_max, ready_ms_min, ready_ms_max, term_ms_max, crash_ms, start_fail_pct, crash_early_pct;
     bool live_ok, ready_ok, unknown_cap;
     bool socket_none;
-    uint32_t exec_ms;
+    uint32_t exec_ms, execs;
     /* seen */
     uint32_t endpoints_changes, ups, gones, forgets, starts;
     uint64_t start_at[64];
@@ -213,6 +213,7 @@ enum err sup_exec(struct sup_client *c, uint64_t id, uint64_t token, const char 
     (void)c;
     struct proc *p = proc_of(id);
     assert_true(p && p->there && (token & RUN_TOKEN_BIT) && timeout_ms > 0);
+    W.execs++;
     if (strcmp(argv[0], "prestop") == 0) {
         p->order_pre_stop = ++W.order;
         W.pre_stop_at = loop_now_ms(W.loop);
@@ -595,6 +596,23 @@ static void test_readiness_lost(void **state)
     world_stop();
 }
 
+/* Repeats of what has not succeeded yet grow apart: 50, 100, 200, 400, 800, then 1,000 ms. */
+static void test_fast_repeats(void **state)
+{
+    (void)state;
+    world_start(23);
+    want(&(struct spec){.name = "shop", .cmd = "bad", .replicas = 1, .probes = ",\"readinessProbe\":{\"exec\":{\"command\":[\"ready\"]},\"periodSeconds\":10}"});
+    pass_ms(10000);
+    assert_in_range(W.execs, 12, 15);
+    want(&(struct spec){.name = "shop", .cmd = "bad", .version = "v2", .replicas = 1, .probes = ",\"readinessProbe\":{\"exec\":{\"command\":[\"ready\"]},\"periodSeconds\":10,\"initialDelaySeconds\":30}"});
+    pass_ms(100);
+    uint32_t execs = W.execs;
+    want(&(struct spec){.name = "shop", .cmd = "bad", .replicas = 0});
+    assert_true(sim_run(done_gone, NULL, 60000));
+    assert_true(W.execs <= execs + 1); /* nothing before the initial delay */
+    world_stop();
+}
+
 static void test_lost_exec(void **state)
 {
     (void)state;
@@ -671,8 +689,8 @@ static void peer_data(struct stream *s, char *p, size_t n)
     if (peer.silent)
         return;
     buf_printf(&b, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 %d Whatever\r\nContent-Length: 2\r\n", peer.status);
-    for (int i = 0; peer.huge && i < 600; i++)
-        buf_printf(&b, "X-Long-%d: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", i);
+    for (int i = 0; peer.huge && i < 60; i++)
+        buf_printf(&b, "X-Long-%d: %0400d\r\n", i, i);
     buf_adds(&b, "\r\nok");
     (void)stream_write_slice(s, buf_slice(&b));
     buf_free(&b);
@@ -733,7 +751,8 @@ static void test_http_probe(void **state)
     peer.huge = true;
     pass_ms(2300);
     assert_int_equal(look().ready, 0);
-    assert_true(W.run->limit_hits[LIMIT_PROBE_ANSWER] > 0 || strstr(look().rwhy, "GET /health"));
+    assert_true(W.run->limit_hits[LIMIT_PROBE_ANSWER] > 0);
+    assert_string_equal(look().rwhy, "readiness probe failed: GET /health: the head of the answer is larger than 16 KiB");
     W.socket_none = true;
     pass_ms(1200);
     assert_string_equal(look().rwhy, "readiness probe failed: GET /health: no socket in its namespace");
@@ -763,6 +782,35 @@ static void test_port_check(void **state)
     pass_ms(5000);
     assert_true(look().complete);
     assert_int_equal(W.run->limit_hits[LIMIT_ACCEPT], 1);
+    world_stop();
+}
+
+static void test_pre_stop_http(void **state)
+{
+    (void)state;
+    world_start(35);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 1, .probes = READY_PROBE ",\"lifecycle\":{\"preStop\":{\"httpGet\":{\"path\":\"/bye\",\"port\":7000}}}"};
+    int fd = peer_listen(7000);
+    peer.status = 500; /* does not matter */
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    s.replicas = 0;
+    want(&s);
+    assert_true(sim_run(done_gone, NULL, 60000));
+    assert_int_equal(peer.hits, 1);
+    assert_non_null(strstr(peer.seen, "GET /bye HTTP/1.1\r\n"));
+    assert_int_equal(W.procs[0].terms, 1);
+    peer.silent = true; /* no answer: the grace period, then SIGTERM */
+    s.replicas = 1;
+    s.pod_extra = "\"terminationGracePeriodSeconds\":4,";
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    s.replicas = 0;
+    want(&s);
+    uint64_t t0 = sim_now_ms();
+    assert_true(sim_run(done_gone, NULL, 60000));
+    assert_in_range(W.term_at - t0, 4000, 4030);
+    peer_stop(fd);
     world_stop();
 }
 
@@ -801,6 +849,36 @@ static void test_never_ready_keeps_old(void **state)
     world_stop();
 }
 
+/* Old replicas that lost their readiness for a while are kept as long as the new ones have proved nothing. */
+static void test_unproven_keeps_old(void **state)
+{
+    (void)state;
+    world_start(22);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 2, .probes = READY_PROBE};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    W.ready_ok = false;
+    pass_ms(5000);
+    assert_int_equal(look().ready, 0);
+    s.cmd = "bad";
+    s.version = "v2";
+    want(&s);
+    pass_ms(5000);
+    assert_int_equal(look().replicas, 3);
+    assert_int_equal(W.procs[0].terms + W.procs[1].terms, 0);
+    W.ready_ok = true;
+    pass_ms(2000);
+    assert_int_equal(look().ready, 2);
+    s.version = "v3"; /* a better one: the unproven v2 goes before those that serve */
+    s.cmd = "ok";
+    W.guard = true;
+    W.min_ready = 2;
+    W.max_total = 3;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 60000));
+    world_stop();
+}
+
 static void test_recreate(void **state)
 {
     (void)state;
@@ -813,12 +891,10 @@ static void test_recreate(void **state)
     s.version = "v2";
     want(&s);
     assert_true(sim_run(done_complete, NULL, 60000));
-    uint64_t old_end = 0;
     for (size_t i = 0; i < 3; i++)
         assert_true(W.procs[i].exited);
     for (size_t i = 3; i < 6; i++)
         assert_true(W.procs[i].started_ms > W.term_at);
-    (void)old_end;
     assert_int_equal(look().revision, 2);
     world_stop();
 }
@@ -873,6 +949,16 @@ static void test_scale_victims(void **state)
     want(&s);
     assert_true(sim_run(done_complete, NULL, 5000));
     assert_int_equal(look().pid, first); /* the youngest went */
+    s.replicas = 3;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    W.procs[0].ready_at_ms = UINT64_MAX; /* the oldest, but not ready any more */
+    pass_ms(5000);
+    assert_int_equal(look().ready, 2);
+    s.replicas = 2;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    assert_int_equal(W.procs[0].terms, 1);
     assert_int_equal(run_restart(W.run, "default", "nobody"), ERR_NOTFOUND);
     world_stop();
 }
@@ -1059,6 +1145,81 @@ static void test_adopt(void **state)
     world_stop();
 }
 
+/* Doom is not forgotten with the engine, though the Deployment would have room for the replica again. */
+static void test_adopt_doomed(void **state)
+{
+    (void)state;
+    world_start(32);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 2, .probes = READY_PROBE};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    W.flight_until_polls = 1u << 30;
+    s.replicas = 1;
+    want(&s);
+    pass_ms(200);
+    assert_int_equal(W.procs[0].terms + W.procs[1].terms, 0); /* still waits for what is in flight */
+    engine_restart(0);
+    s.replicas = 2;
+    want(&s);
+    pass_ms(20);
+    assert_int_equal(W.procs[0].terms, 0);
+    assert_int_equal(W.procs[1].terms, 1); /* the workers that had its requests are gone: no second wait */
+    assert_true(sim_run(done_complete, NULL, 60000));
+    assert_int_equal(W.starts, 3);
+    assert_string_not_equal(W.procs[2].name, W.procs[1].name); /* a new replica, not a restart */
+    world_stop();
+}
+
+/* run.state is lost: processes are not; templates are guessed and probes decide. */
+static void test_adopt_without_state(void **state)
+{
+    (void)state;
+    world_start(33);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 2, .probes = READY_PROBE};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    (void)snprintf(W.dir, sizeof W.dir, "/tmp/weir-run-test/%d-2", (int)getpid()); /* another folder */
+    engine_restart(0);
+    assert_int_equal(W.run->replicas_n, 2);
+    want_again();
+    assert_true(sim_run(done_complete, NULL, 1000));
+    assert_int_equal(W.starts, 2);
+    (void)snprintf(W.dir, sizeof W.dir, "/tmp/weir-run-test/%d-3", (int)getpid());
+    engine_restart(0);
+    s.version = "v2"; /* and the template changed: old ones are rolled with a guessed template */
+    W.guard = true;
+    W.max_total = 3;
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 60000));
+    assert_int_equal(W.starts, 4);
+    world_stop();
+}
+
+/* run_want() before the adoption calls: what was started too many goes again, the adopted stay. */
+static void test_adopt_after_want(void **state)
+{
+    (void)state;
+    world_start(34);
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 2, .probes = READY_PROBE};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    pass_ms(200);
+    run_free(W.run);
+    W.run = NULL;
+    run_make();
+    want_again();
+    for (size_t i = 0; i < 2; i++) {
+        struct proc *p = &W.procs[i];
+        struct sup_replica rep = {.id = p->id, .label = p->label, .pid = p->pid, .out_fd = -1, .err_fd = -1, .listen_fd = -1, .started_wall_ns = p->started_wall_ns};
+        run_on_adopt(W.run, &rep);
+    }
+    assert_true(sim_run(done_complete, NULL, 60000));
+    pass_ms(1000);
+    assert_int_equal(W.procs[0].terms + W.procs[1].terms, 0);
+    assert_int_equal(look().ready, 2);
+    world_stop();
+}
+
 /* A label that cannot be read. */
 static void test_adopt_unknown(void **state)
 {
@@ -1072,9 +1233,9 @@ static void test_adopt_unknown(void **state)
     assert_int_equal(W.procs[0].kills, 1);
     assert_false(W.procs[0].there);
     struct label lb;
-    assert_false(label_parse(SLICE("1 ns dep 5 0 0 "), &lb));
-    assert_false(label_parse(SLICE("1 ns dep x 0 0 name"), &lb));
-    assert_true(label_parse(SLICE("1 ns dep 5 0 0 name"), &lb));
+    assert_false(run_label_parse(SLICE("1 ns dep 5 0 0 "), &lb));
+    assert_false(run_label_parse(SLICE("1 ns dep x 0 0 name"), &lb));
+    assert_true(run_label_parse(SLICE("1 ns dep 5 0 0 name"), &lb));
     world_stop();
 }
 
@@ -1183,12 +1344,12 @@ static void test_files(void **state)
     (void)snprintf(path, sizeof path, "%s/in-place", W.dir);
     (void)mkdir(W.dir, 0700);
     struct stat a, b;
-    assert_int_equal(file_write_in_place(path, SLICE("a long text\n")), OK);
+    assert_int_equal(run_file_write(path, SLICE("a long text\n")), OK);
     assert_int_equal(stat(path, &a), 0);
-    assert_int_equal(file_write_in_place(path, SLICE("short\n")), OK);
+    assert_int_equal(run_file_write(path, SLICE("short\n")), OK);
     assert_int_equal(stat(path, &b), 0);
     assert_true(a.st_ino == b.st_ino && b.st_size == 6);
-    assert_int_not_equal(file_write_in_place("/nowhere/at/all", SLICE("x")), OK);
+    assert_int_not_equal(run_file_write("/nowhere/at/all", SLICE("x")), OK);
     want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1});
     (void)snprintf(path, sizeof path, "%s/net/default.resolv", W.dir);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -1209,17 +1370,33 @@ static void test_files(void **state)
     world_stop();
 }
 
+/* What files.c wrote with plain system calls is on the real disk. */
+static void clean_up(void)
+{
+    static const char *const names[] = {"net/default.hosts", "net/default.resolv", "in-place", "net", ""};
+    char path[128];
+    for (int dir = 0; dir < 3; dir++)
+        for (size_t i = 0; i < COUNT_OF(names); i++) {
+            (void)snprintf(path, sizeof path, "/tmp/weir-run-test/%d%s/%s", (int)getpid(), dir == 0 ? "" : dir == 1 ? "-2" : "-3", names[i]);
+            (void)remove(path);
+        }
+    (void)rmdir("/tmp/weir-run-test");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_start_ready), cmocka_unit_test(test_back_off), cmocka_unit_test(test_exit_reasons),
         cmocka_unit_test(test_liveness), cmocka_unit_test(test_startup_gate), cmocka_unit_test(test_readiness_lost),
-        cmocka_unit_test(test_lost_exec), cmocka_unit_test(test_drain), cmocka_unit_test(test_http_probe),
-        cmocka_unit_test(test_port_check), cmocka_unit_test(test_never_ready_keeps_old), cmocka_unit_test(test_recreate),
+        cmocka_unit_test(test_fast_repeats), cmocka_unit_test(test_lost_exec), cmocka_unit_test(test_drain), cmocka_unit_test(test_http_probe),
+        cmocka_unit_test(test_port_check), cmocka_unit_test(test_pre_stop_http), cmocka_unit_test(test_never_ready_keeps_old), cmocka_unit_test(test_unproven_keeps_old), cmocka_unit_test(test_recreate),
         cmocka_unit_test(test_paused), cmocka_unit_test(test_scale_victims), cmocka_unit_test(test_min_ready),
         cmocka_unit_test(test_starts_limit), cmocka_unit_test(test_stop), cmocka_unit_test(test_rolling_seeds),
-        cmocka_unit_test(test_adopt), cmocka_unit_test(test_adopt_unknown), cmocka_unit_test(test_adopt_seeds),
+        cmocka_unit_test(test_adopt), cmocka_unit_test(test_adopt_doomed),
+        cmocka_unit_test(test_adopt_without_state), cmocka_unit_test(test_adopt_after_want), cmocka_unit_test(test_adopt_unknown), cmocka_unit_test(test_adopt_seeds),
         cmocka_unit_test(test_output), cmocka_unit_test(test_files),
     };
-    return cmocka_run_group_tests_name("run", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("run", tests, NULL, NULL);
+    clean_up();
+    return failed;
 }

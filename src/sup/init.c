@@ -314,6 +314,11 @@ void init_main(const struct init_args *a)
     (void)prctl(PR_SET_NAME, "weir: init", 0, 0, 0);
     process_title("weir: init");
     prepare(a);
+    /* Our memory is a copy of sup's, other replicas' environments included: not to be looked at through /proc/1. In a user
+     * namespace this would lock sup out as well; there, as here, our capabilities are more than the workload's, which the
+     * kernel takes for a reason to refuse it. */
+    if (a->sb.namespaces && !a->sb.user_namespace)
+        (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     await_go();
     start_workload(&in);
     for (;;) {

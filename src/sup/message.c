@@ -234,9 +234,13 @@ ssize_t packet_recv(int fd, void *p, size_t n, int *fds, int *fds_n, pid_t *cred
         *fds_n = 0;
     if (creds_pid)
         *creds_pid = 0;
-    do
+    /* A peer that ended without reading all makes one ECONNRESET, in front of what it had sent itself. */
+    bool reset = false, again;
+    do {
         got = recvmsg(fd, &mh, MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
+        again = got < 0 && (errno == EINTR || (errno == ECONNRESET && !reset));
+        reset = reset || (got < 0 && errno == ECONNRESET);
+    } while (again);
     if (got < 0)
         return -errno;
     read_control(&mh, fds, fds_n, creds_pid);

@@ -313,6 +313,7 @@ void sup_end(struct sup *s, int exit_status, bool at_once); /* at_once: the engi
 
 /* Tries every mechanism for real and fills s->caps, s->filter, s->cgroups; enters the user namespace when that is the way. */
 void caps_probe(struct sup *s);
+extern bool caps_no_namespaces; /* tests set it to try SUP_NET_HOST */
 
 /* ---- spawn.c ----------------------------------------------------------------------------------------------------------------- */
 

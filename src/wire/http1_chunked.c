@@ -3,14 +3,14 @@
  *     chunked-body = *( size [ ext ] CRLF data CRLF ) "0"... [ ext ] CRLF *field-line CRLF
  *
  *     SIZE -> (SPACE ->) EXT -> SIZE_LF -> DATA -> DATA_CR -> DATA_LF -> SIZE ...
- *                                       -> TRAILER (one line after another) -> END
+ *                                       -> TRAILER (one line after another) -> LAST_LF -> END
  *
  * State lives in the caller's struct h1_chunked. Data is never copied; the trailer section is, because its lines may arrive
- * in pieces. A byte is judged when it comes, so cutting the input differently changes nothing.
+ * in pieces. Every byte is judged when it comes, so cutting the input differently changes nothing.
  */
 #include "http1_int.h"
 
-enum state { SIZE, SPACE, EXT, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER, END };
+enum state { SIZE, SPACE, EXT, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER, LAST_LF, END };
 
 #define DIGITS_MAX 16 /* of a size: what 64 bits hold, leading zeros included */
 
@@ -66,33 +66,26 @@ static enum h1_error size_line(struct h1_chunked *c, char b)
     return c->state == EXT && h1_is_ctl(b) ? H1_E_CHUNK_EXTENSION : H1_OK;
 }
 
-/* Takes what it can of the current trailer line; a whole one is checked, and the empty one ends the body. */
+/* Takes what it can of the current trailer line, which is not the empty one, and judges what is there of it. A line that comes
+ * in many pieces is looked at as often; it is short. */
 static enum h1_error trailer_bytes(struct h1_chunked *c, const char *p, size_t n, size_t *used)
 {
     size_t room = H1_TRAILER_BYTES_MAX - c->trailer_n, take = MIN(n, room);
     const char *lf = take ? memchr(p, '\n', take) : NULL;
     if (lf)
         take = (size_t)(lf - p) + 1;
-    else if (n > room)
-        return H1_E_TRAILERS_SIZE;
     memcpy(c->trailer + c->trailer_n, p, take);
     c->trailer_n += (uint32_t)take;
     c->line_n += (uint32_t)take;
     *used = take;
-    if (!lf)
-        return H1_OK;
-    const char *line = c->trailer + c->trailer_n - c->line_n, *end = c->trailer + c->trailer_n;
-    if (c->line_n == 2 && line[0] == '\r') {
-        c->trailer_n -= 2;
-        c->state = END;
-        return H1_OK;
-    }
-    if (line[0] == '\r')
-        return H1_E_BARE_CR;
+    const char *end = c->trailer + c->trailer_n, *line = end - c->line_n;
     struct h1_field f;
     enum h1_error e = h1_field_line(&line, end, &f);
+    if (e == H1_PART_MORE) {
+        MUST(!lf); /* an LF ends or spoils a line */
+        return n > room ? H1_E_TRAILERS_SIZE : H1_OK;
+    }
     c->line_n = 0;
-    MUST(e != H1_PART_MORE); /* an LF always ends or spoils a line */
     return e;
 }
 
@@ -115,7 +108,13 @@ static enum h1_error step(struct h1_chunked *c, const char *p, size_t n, size_t 
         c->state = SIZE;
         return *p == '\n' ? H1_OK : H1_E_CHUNK_END;
     case TRAILER:
-        return trailer_bytes(c, p, n, used);
+        if (c->line_n > 0 || *p != '\r')
+            return trailer_bytes(c, p, n, used);
+        c->state = LAST_LF;
+        return H1_OK;
+    case LAST_LF:
+        c->state = END;
+        return *p == '\n' ? H1_OK : H1_E_BARE_CR;
     default:
         return size_line(c, *p);
     }

@@ -25,17 +25,16 @@ static const enum h1_error stricter[] = {
     H1_E_BARE_LF,                  /* RFC 9112 2.2 */
     H1_E_BARE_CR,                  /* RFC 9112 2.2, in places where they do not look */
     H1_E_OBS_FOLD,                 /* RFC 9112 5.2 */
-    H1_E_FIELD_SPACE,              /* RFC 9112 5.1 */
-    H1_E_FIELD_NAME,               /* RFC 9110 5.1: space within */
-    H1_E_FIELD_VALUE,              /* RFC 9110 5.5: what a reason phrase may not have, either */
+    H1_E_FIELD_SPACE,              /* RFC 9112 5.1: before the colon or within the name */
+    H1_E_FIELD_VALUE,              /* RFC 9110 5.5: they let any CTL be the first byte */
     H1_E_HOST_MISSING,             /* RFC 9112 3.2 */
     H1_E_HOST_DUPLICATE,           /* RFC 9112 3.2 */
     H1_E_HOST,                     /* RFC 9112 3.2, RFC 3986 3.2 */
     H1_E_CONTENT_LENGTH,           /* RFC 9112 6.2: 2^63 and above */
-    H1_E_CODING_SYNTAX,            /* RFC 9112 6.1 */
+    H1_E_CODING_SYNTAX,            /* RFC 9112 6.1: in responses */
     H1_E_CODING_VERSION,           /* RFC 9112 6.1 */
-    H1_E_CODING_UNKNOWN,           /* RFC 9112 6.1: gzip, chunked */
-    H1_E_CODING_LAST,              /* RFC 9112 6.3: chunked twice */
+    H1_E_CODING_UNKNOWN,           /* RFC 9112 6.1: other codings */
+    H1_E_CODING_LAST,              /* RFC 9112 6.3: chunked twice, or not last in a response */
     H1_E_CHUNK_SIZE,               /* RFC 9112 7.1: space behind the size */
     H1_E_CHUNK_SIZE_OVERFLOW,      /* RFC 9112 7.1: more than 16 digits */
     H1_E_CHUNK_EXTENSION,          /* RFC 9112 7.1.1 */
@@ -60,10 +59,14 @@ struct message {
     bool until_close;
     bool head_done;
     bool length_tab;         /* ours: HTAB behind the Content-Length */
+    bool coding_tab;         /* ours: HTAB behind the Transfer-Encoding */
+    size_t head_fields_n;    /* bytes of fields that come from the head */
+    bool framing_trailer;    /* ours: a trailer is named Content-Length or Transfer-Encoding, or begins so */
     bool coding_prefix;      /* ours: a field whose name begins with Transfer-Encoding and is longer */
     /* theirs, while parsing */
     struct buf name, value;
     bool in_value;
+    char stopped_at;         /* the byte they refused */
     uint8_t major;
     enum h1_method request_method;
 };
@@ -87,6 +90,11 @@ static void field_add(struct message *m, struct slice name, struct slice value)
     buf_add(&m->fields, "\n", 1);
 }
 
+static bool begins(struct slice name, struct slice with)
+{
+    return name.n >= with.n && slice_ieq(slice_of(name.p, with.n), with);
+}
+
 /* ---- ours ---------------------------------------------------------------------------------------------------------------- */
 
 static void body_chunked(struct message *m, const char *p, size_t n)
@@ -104,11 +112,15 @@ static void body_chunked(struct message *m, const char *p, size_t n)
         buf_add_slice(&m->body, data);
     }
     const char *at = c.trailer, *end = at + c.trailer_n;
-    while (m->result == H1_DONE && at < end) { /* all of them, also those that h1_chunked_trailers() leaves out */
-        struct h1_field f;
-        MUST(h1_field_line(&at, end, &f) == H1_OK);
+    struct h1_field f;
+    while (at < end) { /* all of them, also those that h1_chunked_trailers() leaves out, and one that is not whole */
+        struct slice rest = slice_of(at, (size_t)(end - at));
+        m->framing_trailer |= begins(rest, SLICE("content-length")) || begins(rest, SLICE("transfer-encoding"));
+        if (h1_field_line(&at, end, &f))
+            break;
         field_add(m, f.name, f.value);
     }
+    MUST(at == end || m->result == H1_MORE);
 }
 
 static void body(struct message *m, const struct h1_head *h, const char *p, size_t n)
@@ -130,17 +142,26 @@ static void body(struct message *m, const struct h1_head *h, const char *p, size
     m->used += take;
 }
 
+/* HTAB stands between the value and the end of its line. */
+static bool tab_behind(const struct h1_field *f)
+{
+    const char *p = f ? f->value.p + f->value.n : "\r";
+    while (*p == ' ')
+        p++;
+    return *p == '\t';
+}
+
 /* Notes the fields, and what about them is known to confuse theirs. */
 static void note_fields(struct message *m, const struct h1_head *h)
 {
     for (uint16_t i = 0; i < h->n; i++) {
         struct slice name = h->fields[i].name, begin = SLICE("transfer-encoding");
         field_add(m, name, h->fields[i].value);
-        m->coding_prefix |= name.n > begin.n && slice_ieq(slice_of(name.p, begin.n), begin);
+        m->coding_prefix |= name.n > begin.n && begins(name, begin);
     }
-    const struct h1_field *length = h1_get(h, H1_CONTENT_LENGTH);
-    for (const char *c = length ? length->value.p + length->value.n : "\r"; *c != '\r'; c++)
-        m->length_tab |= *c == '\t';
+    m->head_fields_n = m->fields.n;
+    m->length_tab = tab_behind(h1_get(h, H1_CONTENT_LENGTH));
+    m->coding_tab = tab_behind(h1_get(h, H1_TRANSFER_ENCODING));
 }
 
 static void parse_ours(struct message *m, bool is_request, enum h1_method request_method, const char *p, size_t n)
@@ -202,6 +223,7 @@ static int on_head(http_parser *parser)
     struct message *m = parser->data;
     field_flush(m);
     m->head_done = true;
+    m->head_fields_n = m->fields.n;
     m->major = (uint8_t)parser->http_major;
     m->minor = (uint8_t)parser->http_minor;
     m->status = (uint16_t)parser->status_code;
@@ -246,6 +268,7 @@ static void parse_theirs(struct message *m, bool is_request, enum h1_method requ
         m->until_close = m->result == H1_DONE;
     } else if (m->refusal != HPE_OK && m->refusal != HPE_PAUSED) {
         m->result = H1_BAD;
+        m->stopped_at = m->used < n ? p[m->used] : '\0';
     }
     if (is_request && m->head_done)
         buf_printf(&m->method, "%s", http_method_str((enum http_method)parser.method));
@@ -256,10 +279,12 @@ static void parse_theirs(struct message *m, bool is_request, enum h1_method requ
 /* Where we accept and they may refuse. */
 static bool their_refusal_known(const struct message *ours, const struct message *theirs)
 {
+    if (theirs->refusal == HPE_INVALID_CHUNK_SIZE)
+        return theirs->stopped_at == '\t'; /* they take spaces before a chunk extension, and not HTAB (RFC 9112 section 7.1.1) */
+    if (ours->framing_trailer && theirs->refusal != HPE_INVALID_METHOD)
+        return true; /* they read framing fields among the trailers, too (RFC 9110 section 6.5.1: not to be merged) */
     if (theirs->refusal == HPE_INVALID_CONTENT_LENGTH)
         return ours->length_tab; /* they take spaces behind the number, and not HTAB (RFC 9110 section 5.6.3) */
-    if (theirs->refusal == HPE_INVALID_TRANSFER_ENCODING || theirs->refusal == HPE_UNEXPECTED_CONTENT_LENGTH)
-        return ours->coding_prefix; /* they take a longer name that begins so for Transfer-Encoding itself */
     if (theirs->refusal != HPE_INVALID_METHOD)
         return false;
     /* They have a closed list of methods (RFC 9110 section 9.1). */
@@ -286,11 +311,14 @@ static void compare_messages(const struct message *ours, const struct message *t
     MUST(slice_eq(buf_slice(&ours->target), buf_slice(&theirs->target)));
     MUST(ours->status == theirs->status);
     MUST(theirs->major == 1 && ours->minor == (theirs->minor > 0));
-    MUST(slice_eq(buf_slice(&ours->fields), buf_slice(&theirs->fields)));
+    MUST(ours->head_fields_n == theirs->head_fields_n);
+    MUST(slice_eq(slice_of(ours->fields.p, ours->head_fields_n), slice_of(theirs->fields.p, ours->head_fields_n)));
+    MUST(ours->result != H1_DONE || slice_eq(buf_slice(&ours->fields), buf_slice(&theirs->fields))); /* with trailers */
     MUST(slice_eq(buf_slice(&ours->body), buf_slice(&theirs->body)));
     MUST(ours->until_close == theirs->until_close);
     MUST(ours->used == theirs->used);
-    MUST(!ours->keep_alive || theirs->keep_alive || ours->result != H1_DONE); /* we go on only where they would */
+    /* We go on only where they would. (Their answer mixes trailers in, and is there only for whole messages.) */
+    MUST(!ours->keep_alive || theirs->keep_alive || ours->result != H1_DONE || ours->fields.n > ours->head_fields_n);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -309,6 +337,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     message_reset(&theirs);
     parse_ours(&ours, is_request, request_method, p, n);
     parse_theirs(&theirs, is_request, request_method, p, n);
+    /* Two messages that they frame wrongly: optional white space is SP or HTAB (RFC 9110 section 5.6.3), but "chunked" before HTAB
+     * is another coding to them; and a longer name that begins with Transfer-Encoding is the same name to them. */
+    if (ours.coding_tab || ours.coding_prefix)
+        return 0;
     if (ours.result == H1_BAD)
         MUST(theirs.result != H1_DONE || stricter_known(ours.error));
     else if (theirs.result == H1_BAD)

@@ -1,0 +1,398 @@
+/* cmd_up.c - weir up: starts a node.
+ *
+ *     files -> read and checked here, so that a typing error ends at once and nothing was started
+ *     data folder -> made, locked (the lock is held by sup for life), its socket looked at
+ *     foreground:  sup_main() in this process
+ *     -d:          fork; the child becomes sup with its output in DATA/weir.log; this process waits until the node says
+ *                  that it is ready, or has failed, and tells which
+ *
+ * What the files mean as a whole (references between objects and to what the node already has) is the engine's to check:
+ * it ends with SUP_EXIT_CONFIG then, which is EXIT_USAGE here.
+ */
+#include "cli.h"
+#include "sup.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define WORKERS_MAX 64             /* as the engine has it */
+#define LOG_FILE "weir.log"
+#define OBJECTS_FILE "objects.json" /* what the node was told last, kept by the engine */
+#define STDIN_FILE "stdin.yaml"  /* what came over standard input, where a restarted engine finds it again */
+#define LOOK_MS 50
+#define TAIL_BYTES 16384         /* of the log, shown when a detached node did not come up */
+
+/* Everything that the engine's command line is made of. */
+struct up {
+    const struct args *a;
+    struct sources files;
+    char data[PATH_MAX];       /* absolute */
+    char access_log[PATH_MAX]; /* absolute, "-" or "off" */
+    char name[64];
+    uint64_t workers;
+    const char *admin;
+    uint32_t timeout_ms;
+    int lock_fd;
+    char **argv;               /* of the engine */
+};
+
+/* ---- the data folder --------------------------------------------------------------------------------------------------- */
+
+static const char *data_named(const struct up *u)
+{
+    const char *named = args_str(u->a, "data", cli_env("WEIR_DATA"));
+    return named ? named : ".weir";
+}
+
+static int data_open(struct up *u)
+{
+    const char *dir = data_named(u);
+    struct stat st;
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, "name another one with --data", "data folder %s can't be made: %s", dir, strerror(errno));
+    if (!realpath(dir, u->data) || stat(u->data, &st) != 0 || !S_ISDIR(st.st_mode))
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, "name another one with --data", "%s is no folder", dir);
+    if (st.st_uid != geteuid() || (st.st_mode & 0022))
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, "chown it to yourself and chmod it to 0700", "data folder %s can be written by others", u->data);
+    if (strlen(u->data) + sizeof "/" NODE_SOCKET > sizeof((struct sockaddr_un *)0)->sun_path)
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, "choose a shorter one with --data", "the path of data folder %s is too long for a Unix socket in it", u->data);
+    return EXIT_OK;
+}
+
+static bool socket_answers(const struct up *u, const char *target, struct client_answer *answer)
+{
+    struct buf path = {0};
+    buf_printf(&path, "%s/" NODE_SOCKET, u->data);
+    struct client_call call = {.socket_path = path.p, .method = "GET", .target = target, .timeout_ms = 2000};
+    enum client_end e = client_run(&call, answer);
+    buf_free(&path);
+    return e == CLIENT_OK || e == CLIENT_LATE;
+}
+
+static int data_lock(struct up *u)
+{
+    struct client_answer answer = {0};
+    int pid;
+    const char *remedy = "bring your changes to it with weir apply, or stop it with weir down";
+    if (!node_lock(u->data, &u->lock_fd, &pid)) {
+        if (!pid)
+            return cli_fail(EXIT_FAILED, u->a->cmd->name, remedy, "a node already runs on %s, or its file \"lock\" can't be opened", u->data);
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, remedy, "a node already runs on %s (process %d)", u->data, pid);
+    }
+    bool alive = socket_answers(u, "/healthz", &answer);
+    buf_free(&answer.body);
+    return alive ? cli_fail(EXIT_FAILED, u->a->cmd->name, remedy, "a node already answers on %s/" NODE_SOCKET, u->data) : EXIT_OK;
+}
+
+/* Our process number, for those who find the lock held. */
+static void lock_sign(const struct up *u)
+{
+    char text[16];
+    int n = snprintf(text, sizeof text, "%d\n", getpid());
+    if (ftruncate(u->lock_fd, 0) != 0 || pwrite(u->lock_fd, text, (size_t)n, 0) != n)
+        cli_fail(0, u->a->cmd->name, NULL, "the lock file could not be signed: %s", strerror(errno)); /* it holds all the same */
+}
+
+/* ---- options -------------------------------------------------------------------------------------------------------------- */
+
+/* "shop-3fa2": the folder that the data folder is in, and four digits that tell nodes of equal folders apart. */
+static void name_default(struct up *u)
+{
+    uint32_t hash = 2166136261u; /* FNV-1a: the same in every process */
+    char parent[PATH_MAX], word[41];
+    size_t n = 0;
+    for (const char *p = u->data; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 16777619u;
+    snprintf(parent, sizeof parent, "%s", u->data);
+    char *slash = strrchr(parent, '/');
+    if (slash && strcmp(slash, "/.weir") == 0)
+        *slash = 0;
+    slash = strrchr(parent, '/');
+    for (const char *p = slash ? slash + 1 : parent; *p && n < sizeof word - 1; p++) {
+        char c = ascii_lower(*p);
+        if (isalnum((unsigned char)c) && (unsigned char)c < 128)
+            word[n++] = c;
+        else if (n && word[n - 1] != '-')
+            word[n++] = '-';
+    }
+    while (n && word[n - 1] == '-')
+        n--;
+    word[n] = 0;
+    snprintf(u->name, sizeof u->name, "%s-%04x", n ? word : "node", hash & 0xffff);
+}
+
+static int name_read(struct up *u)
+{
+    const char *v = args_str(u->a, "name", NULL);
+    if (!v) {
+        name_default(u);
+        return EXIT_OK;
+    }
+    bool good = *v && strlen(v) <= 40 && isalnum((unsigned char)*v);
+    for (const char *p = v; *p && good; p++)
+        good = (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '-';
+    if (!good)
+        return cli_fail(EXIT_USAGE, u->a->cmd->name, "use up to 40 of a-z, 0-9 and -", "\"%s\" is no name for a node", v);
+    snprintf(u->name, sizeof u->name, "%s", v);
+    return EXIT_OK;
+}
+
+static int admin_read(struct up *u)
+{
+    u->admin = args_str(u->a, "admin", "127.0.0.1:7070");
+    const char *colon = strrchr(u->admin, ':');
+    struct addr addr;
+    uint64_t port;
+    if (strcmp(u->admin, "off") == 0)
+        return EXIT_OK;
+    if (colon && slice_u64(slice_cstr(colon + 1), 65535, &port) == OK && addr_parse(slice_of(u->admin, (size_t)(colon - u->admin)), (uint16_t)port, &addr) == OK &&
+        addr.family != ADDR_UNIX)
+        return EXIT_OK;
+    return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as 127.0.0.1:7070, [::1]:7070 or off", "--admin \"%s\" is no address and port", u->admin);
+}
+
+static int access_log_read(struct up *u)
+{
+    const char *v = args_str(u->a, "access-log", NULL);
+    char cwd[PATH_MAX];
+    int n;
+    if (!v)
+        n = snprintf(u->access_log, sizeof u->access_log, "%s/access.log", u->data);
+    else if (*v == '/' || strcmp(v, "-") == 0 || strcmp(v, "off") == 0)
+        n = snprintf(u->access_log, sizeof u->access_log, "%s", v);
+    else
+        n = snprintf(u->access_log, sizeof u->access_log, "%s/%s", getcwd(cwd, sizeof cwd) ? cwd : "", v);
+    if (n < 0 || (size_t)n >= sizeof u->access_log)
+        return cli_fail(EXIT_USAGE, u->a->cmd->name, NULL, "the path of --access-log is too long");
+    return EXIT_OK;
+}
+
+static int workers_read(struct up *u)
+{
+    cpu_set_t set;
+    u->workers = sched_getaffinity(0, sizeof set, &set) == 0 ? (uint64_t)CPU_COUNT(&set) : 1;
+    u->workers = MIN(MAX(u->workers, 1u), WORKERS_MAX);
+    int code = args_count(u->a, "workers", WORKERS_MAX, &u->workers);
+    if (!code && u->workers == 0)
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, NULL, "--workers must be at least 1");
+    return code;
+}
+
+/* ---- the engine's command line ------------------------------------------------------------------------------------------- */
+
+/* What came over standard input becomes a file, because a restarted engine reads its files again. */
+static int stdin_keep(struct up *u)
+{
+    for (size_t i = 0; i < u->files.n; i++) {
+        struct source *s = &u->files.items[i];
+        struct buf path = {0};
+        if (s->path)
+            continue;
+        buf_printf(&path, "%s/" STDIN_FILE, u->data);
+        s->path = buf_take(&path, NULL);
+        enum err e = file_replace(s->path, s->text.p ? s->text.p : "", s->text.n, 0600);
+        if (e)
+            return cli_fail(EXIT_FAILED, u->a->cmd->name, "check the data folder", "%s can't be written: %s", s->path, err_text(e));
+    }
+    return EXIT_OK;
+}
+
+static void argv_build(struct up *u)
+{
+    char workers[24];
+    snprintf(workers, sizeof workers, "%llu", (unsigned long long)u->workers);
+    const char *fixed[] = {"weir",         "engine",      "--data", u->data, "--workers",   workers,          "--admin", u->admin, "--access-log",
+                           u->access_log,  "--name",      u->name,  "--namespace", args_namespace(u->a)};
+    size_t n = 0;
+    u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 3) * sizeof *u->argv);
+    for (size_t i = 0; i < COUNT_OF(fixed); i++)
+        u->argv[n++] = mem_strdup(MEM_MISC, fixed[i]);
+    if (args_has(u->a, "strict"))
+        u->argv[n++] = mem_strdup(MEM_MISC, "--strict");
+    u->argv[n++] = mem_strdup(MEM_MISC, "--");
+    for (size_t i = 0; i < u->files.n; i++)
+        u->argv[n++] = mem_strdup(MEM_MISC, u->files.items[i].path);
+}
+
+static int run_sup(struct up *u)
+{
+    struct sup_conf conf = {.engine_argv = u->argv, .data_dir = u->data, .name = u->name};
+    lock_sign(u);
+    int status = sup_main(&conf);
+    return status == SUP_EXIT_CONFIG ? EXIT_USAGE : status;
+}
+
+/* ---- in the background ------------------------------------------------------------------------------------------------- */
+
+static int log_open(const struct up *u, off_t *end)
+{
+    struct buf path = {0};
+    buf_printf(&path, "%s/" LOG_FILE, u->data);
+    int fd = open(path.p, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    *end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
+    buf_free(&path);
+    return fd;
+}
+
+/* What the node wrote since `from`, its end when that is long. */
+static void log_show(const struct up *u, off_t from)
+{
+    struct buf path = {0};
+    char text[TAIL_BYTES];
+    buf_printf(&path, "%s/" LOG_FILE, u->data);
+    int fd = open(path.p, O_RDONLY | O_CLOEXEC);
+    off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
+    ssize_t n = fd >= 0 ? pread(fd, text, sizeof text, MAX(from, end - (off_t)sizeof text)) : 0;
+    if (n > 0)
+        fwrite(text, 1, (size_t)n, stderr);
+    if (fd >= 0)
+        close(fd);
+    buf_free(&path);
+}
+
+_Noreturn static void child(struct up *u, int log_fd)
+{
+    int null = open("/dev/null", O_RDONLY);
+    setsid();
+    dup2(null, STDIN_FILENO);
+    dup2(log_fd, STDOUT_FILENO);
+    dup2(log_fd, STDERR_FILENO);
+    if (null > STDERR_FILENO)
+        close(null);
+    _exit(run_sup(u));
+}
+
+static int child_ended(const struct up *u, int status, off_t log_from)
+{
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILED;
+    log_show(u, log_from);
+    if (WIFSIGNALED(status))
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, "see above", "the node was ended by signal %d before it was ready", WTERMSIG(status));
+    return cli_fail(code ? code : EXIT_FAILED, u->a->cmd->name, "correct what is said above", "the node ended before it was ready");
+}
+
+/* The node's own warnings: what this machine does not permit, and what that means. */
+static void warnings_show(const struct up *u)
+{
+    struct client_answer answer = {0};
+    size_t i;
+    json_t *w, *info = NULL;
+    if (socket_answers(u, "/v1/info", &answer) && answer.status == 200)
+        info = json_loadb(answer.body.p ? answer.body.p : "", answer.body.n, 0, NULL);
+    json_array_foreach(json_object_get(info, "warnings"), i, w)
+        if (json_is_string(w))
+            fprintf(stderr, "weir: warning: %s\n", json_string_value(w));
+    json_decref(info);
+    buf_free(&answer.body);
+}
+
+static int wait_ready(const struct up *u, pid_t pid, off_t log_from)
+{
+    uint64_t due = mono_ns() + u->timeout_ms * 1000000ull;
+    for (;;) {
+        struct client_answer answer = {0};
+        int status;
+        if (waitpid(pid, &status, WNOHANG) == pid)
+            return child_ended(u, status, log_from);
+        bool answers = socket_answers(u, "/readyz", &answer);
+        bool is_ready = answers && answer.status == 200, late = mono_ns() >= due;
+        int code = EXIT_OK;
+        if (!is_ready && late)
+            code = cli_fail(EXIT_TIMEOUT, u->a->cmd->name, "see weir get workloads and weir logs; it goes on starting", "the node is not ready yet: " SLICE_FMT,
+                            SLICE_ARG(answer.body.n ? slice_trim(slice_cut(buf_slice(&answer.body), '\n', &(struct slice){0})) : SLICE("it does not answer")));
+        buf_free(&answer.body);
+        if (is_ready || late)
+            return code;
+        poll(NULL, 0, LOOK_MS);
+    }
+}
+
+static int run_detached(struct up *u)
+{
+    off_t log_from;
+    int log_fd = log_open(u, &log_from);
+    if (log_fd < 0)
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, "check the data folder", "%s/" LOG_FILE " can't be written: %s", u->data, strerror(errno));
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid < 0)
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, "try again", "no process can be started: %s", strerror(errno));
+    if (pid == 0)
+        child(u, log_fd);
+    close(log_fd);
+    close(u->lock_fd); /* the child's copy goes on holding it */
+    int code = wait_ready(u, pid, log_from);
+    if (code != EXIT_OK)
+        return code;
+    warnings_show(u);
+    printf("node %s is ready (process %d); log: %s/" LOG_FILE "; stop it with: weir down\n", u->name, pid, u->data);
+    return EXIT_OK;
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------------------- */
+
+/* Without a file the node goes on with what it was told last. */
+static int objects_kept(const struct up *u)
+{
+    struct buf path = {0};
+    const char *dir = data_named(u);
+    buf_printf(&path, "%s/" OBJECTS_FILE, dir);
+    bool kept = access(path.p, R_OK) == 0;
+    buf_free(&path);
+    return kept || u->files.n ? EXIT_OK : cli_fail(EXIT_USAGE, u->a->cmd->name, "name a manifest file, a folder of them, or - for standard input",
+                                                   "no file is given, and data folder %s has no objects of an earlier node", dir);
+}
+
+static int up_prepare(struct up *u)
+{
+    int code = u->a->pos_n ? sources_of_args(u->a, &u->files) : EXIT_OK;
+    if (!code)
+        code = objects_kept(u);
+    if (!code)
+        code = admin_read(u);
+    if (!code)
+        code = workers_read(u);
+    if (!code)
+        code = args_time(u->a, "timeout", 120000, &u->timeout_ms);
+    if (!code)
+        code = sources_check(&u->files, args_namespace(u->a), args_has(u->a, "strict"));
+    if (!code)
+        code = data_open(u);
+    if (!code)
+        code = name_read(u);
+    if (!code)
+        code = access_log_read(u);
+    if (!code)
+        code = data_lock(u);
+    return code ? code : stdin_keep(u);
+}
+
+int cmd_up(struct args *a)
+{
+    struct up *u = mem_new(MEM_MISC, sizeof *u);
+    u->a = a;
+    u->lock_fd = -1;
+    int code = up_prepare(u);
+    if (!code) {
+        argv_build(u);
+        for (size_t i = 0; i < u->files.n; i++)
+            buf_free(&u->files.items[i].text); /* this process becomes sup: it keeps no manifest */
+        code = args_has(a, "detach") ? run_detached(u) : run_sup(u);
+    }
+    for (char **p = u->argv; p && *p; p++)
+        mem_free(*p);
+    mem_free(u->argv);
+    sources_free(&u->files);
+    mem_free(u);
+    return code;
+}

@@ -1,0 +1,269 @@
+/* read.c - from the text of a file to objects in a set.
+ *
+ *     text --yaml.c--> trees --> kind? --walk.c--> checked --load*.c--> typed object --> set
+ *
+ * Everything goes on after an error, so that one run reports all of them. An object with errors is not put into the set.
+ */
+#include "plan_int.h"
+
+#include <stdlib.h>
+
+/* ---- kinds --------------------------------------------------------------------------------------------------------- */
+
+static const char *const kind_names[OBJ_KIND_COUNT] = {
+    [OBJ_NAMESPACE] = "Namespace",   [OBJ_CONFIGMAP] = "ConfigMap", [OBJ_SECRET] = "Secret",       [OBJ_SERVICE] = "Service",
+    [OBJ_DEPLOYMENT] = "Deployment", [OBJ_GATEWAY] = "Gateway",     [OBJ_HTTPROUTE] = "HTTPRoute",
+};
+
+const char *obj_kind_name(enum obj_kind k)
+{
+    MUST(k < OBJ_KIND_COUNT);
+    return kind_names[k];
+}
+
+/* Also with a group, as kubectl writes it: deployment.apps. */
+bool obj_kind_parse(struct slice s, enum obj_kind *out)
+{
+    static const struct { const char *name; enum obj_kind kind; } short_names[] = {
+        {"ns", OBJ_NAMESPACE}, {"cm", OBJ_CONFIGMAP}, {"svc", OBJ_SERVICE}, {"deploy", OBJ_DEPLOYMENT},
+        {"gtw", OBJ_GATEWAY},  {"gw", OBJ_GATEWAY},   {"route", OBJ_HTTPROUTE}, {"routes", OBJ_HTTPROUTE},
+        {"workload", OBJ_DEPLOYMENT}, {"workloads", OBJ_DEPLOYMENT},
+    };
+    struct slice group;
+    s = slice_cut(s, '.', &group);
+    for (size_t i = 0; i < COUNT_OF(short_names); i++)
+        if (slice_ieq(s, slice_cstr(short_names[i].name))) {
+            *out = short_names[i].kind;
+            return true;
+        }
+    for (int k = 0; k < OBJ_KIND_COUNT; k++) {
+        struct slice name = slice_cstr(kind_names[k]);
+        bool plural = s.n == name.n + 1 && ascii_lower(s.p[name.n]) == 's';
+        if (slice_ieq(slice_of(s.p, plural ? name.n : s.n), name)) {
+            *out = (enum obj_kind)k;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint64_t stable_hash64(uint64_t h, struct slice s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        h = (h ^ (uint8_t)s.p[i]) * 0x100000001b3u;
+    return h;
+}
+
+/* ---- one object ------------------------------------------------------------------------------------------------------- */
+
+static void reader_set_where(struct reader *r, const char *text)
+{
+    buf_clear(&r->where);
+    buf_adds(&r->where, text);
+    r->where_base = r->where.n;
+}
+
+/* The first word and the place of the object: "Deployment/default/catalog ". */
+static void reader_begin(struct reader *r, struct slice kind, struct slice ns, struct slice name)
+{
+    struct buf b = {0};
+    if (ns.n)
+        buf_printf(&b, "%.*s/%.*s/%.*s ", (int)MIN(kind.n, 63), kind.p, (int)MIN(ns.n, 63), ns.p, (int)MIN(name.n, 253), name.p);
+    else
+        buf_printf(&b, "%.*s/%.*s ", (int)MIN(kind.n, 63), kind.p, (int)MIN(name.n, 253), name.p);
+    reader_set_where(r, b.p);
+    buf_free(&b);
+}
+
+/* A kind that is not read: why, as well as can be said. */
+static void unknown_kind(struct reader *r, const struct ynode *doc, struct slice version, struct slice kind)
+{
+    struct slice group_version = version, rest;
+    struct slice group = slice_find(version, '/') < 0 ? SLICE("") : slice_cut(group_version, '/', &rest);
+    const struct ynode *at = y_get(doc, "kind");
+    const struct not_built_row *row = not_built_find(group, kind);
+    const char *known = kind_api_versions(kind);
+    struct buf remedy = {0};
+    if (row) {
+        reader_warn(r, at, "", "", "%s", row->note);
+    } else if (known) {
+        buf_printf(&remedy, "write apiVersion: %s", known);
+        reader_error(r, y_get(doc, "apiVersion"), "apiVersion", remedy.p, "%.*s has no kind %.*s known here", (int)MIN(version.n, 100), version.p, SLICE_ARG(kind));
+    } else {
+        reader_warn(r, at, "", "remove it, or correct the spelling", "ignored: the kind %.*s of %.*s is not known here", (int)MIN(kind.n, 100), kind.p, (int)MIN(version.n, 100), version.p);
+    }
+    buf_free(&remedy);
+    if (r->seen_field)
+        r->seen_field(r->ctx, at->line, "kind", row ? "ignored" : "unknown", row ? row->note : "the kind is not known here");
+}
+
+static void check_name(struct reader *r, const struct kind_row *row, const struct ynode *doc)
+{
+    const struct ynode *name = y_path(doc, "metadata.name"), *ns = y_path(doc, "metadata.namespace");
+    if (name && !y_is_str(name))
+        reader_error(r, name, "metadata.name", "put it in quotes, and begin it with a letter", "must be a string");
+    else if (name && row->obj == OBJ_SERVICE && !value_is_label1035(name->text))
+        reader_error(r, name, "metadata.name", "give at most 63 of a-z, 0-9 and '-', beginning with a letter and not ending with '-'", "not a host name: \"%.*s\"", (int)MIN(name->text.n, 100), name->text.p);
+    else if (name && (row->name_type == FT_LABEL ? !value_is_label(name->text) : !value_is_subdomain(name->text)))
+        reader_error(r, name, "metadata.name", field_type_text(row->name_type), "not a valid name: \"%.*s\"", (int)MIN(name->text.n, 100), name->text.p);
+    if (ns && !row->namespaced)
+        reader_error(r, ns, "metadata.namespace", "remove it", "a %s is in no namespace", row->kind);
+}
+
+static void load_kind(struct reader *r, struct object *o, const struct ynode *doc)
+{
+    switch (o->kind) {
+    case OBJ_CONFIGMAP:
+    case OBJ_SECRET: load_data(r, o, doc); break;
+    case OBJ_SERVICE: load_service(r, o, doc); break;
+    case OBJ_DEPLOYMENT: load_deployment(r, o, doc); break;
+    case OBJ_GATEWAY: load_gateway(r, o, doc); break;
+    case OBJ_HTTPROUTE: load_http_route(r, o, doc); break;
+    default: break;
+    }
+}
+
+static void load_common(struct reader *r, struct object *o, const struct ynode *doc, struct slice ns)
+{
+    o->ns = (char *)arena_slice(&o->mem, ns).p;
+    o->name = (char *)arena_slice(&o->mem, y_str(y_path(doc, "metadata.name"))).p;
+    o->file = arena_strdup(&o->mem, r->file);
+    o->dir = arena_strdup(&o->mem, r->dir);
+    o->line = doc->line;
+    o->column = doc->column;
+    load_kvs(o, y_path(doc, "metadata.labels"), &o->labels);
+    load_kvs(o, y_path(doc, "metadata.annotations"), &o->annotations);
+    struct buf json = {0};
+    y_json(doc, false, &json);
+    o->json = (char *)arena_slice(&o->mem, buf_slice(&json)).p;
+    o->hash = stable_hash64(STABLE_HASH_INIT, buf_slice(&json));
+    buf_free(&json);
+}
+
+struct object *reader_object(struct reader *r, const struct ynode *doc)
+{
+    struct slice version = y_str(y_get(doc, "apiVersion")), kind = y_str(y_get(doc, "kind"));
+    struct slice name = y_str(y_path(doc, "metadata.name")), ns = y_str(y_path(doc, "metadata.namespace"));
+    const struct kind_row *row = kind_find(version, kind);
+    if (!ns.n)
+        ns = slice_cstr(r->default_ns);
+    if (row && !row->namespaced)
+        ns = SLICE("");
+    reader_begin(r, kind, ns, name);
+    if (r->seen_object)
+        r->seen_object(r->ctx, doc->line, r->where.p);
+    if (!row) {
+        unknown_kind(r, doc, version, kind);
+        return NULL;
+    }
+    size_t errors = r->d->errors;
+    struct object *o = object_new(row->obj);
+    walk_map(r, row->schema, doc);
+    check_name(r, row, doc);
+    load_common(r, o, doc, ns);
+    load_kind(r, o, doc);
+    if (r->d->errors != errors) {
+        object_unref(o);
+        return NULL;
+    }
+    return o;
+}
+
+/* ---- documents --------------------------------------------------------------------------------------------------------- */
+
+/* The same object twice in one file is a mistake. */
+static bool first_of_file(struct reader *r, const struct ynode *doc)
+{
+    uintptr_t before = (uintptr_t)table_put(&r->seen, buf_slice(&r->where), (void *)(uintptr_t)doc->line);
+    if (before)
+        reader_error(r, doc, "", "rename or remove one", "the object is in this file twice: first at line %u", (unsigned)before);
+    return !before;
+}
+
+static void read_doc(struct reader *r, const struct ynode *doc);
+
+static void read_list(struct reader *r, const struct ynode *doc)
+{
+    const struct ynode *items = y_get(doc, "items");
+    if (items && items->type != Y_LIST)
+        reader_error(r, items, "items", "begin each item with '- '", "is %s, and must be a list", ytype_name(items->type));
+    for (uint32_t i = 0; items && items->type == Y_LIST && i < items->n; i++)
+        read_doc(r, items->items[i]);
+}
+
+static void read_doc(struct reader *r, const struct ynode *doc)
+{
+    reader_set_where(r, "");
+    if (doc->type != Y_MAP) {
+        reader_error(r, doc, "", "begin with apiVersion and kind", "a document is %s, and must be an object", ytype_name(doc->type));
+        return;
+    }
+    const struct ynode *version = y_get(doc, "apiVersion"), *kind = y_get(doc, "kind");
+    if (!y_is_str(version) || !version->text.n)
+        reader_error(r, version ? version : doc, "apiVersion", "add it, for example apiVersion: apps/v1", version ? "must be a string" : "missing");
+    if (!y_is_str(kind) || !kind->text.n)
+        reader_error(r, kind ? kind : doc, "kind", "add it, for example kind: Deployment", kind ? "must be a string" : "missing");
+    if (!y_is_str(version) || !y_is_str(kind) || !version->text.n || !kind->text.n)
+        return;
+    if (slice_is(version->text, "v1") && slice_is(kind->text, "List")) {
+        read_list(r, doc);
+        return;
+    }
+    struct object *o = reader_object(r, doc);
+    bool named = y_is_str(y_path(doc, "metadata.name"));
+    if ((!named || first_of_file(r, doc)) && o && r->set)
+        objset_put(r->set, o);
+    else if (o)
+        object_unref(o);
+}
+
+static int diag_order(const void *a, const void *b)
+{
+    const struct diag *x = a, *y = b;
+    if (x->line != y->line)
+        return x->line < y->line ? -1 : 1;
+    if (x->column != y->column)
+        return x->column < y->column ? -1 : 1;
+    int c = strcmp(x->where, y->where);
+    return c ? c : strcmp(x->reason, y->reason);
+}
+
+/* What this file added, in the order of its text: the walk reports a map before what spans its fields. */
+static void sort_diags(struct diags *d, size_t from)
+{
+    size_t end = MIN(d->n, (size_t)DIAGS_MAX); /* beyond is the word that there are more */
+    if (end > from)
+        qsort(d->items + from, end - from, sizeof *d->items, diag_order);
+}
+
+/* Reads the documents of text through r; r->set NULL: checks only. */
+void reader_text(struct reader *r, struct slice text)
+{
+    struct arena a;
+    struct ydocs docs = {0};
+    arena_init(&a, MEM_MANIFEST, 64 << 10);
+    size_t errors = r->d->errors, first = r->d->n;
+    yaml_read(r->file, text, &a, &docs, r->d);
+    for (size_t i = 0; i < docs.n; i++)
+        read_doc(r, docs.items[i]);
+    if (!docs.n && r->d->errors == errors) {
+        reader_set_where(r, "");
+        reader_warn_at(r, 0, 0, "add objects, or leave the file out", "the file holds no object");
+    }
+    sort_diags(r->d, first);
+    ydocs_free(&docs);
+    arena_fini(&a);
+}
+
+void reader_fini(struct reader *r)
+{
+    table_fini(&r->seen);
+    buf_free(&r->where);
+}
+
+void objset_read(struct objset *s, const char *file, const char *dir, struct slice text, const char *default_ns, bool strict, struct diags *d)
+{
+    struct reader r = {.file = file, .dir = dir, .default_ns = default_ns && default_ns[0] ? default_ns : "default", .strict = strict, .d = d, .set = s};
+    reader_text(&r, text);
+    reader_fini(&r);
+}
