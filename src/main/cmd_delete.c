@@ -65,15 +65,14 @@ int cmd_delete(struct args *a)
     bool pairs = a->pos_n && strchr(a->pos[0], '/');
     if (a->pos_n < (pairs ? 1u : 2u))
         return cli_fail(EXIT_USAGE, a->cmd->name, "e.g. weir delete workload catalog, weir delete -f shop.yaml", "what to delete is not given");
+    for (size_t i = 0; pairs && i < a->pos_n; i++)
+        if (!strchr(a->pos[i], '/'))
+            return cli_fail(EXIT_USAGE, a->cmd->name, "write KIND/NAME", "\"%s\" has no kind", a->pos[i]);
     for (size_t i = !pairs; i < a->pos_n; i++) {
-        char *text = mem_strdup(MEM_MISC, a->pos[i]), *slash = strchr(text, '/');
-        int one;
-        if (pairs && !slash)
-            one = cli_fail(EXIT_USAGE, a->cmd->name, "write KIND/NAME", "\"%s\" has no kind", text);
-        else if (!pairs)
-            one = delete_one(a, a->pos[0], text);
-        else
-            *slash = 0, one = delete_one(a, text, slash + 1);
+        char *text = mem_strdup(MEM_MISC, a->pos[i]), *slash = pairs ? strchr(text, '/') : NULL;
+        if (slash)
+            *slash = 0;
+        int one = slash ? delete_one(a, text, slash + 1) : delete_one(a, a->pos[0], text);
         code = code ? code : one;
         mem_free(text);
     }

@@ -53,13 +53,21 @@ static unsigned distance(const char *a, const char *b)
     return row[m];
 }
 
-/* A better candidate than *best: near in letters, or one is the beginning of the other. */
+/* a is b with two neighbouring letters exchanged, the commonest slip of all. */
+static bool swapped(const char *a, const char *b)
+{
+    while (*a && *a == *b)
+        a++, b++;
+    return *a && a[1] && a[0] == b[1] && a[1] == b[0] && strcmp(a + 2, b + 2) == 0;
+}
+
+/* A better candidate than *best: near in letters, or name is the beginning of it. */
 static void consider(const char *name, const char *candidate, const char **best, unsigned *best_distance)
 {
     unsigned d = distance(name, candidate);
-    if (strlen(name) >= 2 && strncmp(name, candidate, strlen(name)) == 0)
+    if ((strlen(name) >= 2 && strncmp(name, candidate, strlen(name)) == 0) || swapped(name, candidate))
         d = 1;
-    if (d <= MAX(1u, (unsigned)strlen(candidate) / 3) && d < *best_distance) {
+    if (d <= (strlen(candidate) < 5 ? 1u : 2u) && d < *best_distance) {
         *best = candidate;
         *best_distance = d;
     }

@@ -304,6 +304,20 @@ static bool conf_parse(struct engine_conf *c, int argc, char **argv)
     return c->data_dir != NULL;
 }
 
+/* The arguments lie where the process's title will be written. */
+static void conf_keep(struct engine_conf *c)
+{
+    c->data_dir = mem_strdup(MEM_MISC, c->data_dir);
+    c->admin = mem_strdup(MEM_MISC, c->admin);
+    c->access_log = mem_strdup(MEM_MISC, c->access_log);
+    c->name = mem_strdup(MEM_MISC, c->name);
+    c->default_ns = mem_strdup(MEM_MISC, c->default_ns);
+    char **files = mem_new(MEM_MISC, ((size_t)c->files_n + 1) * sizeof *files);
+    for (int i = 0; i < c->files_n; i++)
+        files[i] = mem_strdup(MEM_MISC, c->files[i]);
+    c->files = files;
+}
+
 static void limits_raise(void)
 {
     struct rlimit r;
@@ -356,6 +370,8 @@ int engine_main(int argc, char **argv)
         fprintf(stderr, "weir: engine: this command is for the supervisor; use `weir up`\n");
         return SUP_EXIT_CONFIG;
     }
+    conf_keep(&e.conf);
+    process_title("weir: engine");
     prctl(PR_SET_NAME, "weir: engine");
     mallopt(M_ARENA_MAX, 2);
     signal(SIGPIPE, SIG_IGN);

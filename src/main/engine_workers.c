@@ -164,7 +164,6 @@ static struct worker *worker_new(struct engine *e, uint32_t index)
     proxy_conf_default(&conf);
     conf.worker = index;
     conf.access_log = e->access;
-    conf.node_name = e->conf.name;
     w->proxy = proxy_new(w->loop, &conf, &worker_proxy_ops, w);
     e->proxies[index] = w->proxy;
     w->thread = thread_start(name.p, worker_thread, w);

@@ -104,6 +104,7 @@ static int call_said(const struct args *a, struct client_call *call, uint16_t al
 {
     char *dir;
     struct buf path = {0};
+    *out = (struct client_answer){0};
     int code = node_data(a, &dir);
     if (code)
         return code;

@@ -18,11 +18,13 @@ struct sup_conf {
     const char *name;          /* of this node's cgroups: weir-NAME */
 };
 #define SUP_FD_ENV "WEIR_SUP_FD"
-/* Runs until the engine said sup_shutdown(), or gave up starting (exit status SUP_EXIT_CONFIG at its first start means: do
- * not restart). SIGTERM and SIGINT are passed to the engine as stop(); a second one within the drain ends all at once.
+/* Runs until the engine said sup_shutdown(), or gave up starting (exit status SUP_EXIT_CONFIG of the first engine means: do
+ * not restart; then it returns 2). The process must have one thread only: call it before log_start(). SIGTERM and SIGINT are passed to the engine as stop(); a second one within the drain ends all at once.
  * Returns the process's exit status. Nothing that it started is left. */
 int sup_main(const struct sup_conf *conf);
 #define SUP_EXIT_CONFIG 78
+/* What ps shows for this process: overwrites the memory of its arguments, so copy what is needed of them first. */
+void process_title(const char *title);
 
 /* ---- what this machine permits ------------------------------------------------------------------------------------ */
 
@@ -75,10 +77,12 @@ struct sup_client;
 struct sup_client_ops {
     /* Answer to sup_listen(): n descriptors (one per worker) or an error whose text names the holder of the port. */
     void (*listening)(void *ctx, uint64_t token, enum err e, const char *text, const int *fds, int n);
+    /* r is NULL unless e is OK. After an error the id is free again: no sup_forget(). */
     void (*started)(void *ctx, uint64_t id, enum err e, const char *text, const struct sup_replica *r);
     /* The workload ended, all of its processes are gone. sup_forget(id) releases its namespaces. */
     void (*exited)(void *ctx, uint64_t id, int32_t status, bool oom_killed);
-    /* sup_exec() ended: status as wait(2); ERR_TIMEOUT when it was killed for taking too long. output: up to 1 KiB of what it wrote. */
+    /* sup_exec() ended: status as wait(2); ERR_TIMEOUT when it was killed for taking too long. output: up to 1 KiB of what it
+     * wrote. A program that can't be run ends with exit status 127 and the reason as its output. */
     void (*exec_done)(void *ctx, uint64_t id, uint64_t token, enum err e, int32_t status, struct slice output);
     /* Unconnected, non-blocking TCP sockets inside replica id's namespace (IPv4); n may be 0 when it is gone. */
     void (*sockets)(void *ctx, uint64_t id, uint64_t token, const int *fds, int n);
@@ -97,13 +101,15 @@ void sup_client_free(struct sup_client *c);
 /* Requests. They are queued in memory when the socket is full; answers come through ops, never from inside the call.
  * ERR_LIMIT: the message is larger than SUP_MESSAGE_BYTES_MAX (e.g. a huge environment). */
 #define SUP_MESSAGE_BYTES_MAX 131072
-/* n sockets on a (SO_REUSEPORT, one per worker). ns_id: inside that replica's namespace (n = 1); 0: on the host. */
+/* n (at most 64) sockets on a (SO_REUSEPORT, one per worker). token: unique among the listeners that are open. ns_id: inside that replica's namespace (n = 1); 0: on the host. */
 void sup_listen(struct sup_client *c, uint64_t token, const struct addr *a, uint64_t ns_id, int n);
 void sup_unlisten(struct sup_client *c, uint64_t token);
 enum err sup_start(struct sup_client *c, const struct sup_spec *spec) WARN_UNUSED;
 void sup_signal(struct sup_client *c, uint64_t id, int signo);  /* SIGKILL ends every process of the replica */
+/* timeout_ms: 0 means the longest, 10 minutes. */
 enum err sup_exec(struct sup_client *c, uint64_t id, uint64_t token, const char *const *argv, uint32_t timeout_ms) WARN_UNUSED;
 void sup_sockets(struct sup_client *c, uint64_t id, uint64_t token, int n); /* n <= 64 */
+/* Releases an exited replica. One that runs or is being started is killed first, and nothing more is told of it. */
 void sup_forget(struct sup_client *c, uint64_t id);
 void sup_shutdown(struct sup_client *c, int exit_status);
 

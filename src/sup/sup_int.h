@@ -352,6 +352,5 @@ void execs_free(struct sup *s);
 void engine_start(struct sup *s);
 bool engine_reaped(struct sup *s, pid_t pid, int status);
 void engine_kill(struct sup *s);
-void process_title(const char *title); /* what ps shows */
 
 #endif
