@@ -99,7 +99,7 @@ static const char good_app[] =
     "        - { name: URL, value: \"http://$(WEB_SERVICE_HOST):$(WEB_SERVICE_PORT_HTTP)/$(USER)$$(X)$(LATER)\" }\n"
     "        - { name: A, value: over }\n"
     "        - { name: LATER }\n"
-    "        readinessProbe: { httpGet: { port: http, path: \"/h?x=1\", httpHeaders: [ { name: X, value: y } ] }, failureThreshold: 1 }\n"
+    "        readinessProbe: { httpGet: { port: http, path: \"/h?x=1\", httpHeaders: [ { name: X, value: z } ] }, failureThreshold: 1 }\n"
     "        livenessProbe: { exec: { command: [check, now] }, timeoutSeconds: 2 }\n"
     "        startupProbe: { tcpSocket: { port: 8080 }, initialDelaySeconds: 3, periodSeconds: 4 }\n"
     "        lifecycle: { preStop: { sleep: { seconds: 1 } } }\n"
@@ -135,7 +135,7 @@ static const char good_app[] =
     "    - { type: URLRewrite, urlRewrite: { hostname: inner, path: { type: ReplacePrefixMatch, replacePrefixMatch: / } } }\n"
     "    - { type: RequestHeaderModifier, requestHeaderModifier: { set: [ { name: a, value: b } ], remove: [ c ] } }\n"
     "    backendRefs:\n"
-    "    - { name: web, port: 80, weight: 9, filters: [ { type: ResponseHeaderModifier, responseHeaderModifier: { add: [ { name: x, value: y } ] } } ] }\n"
+    "    - { name: web, port: 80, weight: 9, filters: [ { type: ResponseHeaderModifier, responseHeaderModifier: { add: [ { name: x, value: z } ] } } ] }\n"
     "    - { name: out, port: 80 }\n"
     "    timeouts: { request: 1m30s, backendRequest: 500ms }\n"
     "  - matches: [ { path: { type: Exact, value: /old }, method: GET, headers: [ { name: H, value: v } ], queryParams: [ { name: q, value: w } ] } ]\n"
@@ -204,7 +204,7 @@ static void test_network_objects(void **state)
     assert_true(rule[1].redirect && rule[1].redirect_status == 301 && rule[1].redirect_port == 8443 && rule[1].redirect_path_kind == REWRITE_FULL);
     assert_string_equal(rule[1].matches[0].method, "GET");
     assert_true(rule[1].matches[0].headers_n == 1 && rule[1].matches[0].queries_n == 1 && rule[1].matches[0].path_kind == MATCH_EXACT);
-    assert_true(rule[2].matches_n == 0 && rule[2].line == 85);
+    assert_true(rule[2].matches_n == 0 && rule[2].line == 83);
     const struct kvs *sec = &objset_find(s, OBJ_SECRET, "default", "sec")->data;
     assert_string_equal(kvs_get(sec, SLICE("USER"))->value, "me");
     assert_int_equal(kvs_get(sec, SLICE("ZERO"))->value_n, 3);
@@ -241,7 +241,7 @@ static const struct bad_case bad_cases[] = {
     {"open bracket", "a: [1, 2\n", "m.yaml:2:1: error: not YAML: flow sequence without a closing bracket"},
     {"tab indentation", "a:\n\tb: c\n", "m.yaml:2:"},
     {"one bad document does not hide the next", "a: {\n---\nkind: X\n---\n- a\n",
-     "m.yaml:1:4: error: not YAML:\nm.yaml:3:1: error: apiVersion: missing\nm.yaml:5:1: error: a document is a list"},
+     "m.yaml:2:1: error: not YAML:\nm.yaml:3:1: error: apiVersion: missing\nm.yaml:5:1: error: a document is a list"},
     {"not UTF-8", "a: b\nc: \xff\n", "m.yaml:2:4: error: the text is not UTF-8; save the file as UTF-8"},
     {"control character", "a: \x01", "m.yaml:1:4: error: a control character (01)"},
     {"escaped NUL", "a: \"x\\0\"\n", "m.yaml:1:1: error: apiVersion: missing\nm.yaml:1:1: error: kind: missing\nm.yaml:1:4: error: a string may not hold a NUL"},
@@ -312,7 +312,7 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:5:28: error: Deployment/default/a spec.selector.matchLabels: does not match the template's labels"},
     {"two containers",
      "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: a }\nspec:\n  selector: { matchLabels: { a: b } }\n  template:\n    metadata: { labels: { a: b } }\n    spec:\n      containers:\n      - { name: c, command: [x] }\n"
-     "      - { name: side, command: [y] }\n      initContainers: []\n",
+     "      - { name: side, command: [z] }\n      initContainers: []\n",
      "m.yaml:11:9: error: Deployment/default/a spec.template.spec.containers: refused: 2 containers (c, side)\n"
      "m.yaml:12:7: error: Deployment/default/a spec.template.spec.initContainers: refused: init containers are not built yet"},
     {"strategy",
@@ -343,7 +343,7 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:4:85: error: " AT_S "ports[1].targetPort: the string \"80\" is no name of a port; write a port number without quotes"},
     {"ExternalName without name", SVC("{ type: ExternalName, ports: [ { port: 80 } ] }"), "m.yaml:4:7: error: " AT_S "externalName: missing, with type ExternalName"},
     {"ExternalName of an address", SVC("{ type: ExternalName, externalName: 10.0.0.1, ports: [ { port: 80 } ] }"), "m.yaml:4:43: error: " AT_S "externalName: not valid here: \"10.0.0.1\""},
-    {"ConfigMap data", "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: m }\ndata: { a: 1, \"b c\": x, d: y }\nbinaryData: { d: aGk=, e: \"*\" }\n",
+    {"ConfigMap data", "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: m }\ndata: { a: 1, \"b c\": x, d: z }\nbinaryData: { d: aGk=, e: \"*\" }\n",
      "m.yaml:4:12: error: ConfigMap/default/m data[\"a\"]: 1 is a whole number, and must be a string; put it in quotes: \"1\"\n"
      "m.yaml:4:15: error: ConfigMap/default/m data[\"b c\"]: not a valid key\n"
      "m.yaml:5:15: error: ConfigMap/default/m binaryData: the key d is in data as well\n"
@@ -432,7 +432,7 @@ static void expect_limit(struct buf *text, const char *want)
 static void test_limits(void **state)
 {
     struct buf b = {0};
-    for (size_t i = 0; i < MANIFEST_BYTES_MAX; i += 64)
+    for (size_t i = 0; i <= MANIFEST_BYTES_MAX; i += 64)
         buf_adds(&b, "# 234567890123456789012345678901234567890123456789012345678901\n\n");
     expect_limit(&b, "m.yaml: error: the file has 4");
     for (int i = 0; i < MANIFEST_DEPTH_MAX + 1; i++)
@@ -441,7 +441,7 @@ static void test_limits(void **state)
     buf_adds(&b, "a: &a [x, x, x, x, x, x, x, x, x, x]\n"); /* each line ten times the one before */
     for (char c = 'b'; c < 'z'; c++)
         buf_printf(&b, "%c: &%c [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]\n", c, c, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1);
-    expect_limit(&b, "m.yaml:6:9: error: more values (aliases counted where they are used) than the 200000");
+    expect_limit(&b, "m.yaml:6:8: error: more values (aliases counted where they are used) than the 200000");
     buf_adds(&b, "a: &a \"");
     for (int i = 0; i < 1 << 20; i++)
         buf_addc(&b, 'x');
@@ -470,9 +470,9 @@ static void test_many_diags(void **state)
 
 static void test_check(void **state)
 {
-    static const char text[] = DEP("  env: [ { name: A, valueFrom: { secretKeyRef: { name: no, key: k } } }, { name: B, valueFrom: { configMapKeyRef: { name: m, key: no } } } ],\n"
+    static const char text[] = DEP("  env: [ { name: A, valueFrom: { secretKeyRef: { name: nos, key: k } } }, { name: B, valueFrom: { configMapKeyRef: { name: m, key: nok } } } ],\n"
                                    "  envFrom: [ { configMapRef: { name: gone } } ]") "---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: m }\n---\n" SVC(
-        "{ selector: { a: b }, ports: [ { port: 80, targetPort: web } ] }") "---\napiVersion: v1\nkind: Service\nmetadata: { name: t }\nspec: { selector: { a: no }, ports: [ { port: 80 } ] }\n---\n"
+        "{ selector: { a: b }, ports: [ { port: 80, targetPort: web } ] }") "---\napiVersion: v1\nkind: Service\nmetadata: { name: t }\nspec: { selector: { a: z }, ports: [ { port: 80 } ] }\n---\n"
         GW("listeners: [ { name: a, port: 80, protocol: HTTP, hostname: a.example } ]") "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: h, namespace: other }\n"
         "spec: { gatewayClassName: x, addresses: [ { value: 0.0.0.0 } ], listeners: [ { name: a, port: 80, protocol: HTTP } ] }\n---\n"
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec:\n  hostnames: [ b.example ]\n"
@@ -480,21 +480,21 @@ static void test_check(void **state)
         "  rules:\n  - backendRefs: [ { name: s, port: 81 }, { name: u, port: 80 } ]\n";
     struct diags d = {0};
     struct objset *s = read_text(text, false, &d);
-    assert_int_equal(d.n, 0);
+    expect_diags("read", &d, "");
     objset_check(s, &d);
     expect_diags("check", &d,
-                 "m.yaml:17:1: error: Service/default/s spec.ports[0].targetPort: the Deployment a has no port named web\n"
-                 "m.yaml:22:1: warning: Service/default/t spec.selector: matches no Deployment in the namespace default\n"
-                 "m.yaml:1:1: error: Deployment/default/a spec.template.spec.containers[0].env[0].valueFrom: there is no Secret no in the namespace default\n"
-                 "m.yaml:1:1: error: Deployment/default/a spec.template.spec.containers[0].env[1].valueFrom: the ConfigMap m has no key no\n"
+                 "m.yaml:16:1: error: Service/default/s spec.ports[0].targetPort: the Deployment a has no port named web\n"
+                 "m.yaml:21:1: warning: Service/default/t spec.selector: matches no Deployment in the namespace default\n"
+                 "m.yaml:1:1: error: Deployment/default/a spec.template.spec.containers[0].env[0].valueFrom: there is no Secret nos in the namespace default\n"
+                 "m.yaml:1:1: error: Deployment/default/a spec.template.spec.containers[0].env[1].valueFrom: the ConfigMap m has no key nok\n"
                  "m.yaml:1:1: error: Deployment/default/a spec.template.spec.containers[0].envFrom[0]: there is no ConfigMap gone\n"
-                 "m.yaml:33:1: error: Gateway/other/h spec.listeners[0].port: the port 80 is used by the Gateway default/g as well\n"
-                 "m.yaml:38:1: error: HTTPRoute/default/r spec.parentRefs[0]: there is no Gateway none\n"
-                 "m.yaml:38:1: error: HTTPRoute/default/r spec.parentRefs[1]: the Gateway g has no listener named zz\n"
-                 "m.yaml:38:1: error: HTTPRoute/default/r spec.parentRefs[2]: the Gateway h allows no routes of the namespace default\n"
-                 "m.yaml:38:1: warning: HTTPRoute/default/r spec.parentRefs[3]: no hostname of the route is one of the Gateway g\n"
-                 "m.yaml:45:1: error: HTTPRoute/default/r spec.rules[0].backendRefs[0]: the Service s has no port 81\n"
-                 "m.yaml:45:1: error: HTTPRoute/default/r spec.rules[0].backendRefs[1]: there is no Service u in the namespace default");
+                 "m.yaml:32:1: error: Gateway/other/h spec.listeners[0].port: the port 80 is used by the Gateway default/g as well\n"
+                 "m.yaml:37:1: error: HTTPRoute/default/r spec.parentRefs[0]: there is no Gateway none\n"
+                 "m.yaml:37:1: error: HTTPRoute/default/r spec.parentRefs[1]: the Gateway g has no listener named zz\n"
+                 "m.yaml:37:1: error: HTTPRoute/default/r spec.parentRefs[2]: the Gateway h allows no routes of the namespace default\n"
+                 "m.yaml:37:1: warning: HTTPRoute/default/r spec.parentRefs[3]: no hostname of the route is one of the Gateway g\n"
+                 "m.yaml:44:1: error: HTTPRoute/default/r spec.rules[0].backendRefs[0]: the Service s has no port 81\n"
+                 "m.yaml:44:1: error: HTTPRoute/default/r spec.rules[0].backendRefs[1]: there is no Service u in the namespace default");
     objset_free(s);
     diags_free(&d);
 }
@@ -516,7 +516,7 @@ static void test_merge(void **state)
     objset_free(same);
     assert_int_equal(objset_find(copy, OBJ_SERVICE, "default", "s")->generation, 1);
 
-    struct objset *changed = read_good(DEP("  args: [b]") "---\n" SVC("{ selector: { a: b }, ports: [ { port: 81 } ] }") "---\napiVersion: v1\nkind: Namespace\nmetadata: { name: n }\n");
+    struct objset *changed = read_good(DEP("  args: [b]") "---\n" SVC("{ selector: { a: b }, ports: [ { port: 81 } ] }") "---\napiVersion: v1\nkind: Namespace\nmetadata: { name: nn }\n");
     objset_merge(copy, changed);
     assert_int_equal(objset_n(changed), 0);
     objset_free(changed);
@@ -539,7 +539,7 @@ static void test_pod_hash(void **state)
 {
     struct objset *a = read_good(DEP("  args: [a], image: x")), *b = read_good("# comment\n" DEP("  image: \"x\", args: [\"a\"]"));
     assert_int_equal(pod_hash(a), pod_hash(b));
-    assert_true(pod_hash(a) == UINT64_C(HASH_WANTED)); /* the same in every process: it is kept in the data folder */
+    assert_int_equal(pod_hash(a), UINT64_C(0x8550ab6df673f13b)); /* the same in every process: it is kept in the data folder */
     objset_free(a);
     objset_free(b);
 }

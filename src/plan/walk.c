@@ -28,6 +28,7 @@ void reader_pop(struct reader *r, size_t mark)
 
 const char *reader_path(const struct reader *r) { return r->where.p + r->where_base; }
 
+static void reader_add(struct reader *r, enum diag_level lv, uint32_t line, uint32_t column, const char *remedy, const char *fmt, va_list ap) PRINTF_LIKE(6, 0);
 static void reader_add(struct reader *r, enum diag_level lv, uint32_t line, uint32_t column, const char *remedy, const char *fmt, va_list ap)
 {
     if (lv == DIAG_WARNING && r->silent)

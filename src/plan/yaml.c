@@ -329,18 +329,22 @@ static void on_end(struct build *b)
 static void on_scalar(struct build *b, struct fy_event *ev)
 {
     struct fy_token *tok = fy_event_get_token(ev), *anchor = fy_event_get_anchor_token(ev);
+    enum fy_scalar_style style = tok ? fy_token_scalar_style(tok) : FYSS_PLAIN;
+    if (b->column > 1 && (style == FYSS_SINGLE_QUOTED || style == FYSS_DOUBLE_QUOTED))
+        b->column--; /* libfyaml's mark is behind the quote */
     struct ynode *n = node_new(b, Y_STR);
     resolve_scalar(b, n, tok, fy_event_get_tag_token(ev));
     n->bytes = n->text.n;
     n->complete = true;
     if (anchor)
         table_put(&b->anchors, token_text(b, anchor), n);
-    put_node(b, n, !tok || fy_token_scalar_style(tok) == FYSS_PLAIN, false);
+    put_node(b, n, style == FYSS_PLAIN, false);
 }
 
 static void on_alias(struct build *b, struct fy_event *ev)
 {
     struct slice name = token_text(b, fy_event_get_token(ev));
+    b->column -= b->column > 1; /* libfyaml's mark is behind the asterisk */
     struct ynode *n = table_get(&b->anchors, name);
     if (n && n->complete) {
         put_node(b, n, false, true);
@@ -422,7 +426,7 @@ static struct fy_diag *diag_collector(void)
 static void parse_part(struct build *b, struct slice text, struct ydocs *docs)
 {
     struct fy_diag *diag = diag_collector();
-    struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_DEFAULT_VERSION_1_2 | FYPCF_JSON_NONE | FYPCF_DISABLE_MMAP_OPT, .diag = diag};
+    struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_DEFAULT_VERSION_1_2 | FYPCF_JSON_NONE | FYPCF_DISABLE_MMAP_OPT | FYPCF_SLOPPY_FLOW_INDENTATION, .diag = diag};
     struct fy_parser *fyp = diag ? fy_parser_create(&cfg) : NULL;
     b->line = b->line_base + 1;
     b->column = 1;

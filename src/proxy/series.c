@@ -33,7 +33,7 @@ static struct series *series_find(struct exchange *x)
         struct proxy_series v = {.source_workload = keep(other ? "other" : o->source_workload),
                                  .source_ns = keep(other ? "other" : o->source_ns),
                                  .reporter = o->token && !other ? "gateway" : "source",
-                                 .service = keep(c && !other ? c->host : NULL),
+                                 .service = keep(c && !other ? c->service : NULL),
                                  .service_ns = keep(c && !other ? c->ns : NULL),
                                  .workload = keep(c && !other ? c->workload : NULL),
                                  .route = keep(other ? "other" : route),
@@ -171,29 +171,24 @@ struct metric_ctx {
     enum series_metric what;
 };
 
-static struct slice first_label(const char *host)
-{
-    struct slice rest;
-    return slice_cut(slice_cstr(host), '.', &rest);
-}
-
 static void metric_each(void *ctx, const struct proxy_series *s)
 {
     struct metric_ctx *m = ctx;
-    char status[8];
-    struct buf b = {0};
-    buf_add_u64(&b, s->status);
-    memcpy(status, b.p, MIN(b.n + 1, sizeof status));
-    buf_free(&b);
+    struct buf status = {0}, host = {0};
+    buf_add_u64(&status, s->status);
+    if (strcmp(s->service, "unknown") == 0)
+        buf_adds(&host, s->service);
+    else
+        buf_printf(&host, "%s.%s.svc.cluster.local", s->service, s->service_ns);
     struct prom_label l[] = {{"reporter", slice_cstr(s->reporter)},
                              {"source_workload", slice_cstr(s->source_workload)},
                              {"source_workload_namespace", slice_cstr(s->source_ns)},
                              {"destination_workload", slice_cstr(s->workload)},
-                             {"destination_service", slice_cstr(s->service)},
-                             {"destination_service_name", first_label(s->service)},
+                             {"destination_service", buf_slice(&host)},
+                             {"destination_service_name", slice_cstr(s->service)},
                              {"destination_service_namespace", slice_cstr(s->service_ns)},
                              {"request_protocol", SLICE("http")},
-                             {"response_code", slice_cstr(status)},
+                             {"response_code", buf_slice(&status)},
                              {"response_flags", slice_cstr(s->flags)},
                              {"connection_security_policy", SLICE("none")},
                              {"route", slice_cstr(s->route)}};
@@ -212,6 +207,8 @@ static void metric_each(void *ctx, const struct proxy_series *s)
         prom_u64(m->out, "weir_response_bytes_total", "", l, n, s->response_bytes);
         break;
     }
+    buf_free(&status);
+    buf_free(&host);
 }
 
 static void refusals_metric(struct proxy *const *workers, uint32_t n, struct buf *out)

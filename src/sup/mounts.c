@@ -381,6 +381,8 @@ int mounts_enter(const struct sandbox *sb, char text[SUP_TEXT_MAX])
     bool shadowed = false;
     r = r < 0 ? r : show_etc(k.hosts, "/etc/hosts", &shadowed, text);
     r = r < 0 ? r : show_etc(k.resolv, "/etc/resolv.conf", &shadowed, text);
+    if (r == 0 && shadowed && remount("/etc", MS_RDONLY, 0) < 0)
+        r = fail(text, "read-only:", "/etc");
     const int fds[] = {k.cwd, k.program, k.hosts, k.resolv};
     for (size_t i = 0; i < COUNT_OF(fds); i++)
         if (fds[i] >= 0)

@@ -7,6 +7,7 @@
  */
 #include "sup_int.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -623,7 +625,7 @@ static void script_isolation(void)
         "touch /etc/weir-was-here 2>/dev/null && echo BAD etc; touch /weir-was-here 2>/dev/null && echo BAD root;"
         "touch inside && echo cwd writable; touch /tmp/x && [ \"$(find /tmp -maxdepth 1 -name x)\" ] && echo tmp writable; touch /run/x && echo run writable;"
         "touch /dev/shm/x && echo shm writable; echo data: $(ls -A .weir); touch .weir/x 2>/dev/null && echo BAD data;"
-        "cat /etc/hosts; cat /etc/resolv.conf; echo x > /etc/hosts 2>/dev/null && echo BAD hosts;"
+        "cat /etc/hosts; cat /etc/resolv.conf; cat /etc/weir-marker 2>/dev/null; echo x > /etc/hosts 2>/dev/null && echo BAD hosts;"
         "echo x > /dev/null && echo null writable; ls /dev | tr '\\n' ' '; echo; [ -b /dev/vda ] && echo BAD disk;"
         "mount -t tmpfs x /mnt 2>/dev/null && echo BAD mount; umount /tmp 2>/dev/null && echo BAD umount; unshare -U true 2>/dev/null && echo BAD unshare;"
         "unshare -n true 2>/dev/null && echo BAD unshare net; hostname changed 2>/dev/null && [ $(uname -n) = changed ] && echo BAD hostname;"
@@ -642,7 +644,8 @@ static void script_isolation(void)
     WANT(E.e == OK);
     const char *out = read_until(E.rep.out_fd, "end\n");
     const char *const parts[] = {"cwd writable", "tmp writable", "run writable", "shm writable", "data:\n", "127.128.0.1 inventory", "nameserver 127.0.0.53",
-                                 "null writable", "few processes", "CapEff:\t0000000000000", "0022", "raised", "end"};
+                                 "null writable", "few processes", "CapEff:\t0000000000000", "0022", "raised",
+                                 "raised\n4\n" /* descriptors: 0, 1, 2, and ls's own */, "end"};
     for (size_t i = 0; i < COUNT_OF(parts); i++)
         WANT_IN(out, parts[i]);
     if (strstr(out, "BAD")) {
@@ -794,7 +797,9 @@ static void script_idle(const char *how)
 {
     if (E.restarts > 0)
         script_failed("was restarted", __LINE__);
-    SHELL(1, "setsid sleep 1002 & sleep 1001 & echo up; wait");
+    char script[128]; /* the sleeps carry sup's PID: another run of this test may be going on */
+    snprintf(script, sizeof script, "setsid sleep 1002.%d & sleep 1001.%d & echo up; wait", (int)getppid(), (int)getppid());
+    SHELL(1, script);
     WANT_IN(read_until(E.rep.out_fd, "up"), "up");
     write_number("workload", E.rep.pid);
     write_number("engine", getpid());
@@ -870,7 +875,7 @@ static int engine_main(const char *script, const char *dir)
 
 /* ---- the tests' part ------------------------------------------------------------------------------------------------- */
 
-enum how { AS_ROOT, CLOSED_HOME, AS_NOBODY, WITHOUT_NAMESPACES, WITHOUT_SETATTR };
+enum how { AS_ROOT, CLOSED_HOME, AS_NOBODY, WITHOUT_NAMESPACES, WITHOUT_SETATTR, BARE_ETC };
 static char work_dir[128];
 
 static void become_nobody(void)
@@ -878,6 +883,17 @@ static void become_nobody(void)
     if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
         _exit(SKIPPED);
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* as after an exec */
+}
+
+/* In a mount namespace of this process: an /etc without hosts, and with resolv.conf as systemd-resolved has it. */
+static void bare_etc(void)
+{
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("tmpfs", "/etc", "tmpfs", 0, NULL) < 0 ||
+        symlink("../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf") < 0)
+        _exit(SKIPPED);
+    int fd = open("/etc/weir-marker", O_CREAT | O_WRONLY, 0644);
+    (void)!write(fd, "still here\n", 11);
+    close(fd);
 }
 
 static void make_file(const char *name, const char *text)
@@ -911,6 +927,8 @@ static pid_t sup_begin(const char *script, enum how how)
     struct sup_conf conf = {argv, data, "test"};
     if (how == AS_NOBODY)
         become_nobody();
+    if (how == BARE_ETC)
+        bare_etc();
     caps_no_namespaces = how == WITHOUT_NAMESPACES;
     mounts_setattr_absent = how == WITHOUT_SETATTR;
     int status = sup_main(&conf);
@@ -988,6 +1006,7 @@ static void test_listen_ns(void **state) { play("listen-ns", AS_ROOT); }
 static void test_listen(void **state) { play("listen", AS_ROOT); }
 static void test_isolation(void **state) { play("isolation", AS_ROOT); }
 static void test_isolation_old_kernel(void **state) { play("isolation", WITHOUT_SETATTR); }
+static void test_isolation_bare_etc(void **state) { play("isolation", BARE_ETC); }
 static void test_limits(void **state) { play("limits", AS_ROOT); }
 static void test_adopt(void **state) { play("adopt", AS_ROOT); }
 static void test_many(void **state) { play("many", AS_ROOT); }
@@ -1046,15 +1065,13 @@ static long wait_number(const char *name)
 static int count_processes(const char *text)
 {
     int n = 0;
-    for (int pid = 1; pid < 4194304 && pid < 1 << 22; pid++) {
-        char path[64], line[256] = "";
-        snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
-        int fd = open(path, O_RDONLY);
-        if (fd < 0) {
-            if (pid > 70000)
-                break;
+    DIR *d = opendir("/proc");
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char path[300], line[256] = "";
+        snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
+        int fd = e->d_name[0] >= '1' && e->d_name[0] <= '9' ? open(path, O_RDONLY) : -1;
+        if (fd < 0)
             continue;
-        }
         ssize_t got = read(fd, line, sizeof line - 1);
         close(fd);
         for (ssize_t i = 0; i < got; i++)
@@ -1063,17 +1080,22 @@ static int count_processes(const char *text)
         if (got > 0 && strstr(line, text))
             n++;
     }
+    if (d)
+        closedir(d);
     return n;
 }
 
 static void nothing_is_left(pid_t sup, pid_t engine, pid_t workload)
 {
-    for (int i = 0; i < 1000 && !(is_gone(engine) && is_gone(workload) && count_processes("sleep 100") == 0); i++)
+    char sleeps[2][64];
+    for (int i = 0; i < 2; i++)
+        snprintf(sleeps[i], sizeof sleeps[i], "sleep 100%d.%d", i + 1, (int)sup);
+    for (int i = 0; i < 1000 && !(is_gone(engine) && is_gone(workload) && count_processes(sleeps[0]) + count_processes(sleeps[1]) == 0); i++)
         usleep(10000);
     assert_true(is_gone(engine));
     assert_true(is_gone(workload));
-    assert_int_equal(count_processes("sleep 1001"), 0);
-    assert_int_equal(count_processes("sleep 1002"), 0);
+    assert_int_equal(count_processes(sleeps[0]), 0);
+    assert_int_equal(count_processes(sleeps[1]), 0);
     check_no_cgroups(sup); /* of a killed sup: removed by the next one, which looks for this */
     remove_work_dir();
 }
@@ -1199,7 +1221,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fields), cmocka_unit_test(test_channel), cmocka_unit_test(test_basic), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_exec), cmocka_unit_test(test_sockets), cmocka_unit_test(test_lookup), cmocka_unit_test(test_listen_ns),
-        cmocka_unit_test(test_listen), cmocka_unit_test(test_isolation), cmocka_unit_test(test_isolation_old_kernel), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_listen), cmocka_unit_test(test_isolation), cmocka_unit_test(test_isolation_old_kernel), cmocka_unit_test(test_isolation_bare_etc), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_adopt), cmocka_unit_test(test_many), cmocka_unit_test(test_privileges), cmocka_unit_test(test_config_error),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_stop_twice), cmocka_unit_test(test_stop_engine_dies), cmocka_unit_test(test_kill_sup),
         cmocka_unit_test(test_closed_home), cmocka_unit_test(test_languages), cmocka_unit_test(test_nobody_languages), cmocka_unit_test(test_nobody_basic), cmocka_unit_test(test_nobody_exec), cmocka_unit_test(test_nobody_sockets),
