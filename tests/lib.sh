@@ -81,12 +81,17 @@ within_ms() {
 
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
-# Ports that nobody listens on now: free_ports N prints them on one line.
+# Ports that nobody listens on now: free_ports N prints them on one line. They lie below those that the kernel gives to
+# outgoing connections, so nobody takes one by chance before it is used.
 free_ports() {
-    python3 -c 'import socket,sys
-s = [socket.socket() for _ in range(int(sys.argv[1]))]
-for x in s: x.bind(("127.0.0.1", 0))
-print(*[x.getsockname()[1] for x in s])' "$1"
+    python3 -c 'import random, socket, sys
+held = []
+while len(held) < int(sys.argv[1]):
+    s = socket.socket()
+    try: s.bind(("127.0.0.1", random.randrange(21000, 22000)))
+    except OSError: continue
+    held.append(s)
+print(*[s.getsockname()[1] for s in held])' "$1"
 }
 
 # ---- processes -------------------------------------------------------------------------------------------------------
@@ -147,6 +152,12 @@ node_says() { [ ! -f "$T/node.log" ] || tail -n "$1" "$T/node.log" | sed 's/^/# 
 node_stop() { end_one "$NODE"; }
 
 metrics() { curl -fsS -m 5 "http://127.0.0.1:$ADMIN/metrics"; }
+
+# promtool has nothing to say about /metrics, but for the one family whose name is Istio's.
+metrics_are_clean() {
+    metrics | promtool check metrics >"$T/promtool.txt" 2>&1
+    ! grep -v '^istio_request_duration_milliseconds use base unit "seconds" instead of "milliseconds"$' "$T/promtool.txt"
+}
 
 # metric NAME: the sum of a family's samples, all labels together; 0 when there are none.
 metric() { metrics | awk -v name="$1" '{ n = $1; sub(/\{.*/, "", n) } n == name { sum += $NF } END { printf "%d\n", sum }'; }

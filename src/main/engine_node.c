@@ -163,12 +163,13 @@ static void plan_metrics(const struct plan *p, struct buf *out)
         {"weir_plan_endpoints", "Endpoints in the plan in force.", endpoints},
         {"weir_plan_clusters", "Service ports in the plan in force.", p->clusters_n},
         {"weir_plan_routes", "HTTPRoutes that the plan in force has counters for.", p->route_slots},
-        {"weir_plan_compile_nanoseconds", "Time it took to compile the plan in force.", p->compile_ns},
     };
     for (size_t i = 0; i < COUNT_OF(gauges); i++) {
         prom_family(out, gauges[i].name, PROM_GAUGE, gauges[i].help);
         prom_u64(out, gauges[i].name, "", NULL, 0, gauges[i].value);
     }
+    prom_family(out, "weir_plan_compile_seconds", PROM_GAUGE, "Time it took to compile the plan in force.");
+    prom_double(out, "weir_plan_compile_seconds", "", NULL, 0, (double)p->compile_ns / 1e9);
 }
 
 static void node_metrics(void *ctx, struct buf *out)

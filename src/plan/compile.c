@@ -537,7 +537,8 @@ static void compile_routes(struct compile *c)
 /* ---- listeners -------------------------------------------------------------------------------------------------------------------- */
 
 /* Names the address's sockets in the supervisor, which outlives engines, so it must be the same in every process: FNV-1a,
- * not hash_bytes(). Never 0, which means none; bit 63 is left to tokens of other kinds. */
+ * not hash_bytes(). Never 0, which means none; bits 61 to 63 are left to tokens of other kinds:
+ * the admin port's, and those of listeners inside namespaces. */
 static uint64_t address_token(const struct addr *a)
 {
     char text[ADDR_TEXT_MAX];
@@ -545,7 +546,7 @@ static uint64_t address_token(const struct addr *a)
     uint64_t h = 0xcbf29ce484222325u;
     for (size_t i = 0; i < n; i++)
         h = (h ^ (uint8_t)text[i]) * 0x100000001b3u;
-    h &= ~(1ull << 63);
+    h &= (1ull << 61) - 1;
     return h ? h : 1;
 }
 

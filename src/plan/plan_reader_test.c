@@ -371,7 +371,7 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:6:72: error: " AT_R "rules[0].filters[1]: urlRewrite is missing, with type URLRewrite\n"
      "m.yaml:6:102: error: " AT_R "rules[0].filters[2].type: refused: CORS at the gateway is not built yet"},
     {"redirect and backends", ROUTE("{ " TO_S ",\nfilters: [ { type: RequestRedirect, requestRedirect: { statusCode: 305 } } ] }"),
-     "m.yaml:5:26: error: " AT_R "rules[0].backendRefs: a rule with RequestRedirect has no backends\n"
+     "m.yaml:5:25: error: " AT_R "rules[0].backendRefs: a rule with RequestRedirect has no backends\n"
      "m.yaml:6:68: error: " AT_R "rules[0].filters[0].requestRedirect.statusCode: \"305\" is not known; known here: 301, 302"},
     {"prefix rewrite of an exact path",
      ROUTE("{ " TO_S ", matches: [ { path: { type: Exact, value: /a } } ],\nfilters: [ { type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /b } } } ] }"),
