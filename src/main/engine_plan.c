@@ -268,11 +268,25 @@ static void objects_use(struct engine *e, struct objset *next)
     objset_free(old);
 }
 
+/* What this machine does not permit is refused by name, before anything is started. */
+static void machine_check(struct engine *e, const struct objset *set, struct diags *d)
+{
+    if (e->caps.net != SUP_NET_HOST)
+        return;
+    for (size_t i = 0; i < objset_n(set); i++) {
+        const struct object *o = objset_at(set, i);
+        if (o->kind == OBJ_DEPLOYMENT && !o->dep.pod.host_network)
+            diags_add(d, DIAG_ERROR, o->file, o->line, o->column, o->name, "run Weir as root, permit user namespaces, or set hostNetwork: true with one replica and a free port",
+                      "this machine permits no network namespaces (%s), and running replicas on host ports is not built yet", e->caps.why);
+    }
+}
+
 enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d)
 {
     struct objset *merged = objset_copy(e->objects);
     objset_merge(merged, next);
     objset_check(merged, d);
+    machine_check(e, merged, d);
     enum err er = d->errors ? ERR_INVALID : OK;
     if (er == OK && !dry_run) {
         objset_addresses(merged);

@@ -108,7 +108,7 @@ static void worker_message(void *ctx, const struct msg *m)
 static void worker_thread(void *arg)
 {
     struct worker *w = arg;
-    if (w->e->workers_n > 1)
+    if (w->e->conf.workers > 1)
         thread_pin((int)w->index);
     loop_run(w->loop);
 }

@@ -38,6 +38,15 @@ static void load_listeners(struct reader *r, struct object *o, const struct ynod
     }
 }
 
+/* An address that is every address takes the port from all others of its family (:: from IPv4 as well). */
+static bool address_covers(const struct addr *any, const struct addr *other)
+{
+    static const uint8_t zero[16];
+    bool every6 = any->family == ADDR_IP6 && memcmp(any->ip, zero, 16) == 0;
+    bool every4 = any->family == ADDR_IP4 && memcmp(any->ip, zero, 4) == 0;
+    return every6 || (every4 && other->family == ADDR_IP4);
+}
+
 void load_gateway(struct reader *r, struct object *o, const struct ynode *doc)
 {
     const struct ynode *spec = y_get(doc, "spec"), *list = y_get(spec, "addresses");
@@ -51,10 +60,11 @@ void load_gateway(struct reader *r, struct object *o, const struct ynode *doc)
         if (addr_parse(y_str(y_get(list->items[i], "value")), 0, a) != OK)
             continue; /* reported by the walk */
         for (size_t k = 0; k < gw->addresses_n; k++)
-            if (addr_eq(a, &gw->addresses[k])) {
+            if (addr_eq(a, &gw->addresses[k]) || address_covers(a, &gw->addresses[k]) || address_covers(&gw->addresses[k], a)) {
                 size_t mark = reader_push(r, "spec.addresses[%u].value", i);
-                reader_error(r, y_get(list->items[i], "value"), "", "remove one", "the same address twice");
+                reader_error(r, y_get(list->items[i], "value"), "", "keep one of them", "an address that another one of this list is or covers");
                 reader_pop(r, mark);
+                break;
             }
         gw->addresses_n++;
     }

@@ -356,6 +356,7 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:5:53: error: " AT_G "listeners[1]: the same port and hostname as the listener at line 5\nm.yaml:5:61: error: " AT_G "listeners[1].name: the name a is given twice"},
     {"routes by selector", GW("listeners: [ { name: a, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: Selector } } } ]"), "m.yaml:5:88: error: " AT_G "listeners[0].allowedRoutes.namespaces.from: refused: namespaces by selector"},
     {"address by name", GW("addresses: [ { value: localhost } ], listeners: [ { name: a, port: 80, protocol: HTTP } ]"), "m.yaml:5:23: error: " AT_G "addresses[0].value: not valid here: \"localhost\"; give an IP address"},
+    {"address covered", GW("addresses: [ { value: 0.0.0.0 }, { value: 127.0.0.1 } ], listeners: [ { name: a, port: 80, protocol: HTTP } ]"), "m.yaml:5:43: error: " AT_G "addresses[1].value: an address that another one of this list is or covers"},
     {"mesh route", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { parentRefs: [ { kind: Service, group: \"\", name: s } ], rules: [ { " TO_S " } ] }\n",
      "m.yaml:4:31: error: " AT_R "parentRefs[0].kind: refused: routes for the mesh\nm.yaml:4:47: error: " AT_R "parentRefs[0].group: refused: routes for the mesh"},
     {"regular expressions", ROUTE("{ " TO_S ",\nmatches: [ { path: { type: RegularExpression, value: /a } }, { headers: [ { type: RegularExpression, name: a, value: b } ] } ] }"),

@@ -38,6 +38,7 @@ struct build {
     struct frame stack[MANIFEST_DEPTH_MAX + 1];
     uint32_t depth;
     struct ynode *root;
+    struct buf scratch;      /* of token_text() */
     uint64_t nodes, bytes;   /* so far in the file, aliases expanded */
     bool failed;             /* a limit: nothing more of this file is read */
     bool broken;             /* this document is not worth checking: parts of it are missing */
@@ -61,7 +62,24 @@ static void build_limit(struct build *b, const char *what, uint64_t max)
     b->failed = b->broken = true;
 }
 
+/* The text of a scalar, anchor or alias. Through an iterator: fy_token_get_text() of libfyaml 0.7.12 loses memory for each text of
+ * more than eight pieces (escapes, lines of a block). */
 static struct slice token_text(struct build *b, struct fy_token *t)
+{
+    struct fy_token_iter *it = t ? fy_token_iter_create(t) : NULL;
+    const struct fy_iter_chunk *c = NULL;
+    int failed = 0;
+    b->scratch.n = 0;
+    while (it && (c = fy_token_iter_chunk_next(it, c, &failed)))
+        buf_add(&b->scratch, c->str, c->len);
+    if (it)
+        fy_token_iter_destroy(it);
+    if (failed)
+        build_error(b, "write it in another way", "not YAML: a text that cannot be read");
+    return arena_slice(b->a, buf_slice(&b->scratch));
+}
+
+static struct slice tag_text(struct build *b, struct fy_token *t)
 {
     size_t n = 0;
     const char *p = t ? fy_token_get_text(t, &n) : NULL;
@@ -146,7 +164,7 @@ static void resolve_scalar(struct build *b, struct ynode *n, struct fy_token *to
     enum fy_scalar_style style = tok ? fy_token_scalar_style(tok) : FYSS_PLAIN;
     n->text = token_text(b, tok);
     n->type = Y_STR;
-    struct slice name = tag ? token_text(b, tag) : SLICE("");
+    struct slice name = tag_text(b, tag);
     if (memchr(n->text.p, '\0', n->text.n))
         build_error(b, "remove it", "a string may not hold a NUL character");
     else if (!name.n ? style == FYSS_PLAIN : !slice_is(name, "!") && !slice_is(name, "tag:yaml.org,2002:str"))
@@ -292,7 +310,7 @@ static void on_start(struct build *b, enum ytype t, struct fy_event *ev)
     struct fy_token *anchor = fy_event_get_anchor_token(ev), *tag = fy_event_get_tag_token(ev);
     if (anchor)
         table_put(&b->anchors, token_text(b, anchor), n);
-    struct slice name = tag ? token_text(b, tag) : SLICE("");
+    struct slice name = tag_text(b, tag);
     if (name.n && !slice_is(name, "!") && !slice_is(name, t == Y_MAP ? "tag:yaml.org,2002:map" : "tag:yaml.org,2002:seq"))
         build_error(b, "remove the tag", "the tag " SLICE_FMT " is not known", SLICE_ARG(name));
     if (b->depth == MANIFEST_DEPTH_MAX) {
@@ -512,6 +530,7 @@ void yaml_read(const char *file, struct slice text, struct arena *a, struct ydoc
         b->line_base += lines_in(part);
         text = slice_of(text.p + n, text.n - n);
     }
+    buf_free(&b->scratch);
     mem_free(b);
 }
 

@@ -111,6 +111,7 @@ struct stream {
     bool shut_wanted, shut_done;  /* stream_shut() was called; FIN is in the kernel */
     bool failed_told, closed;     /* failed() was called; stream_close() was called */
     bool in_poller;
+    bool given;                   /* fd came from the caller of stream_connect(): others may hold it too */
 };
 /* Connects to a. fd >= 0: use this unconnected non-blocking socket (made in another network namespace) and own it, also on
  * failure; -1: make one. connected() or failed() follows later, never from inside this call. Reading is on afterwards. */

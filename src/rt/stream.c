@@ -136,6 +136,7 @@ void stream_connect(struct stream *s, struct loop *l, const struct stream_ops *o
 {
     stream_init(s, l, ops, fd);
     s->connecting = true;
+    s->given = fd >= 0;
     if (fd < 0) s->fd = fd = sys_socket(a);
     else sys_nodelay(fd);
     int r = fd < 0 ? fd : sys_connect(fd, a);
@@ -363,7 +364,10 @@ void stream_close(struct stream *s)
     list_del(&s->ready);
     list_del(&s->reap.link);
     out_drop(s);
-    if (s->fd >= 0) sys_close(s->fd); /* leaves the poller by that: stream descriptors are never duplicated */
+    /* Closing the last descriptor of a socket takes it out of the poller. Of a socket that another process made and handed
+     * over, that process may still hold one for a moment, and events would come for memory that is gone. */
+    if (s->given && s->in_poller) (void)sys_poller_del(s->loop->poller, s->fd);
+    if (s->fd >= 0) sys_close(s->fd);
     s->fd = -1;
     list_push(&s->loop->reaps, &s->reap.link);
 }
