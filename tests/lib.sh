@@ -174,19 +174,25 @@ status() {
 # header NAME: the value of a field in a head that comes in on standard input (curl -D - or -I).
 header() { tr -d '\r' | awk -v want="$1" 'BEGIN { want = tolower(want) ":" } tolower($1) == want { sub(/^[^:]*:[ \t]*/, ""); print }'; }
 
-# load_start URL SECONDS [WRK OPTION...]: wrk in the background, 4 connections. load_failures waits for it and prints how many requests
-# failed: answers that are neither 2xx nor 3xx, and socket errors of any kind.
+# load_start [OPTION of load.py...]: steady load on port $GW in the background, until load_end. wrk would make more requests, but could not
+# say which of them failed, when and how.
 load_start() {
-    load_url=$1 load_s=$2
-    shift 2
-    background "$T/wrk.log" wrk -t1 -c4 "-d${load_s}s" --timeout 10s "$@" "$load_url"
+    background "$T/load.txt" python3 "$ROOT/tests/load.py" "$GW" "$@"
     LOAD=$BG
+    sleep 0.5
 }
 
-load_failures() {
-    wait "$LOAD"
-    awk '/Socket errors/ { gsub(/,/, ""); bad += $4 + $6 + $8 + $10 }
-         /Non-2xx or 3xx/ { bad += $NF }
-         /requests in/ { n = $1 }
-         END { if (n < 1) print "no request was made"; else print bad + 0 }' "$T/wrk.log"
+# load_end NAME LEAST: ends the load; the check holds when not one request failed and at least so many were made. What was
+# counted stays in $LOAD_REQUESTS, $LOAD_FAILED, $LOAD_SLOWEST_MS and $LOAD_GAP_MS.
+load_end() {
+    kill -TERM "$LOAD" 2>/dev/null
+    wait "$LOAD" 2>/dev/null
+    LOAD_REQUESTS=0 LOAD_FAILED=0 LOAD_SLOWEST_MS=0 LOAD_GAP_MS=0
+    read -r LOAD_REQUESTS LOAD_FAILED LOAD_SLOWEST_MS LOAD_GAP_MS <"$T/load.txt"
+    if [ "${LOAD_FAILED:-x}" = 0 ] && [ "$LOAD_REQUESTS" -ge "$2" ]; then
+        ok "$1"
+        printf '#   %s requests, slowest %s ms\n' "$LOAD_REQUESTS" "$LOAD_SLOWEST_MS"
+    else
+        not_ok "$1" "$LOAD_FAILED of $LOAD_REQUESTS requests failed; at least $2 were expected" "$(tail -n +2 "$T/load.txt")"
+    fi
 }

@@ -116,7 +116,8 @@ static size_t take_head(struct h1_cli *c, const char *p, size_t n)
     }
     c->scan = 0;
     if (h.status < 200) {
-        if (h.status == 101) /* we never ask for an upgrade */
+        c->interim_bytes += (uint32_t)used;
+        if (h.status == 101 || c->interim_bytes > c->limits->head_bytes_max) /* we never ask for an upgrade; a flood has no end */
             fail(c, ERR_SYNTAX);
         else
             c->ops->interim(c, &h);
@@ -247,6 +248,7 @@ size_t h1_cli_request(struct h1_cli *c, enum h1_method method, struct slice head
     c->answer_begun = false;
     c->sent = end;
     c->scan = 0;
+    c->interim_bytes = 0;
     c->exchanges++;
     return body_write(&c->s, head, body, framing, end, SLICE(""));
 }
@@ -274,7 +276,8 @@ void h1_cli_reading(struct h1_cli *c, bool on)
 
 const struct h1_chunked *h1_cli_trailers(const struct h1_cli *c) { return c->chunked; }
 
-bool h1_cli_reusable(const struct h1_cli *c) { return c->state == CLI_IDLE && c->keep_alive && c->connected; }
+/* readable: behind the answer there is more in the kernel, if only the end of the connection. */
+bool h1_cli_reusable(const struct h1_cli *c) { return c->state == CLI_IDLE && c->keep_alive && c->connected && !c->s.readable && !c->s.fail; }
 
 void h1_cli_close(struct h1_cli *c)
 {

@@ -8,6 +8,9 @@
  * complete before the request's body is read ends the connection: LINGER sends FIN and throws away what still comes, for a
  * bounded time and number of bytes, so that the answer is not lost to a reset (RFC 9112 section 9.6).
  *
+ * A next request is not begun before the answer to the last one is in the kernel (unsent()): a client that sends a pipeline
+ * and reads nothing costs one answer, not all of them.
+ *
  * consuming is set while consume() is on the stack: an answer given inside request() then only leaves a mark, and consume()
  * goes on in its loop, so that a pipeline of any length needs no recursion.
  */
@@ -17,11 +20,15 @@
 #define AHEAD_BYTES_MAX 65536u      /* read ahead at most while an exchange is open; then reading stops */
 
 static void consume(struct h1_srv *c, const char *p, size_t n);
-static void turnover(struct h1_srv *c);
-static void linger(struct h1_srv *c);
+static void turnover(struct h1_srv *c, bool more);
+static void linger(struct h1_srv *c, bool more);
+static void next_head(struct h1_srv *c);
 
 static struct h1_srv *srv_of(struct stream *s) { return CONTAINER_OF(s, struct h1_srv, s); }
 static bool exchange_open(const struct h1_srv *c) { return c->state == SRV_BODY || c->state == SRV_WAIT; }
+static bool unsent(const struct h1_srv *c) { return c->s.out_bytes > 0; }
+/* The next head has to wait until the last answer is in the kernel. */
+static bool blocked(const struct h1_srv *c) { return c->state == SRV_HEAD && unsent(c); }
 
 /* ---- refusals --------------------------------------------------------------------------------------------------- */
 
@@ -37,7 +44,7 @@ void h1_srv_refuse(struct h1_srv *c, uint16_t status, const char *label, const c
     head_slice(o, slice_cstr(text));
     head_lit(o, "\n");
     stream_write_slice(&c->s, slice_of(o->p, o->n));
-    linger(c);
+    linger(c, true);
 }
 
 /* The body of an open exchange can't be read on. */
@@ -56,12 +63,24 @@ static void abort_exchange(struct h1_srv *c, enum err e)
 
 /* ---- timers ----------------------------------------------------------------------------------------------------- */
 
+/* The client has to read some of what is queued before the time is over. */
+static void unsent_timer(struct h1_srv *c)
+{
+    c->unsent_before = c->s.out_bytes;
+    timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
+}
+
 static void srv_timer(struct timer *t)
 {
     struct h1_srv *c = CONTAINER_OF(t, struct h1_srv, timer);
+    bool writing = unsent(c) && (c->state != SRV_BODY || c->paused); /* it is the client's reading that is timed */
+    if (writing && c->s.out_bytes < c->unsent_before) {
+        unsent_timer(c);
+        return;
+    }
     switch ((enum h1_srv_state)c->state) {
     case SRV_HEAD:
-        if (c->in_n == 0 && !c->first)
+        if (writing || (c->in_n == 0 && !c->first))
             h1_srv_close(c); /* an idle kept connection: RFC 9112 section 9.5, close without a word */
         else
             h1_srv_refuse(c, 408, "slow_head", "the request's head did not arrive in time");
@@ -174,12 +193,22 @@ static size_t take_body(struct h1_srv *c, const char *p, size_t n)
     }
     if (end) {
         c->state = SRV_WAIT;
-        timer_clear(&c->timer);
+        if (unsent(c))
+            unsent_timer(c);
+        else
+            timer_clear(&c->timer);
     } else if (!c->paused)
         timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
     if (body.bytes || end)
         c->ops->body(c, body, end);
     return used;
+}
+
+/* Stops reading when as much was read ahead as may be; turnover() or drained() goes on. */
+static void ahead_limit(struct h1_srv *c)
+{
+    if ((c->state == SRV_WAIT || blocked(c)) && c->in_n >= AHEAD_BYTES_MAX)
+        stream_reading(&c->s, false);
 }
 
 /* Uses p[n], which may lie in in[]; what can't be used yet is kept there. */
@@ -189,8 +218,8 @@ static void consume(struct h1_srv *c, const char *p, size_t n)
     while (n) {
         size_t used = 0;
         if (c->state == SRV_WAIT && c->answered)
-            turnover(c);
-        if (c->state == SRV_HEAD)
+            turnover(c, true);
+        if (c->state == SRV_HEAD && !blocked(c))
             used = take_head(c, p, n);
         else if (c->state == SRV_BODY)
             used = take_body(c, p, n);
@@ -201,17 +230,16 @@ static void consume(struct h1_srv *c, const char *p, size_t n)
     }
     c->consuming = false;
     if (c->state == SRV_WAIT && c->answered)
-        turnover(c);
+        turnover(c, n > 0);
     if (c->state == SRV_LINGER || c->state == SRV_CLOSED) {
         if (c->state == SRV_CLOSED || c->in)
             ahead_free(&c->in, &c->in_n, &c->in_cap);
         return;
     }
     ahead_keep(&c->in, &c->in_n, &c->in_cap, p, n);
-    if (c->in_n && c->state == SRV_HEAD && c->scan == 0)
+    if (c->in_n && c->state == SRV_HEAD && c->scan == 0 && !blocked(c))
         loop_defer(c->s.loop, &c->resume); /* turnover() came after the loop: a next request waits in in[] */
-    if (c->state == SRV_WAIT && c->in_n >= AHEAD_BYTES_MAX)
-        stream_reading(&c->s, false);
+    ahead_limit(c);
 }
 
 static void srv_resume(struct task *t)
@@ -219,6 +247,12 @@ static void srv_resume(struct task *t)
     struct h1_srv *c = CONTAINER_OF(t, struct h1_srv, resume);
     if (c->in_n && (c->state == SRV_HEAD || (c->state == SRV_BODY && !c->paused)))
         consume(c, c->in, c->in_n);
+    if (!c->s.eof_seen || !list_empty(&c->resume.link))
+        return;
+    if (c->state == SRV_BODY) /* nothing follows what was read ahead */
+        abort_exchange(c, ERR_CLOSED);
+    else if (c->state == SRV_HEAD && !blocked(c))
+        h1_srv_close(c);
 }
 
 static void srv_data(struct stream *s, char *p, size_t n)
@@ -226,8 +260,12 @@ static void srv_data(struct stream *s, char *p, size_t n)
     struct h1_srv *c = srv_of(s);
     if (c->state == SRV_LINGER) {
         c->lingered += (uint32_t)n;
-        if (c->lingered > LINGER_BYTES_MAX)
-            h1_srv_close(c);
+        if (c->lingered > LINGER_BYTES_MAX) {
+            if (unsent(c))
+                stream_reading(s, false); /* drained() or the timer ends it */
+            else
+                h1_srv_close(c);
+        }
         return;
     }
     if (LIKELY(!c->in_n)) {
@@ -235,9 +273,8 @@ static void srv_data(struct stream *s, char *p, size_t n)
         return;
     }
     ahead_keep(&c->in, &c->in_n, &c->in_cap, p, n);
-    if (c->state == SRV_WAIT) {
-        if (c->in_n >= AHEAD_BYTES_MAX)
-            stream_reading(s, false);
+    if (c->state == SRV_WAIT || blocked(c)) {
+        ahead_limit(c);
         return;
     }
     consume(c, c->in, c->in_n);
@@ -246,15 +283,14 @@ static void srv_data(struct stream *s, char *p, size_t n)
 static void srv_eof(struct stream *s)
 {
     struct h1_srv *c = srv_of(s);
-    if (c->state == SRV_WAIT) {
-        c->keep_alive = false; /* it may have closed its sending side only: it still gets its answer */
-        return;
-    }
-    if (c->state == SRV_BODY) {
+    bool resuming = !list_empty(&c->resume.link);
+    if (c->state == SRV_WAIT) { /* it may have closed its sending side only: it still gets its answers */
+        if (!c->in_n)
+            c->keep_alive = false;
+    } else if (c->state == SRV_BODY)
         abort_exchange(c, ERR_CLOSED);
-        return;
-    }
-    h1_srv_close(c);
+    else if (!unsent(c) && !(c->state == SRV_HEAD && resuming)) /* else drained() or srv_resume() ends it */
+        h1_srv_close(c);
 }
 
 static void srv_failed(struct stream *s, enum err e)
@@ -270,10 +306,17 @@ static void srv_failed(struct stream *s, enum err e)
 static void srv_drained(struct stream *s)
 {
     struct h1_srv *c = srv_of(s);
-    if (c->state == SRV_WAIT)
-        timer_clear(&c->timer);
-    if (exchange_open(c))
+    if (exchange_open(c)) {
+        if (c->state == SRV_WAIT || c->paused)
+            timer_clear(&c->timer);
         c->ops->drained(c);
+    } else if (c->state == SRV_LINGER) {
+        if (s->eof_seen || c->lingered > LINGER_BYTES_MAX)
+            h1_srv_close(c);
+        else
+            timer_set(s->loop, &c->timer, c->conf->linger_ms);
+    } else if (c->state == SRV_HEAD)
+        next_head(c);
 }
 
 static void srv_released(struct stream *s)
@@ -290,28 +333,44 @@ static const struct stream_ops srv_stream_ops = {
 
 /* ---- writing -------------------------------------------------------------------------------------------------------- */
 
-/* The exchange is over: the next one, or the end. */
-static void turnover(struct h1_srv *c)
+/* The exchange is over: the next one, or the end. more: bytes behind the request were read already. */
+static void turnover(struct h1_srv *c, bool more)
 {
-    if (!c->keep_alive) {
-        linger(c);
+    if (!c->keep_alive || (c->s.eof_seen && !more)) {
+        linger(c, more);
         return;
     }
     c->state = SRV_HEAD;
     c->answering = c->answered = c->paused = false;
     c->scan = 0;
-    timer_set(c->s.loop, &c->timer, c->conf->idle_timeout_ms);
-    if (!c->s.reading)
-        stream_reading(&c->s, true);
-    if (c->in_n && !c->consuming)
-        loop_defer(c->s.loop, &c->resume);
+    if (unsent(c))
+        unsent_timer(c); /* until drained() */
+    else
+        next_head(c);
 }
 
-/* Closes so that what was written arrives: at once when nothing of the client's is unread, else after its FIN. */
-static void linger(struct h1_srv *c)
+/* All that was answered is in the kernel: a next request may come, or lies in in[] already. */
+static void next_head(struct h1_srv *c)
 {
-    bool all_read = c->state == SRV_WAIT && !c->in_n;
-    if (all_read && !c->s.out_bytes) {
+    timer_set(c->s.loop, &c->timer, c->conf->idle_timeout_ms);
+    if (c->consuming)
+        return;
+    if (c->in_n)
+        loop_defer(c->s.loop, &c->resume);
+    else if (!c->keep_alive || c->s.eof_seen) {
+        linger(c, false);
+        return;
+    }
+    if (!c->s.reading)
+        stream_reading(&c->s, true);
+}
+
+/* Closes so that what was written arrives: at once when nothing of the client's is unread, else after its FIN. more: the client
+ * sent, or may be sending, what will not be looked at. */
+static void linger(struct h1_srv *c, bool more)
+{
+    bool all_read = c->s.eof_seen || (!more && !c->s.readable);
+    if (all_read && !unsent(c)) {
         h1_srv_close(c);
         return;
     }
@@ -320,7 +379,10 @@ static void linger(struct h1_srv *c)
     stream_shut(&c->s);
     if (!c->s.reading)
         stream_reading(&c->s, true);
-    timer_set(c->s.loop, &c->timer, c->conf->linger_ms);
+    if (unsent(c))
+        unsent_timer(c); /* until drained() */
+    else
+        timer_set(c->s.loop, &c->timer, c->conf->linger_ms);
 }
 
 static void answer_done(struct h1_srv *c)
@@ -328,15 +390,15 @@ static void answer_done(struct h1_srv *c)
     c->answered = true;
     if (c->state == SRV_BODY) {
         c->keep_alive = false;
-        linger(c);
+        linger(c, true);
     } else if (!c->consuming)
-        turnover(c);
+        turnover(c, c->in_n > 0);
 }
 
 static size_t written(struct h1_srv *c, size_t queued)
 {
-    if (queued && c->state == SRV_WAIT && !timer_is_set(&c->timer))
-        timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms); /* until drained() */
+    if (queued && (c->state == SRV_WAIT || c->paused) && !timer_is_set(&c->timer))
+        unsent_timer(c); /* until drained() */
     return queued;
 }
 
@@ -344,15 +406,19 @@ void h1_srv_interim(struct h1_srv *c, struct head_out *o)
 {
     if (c->minor == 0 || c->answering || !exchange_open(c) || o->over)
         return;
+    head_tail(o);
     head_lit(o, "\r\n");
-    stream_write_slice(&c->s, slice_of(o->p, o->n));
+    written(c, stream_write_slice(&c->s, slice_of(o->p, o->n)));
 }
 
 size_t h1_srv_answer(struct h1_srv *c, struct head_out *o, enum h1_framing framing, uint64_t length, struct pieces body, bool end)
 {
-    MUST(exchange_open(c) && !c->answering);
+    MUST(exchange_open(c) && !c->answering && !o->over);
     c->answering = true;
     c->answer = (uint8_t)framing;
+    if (end && c->state == SRV_BODY)
+        c->keep_alive = false; /* the rest of the request will not be read: RFC 9112 section 9.6 */
+    head_tail(o);
     if (framing == H1_LENGTH) {
         head_lit(o, "Content-Length: ");
         head_u64(o, length);
@@ -419,7 +485,9 @@ void h1_srv_reading(struct h1_srv *c, bool on)
         timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
         if (c->in_n)
             loop_defer(c->s.loop, &c->resume);
-    } else
+    } else if (unsent(c))
+        unsent_timer(c);
+    else
         timer_clear(&c->timer); /* it is not the client who is slow */
 }
 
@@ -427,7 +495,7 @@ const struct h1_chunked *h1_srv_trailers(const struct h1_srv *c) { return c->chu
 
 void h1_srv_last(struct h1_srv *c) { c->keep_alive = false; }
 
-bool h1_srv_idle(const struct h1_srv *c) { return c->state == SRV_HEAD && c->in_n == 0; }
+bool h1_srv_idle(const struct h1_srv *c) { return c->state == SRV_HEAD && c->in_n == 0 && !unsent(c); }
 
 void h1_srv_close(struct h1_srv *c)
 {
@@ -436,6 +504,7 @@ void h1_srv_close(struct h1_srv *c)
     bool cut = exchange_open(c) && c->answering && !c->answered;
     c->state = SRV_CLOSED;
     timer_clear(&c->timer);
+    list_del(&c->resume.link);
     if (cut && c->answer == H1_UNTIL_CLOSE)
         stream_reset(&c->s); /* a FIN would look like the end of the body */
     else

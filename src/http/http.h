@@ -15,23 +15,28 @@
 
 /* ---- head_out: a message head being written ------------------------------------------------------------------------ */
 
-/* One per worker: a head is built in it and written out before the next one begins. */
+/* One per worker: a head is built in it and written out before the next one begins. Its last bytes are kept for what
+ * h1_srv_answer() adds (framing, connection, the empty line): a head that fits for its builder always fits. */
 #define HEAD_OUT_BYTES 98304
+#define HEAD_OUT_TAIL 128
 struct head_out {
     char *p;
     size_t n;
-    bool over; /* it did not fit: nothing that was put counts */
+    size_t max; /* bytes that may be put now */
+    bool over;  /* it did not fit: nothing that was put counts */
 };
 void head_out_init(struct head_out *o);
 void head_out_fini(struct head_out *o);
 static inline void head_clear(struct head_out *o)
 {
     o->n = 0;
+    o->max = HEAD_OUT_BYTES - HEAD_OUT_TAIL;
     o->over = false;
 }
+static inline void head_tail(struct head_out *o) { o->max = HEAD_OUT_BYTES; }
 static inline void head_put(struct head_out *o, const void *p, size_t n)
 {
-    if (UNLIKELY(n > HEAD_OUT_BYTES - o->n)) {
+    if (UNLIKELY(n > o->max - o->n)) {
         o->over = true;
         return;
     }
@@ -98,6 +103,7 @@ struct h1_srv {
     uint64_t left;              /* of a body with Content-Length */
     struct h1_chunked *chunked; /* of a chunked body; kept until the exchange ends, for the trailers */
     uint32_t lingered;          /* bytes thrown away while lingering */
+    size_t unsent_before;       /* bytes queued for the client when the timer of its reading was set */
     uint8_t state;              /* enum h1_srv_state */
     uint8_t minor;              /* of the request */
     uint8_t answer;             /* enum h1_framing of the answer's body as sent */
@@ -124,7 +130,7 @@ size_t h1_srv_send(struct h1_srv *c, struct pieces body);
 void h1_srv_end(struct h1_srv *c, struct slice trailers);
 /* The client is not asked for another request on this connection. Before h1_srv_answer() it is told so. */
 void h1_srv_last(struct h1_srv *c);
-/* Between two requests, with nothing of a next one read: may be closed without loss. */
+/* Between two requests, with nothing of a next one read and nothing of an answer unsent: may be closed without loss. */
 bool h1_srv_idle(const struct h1_srv *c);
 /* At once; an answer that was begun is cut off, so that the client sees that it is not whole. No aborted(). */
 void h1_srv_close(struct h1_srv *c);
@@ -157,6 +163,7 @@ struct h1_cli {
     uint64_t left;
     struct h1_chunked *chunked;
     uint64_t exchanges;          /* begun on this connection */
+    uint32_t interim_bytes;      /* of 1xx answers in this exchange; together they may be as long as one head */
     uint32_t keep_alive_s;       /* the peer's Keep-Alive: timeout=, 0 when it said none */
     uint8_t state;               /* enum h1_cli_state */
     uint8_t framing;             /* enum h1_framing of the answer */

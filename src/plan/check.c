@@ -58,8 +58,8 @@ static void check_deployment(struct check *c)
             check_map_ref(c, path, pod->env_from[i].secret, pod->env_from[i].map, NULL);
     }
     if (pod->host_network && pod->ports_n && c->o->dep.replicas > 1)
-        check_add(c, DIAG_WARNING, 0, "spec.template.spec.hostNetwork", "set replicas: 1, or remove hostNetwork", "%u replicas share the host's ports: only one can listen on %u",
-                  c->o->dep.replicas, pod->ports[0].port);
+        check_add(c, DIAG_WARNING, 0, "spec.template.spec.hostNetwork", "set replicas: 1, or remove hostNetwork",
+                  "%u replicas share the host's ports: only one can listen on %u", c->o->dep.replicas, pod->ports[0].port);
 }
 
 /* ---- Services ----------------------------------------------------------------------------------------------------------- */
@@ -79,7 +79,8 @@ static void check_service_target(struct check *c, const struct object *dep)
         const char *name = c->o->svc.ports[i].target_name;
         snprintf(path, sizeof path, "spec.ports[%zu].targetPort", i);
         if (name && !has_port_name(&dep->dep.pod, name))
-            check_add(c, DIAG_ERROR, 0, path, "add the name to the container's ports, or give the number", "the Deployment %s has no port named %s", dep->name, name);
+            check_add(c, DIAG_ERROR, 0, path, "add the name to the container's ports, or give the number", "the Deployment %s has no port named %s", dep->name,
+                      name);
     }
 }
 
@@ -96,7 +97,8 @@ static void check_service(struct check *c)
         check_service_target(c, dep);
     }
     if (!matched)
-        check_add(c, DIAG_WARNING, 0, "spec.selector", "compare it with the labels of the template", "matches no Deployment in the namespace %s: calls are answered with 503", c->o->ns);
+        check_add(c, DIAG_WARNING, 0, "spec.selector", "compare it with the labels of the template",
+                  "matches no Deployment in the namespace %s: calls are answered with 503", c->o->ns);
 }
 
 /* ---- Gateways ------------------------------------------------------------------------------------------------------------- */
@@ -139,13 +141,14 @@ static void check_gateway(struct check *c)
         for (size_t k = 0; k < objset_n(c->s); k++) {
             const struct object *other = objset_at(c->s, k);
             if (other->kind == OBJ_GATEWAY && k < c->index && has_listener_port(&other->gw, port) && addresses_clash(gw, &other->gw))
-                check_add(c, DIAG_ERROR, 0, path, "give one of them another port or address", "the port %u is used by the Gateway %s/%s as well", port, other->ns, other->name);
+                check_add(c, DIAG_ERROR, 0, path, "give one of them another port or address", "the port %u is used by the Gateway %s/%s as well", port,
+                          other->ns, other->name);
             if (other->kind != OBJ_DEPLOYMENT || !other->dep.pod.host_network)
                 continue;
             for (size_t p = 0; p < other->dep.pod.ports_n; p++)
                 if (other->dep.pod.ports[p].port == port)
-                    check_add(c, DIAG_ERROR, 0, path, "give one of them another port, or remove hostNetwork", "the port %u is used by the Deployment %s/%s, on the host's network, as well", port,
-                              other->ns, other->name);
+                    check_add(c, DIAG_ERROR, 0, path, "give one of them another port, or remove hostNetwork",
+                              "the port %u is used by the Deployment %s/%s, on the host's network, as well", port, other->ns, other->name);
         }
     }
 }
@@ -190,10 +193,11 @@ static void check_parent(struct check *c, const struct parent_ref *p, const char
         met += route_meets(&c->o->route, ln);
     }
     if (!named)
-        check_add(c, DIAG_ERROR, 0, path, "correct sectionName and port", "the Gateway %s has no listener%s%s%s", p->gateway, p->section ? " named " : "", p->section ? p->section : "",
-                  p->port ? " on this port" : "");
+        check_add(c, DIAG_ERROR, 0, path, "correct sectionName and port", "the Gateway %s has no listener%s%s%s", p->gateway, p->section ? " named " : "",
+                  p->section ? p->section : "", p->port ? " on this port" : "");
     else if (!allowed)
-        check_add(c, DIAG_ERROR, 0, path, "set allowedRoutes.namespaces.from: All in the Gateway", "the Gateway %s allows no routes of the namespace %s", p->gateway, c->o->ns);
+        check_add(c, DIAG_ERROR, 0, path, "set allowedRoutes.namespaces.from: All in the Gateway", "the Gateway %s allows no routes of the namespace %s",
+                  p->gateway, c->o->ns);
     else if (!met)
         check_add(c, DIAG_WARNING, 0, path, "compare them", "no hostname of the route is one of the Gateway %s: nothing is served", p->gateway);
 }
@@ -202,7 +206,8 @@ static void check_backend(struct check *c, const struct route_backend *be, uint3
 {
     const struct object *svc = objset_find(c->s, OBJ_SERVICE, be->ns, be->service);
     if (!svc) {
-        check_add(c, DIAG_ERROR, line, path, "add it, or correct the name and the namespace", "there is no Service %s in the namespace %s", be->service, be->ns);
+        check_add(c, DIAG_ERROR, line, path, "add it, or correct the name and the namespace", "there is no Service %s in the namespace %s", be->service,
+                  be->ns);
         return;
     }
     for (size_t i = 0; i < svc->svc.ports_n; i++)

@@ -31,8 +31,8 @@ static void diag_push(struct diags *d, struct diag item)
     d->items[d->n++] = item;
 }
 
-void diags_add(struct diags *d, enum diag_level lv, const char *file, uint32_t line, uint32_t column, const char *where,
-               const char *remedy, const char *reason_fmt, ...)
+void diags_add(struct diags *d, enum diag_level lv, const char *file, uint32_t line, uint32_t column, const char *where, const char *remedy,
+               const char *reason_fmt, ...)
 {
     if (lv == DIAG_ERROR)
         d->errors++;

@@ -11,8 +11,8 @@
 /* Variables in the order of their names' first appearance. */
 struct env_list {
     struct arena *a;
-    struct table index;   /* name -> number + 1 */
-    char **items;         /* "NAME=VALUE" */
+    struct table index; /* name -> number + 1 */
+    char **items;       /* "NAME=VALUE" */
     size_t n, cap;
 };
 
@@ -150,9 +150,11 @@ static void env_from_map(struct env_list *l, const struct objset *s, const struc
         struct buf name = {0};
         buf_printf(&name, "%s%s", f->prefix ? f->prefix : "", kv->key);
         if (!value_is_env_name(buf_slice(&name)))
-            env_error(dep, d, DIAG_WARNING, "rename the key, or take it with valueFrom", "envFrom: the key %s of the %s %s is left out: no name of a variable", kv->key, kind, f->map);
+            env_error(dep, d, DIAG_WARNING, "rename the key, or take it with valueFrom", "envFrom: the key %s of the %s %s is left out: no name of a variable",
+                      kv->key, kind, f->map);
         else if (memchr(kv->value, '\0', kv->value_n))
-            env_error(dep, d, DIAG_ERROR, "remove the key, or encode it", "envFrom: the key %s of the %s %s holds a NUL byte, which no variable can", kv->key, kind, f->map);
+            env_error(dep, d, DIAG_ERROR, "remove the key, or encode it", "envFrom: the key %s of the %s %s holds a NUL byte, which no variable can", kv->key,
+                      kind, f->map);
         else
             env_set(l, buf_slice(&name), slice_of(kv->value, kv->value_n));
         buf_free(&name);
@@ -165,7 +167,8 @@ static void env_from_key(struct env_list *l, const struct objset *s, const struc
     const struct object *map = objset_find(s, v->secret ? OBJ_SECRET : OBJ_CONFIGMAP, dep->ns, v->map);
     const struct kv *kv = map ? kvs_get(&map->data, slice_cstr(v->map_key)) : NULL;
     if (kv && memchr(kv->value, '\0', kv->value_n))
-        env_error(dep, d, DIAG_ERROR, "encode the value", "env %s: the key %s of the %s %s holds a NUL byte, which no variable can", v->name, v->map_key, kind, v->map);
+        env_error(dep, d, DIAG_ERROR, "encode the value", "env %s: the key %s of the %s %s holds a NUL byte, which no variable can", v->name, v->map_key, kind,
+                  v->map);
     else if (kv)
         env_set(l, slice_cstr(v->name), slice_of(kv->value, kv->value_n));
     else if (!v->optional && map)

@@ -163,7 +163,8 @@ void load_service(struct reader *r, struct object *o, const struct ynode *doc)
     if (!external && y_get(spec, "externalName"))
         reader_error(r, y_get(spec, "externalName"), "spec.externalName", "add type: ExternalName, or remove it", "has no meaning without type ExternalName");
     if (!external && !o->svc.selector.n)
-        reader_error(r, spec, "spec.selector", "add the labels of the workload's template, or use type ExternalName", "missing: endpoints that are written by hand are not built");
+        reader_error(r, spec, "spec.selector", "add the labels of the workload's template, or use type ExternalName",
+                     "missing: endpoints that are written by hand are not built");
     if (!o->svc.ports_n && (!y_get(spec, "ports") || y_get(spec, "ports")->type == Y_LIST))
         reader_error(r, spec, "spec.ports", "list the ports that callers use", "missing: nothing can be called");
 }

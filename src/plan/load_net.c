@@ -74,7 +74,8 @@ void load_gateway(struct reader *r, struct object *o, const struct ynode *doc)
 
 /* ---- matches ------------------------------------------------------------------------------------------------------------ */
 
-static void load_kv_matches(struct reader *r, struct object *o, const struct ynode *map, const char *key, bool ignore_case, struct route_kv_match **out, size_t *out_n)
+static void load_kv_matches(struct reader *r, struct object *o, const struct ynode *map, const char *key, bool ignore_case, struct route_kv_match **out,
+                            size_t *out_n)
 {
     const struct ynode *list = y_get(map, key);
     size_t n = load_list_n(map, key);
@@ -138,10 +139,12 @@ static void load_header_kvs(struct object *o, const struct ynode *n, const char 
 /* Framing and the connection are the proxy's own business: a rule that edits these fields would break messages. */
 static void check_edit_name(struct reader *r, const struct ynode *n, const char *name)
 {
-    static const char *const refused[] = {"connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"};
+    static const char *const refused[] = {"connection", "content-length",    "host",   "keep-alive", "proxy-connection", "te",
+                                          "trailer",    "transfer-encoding", "upgrade"};
     for (size_t i = 0; name && i < COUNT_OF(refused); i++)
         if (slice_ieq(slice_cstr(name), slice_cstr(refused[i])))
-            reader_error(r, n, "", slice_is(slice_cstr(refused[i]), "host") ? "use URLRewrite with hostname" : "remove it", "refused: the field %s belongs to the proxy", name);
+            reader_error(r, n, "", slice_is(slice_cstr(refused[i]), "host") ? "use URLRewrite with hostname" : "remove it",
+                         "refused: the field %s belongs to the proxy", name);
 }
 
 static void check_edit(struct reader *r, const struct ynode *n, const struct header_edit *edit)
@@ -189,7 +192,8 @@ static enum path_rewrite load_path_edit(struct reader *r, struct object *o, cons
 static void check_prefix(struct reader *r, const struct ynode *n, const struct route_rule *rule)
 {
     if (rule->matches_n != 1 || rule->matches[0].path_kind != MATCH_PREFIX)
-        reader_error(r, n, ".path.type", "give the rule one match, with path type PathPrefix, or use ReplaceFullPath", "ReplacePrefixMatch needs exactly one match, with a PathPrefix");
+        reader_error(r, n, ".path.type", "give the rule one match, with path type PathPrefix, or use ReplaceFullPath",
+                     "ReplacePrefixMatch needs exactly one match, with a PathPrefix");
 }
 
 static void load_redirect(struct reader *r, struct object *o, const struct ynode *n, struct route_rule *rule)
@@ -233,12 +237,14 @@ static int filter_kind(struct reader *r, const struct ynode *n, const struct yno
         reader_error(r, n, "", "add it", "%s is missing, with type %s", filter_keys[kind], filter_types[kind]);
     for (int i = 0; i < FILTER_KINDS; i++)
         if (i != kind && y_get(n, filter_keys[i]))
-            reader_error(r, y_get(n, filter_keys[i]), "", "put each in a filter of its own", "%s has no meaning with type %s", filter_keys[i], filter_types[kind]);
+            reader_error(r, y_get(n, filter_keys[i]), "", "put each in a filter of its own", "%s has no meaning with type %s", filter_keys[i],
+                         filter_types[kind]);
     return *body && (*body)->type == Y_MAP ? kind : FILTER_KINDS;
 }
 
 /* Filters of a rule (rule given) or of a backendRef, whose edits go to req and resp. */
-static void load_filters(struct reader *r, struct object *o, const struct ynode *owner, struct header_edit *req, struct header_edit *resp, struct route_rule *rule)
+static void load_filters(struct reader *r, struct object *o, const struct ynode *owner, struct header_edit *req, struct header_edit *resp,
+                         struct route_rule *rule)
 {
     const struct ynode *list = y_get(owner, "filters");
     bool had[FILTER_KINDS + 1] = {false};

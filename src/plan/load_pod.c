@@ -181,7 +181,8 @@ static void load_env(struct reader *r, struct object *o, const struct ynode *c)
             v->value = y_is_str(value) ? load_str(o, n, "value") : arena_strdup(&o->mem, "");
         const struct ynode *before = y_is_str(name) ? table_put(&seen, name->text, (void *)name) : NULL;
         if (before)
-            reader_warn(r, name, ".name", "keep one of them", SLICE_FMT " is given twice, and this one wins: first at line %u", SLICE_ARG(name->text), before->line);
+            reader_warn(r, name, ".name", "keep one of them", SLICE_FMT " is given twice, and this one wins: first at line %u", SLICE_ARG(name->text),
+                        before->line);
         reader_pop(r, mark);
     }
     table_fini(&seen);
@@ -246,7 +247,8 @@ static void load_security(struct reader *r, struct object *o, const struct ynode
     pod->run_as_group = load_int(inner, "runAsGroup", load_int(outer, "runAsGroup", -1, ID_MAX), ID_MAX);
     const struct ynode *where = y_get(inner, "runAsNonRoot") ? y_get(inner, "runAsNonRoot") : y_get(outer, "runAsNonRoot");
     if (where && where->type == Y_BOOL && where->flag && pod->run_as_user <= 0)
-        reader_error(r, where, ".securityContext.runAsNonRoot", "set runAsUser to the user id to run as", pod->run_as_user ? "true, but no runAsUser is given" : "true, but runAsUser is 0, which is root");
+        reader_error(r, where, ".securityContext.runAsNonRoot", "set runAsUser to the user id to run as",
+                     pod->run_as_user ? "true, but no runAsUser is given" : "true, but runAsUser is 0, which is root");
 }
 
 /* ---- the container --------------------------------------------------------------------------------------------------------------- */
@@ -362,7 +364,8 @@ static void load_strategy(struct reader *r, struct object *o, const struct ynode
     if (o->dep.recreate && rolling)
         reader_error(r, rolling, "spec.strategy.rollingUpdate", "remove it, or use type RollingUpdate", "has no meaning with type Recreate");
     else if (rolling && !o->dep.max_surge.value && !o->dep.max_unavailable.value)
-        reader_error(r, rolling, "spec.strategy.rollingUpdate", "allow at least 1 of one of them", "maxSurge and maxUnavailable are both 0: no replica could ever be replaced");
+        reader_error(r, rolling, "spec.strategy.rollingUpdate", "allow at least 1 of one of them",
+                     "maxSurge and maxUnavailable are both 0: no replica could ever be replaced");
 }
 
 static void load_selector(struct reader *r, struct object *o, const struct ynode *spec)

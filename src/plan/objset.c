@@ -223,9 +223,8 @@ static void map_from_json(struct from_json *f, json_t *j, struct ynode *n, uint3
     const char *key;
     json_t *value;
     n->pairs = arena_alloc(f->a, (json_object_size(j) + 1) * sizeof *n->pairs);
-    json_object_foreach (j, key, value)
-        n->pairs[n->n++] = (struct ypair){
-            .key = arena_slice(f->a, slice_cstr(key)), .line = f->line, .column = f->column, .value = tree_from_json(f, value, depth + 1)};
+    json_object_foreach(j, key, value) n->pairs[n->n++] =
+        (struct ypair){.key = arena_slice(f->a, slice_cstr(key)), .line = f->line, .column = f->column, .value = tree_from_json(f, value, depth + 1)};
 }
 
 static void scalar_from_json(struct from_json *f, json_t *j, struct ynode *n)
@@ -245,8 +244,8 @@ static void scalar_from_json(struct from_json *f, json_t *j, struct ynode *n)
 
 static struct ynode *tree_from_json(struct from_json *f, json_t *j, uint32_t depth)
 {
-    static const enum ytype types[] = {[JSON_OBJECT] = Y_MAP, [JSON_ARRAY] = Y_LIST,  [JSON_STRING] = Y_STR, [JSON_INTEGER] = Y_INT,
-                                       [JSON_REAL] = Y_FLOAT, [JSON_TRUE] = Y_BOOL, [JSON_FALSE] = Y_BOOL, [JSON_NULL] = Y_NULL};
+    static const enum ytype types[] = {[JSON_OBJECT] = Y_MAP, [JSON_ARRAY] = Y_LIST, [JSON_STRING] = Y_STR, [JSON_INTEGER] = Y_INT,
+                                       [JSON_REAL] = Y_FLOAT, [JSON_TRUE] = Y_BOOL,  [JSON_FALSE] = Y_BOOL, [JSON_NULL] = Y_NULL};
     struct ynode *n = arena_zalloc(f->a, sizeof *n);
     n->type = types[json_typeof(j)];
     n->line = f->line;
@@ -286,7 +285,8 @@ static enum err load_entry(struct objset *s, json_t *entry, struct diags *d)
     struct from_json f = {.a = &a, .line = (uint32_t)entry_u64(entry, "line"), .column = (uint32_t)entry_u64(entry, "column")};
     json_t *manifest = json_object_get(entry, "manifest");
     struct ynode *doc = manifest ? tree_from_json(&f, manifest, 1) : NULL;
-    struct reader r = {.file = entry_text(entry, "file"), .dir = entry_text(entry, "dir"), .default_ns = entry_text(entry, "namespace"), .silent = true, .d = d};
+    struct reader r = {
+        .file = entry_text(entry, "file"), .dir = entry_text(entry, "dir"), .default_ns = entry_text(entry, "namespace"), .silent = true, .d = d};
     struct object *o = doc && doc->type == Y_MAP && !f.failed ? reader_object(&r, doc) : NULL;
     if (o) {
         const char *address = entry_text(entry, "address");

@@ -55,29 +55,29 @@ bool utf8_valid(struct slice s, size_t *bad); /* *bad: where it stops being so *
 const struct ynode *y_get(const struct ynode *n, const char *key);
 /* The same for a path "spec.template.metadata". */
 const struct ynode *y_path(const struct ynode *n, const char *path);
-struct slice y_str(const struct ynode *n);  /* empty unless a string; NULL-safe */
+struct slice y_str(const struct ynode *n); /* empty unless a string; NULL-safe */
 bool y_is_str(const struct ynode *n);
 /* Compact JSON. sorted: keys in byte order, so that equal values give equal text. */
 void y_json(const struct ynode *n, bool sorted, struct buf *out);
-const char *ytype_name(enum ytype t);       /* "a number", "a map" ... */
+const char *ytype_name(enum ytype t); /* "a number", "a map" ... */
 
 /* ---- values: text to numbers, and grammars ------------------------------------------------------------------------ */
 
 enum err value_quantity(struct slice s, uint32_t scale_digits, uint64_t max, uint64_t *out) WARN_UNUSED; /* in 10^-scale_digits, rounded up */
-enum err value_duration_ms(struct slice s, uint32_t *out) WARN_UNUSED; /* Gateway API GEP-2257 */
-enum err value_base64(struct slice s, struct buf *out) WARN_UNUSED;    /* RFC 4648 section 4; white space skipped */
-bool value_is_label(struct slice s);        /* RFC 1123 label */
-bool value_is_label1035(struct slice s);    /* the same, beginning with a letter: names of Services */
-bool value_is_subdomain(struct slice s);    /* RFC 1123 subdomain */
+enum err value_duration_ms(struct slice s, uint32_t *out) WARN_UNUSED;                                   /* Gateway API GEP-2257 */
+enum err value_base64(struct slice s, struct buf *out) WARN_UNUSED;                                      /* RFC 4648 section 4; white space skipped */
+bool value_is_label(struct slice s);                                                                     /* RFC 1123 label */
+bool value_is_label1035(struct slice s);               /* the same, beginning with a letter: names of Services */
+bool value_is_subdomain(struct slice s);               /* RFC 1123 subdomain */
 bool value_is_hostname(struct slice s, bool wildcard); /* subdomain that is no IPv4 address; may begin with "*." */
-bool value_is_port_name(struct slice s);    /* RFC 6335 service name */
+bool value_is_port_name(struct slice s);               /* RFC 6335 service name */
 bool value_is_label_key(struct slice s);
 bool value_is_label_value(struct slice s);
 bool value_is_config_key(struct slice s);
 bool value_is_env_name(struct slice s);
-bool value_is_url_path(struct slice s);     /* of a path match: normal form (Gateway API HTTPPathMatch) */
-bool value_is_path_part(struct slice s);    /* of a rewrite: may be empty */
-bool value_is_target(struct slice s);       /* of a probe: path and query */
+bool value_is_url_path(struct slice s);  /* of a path match: normal form (Gateway API HTTPPathMatch) */
+bool value_is_path_part(struct slice s); /* of a rewrite: may be empty */
+bool value_is_target(struct slice s);    /* of a probe: path and query */
 
 /* ---- fields.def ----------------------------------------------------------------------------------------------------- */
 
@@ -85,46 +85,46 @@ enum field_status { ST_HONOURED, ST_APPROXIMATED, ST_IGNORED, ST_REFUSED };
 const char *field_status_name(enum field_status st);
 
 /* Types, with the words that error messages and documents use. */
-#define FIELD_TYPES(X)                                                 \
-    X(ANY, "anything")                                                 \
-    X(STR, "a string")                                                 \
-    X(INT, "a whole number")                                           \
-    X(BOOL, "true or false")                                           \
-    X(ENUM, "one of the values listed")                                \
-    X(CPU, "an amount of CPU such as 250m or 1.5")                     \
-    X(MEMORY, "an amount of memory such as 128Mi or 1G")               \
-    X(PORT, "a port number from 1 to 65535")                           \
-    X(PORT_REF, "a port number from 1 to 65535, or the name of a port") \
-    X(PORT_NAME, "a port name: at most 15 of a-z, 0-9 and '-', with a letter") \
-    X(DURATION, "a duration such as 500ms, 10s or 1m30s")              \
-    X(INT_PCT, "a whole number, or a percentage such as \"25%\"")      \
-    X(LABEL, "a name: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit") \
-    X(SUBDOMAIN, "a name: at most 253 of a-z, 0-9, '-' and '.', each part beginning and ending with a letter or digit") \
-    X(HOSTNAME, "a host name in lower case, without port")             \
-    X(HOSTNAME_WILD, "a host name in lower case, without port, which may begin with \"*.\"") \
-    X(URL_PATH, "a path that begins with '/', without empty, '.' or '..' elements, query or fragment") \
-    X(PATH_PART, "a path that begins with '/', without query or fragment, or nothing") \
-    X(TARGET, "a path that begins with '/', perhaps with a query")      \
-    X(HEADER_NAME, "an HTTP field name")                               \
-    X(HEADER_VALUE, "an HTTP field value: no line breaks or other control characters") \
-    X(ENV_NAME, "a variable's name: letters, digits, '_', '-' and '.', not beginning with a digit") \
-    X(CONFIG_KEY, "a key: letters, digits, '-', '_' and '.', at most 253") \
-    X(IP, "an IP address")                                             \
-    X(LABELS, "a map of label keys to label values")                   \
-    X(ANNOTATIONS, "a map of label keys to strings")                   \
-    X(DATA, "a map of keys to strings")                                \
-    X(DATA64, "a map of keys to base64")                               \
+#define FIELD_TYPES(X)                                                                                                                                         \
+    X(ANY, "anything")                                                                                                                                         \
+    X(STR, "a string")                                                                                                                                         \
+    X(INT, "a whole number")                                                                                                                                   \
+    X(BOOL, "true or false")                                                                                                                                   \
+    X(ENUM, "one of the values listed")                                                                                                                        \
+    X(CPU, "an amount of CPU such as 250m or 1.5")                                                                                                             \
+    X(MEMORY, "an amount of memory such as 128Mi or 1G")                                                                                                       \
+    X(PORT, "a port number from 1 to 65535")                                                                                                                   \
+    X(PORT_REF, "a port number from 1 to 65535, or the name of a port")                                                                                        \
+    X(PORT_NAME, "a port name: at most 15 of a-z, 0-9 and '-', with a letter")                                                                                 \
+    X(DURATION, "a duration such as 500ms, 10s or 1m30s")                                                                                                      \
+    X(INT_PCT, "a whole number, or a percentage such as \"25%\"")                                                                                              \
+    X(LABEL, "a name: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")                                                            \
+    X(SUBDOMAIN, "a name: at most 253 of a-z, 0-9, '-' and '.', each part beginning and ending with a letter or digit")                                        \
+    X(HOSTNAME, "a host name in lower case, without port")                                                                                                     \
+    X(HOSTNAME_WILD, "a host name in lower case, without port, which may begin with \"*.\"")                                                                   \
+    X(URL_PATH, "a path that begins with '/', without empty, '.' or '..' elements, query or fragment")                                                         \
+    X(PATH_PART, "a path that begins with '/', without query or fragment, or nothing")                                                                         \
+    X(TARGET, "a path that begins with '/', perhaps with a query")                                                                                             \
+    X(HEADER_NAME, "an HTTP field name")                                                                                                                       \
+    X(HEADER_VALUE, "an HTTP field value: no line breaks or other control characters")                                                                         \
+    X(ENV_NAME, "a variable's name: letters, digits, '_', '-' and '.', not beginning with a digit")                                                            \
+    X(CONFIG_KEY, "a key: letters, digits, '-', '_' and '.', at most 253")                                                                                     \
+    X(IP, "an IP address")                                                                                                                                     \
+    X(LABELS, "a map of label keys to label values")                                                                                                           \
+    X(ANNOTATIONS, "a map of label keys to strings")                                                                                                           \
+    X(DATA, "a map of keys to strings")                                                                                                                        \
+    X(DATA64, "a map of keys to base64")                                                                                                                       \
     X(OBJ, "a map")
 enum field_type {
 #define X(id, text) FT_##id,
     FIELD_TYPES(X)
 #undef X
-    FT_COUNT
+        FT_COUNT
 };
 enum field_flag {
     FL_REQUIRED = 1,
-    FL_QUIET = 2,      /* approximated, but shown by explain only: nearly every manifest has it */
-    FL_UNIQUE = 4,     /* a list of maps whose "name" must differ */
+    FL_QUIET = 2,  /* approximated, but shown by explain only: nearly every manifest has it */
+    FL_UNIQUE = 4, /* a list of maps whose "name" must differ */
 };
 /* A map with known keys; ids come from the SCHEMA rows of fields.def. */
 enum schema_id {
@@ -179,7 +179,7 @@ const struct field_value *field_value_find(const struct field *f, struct slice v
 const struct field_value *field_value_next(const struct field *f, const struct field_value *prev);
 const char *field_type_text(enum field_type t);
 const struct kind_row *kind_find(struct slice api_version, struct slice kind);
-const char *kind_api_versions(struct slice kind);   /* an apiVersion under which kind is known; NULL: none */
+const char *kind_api_versions(struct slice kind); /* an apiVersion under which kind is known; NULL: none */
 const struct not_built_row *not_built_find(struct slice group, struct slice kind);
 const struct not_built_row *not_built_next(const struct not_built_row *prev);
 /* The field of s whose name is likest, or NULL when none is near. */
@@ -191,12 +191,12 @@ const char *field_nearest(enum schema_id s, struct slice name);
 struct reader {
     const char *file, *dir, *default_ns;
     bool strict;
-    bool silent;          /* no warnings: they were given when the manifest was first read */
+    bool silent; /* no warnings: they were given when the manifest was first read */
     struct diags *d;
-    struct objset *set;   /* NULL for explain */
-    struct table seen;    /* kind/ns/name -> object, of this call: the same twice is an error */
-    struct buf where;     /* "Deployment/default/catalog spec.replicas", the place being looked at */
-    size_t where_base;    /* length of "Deployment/default/catalog " in it */
+    struct objset *set; /* NULL for explain */
+    struct table seen;  /* kind/ns/name -> object, of this call: the same twice is an error */
+    struct buf where;   /* "Deployment/default/catalog spec.replicas", the place being looked at */
+    size_t where_base;  /* length of "Deployment/default/catalog " in it */
     /* For explain: called for each field in the order of the text; NULL otherwise. */
     void (*seen_field)(void *ctx, uint32_t line, const char *path, const char *status, const char *note);
     void (*seen_object)(void *ctx, uint32_t line, const char *name);

@@ -173,7 +173,8 @@ static void test_deployment(void **state)
     assert_int_equal(pod->readiness.kind, PROBE_HTTP);
     assert_int_equal(pod->readiness.port, 8080);
     assert_string_equal(pod->readiness.path, "/h?x=1");
-    assert_true(pod->readiness.period_s == 10 && pod->readiness.timeout_s == 1 && pod->readiness.success_threshold == 1 && pod->readiness.failure_threshold == 1);
+    assert_true(pod->readiness.period_s == 10 && pod->readiness.timeout_s == 1 && pod->readiness.success_threshold == 1 &&
+                pod->readiness.failure_threshold == 1);
     assert_int_equal(pod->liveness.kind, PROBE_EXEC);
     assert_string_equal(pod->liveness.argv[1], "now");
     assert_true(pod->startup.kind == PROBE_TCP && pod->startup.port == 8080 && pod->startup.initial_delay_s == 3);
@@ -217,16 +218,17 @@ static void test_network_objects(void **state)
 /* ---- bad manifests ---------------------------------------------------------------------------------------------------- */
 
 /* A Deployment whose container gets more, indented by 8, from line 10 on. */
-#define DEP(more)                                                        \
-    "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: a }\n"      \
-    "spec:\n  selector: { matchLabels: { a: b } }\n"                      \
+#define DEP(more)                                                                                                                                              \
+    "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: a }\n"                                                                                           \
+    "spec:\n  selector: { matchLabels: { a: b } }\n"                                                                                                           \
     "  template:\n    metadata: { labels: { a: b } }\n    spec: { containers: [ { name: c, command: [x],\n" more " } ] }\n"
 #define AT_C "Deployment/default/a spec.template.spec.containers[0]."
 #define SVC(spec) "apiVersion: v1\nkind: Service\nmetadata: { name: s }\nspec: " spec "\n"
 #define AT_S "Service/default/s spec."
 #define GW(spec) "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: g }\nspec: { gatewayClassName: x,\n" spec " }\n"
 #define AT_G "Gateway/default/g spec."
-#define ROUTE(rules) "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { parentRefs: [ { name: g } ],\nrules: [ " rules " ] }\n"
+#define ROUTE(rules)                                                                                                                                           \
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { parentRefs: [ { name: g } ],\nrules: [ " rules " ] }\n"
 #define AT_R "HTTPRoute/default/r spec."
 #define TO_S "backendRefs: [ { name: s, port: 80 } ]"
 
@@ -234,6 +236,7 @@ struct bad_case {
     const char *name, *text, *want;
 };
 
+// clang-format off
 static const struct bad_case bad_cases[] = {
     /* text that is no YAML, and documents that are no objects */
     {"empty", "", "m.yaml: warning: the file holds no object"},
@@ -390,6 +393,7 @@ static const struct bad_case bad_cases[] = {
     {"route without parents", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { rules: [ { } ] }\n",
      "m.yaml:4:7: warning: " AT_R "parentRefs: missing: no Gateway serves this route\nm.yaml:4:18: warning: " AT_R "rules[0].backendRefs: none: requests of this rule are answered with 500"},
 };
+// clang-format on
 
 static void test_bad(void **state)
 {
@@ -441,7 +445,8 @@ static void test_limits(void **state)
     expect_limit(&b, "m.yaml:1:49: error: more levels of nesting than the 48 a file may have");
     buf_adds(&b, "a: &a [x, x, x, x, x, x, x, x, x, x]\n"); /* each line ten times the one before */
     for (char c = 'b'; c < 'z'; c++)
-        buf_printf(&b, "%c: &%c [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]\n", c, c, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1);
+        buf_printf(&b, "%c: &%c [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]\n", c, c, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1, c - 1,
+                   c - 1);
     expect_limit(&b, "m.yaml:6:8: error: more values (aliases counted where they are used) than the 200000");
     buf_adds(&b, "a: &a \"");
     for (int i = 0; i < 1 << 20; i++)
@@ -471,14 +476,13 @@ static void test_many_diags(void **state)
 
 static void test_check(void **state)
 {
-    static const char text[] = DEP("  env: [ { name: A, valueFrom: { secretKeyRef: { name: nos, key: k } } }, { name: B, valueFrom: { configMapKeyRef: { name: m, key: nok } } } ],\n"
-                                   "  envFrom: [ { configMapRef: { name: gone } } ]") "---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: m }\n---\n" SVC(
-        "{ selector: { a: b }, ports: [ { port: 80, targetPort: web } ] }") "---\napiVersion: v1\nkind: Service\nmetadata: { name: t }\nspec: { selector: { a: z }, ports: [ { port: 80 } ] }\n---\n"
-        GW("listeners: [ { name: a, port: 80, protocol: HTTP, hostname: a.example } ]") "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: h, namespace: other }\n"
-        "spec: { gatewayClassName: x, addresses: [ { value: 0.0.0.0 } ], listeners: [ { name: a, port: 80, protocol: HTTP } ] }\n---\n"
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec:\n  hostnames: [ b.example ]\n"
-        "  parentRefs: [ { name: none }, { name: g, sectionName: zz }, { name: h, namespace: other }, { name: g } ]\n"
-        "  rules:\n  - backendRefs: [ { name: s, port: 81 }, { name: u, port: 80 } ]\n";
+    static const char text[] = DEP(
+        "  env: [ { name: A, valueFrom: { secretKeyRef: { name: nos, key: k } } }, { name: B, valueFrom: { configMapKeyRef: { name: m, key: nok } } } ],\n"
+        "  envFrom: [ { configMapRef: { name: gone } } ]") "---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: m }\n---\n" SVC("{ selector: { a: b }, ports: [ { port: 80, targetPort: web } ] }") "---\napiVersion: v1\nkind: Service\nmetadata: { name: t }\nspec: { selector: { a: z }, ports: [ { port: 80 } ] }\n---\n" GW("listeners: [ { name: a, port: 80, protocol: HTTP, hostname: a.example } ]") "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: h, namespace: other }\n"
+                                                                                                                                                                                                                                                                                                                                                                                                                  "spec: { gatewayClassName: x, addresses: [ { value: 0.0.0.0 } ], listeners: [ { name: a, port: 80, protocol: HTTP } ] }\n---\n"
+                                                                                                                                                                                                                                                                                                                                                                                                                  "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec:\n  hostnames: [ b.example ]\n"
+                                                                                                                                                                                                                                                                                                                                                                                                                  "  parentRefs: [ { name: none }, { name: g, sectionName: zz }, { name: h, namespace: other }, { name: g } ]\n"
+                                                                                                                                                                                                                                                                                                                                                                                                                  "  rules:\n  - backendRefs: [ { name: s, port: 81 }, { name: u, port: 80 } ]\n";
     struct diags d = {0};
     struct objset *s = read_text(text, false, &d);
     expect_diags("read", &d, "");
@@ -517,7 +521,8 @@ static void test_merge(void **state)
     objset_free(same);
     assert_int_equal(objset_find(copy, OBJ_SERVICE, "default", "s")->generation, 1);
 
-    struct objset *changed = read_good(DEP("  args: [b]") "---\n" SVC("{ selector: { a: b }, ports: [ { port: 81 } ] }") "---\napiVersion: v1\nkind: Namespace\nmetadata: { name: nn }\n");
+    struct objset *changed = read_good(
+        DEP("  args: [b]") "---\n" SVC("{ selector: { a: b }, ports: [ { port: 81 } ] }") "---\napiVersion: v1\nkind: Namespace\nmetadata: { name: nn }\n");
     objset_merge(copy, changed);
     assert_int_equal(objset_n(changed), 0);
     objset_free(changed);
@@ -575,11 +580,16 @@ static void test_save_load(void **state)
 
 static void test_load_bad(void **state)
 {
-    static const struct { const char *text; enum err e; const char *want; } cases[] = {
+    static const struct {
+        const char *text;
+        enum err e;
+        const char *want;
+    } cases[] = {
         {"{", ERR_SYNTAX, "state.json:1:1: error: not JSON"},
         {"{\"version\":2,\"objects\":[]}", ERR_INVALID, "state.json: error: not a set of objects of version 1"},
         {"{\"version\":1,\"objects\":[{}]}", ERR_INVALID, "state.json: error: object 1 of the file cannot be read"},
-        {"{\"version\":1,\"objects\":[{\"file\":\"f\",\"line\":3,\"column\":4,\"manifest\":{\"apiVersion\":\"v1\",\"kind\":\"Namespace\"}}]}", ERR_INVALID, "f:3:4: error: Namespace/ metadata: missing"},
+        {"{\"version\":1,\"objects\":[{\"file\":\"f\",\"line\":3,\"column\":4,\"manifest\":{\"apiVersion\":\"v1\",\"kind\":\"Namespace\"}}]}", ERR_INVALID,
+         "f:3:4: error: Namespace/ metadata: missing"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct objset *s = objset_new();
@@ -593,9 +603,15 @@ static void test_load_bad(void **state)
 
 static void test_kinds(void **state)
 {
-    static const struct { const char *text; enum obj_kind kind; } names[] = {
-        {"Deployment", OBJ_DEPLOYMENT}, {"deployments", OBJ_DEPLOYMENT}, {"deploy", OBJ_DEPLOYMENT}, {"deployments.apps", OBJ_DEPLOYMENT}, {"svc", OBJ_SERVICE},
-        {"cm", OBJ_CONFIGMAP}, {"secrets", OBJ_SECRET}, {"ns", OBJ_NAMESPACE}, {"HTTPRoutes", OBJ_HTTPROUTE}, {"gateways.gateway.networking.k8s.io", OBJ_GATEWAY},
+    static const struct {
+        const char *text;
+        enum obj_kind kind;
+    } names[] = {
+        {"Deployment", OBJ_DEPLOYMENT}, {"deployments", OBJ_DEPLOYMENT},
+        {"deploy", OBJ_DEPLOYMENT},     {"deployments.apps", OBJ_DEPLOYMENT},
+        {"svc", OBJ_SERVICE},           {"cm", OBJ_CONFIGMAP},
+        {"secrets", OBJ_SECRET},        {"ns", OBJ_NAMESPACE},
+        {"HTTPRoutes", OBJ_HTTPROUTE},  {"gateways.gateway.networking.k8s.io", OBJ_GATEWAY},
     };
     enum obj_kind k;
     for (size_t i = 0; i < COUNT_OF(names); i++)
@@ -626,8 +642,9 @@ static void test_env(void **state)
     svc->svc.address = addr_ip4(0x7f800007, 0);
     arena_init(&a, MEM_MANIFEST, 4096);
     char **env = objset_env(s, dep, extra, &a, &d);
-    expect_strings(env, (const char *const[]){"HOSTNAME=web-1", "A=over", "WEB_SERVICE_HOST=127.128.0.7", "WEB_SERVICE_PORT=80", "WEB_SERVICE_PORT_HTTP=80", "WEB_SERVICE_PORT_B=81",
-                                              "GREETING=hello $(A)", "B=hello", "USER=me", "URL=http://127.128.0.7:80/me$(X)$(LATER)", "LATER=", NULL});
+    expect_strings(env, (const char *const[]){"HOSTNAME=web-1", "A=over", "WEB_SERVICE_HOST=127.128.0.7", "WEB_SERVICE_PORT=80", "WEB_SERVICE_PORT_HTTP=80",
+                                              "WEB_SERVICE_PORT_B=81", "GREETING=hello $(A)", "B=hello", "USER=me", "URL=http://127.128.0.7:80/me$(X)$(LATER)",
+                                              "LATER=", NULL});
     expect_diags("env", &d, "m.yaml:16:1: warning: Deployment/default/web: envFrom: the key 9x of the ConfigMap cfg is left out");
     expect_strings(objset_argv(dep, env, &a), (const char *const[]){"./web", "--user=me", "$(USER)", "$(NOPE)", "$(A", "a$", NULL});
     diags_free(&d);
@@ -668,10 +685,33 @@ static void test_env_bomb(void **state)
 
 static void test_values(void **state)
 {
-    static const struct { const char *text; uint32_t digits; int64_t want; } amounts[] = {
-        {"100m", 3, 100}, {"1", 3, 1000}, {"0.1", 3, 100}, {"1.0001", 3, 1001}, {".5", 3, 500}, {"2k", 3, 2000000}, {"1e3", 0, 1000}, {"128Mi", 0, 128 << 20}, {"1.5Gi", 0, 1610612736},
-        {"1G", 0, 1000000000}, {"128974848000m", 0, 128974848}, {"0", 0, 0}, {"1u", 3, 1}, {"", 0, -1}, {"Mi", 0, -1}, {"1.2.3", 0, -1}, {"-1", 0, -1}, {"1 Mi", 0, -1}, {"1mi", 0, -1},
-        {"99999999999999999999", 0, -1}, {"1E", 0, -1}, {"1e19", 0, -1},
+    static const struct {
+        const char *text;
+        uint32_t digits;
+        int64_t want;
+    } amounts[] = {
+        {"100m", 3, 100},
+        {"1", 3, 1000},
+        {"0.1", 3, 100},
+        {"1.0001", 3, 1001},
+        {".5", 3, 500},
+        {"2k", 3, 2000000},
+        {"1e3", 0, 1000},
+        {"128Mi", 0, 128 << 20},
+        {"1.5Gi", 0, 1610612736},
+        {"1G", 0, 1000000000},
+        {"128974848000m", 0, 128974848},
+        {"0", 0, 0},
+        {"1u", 3, 1},
+        {"", 0, -1},
+        {"Mi", 0, -1},
+        {"1.2.3", 0, -1},
+        {"-1", 0, -1},
+        {"1 Mi", 0, -1},
+        {"1mi", 0, -1},
+        {"99999999999999999999", 0, -1},
+        {"1E", 0, -1},
+        {"1e19", 0, -1},
     };
     for (size_t i = 0; i < COUNT_OF(amounts); i++) {
         uint64_t v = 0;
@@ -679,9 +719,12 @@ static void test_values(void **state)
         if (amounts[i].want < 0 ? e == OK : e != OK || v != (uint64_t)amounts[i].want)
             fail_msg("%s: err %d, %llu", amounts[i].text, e, (unsigned long long)v);
     }
-    static const struct { const char *text; int64_t want; } durations[] = {
-        {"1h30m", 5400000}, {"500ms", 500}, {"0s", 0}, {"1h1m1s1ms", 3661001}, {"99999ms", 99999}, {"1000h", 3600000000}, {"", -1}, {"1", -1}, {"1d", -1}, {"100000ms", -1}, {"1s1s1s1s1s", -1}, {"1.5s", -1},
-        {"1001h", -1}, {"-1s", -1}, {"ms", -1},
+    static const struct {
+        const char *text;
+        int64_t want;
+    } durations[] = {
+        {"1h30m", 5400000}, {"500ms", 500},   {"0s", 0},          {"1h1m1s1ms", 3661001}, {"99999ms", 99999}, {"1000h", 3600000000}, {"", -1},   {"1", -1},
+        {"1d", -1},         {"100000ms", -1}, {"1s1s1s1s1s", -1}, {"1.5s", -1},           {"1001h", -1},      {"-1s", -1},           {"ms", -1},
     };
     for (size_t i = 0; i < COUNT_OF(durations); i++) {
         uint32_t v = 0;
@@ -689,7 +732,10 @@ static void test_values(void **state)
         if (durations[i].want < 0 ? e == OK : e != OK || v != (uint64_t)durations[i].want)
             fail_msg("%s: err %d, %u", durations[i].text, e, v);
     }
-    static const struct { const char *text, *want; } base64[] = {{"", ""}, {"aGk=", "hi"}, {"aGVs\nbG8=", "hello"}, {"YQ==", "a"}, {"YWJj", "abc"}, {"YQ=", NULL}, {"YQ", NULL}, {"Y===", NULL}, {"YQ==YQ==", NULL}, {"YR==", NULL}, {"a-b_", NULL}, {"====", NULL}};
+    static const struct {
+        const char *text, *want;
+    } base64[] = {{"", ""},     {"aGk=", "hi"}, {"aGVs\nbG8=", "hello"}, {"YQ==", "a"},  {"YWJj", "abc"}, {"YQ=", NULL},
+                  {"YQ", NULL}, {"Y===", NULL}, {"YQ==YQ==", NULL},      {"YR==", NULL}, {"a-b_", NULL},  {"====", NULL}};
     for (size_t i = 0; i < COUNT_OF(base64); i++) {
         struct buf out = {0};
         buf_reserve(&out, 0);
@@ -706,10 +752,12 @@ static void test_explain(void **state)
 {
     struct buf out = {0};
     struct diags d = {0};
-    explain_text(FILE_NAME,
-                 slice_cstr("apiVersion: v1\nkind: Service\nmetadata: { name: s, uid: x }\nspec:\n  type: LoadBalancer\n  clusterIP: None\n  selector: { a: b }\n  colour: red\n  ports:\n  - port: 80\n---\n"
-                            "apiVersion: batch/v1\nkind: Job\nmetadata: { name: j }\n"),
-                 &out, &d);
+    explain_text(
+        FILE_NAME,
+        slice_cstr(
+            "apiVersion: v1\nkind: Service\nmetadata: { name: s, uid: x }\nspec:\n  type: LoadBalancer\n  clusterIP: None\n  selector: { a: b }\n  colour: red\n  ports:\n  - port: 80\n---\n"
+            "apiVersion: batch/v1\nkind: Job\nmetadata: { name: j }\n"),
+        &out, &d);
     static const char want[] =
         "1 Service/default/s\n"
         "     1  honoured      apiVersion                                            v1\n"
@@ -784,10 +832,11 @@ static void test_no_leak(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),   cmocka_unit_test(test_kinds),  cmocka_unit_test(test_table),     cmocka_unit_test(test_deployment), cmocka_unit_test(test_network_objects),
-        cmocka_unit_test(test_bad),      cmocka_unit_test(test_strict), cmocka_unit_test(test_limits),    cmocka_unit_test(test_many_diags), cmocka_unit_test(test_check),
-        cmocka_unit_test(test_merge),    cmocka_unit_test(test_pod_hash), cmocka_unit_test(test_save_load), cmocka_unit_test(test_load_bad),  cmocka_unit_test(test_env),
-        cmocka_unit_test(test_env_bomb), cmocka_unit_test(test_explain), cmocka_unit_test(test_docs),     cmocka_unit_test(test_no_leak),
+        cmocka_unit_test(test_values),          cmocka_unit_test(test_kinds),    cmocka_unit_test(test_table),   cmocka_unit_test(test_deployment),
+        cmocka_unit_test(test_network_objects), cmocka_unit_test(test_bad),      cmocka_unit_test(test_strict),  cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_many_diags),      cmocka_unit_test(test_check),    cmocka_unit_test(test_merge),   cmocka_unit_test(test_pod_hash),
+        cmocka_unit_test(test_save_load),       cmocka_unit_test(test_load_bad), cmocka_unit_test(test_env),     cmocka_unit_test(test_env_bomb),
+        cmocka_unit_test(test_explain),         cmocka_unit_test(test_docs),     cmocka_unit_test(test_no_leak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,10 +24,12 @@ const char *obj_kind_name(enum obj_kind k)
 /* Also with a group, as kubectl writes it: deployment.apps. */
 bool obj_kind_parse(struct slice s, enum obj_kind *out)
 {
-    static const struct { const char *name; enum obj_kind kind; } short_names[] = {
-        {"ns", OBJ_NAMESPACE}, {"cm", OBJ_CONFIGMAP}, {"svc", OBJ_SERVICE}, {"deploy", OBJ_DEPLOYMENT},
-        {"gtw", OBJ_GATEWAY},  {"gw", OBJ_GATEWAY},   {"route", OBJ_HTTPROUTE}, {"routes", OBJ_HTTPROUTE},
-        {"workload", OBJ_DEPLOYMENT}, {"workloads", OBJ_DEPLOYMENT},
+    static const struct {
+        const char *name;
+        enum obj_kind kind;
+    } short_names[] = {
+        {"ns", OBJ_NAMESPACE}, {"cm", OBJ_CONFIGMAP},    {"svc", OBJ_SERVICE},      {"deploy", OBJ_DEPLOYMENT},   {"gtw", OBJ_GATEWAY},
+        {"gw", OBJ_GATEWAY},   {"route", OBJ_HTTPROUTE}, {"routes", OBJ_HTTPROUTE}, {"workload", OBJ_DEPLOYMENT}, {"workloads", OBJ_DEPLOYMENT},
     };
     struct slice group;
     s = slice_cut(s, '.', &group);
@@ -88,9 +90,11 @@ static void unknown_kind(struct reader *r, const struct ynode *doc, struct slice
         reader_warn(r, at, "", "", "%s", row->note);
     } else if (known) {
         buf_printf(&remedy, "write apiVersion: %s", known);
-        reader_error(r, y_get(doc, "apiVersion"), "apiVersion", remedy.p, "%.*s has no kind %.*s known here", (int)MIN(version.n, 100), version.p, SLICE_ARG(kind));
+        reader_error(r, y_get(doc, "apiVersion"), "apiVersion", remedy.p, "%.*s has no kind %.*s known here", (int)MIN(version.n, 100), version.p,
+                     SLICE_ARG(kind));
     } else {
-        reader_warn(r, at, "", "remove it, or correct the spelling", "ignored: the kind %.*s of %.*s is not known here", (int)MIN(kind.n, 100), kind.p, (int)MIN(version.n, 100), version.p);
+        reader_warn(r, at, "", "remove it, or correct the spelling", "ignored: the kind %.*s of %.*s is not known here", (int)MIN(kind.n, 100), kind.p,
+                    (int)MIN(version.n, 100), version.p);
     }
     buf_free(&remedy);
     if (r->seen_field)
@@ -103,7 +107,8 @@ static void check_name(struct reader *r, const struct kind_row *row, const struc
     if (name && !y_is_str(name))
         reader_error(r, name, "metadata.name", "put it in quotes, and begin it with a letter", "must be a string");
     else if (name && row->obj == OBJ_SERVICE && !value_is_label1035(name->text))
-        reader_error(r, name, "metadata.name", "give at most 63 of a-z, 0-9 and '-', beginning with a letter and not ending with '-'", "not a host name: \"%.*s\"", (int)MIN(name->text.n, 100), name->text.p);
+        reader_error(r, name, "metadata.name", "give at most 63 of a-z, 0-9 and '-', beginning with a letter and not ending with '-'",
+                     "not a host name: \"%.*s\"", (int)MIN(name->text.n, 100), name->text.p);
     else if (name && (row->name_type == FT_LABEL ? !value_is_label(name->text) : !value_is_subdomain(name->text)))
         reader_error(r, name, "metadata.name", field_type_text(row->name_type), "not a valid name: \"%.*s\"", (int)MIN(name->text.n, 100), name->text.p);
     if (ns && !row->namespaced)

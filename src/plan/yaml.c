@@ -20,28 +20,28 @@
 /* A map or list that is being read. */
 struct frame {
     struct ynode *node;
-    struct ypair key;        /* maps: the key read last; its value comes next when has_key */
+    struct ypair key; /* maps: the key read last; its value comes next when has_key */
     bool has_key;
-    uint32_t cap;            /* of pairs or items in node */
-    struct table keys;       /* maps: key -> key_mark() of its pair */
-    bool merge;              /* the key was << */
-    bool key_broken;         /* the key was an error: the value is read and dropped */
+    uint32_t cap;      /* of pairs or items in node */
+    struct table keys; /* maps: key -> key_mark() of its pair */
+    bool merge;        /* the key was << */
+    bool key_broken;   /* the key was an error: the value is read and dropped */
 };
 
 struct build {
     const char *file;
     struct diags *d;
     struct arena *a;
-    uint32_t line_base;      /* lines before this document's text */
-    uint32_t line, column;   /* of the latest event that had a place */
-    struct table anchors;    /* of this document: name -> struct ynode */
+    uint32_t line_base;    /* lines before this document's text */
+    uint32_t line, column; /* of the latest event that had a place */
+    struct table anchors;  /* of this document: name -> struct ynode */
     struct frame stack[MANIFEST_DEPTH_MAX + 1];
     uint32_t depth;
     struct ynode *root;
-    struct buf scratch;      /* of token_text() */
-    uint64_t nodes, bytes;   /* so far in the file, aliases expanded */
-    bool failed;             /* a limit: nothing more of this file is read */
-    bool broken;             /* this document is not worth checking: parts of it are missing */
+    struct buf scratch;    /* of token_text() */
+    uint64_t nodes, bytes; /* so far in the file, aliases expanded */
+    bool failed;           /* a limit: nothing more of this file is read */
+    bool broken;           /* this document is not worth checking: parts of it are missing */
 };
 
 static void build_error(struct build *b, const char *remedy, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -169,8 +169,8 @@ static void resolve_scalar(struct build *b, struct ynode *n, struct fy_token *to
         build_error(b, "remove it", "a string may not hold a NUL character");
     else if (!name.n ? style == FYSS_PLAIN : !slice_is(name, "!") && !slice_is(name, "tag:yaml.org,2002:str"))
         resolve_plain(n);
-    static const char *const known[] = {"", "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:int", "tag:yaml.org,2002:bool",
-                                        "tag:yaml.org,2002:null", "tag:yaml.org,2002:float"};
+    static const char *const known[] = {
+        "", "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:int", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:float"};
     static const enum ytype wants[] = {0, 0, Y_STR, Y_INT, Y_BOOL, Y_NULL, Y_FLOAT};
     for (size_t i = 0; i < COUNT_OF(known); i++)
         if (slice_is(name, known[i])) {
@@ -368,7 +368,8 @@ static void on_alias(struct build *b, struct fy_event *ev)
         put_node(b, n, false, true);
         return;
     }
-    build_error(b, n ? "write it out" : "define it with & before it is used", n ? "the alias *" SLICE_FMT " stands inside its own anchor" : "there is no anchor for the alias *" SLICE_FMT, SLICE_ARG(name));
+    build_error(b, n ? "write it out" : "define it with & before it is used",
+                n ? "the alias *" SLICE_FMT " stands inside its own anchor" : "there is no anchor for the alias *" SLICE_FMT, SLICE_ARG(name));
     b->broken = true;
     put_node(b, node_new(b, Y_NULL), false, false);
 }
@@ -444,7 +445,8 @@ static struct fy_diag *diag_collector(void)
 static void parse_part(struct build *b, struct slice text, struct ydocs *docs)
 {
     struct fy_diag *diag = diag_collector();
-    struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_DEFAULT_VERSION_1_2 | FYPCF_JSON_NONE | FYPCF_DISABLE_MMAP_OPT | FYPCF_SLOPPY_FLOW_INDENTATION, .diag = diag};
+    struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_DEFAULT_VERSION_1_2 | FYPCF_JSON_NONE | FYPCF_DISABLE_MMAP_OPT | FYPCF_SLOPPY_FLOW_INDENTATION,
+                               .diag = diag};
     struct fy_parser *fyp = diag ? fy_parser_create(&cfg) : NULL;
     b->line = b->line_base + 1;
     b->column = 1;
@@ -506,7 +508,8 @@ static bool text_refused(const char *file, struct slice text, struct diags *d)
     if (text.p[bad] == '\0')
         diags_add(d, DIAG_ERROR, file, lines_in(before) + 1, column, "", "remove it", "a NUL character");
     else if ((uint8_t)text.p[bad] < 0x20 || text.p[bad] == 0x7f)
-        diags_add(d, DIAG_ERROR, file, lines_in(before) + 1, column, "", "write it as an escape in double quotes", "a control character (%02x)", (unsigned)(uint8_t)text.p[bad]);
+        diags_add(d, DIAG_ERROR, file, lines_in(before) + 1, column, "", "write it as an escape in double quotes", "a control character (%02x)",
+                  (unsigned)(uint8_t)text.p[bad]);
     else
         diags_add(d, DIAG_ERROR, file, lines_in(before) + 1, column, "", "save the file as UTF-8", "the text is not UTF-8");
     return true;

@@ -590,6 +590,18 @@ static void answer_flow(struct exchange *x, size_t queued)
         exchange_wait(x, UINT32_MAX);
 }
 
+/* The end of an answer, with the trailers that the service sent. */
+static void answer_trailers(struct exchange *x, struct h1_cli *c)
+{
+    struct h1_field f[H1_FIELDS_MAX];
+    const struct h1_chunked *ch = c->framing == H1_CHUNKED ? h1_cli_trailers(c) : NULL;
+    int n = ch ? h1_chunked_trailers(ch, f, H1_FIELDS_MAX) : 0;
+    head_clear(&x->p->out);
+    for (int i = 0; i < n; i++)
+        head_field(&x->p->out, f[i].name, f[i].value);
+    h1_srv_end(&x->down->srv, slice_of(x->p->out.p, x->p->out.n));
+}
+
 static void up_response(struct h1_cli *c, const struct h1_head *h, struct pieces body, bool end)
 {
     struct exchange *x = up_of(c)->x;
@@ -603,9 +615,12 @@ static void up_response(struct h1_cli *c, const struct h1_head *h, struct pieces
         answer_text(x, 502, FLAG_UPE, "the service's answer has a head that is too large to pass on");
         return;
     }
+    bool trailers = end && h->framing == H1_CHUNKED && h1_cli_trailers(c)->trailer_n;
     if (end)
         d->x = NULL;
-    size_t queued = h1_srv_answer(&d->srv, &x->p->out, h->framing, h->length, body, end);
+    size_t queued = h1_srv_answer(&d->srv, &x->p->out, h->framing, h->length, body, end && !trailers);
+    if (trailers)
+        answer_trailers(x, c);
     if (end) {
         up_done(x);
         return;
@@ -623,14 +638,8 @@ static void up_body(struct h1_cli *c, struct pieces body, bool end)
         answer_flow(x, queued);
         return;
     }
-    struct h1_field f[H1_FIELDS_MAX];
-    const struct h1_chunked *ch = c->framing == H1_CHUNKED ? h1_cli_trailers(c) : NULL;
-    int n = ch ? h1_chunked_trailers(ch, f, H1_FIELDS_MAX) : 0;
-    head_clear(&x->p->out);
-    for (int i = 0; i < n; i++)
-        head_field(&x->p->out, f[i].name, f[i].value);
     d->x = NULL;
-    h1_srv_end(&d->srv, slice_of(x->p->out.p, x->p->out.n));
+    answer_trailers(x, c);
     up_done(x);
 }
 

@@ -107,7 +107,7 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     }
     h1_srv_open(&d->srv, p->loop, &p->srv_conf, &down_ops, fd);
     if (!o->token) {
-        bool known = stream_local_addr(&d->srv.s, &d->local) == OK && p->hold && plan_mesh_rule(p->hold->plan, &d->local);
+        bool known = stream_local_addr(&d->srv.s, &d->local) == OK && plan_mesh_rule(p->hold->plan, &d->local);
         if (!known) { /* as if nobody listened there */
             counter_inc(&p->c.mesh_undeclared);
             stream_reset(&d->srv.s);
@@ -118,8 +118,14 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     if (UNLIKELY(p->downs_n > p->conf.connections_max)) {
         counter_inc(&p->c.connections_over);
         h1_srv_refuse(&d->srv, 503, "too_many_connections", "this gateway has as many connections as it may; try again");
-    } else if (UNLIKELY(!p->hold))
-        h1_srv_refuse(&d->srv, 503, "no_plan", "this gateway is starting; try again");
+    }
+}
+
+/* Before the first plan nothing is accepted: whoever connects waits in the backlog, also while a new engine takes over. */
+static void door_open(struct door *o)
+{
+    if (o->p->hold && !o->ln.open && !(o->token && o->p->draining))
+        listener_start(&o->ln, o->p->loop, o->fd, false, door_accepted);
 }
 
 static struct door *door_new(struct proxy *p, int fd)
@@ -128,8 +134,8 @@ static struct door *door_new(struct proxy *p, int fd)
     o->p = p;
     o->id = ++p->door_id;
     o->ln.owner = o;
+    o->fd = fd;
     list_push(&p->doors, &o->link);
-    listener_start(&o->ln, p->loop, fd, false, door_accepted);
     return o;
 }
 
@@ -145,9 +151,9 @@ void door_release(struct door *o)
 
 static void door_close(struct door *o)
 {
-    int fd = o->ln.fd;
-    listener_stop(&o->ln);
-    socket_close(fd);
+    if (o->ln.open)
+        listener_stop(&o->ln);
+    socket_close(o->fd);
     list_del(&o->link);
     o->closed = true;
     door_release(o);
@@ -160,6 +166,7 @@ void proxy_listen(struct proxy *p, uint64_t token, int fd)
     o->source_ns = mem_strdup(MEM_CONN, "unknown");
     o->source_workload = mem_strdup(MEM_CONN, "unknown");
     o->source_replica = mem_strdup(MEM_CONN, "");
+    door_open(o);
 }
 
 void proxy_unlisten(struct proxy *p, uint64_t token)
@@ -178,6 +185,7 @@ void proxy_mesh_listen(struct proxy *p, uint64_t replica_id, int fd, const char 
     o->source_ns = mem_strdup(MEM_CONN, ns);
     o->source_workload = mem_strdup(MEM_CONN, workload);
     o->source_replica = mem_strdup(MEM_CONN, replica);
+    door_open(o);
 }
 
 void proxy_mesh_unlisten(struct proxy *p, uint64_t replica_id)
@@ -210,6 +218,8 @@ void proxy_plan(struct proxy *p, struct plan *plan)
     endpoints_swap(p, plan);
     counter_inc(&p->c.swaps);
     counter_set(&p->generation, plan->generation);
+    LIST_FOREACH(l, &p->doors)
+        door_open(CONTAINER_OF(l, struct door, link));
     if (old && --old->uses == 0) {
         plan_unref(old->plan);
         mem_free(old);
@@ -225,7 +235,7 @@ void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
     p->draining = true;
     LIST_FOREACH(l, &p->doors) {
         struct door *o = CONTAINER_OF(l, struct door, link);
-        if (o->token)
+        if (o->token && o->ln.open)
             listener_stop(&o->ln);
     }
     LIST_FOREACH(l, &p->downs) {

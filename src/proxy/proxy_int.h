@@ -36,7 +36,8 @@ struct plan_hold {
 
 struct door {
     struct proxy *p;
-    struct listener ln;
+    struct listener ln;         /* open once there is a plan */
+    int fd;                     /* the listening socket; owned */
     struct list link;           /* in proxy.doors */
     uint64_t token;             /* of a Gateway's address; 0 for the mesh */
     uint64_t replica_id;        /* mesh: whose namespace it stands in */
