@@ -353,16 +353,14 @@ static void turnover(struct h1_srv *c, bool more)
 static void next_head(struct h1_srv *c)
 {
     timer_set(c->s.loop, &c->timer, c->conf->idle_timeout_ms);
+    if (!c->s.reading)
+        stream_reading(&c->s, true);
     if (c->consuming)
         return;
     if (c->in_n)
         loop_defer(c->s.loop, &c->resume);
-    else if (!c->keep_alive || c->s.eof_seen) {
+    else if (!c->keep_alive || c->s.eof_seen)
         linger(c, false);
-        return;
-    }
-    if (!c->s.reading)
-        stream_reading(&c->s, true);
 }
 
 /* Closes so that what was written arrives: at once when nothing of the client's is unread, else after its FIN. more: the client
