@@ -182,17 +182,115 @@ load_start() {
     sleep 0.5
 }
 
-# load_end NAME LEAST: ends the load; the check holds when not one request failed and at least so many were made. What was
-# counted stays in $LOAD_REQUESTS, $LOAD_FAILED, $LOAD_SLOWEST_MS and $LOAD_GAP_MS.
-load_end() {
+# load_stop: ends the load; what was counted is in $LOAD_REQUESTS, $LOAD_FAILED, $LOAD_SLOWEST_MS and $LOAD_GAP_MS, the failures
+# are in $LOAD_WHY.
+load_stop() {
     kill -TERM "$LOAD" 2>/dev/null
     wait "$LOAD" 2>/dev/null
-    LOAD_REQUESTS=0 LOAD_FAILED=0 LOAD_SLOWEST_MS=0 LOAD_GAP_MS=0
+    LOAD_REQUESTS=0 LOAD_FAILED=1 LOAD_SLOWEST_MS=0 LOAD_GAP_MS=0
     read -r LOAD_REQUESTS LOAD_FAILED LOAD_SLOWEST_MS LOAD_GAP_MS <"$T/load.txt"
-    if [ "${LOAD_FAILED:-x}" = 0 ] && [ "$LOAD_REQUESTS" -ge "$2" ]; then
+    LOAD_WHY=$(tail -n +2 "$T/load.txt")
+}
+
+# load_end NAME LEAST: the same; the check holds when not one request failed and at least so many were made.
+load_end() {
+    load_stop
+    if [ "$LOAD_FAILED" = 0 ] && [ "$LOAD_REQUESTS" -ge "$2" ]; then
         ok "$1"
         printf '#   %s requests, slowest %s ms\n' "$LOAD_REQUESTS" "$LOAD_SLOWEST_MS"
     else
-        not_ok "$1" "$LOAD_FAILED of $LOAD_REQUESTS requests failed; at least $2 were expected" "$(tail -n +2 "$T/load.txt")"
+        not_ok "$1" "$LOAD_FAILED of $LOAD_REQUESTS requests failed; at least $2 were expected" "$LOAD_WHY"
     fi
 }
+
+# ---- what runs ---------------------------------------------------------------------------------------------------------------
+
+# shop_copy: the shop in $T/examples/shop with gateway port $GW; the paths in its manifests are relative to its folder.
+shop_copy() {
+    mkdir -p "$T/examples" "$T/build/examples/shop"
+    cp -R "$ROOT/examples/shop" "$T/examples/shop"
+    cp "$(dirname "$WEIR")/examples/shop/payment" "$T/build/examples/shop/payment"
+    sed "s/protocol: HTTP, port: 8080/protocol: HTTP, port: $GW/" "$ROOT/examples/shop/shop.yaml" >"$T/examples/shop/shop.yaml"
+}
+
+# replica_pids WORD: the processes whose working folder is below $T, with this word in their command line.
+replica_pids() {
+    for dir in /proc/[0-9]*; do
+        case $(readlink "$dir/cwd" 2>/dev/null) in
+        "$T" | "$T"/*) if tr '\0' ' ' 2>/dev/null <"$dir/cmdline" | grep -qF -- "$1"; then printf '%s\n' "${dir#/proc/}"; fi ;;
+        esac
+    done
+}
+
+# tree PID: it and all of its descendants.
+tree() { ps -eo pid=,ppid= | awk -v top="$1" '{ parent[$1] = $2 } END { for (p in parent) { q = p; while (q && q != top) q = parent[q]; if (q == top) print p } }'; }
+
+engine_pid() { ps -o pid=,args= --ppid "$NODE" | awk '/weir: engine/ { print $1; exit }'; }
+
+# manifest_gateway [NAMESPACE]: a Gateway named gw on port $GW, for routes of all namespaces.
+manifest_gateway() {
+    cat <<EOF
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: gw, namespace: ${1:-default} }
+spec:
+  gatewayClassName: weir
+  listeners: [ { name: http, protocol: HTTP, port: $GW, allowedRoutes: { namespaces: { from: All } } } ]
+---
+EOF
+}
+
+# manifest_workload NAME REPLICAS [ENV [CONTAINER_EXTRA [SPEC_EXTRA [POD_EXTRA]]]]: tests/workload.py as a Deployment, its Service on
+# port 80, and a route for the host NAME.test. ENV: flow pairs "{ name: A, value: b }, ..."; the others: lines of YAML in flow style.
+manifest_workload() {
+    cp "$ROOT/tests/workload.py" "$T/workload.py"
+    cat <<EOF
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: $1 }
+spec:
+  replicas: $2
+  selector: { matchLabels: { app: $1 } }
+  ${5:-}
+  template:
+    metadata: { labels: { app: $1 } }
+    spec:
+      ${6:-terminationGracePeriodSeconds: 10}
+      containers:
+        - name: main
+          command: [ python3, workload.py ]
+          workingDir: $T
+          ports: [ { containerPort: 8080 } ]
+          env: [ ${3:-} ]
+          ${4:-}
+---
+apiVersion: v1
+kind: Service
+metadata: { name: $1 }
+spec: { selector: { app: $1 }, ports: [ { port: 80, targetPort: 8080 } ] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: $1 }
+spec:
+  parentRefs: [ { name: gw } ]
+  hostnames: [ $1.test ]
+  rules: [ { backendRefs: [ { name: $1, port: 80 } ] } ]
+---
+EOF
+}
+
+# ask HOST PATH [CURL OPTION...]: through the gateway, the body.
+ask() {
+    ask_host=$1 ask_path=$2
+    shift 2
+    curl -sS -m 20 -H "Host: $ask_host.test" "$@" "http://127.0.0.1:$GW$ask_path"
+}
+
+# inside HOST COMMAND: runs it with sh inside a replica of that workload, prints its output.
+inside() { ask "$1" /sh --data-binary "$2" | jq -r .out; }
+
+# status_of WORKLOAD JQ: something of the status that `get -o json` shows.
+status_of() { weir get workloads "$1" -o json | jq -r ".status$2"; }
+ready_is() { [ "$(status_of "$1" .readyReplicas)" = "$2" ]; }
+complete() { [ "$(status_of "$1" .complete)" = true ]; }

@@ -193,7 +193,7 @@ void api_free(struct api *a)
     listener_stop(&a->admin);
     if (a->public_on)
         listener_stop(&a->public);
-    LIST_FOREACH(it, &a->conns)
+    LIST_FOREACH (it, &a->conns)
         api_conn_close(CONTAINER_OF(it, struct api_conn, link));
     api_logs_fini(a);
     socket_close(a->admin_fd);

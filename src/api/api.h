@@ -18,9 +18,9 @@ struct node_ops {
     struct proxy *const *(*workers)(void *ctx, uint32_t *n);
     bool (*ready)(void *ctx, struct buf *why_not);
     void (*down)(void *ctx);
-    void (*metrics)(void *ctx, struct buf *out);   /* node-wide families: build info, engine restarts, memory by tag, log drops */
+    void (*metrics)(void *ctx, struct buf *out);                                /* node-wide families: build info, engine restarts, memory by tag, log drops */
     const char *(*log_path)(void *ctx, const char *ns, const char *deployment); /* file of captured lines, valid until the next call; NULL: no such workload */
-    void (*info)(void *ctx, struct buf *json);     /* {"version":...,"pid":...,"network":...,"warnings":[...]} */
+    void (*info)(void *ctx, struct buf *json);                                  /* {"version":...,"pid":...,"network":...,"warnings":[...]} */
 };
 struct api;
 /* unix_path: created with mode 0600; a stale socket is replaced, a live one is ERR_INUSE. http_fd: a listening socket for

@@ -18,71 +18,71 @@ enum api_limit {
 /* One captured line that may not have reached its file yet; see logs.c. */
 struct recent_line {
     struct list link;
-    char *key;   /* "namespace/deployment" */
+    char *key; /* "namespace/deployment" */
     char *text;
     size_t n;
 };
 
 struct api {
     struct loop *loop;
-    const struct node_ops *ops;   /* the node's; outlive the api */
+    const struct node_ops *ops; /* the node's; outlive the api */
     void *ctx;
     struct listener admin, public;
-    int admin_fd;                 /* ours */
+    int admin_fd; /* ours */
     bool public_on;
     char *unix_path;
-    struct list conns;            /* every open connection */
-    struct list followers;        /* those that follow a log */
-    uint32_t admin_n, public_n;   /* open connections by kind */
-    struct list recent;           /* struct recent_line, oldest first */
-    size_t recent_bytes;          /* held by them */
-    counter requests;             /* answered */
-    counter failures;             /* of those, with a status of 500 or more */
-    counter malformed;            /* heads that the codec refused */
-    counter lines_dropped;        /* followed lines that a slow reader did not get */
+    struct list conns;          /* every open connection */
+    struct list followers;      /* those that follow a log */
+    uint32_t admin_n, public_n; /* open connections by kind */
+    struct list recent;         /* struct recent_line, oldest first */
+    size_t recent_bytes;        /* held by them */
+    counter requests;           /* answered */
+    counter failures;           /* of those, with a status of 500 or more */
+    counter malformed;          /* heads that the codec refused */
+    counter lines_dropped;      /* followed lines that a slow reader did not get */
     counter limit_hits[API_LIMIT_COUNT];
     uint32_t limit[API_LIMIT_COUNT]; /* the values of limits.def; tests make them smaller */
 };
 
 /* A parsed request. Everything is valid until it is answered. */
 struct request {
-    enum h1_method method;        /* GET also for HEAD */
-    bool head_only;               /* it was HEAD */
-    bool http10;                  /* the client can't read chunks */
-    char *path, *query;           /* NUL-terminated copies; query without its '?' */
+    enum h1_method method; /* GET also for HEAD */
+    bool head_only;        /* it was HEAD */
+    bool http10;           /* the client can't read chunks */
+    char *path, *query;    /* NUL-terminated copies; query without its '?' */
     struct slice body;
 };
 
 enum conn_state {
-    CONN_HEAD,     /* waiting for, or collecting, a request head */
-    CONN_BODY,     /* collecting the body */
-    CONN_BUSY,     /* a handler holds the connection and will answer later */
-    CONN_STREAM,   /* a chunked answer is being written */
-    CONN_CLOSING   /* the last answer is written: what comes is thrown away until the peer's FIN */
+    CONN_HEAD,   /* waiting for, or collecting, a request head */
+    CONN_BODY,   /* collecting the body */
+    CONN_BUSY,   /* a handler holds the connection and will answer later */
+    CONN_STREAM, /* a chunked answer is being written */
+    CONN_CLOSING /* the last answer is written: what comes is thrown away until the peer's FIN */
 };
 
 struct api_conn {
     struct stream stream;
-    struct api *api;              /* NULL once closed */
-    struct list link;             /* api->conns */
-    struct list follow;           /* api->followers, or alone */
-    bool admin;                   /* came over the Unix socket */
-    bool keep_alive;              /* after the current request */
-    bool eof;                     /* the peer's FIN came: answer what is complete, then close */
-    bool in_process;              /* conn_process() is on the stack: it loops, it does not nest */
-    bool dead;                    /* closed: no callback may touch it */
+    struct api *api;    /* NULL once closed */
+    struct list link;   /* api->conns */
+    struct list follow; /* api->followers, or alone */
+    bool admin;         /* came over the Unix socket */
+    bool keep_alive;    /* after the current request */
+    bool eof;           /* the peer's FIN came: answer what is complete, then close */
+    bool in_process;    /* conn_process() is on the stack: it loops, it does not nest */
+    bool dead;          /* closed: no callback may touch it */
     enum conn_state state;
-    struct buf in;                /* bytes not yet consumed */
-    size_t in_parsed;             /* of them, how many the last try at a head saw */
-    size_t body_bytes;            /* wanted, in CONN_BODY */
-    struct arena mem;             /* of the current request; reset after it */
+    struct buf in;     /* bytes not yet consumed */
+    size_t in_parsed;  /* of them, how many the last try at a head saw */
+    size_t body_bytes; /* wanted, in CONN_BODY */
+    struct arena mem;  /* of the current request; reset after it */
     struct request req;
-    struct timer timer;           /* the deadline of the state: head, body, idle, linger */
-    struct timer write_timer;     /* a reader that takes nothing */
-    size_t write_left;            /* bytes that waited for it when write_timer was last set */
-    struct timer poll;            /* rollout.c: looks again */
+    struct timer timer;                 /* the deadline of the state: head, body, idle, linger */
+    struct timer write_timer;           /* a reader that takes nothing */
+    size_t write_left;                  /* bytes that waited for it when write_timer was last set */
+    struct timer poll;                  /* rollout.c: looks again */
     void (*detach)(struct api_conn *c); /* a handler's, called when the connection ends before the answer did */
-    void *hold;                   /* the handler's own; see detach */
+    void *hold;                         /* the handler's own; see detach */
 };
 
 /* ---- conn.c: answering ---- */

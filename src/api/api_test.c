@@ -63,8 +63,17 @@ static const char *fake_log_path(void *ctx, const char *ns, const char *d) { ret
 static void fake_info(void *ctx, struct buf *json) { buf_adds(json, "{\"warnings\":[]}"); }
 
 static const struct node_ops fake_ops = {
-    .objects = fake_objects, .apply = fake_apply, .remove = fake_remove, .run = fake_run, .plan = fake_plan, .workers = fake_workers,
-    .ready = fake_ready, .down = fake_down, .metrics = fake_metrics, .log_path = fake_log_path, .info = fake_info,
+    .objects = fake_objects,
+    .apply = fake_apply,
+    .remove = fake_remove,
+    .run = fake_run,
+    .plan = fake_plan,
+    .workers = fake_workers,
+    .ready = fake_ready,
+    .down = fake_down,
+    .metrics = fake_metrics,
+    .log_path = fake_log_path,
+    .info = fake_info,
 };
 
 /* The rooms below, as this test wants them. */
@@ -72,8 +81,19 @@ const double proxy_duration_bounds_ms[PROXY_DURATION_BUCKETS] = {1, 5, 10};
 void run_status(struct run *r, void (*each)(void *ctx, const struct workload_status *w), void *ctx)
 {
     struct replica_status replica = {.id = 1, .name = "web-1-a", .phase = "Running", .ready = true, .pid = getpid(), .restarts = 3, .why = "liveness: 500"};
-    struct workload_status w = {.ns = "default", .name = "web", .generation = 1, .revision = 2, .wanted = 2, .current = 1, .updated = 1, .ready = 1, .available = 1,
-                                .complete = node.complete, .why = node.complete ? "" : "1 of 2 ready", .replicas = &replica, .replicas_n = 1};
+    struct workload_status w = {.ns = "default",
+                                .name = "web",
+                                .generation = 1,
+                                .revision = 2,
+                                .wanted = 2,
+                                .current = 1,
+                                .updated = 1,
+                                .ready = 1,
+                                .available = 1,
+                                .complete = node.complete,
+                                .why = node.complete ? "" : "1 of 2 ready",
+                                .replicas = &replica,
+                                .replicas_n = 1};
     each(ctx, &w);
 }
 enum err run_restart(struct run *r, const char *ns, const char *deployment)
@@ -87,7 +107,8 @@ void run_metrics(struct run *r, struct buf *out) { buf_adds(out, "run 1\n"); }
 void proxy_metrics(struct proxy *const *workers, uint32_t n, struct buf *out) { buf_adds(out, "proxy 1\n"); }
 void proxy_series_each(struct proxy *const *workers, uint32_t n, void (*each)(void *ctx, const struct proxy_series *s), void *ctx)
 {
-    struct proxy_series ok = {.service = "web", .service_ns = "default", .workload = "web", .status = 200, .requests = 90, .duration_us_sum = 900, .duration = {90}};
+    struct proxy_series ok = {
+        .service = "web", .service_ns = "default", .workload = "web", .status = 200, .requests = 90, .duration_us_sum = 900, .duration = {90}};
     struct proxy_series bad = {.service = "web", .service_ns = "default", .workload = "web", .status = 503, .requests = 10, .duration = {0, 10}};
     each(ctx, &ok);
     each(ctx, &bad);
@@ -95,7 +116,11 @@ void proxy_series_each(struct proxy *const *workers, uint32_t n, void (*each)(vo
 
 /* ---- the client ---------------------------------------------------------------------------------------------------------- */
 
-struct client { int fd; struct buf got; bool eof; };
+struct client {
+    int fd;
+    struct buf got;
+    bool eof;
+};
 
 /* The read-only port of this test is a Unix socket, too: only which listener it is matters to the api. */
 static struct client client_open(bool admin)
@@ -338,11 +363,14 @@ static void test_stale_socket_and_strange_file(void **state)
 static void test_pipelined(void **state)
 {
     struct client c = client_open(true);
-    client_text(&c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /version HTTP/1.1\r\nHost: x\r\n\r\nPOST /v1/rollout/restart HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n"
-                    "{\"name\":\"web\"}GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    client_text(
+        &c,
+        "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /version HTTP/1.1\r\nHost: x\r\n\r\nPOST /v1/rollout/restart HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n"
+        "{\"name\":\"web\"}GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     client_until(&c, NULL);
     assert_int_equal(count(&c, "HTTP/1.1 "), 4);
-    char *ok = strstr(c.got.p, "ok\n"), *version = strstr(c.got.p, "\"version\""), *restarting = strstr(c.got.p, "restarting"), *ready = strstr(c.got.p, "ready\n");
+    char *ok = strstr(c.got.p, "ok\n"), *version = strstr(c.got.p, "\"version\""), *restarting = strstr(c.got.p, "restarting"),
+         *ready = strstr(c.got.p, "ready\n");
     assert_true(ok && version && restarting && ready && ok < version && version < restarting && restarting < ready);
     assert_int_equal(node.restarts, 1);
     client_close(&c);
@@ -362,7 +390,10 @@ static void test_byte_by_byte(void **state)
 
 static void test_malformed(void **state)
 {
-    static const struct { const char *text; unsigned status; } bad[] = {
+    static const struct {
+        const char *text;
+        unsigned status;
+    } bad[] = {
         {"GET / HTTP/1.1\r\n\r\n", 400},
         {"GET /healthz HTTP/1.1\r\nHost : x\r\n\r\n", 400},
         {"nonsense\r\n\r\n", 400},
@@ -524,7 +555,8 @@ static void test_secrets_are_redacted(void **state)
 
 static void test_apply(void **state)
 {
-    const char *body = "{\"files\":[{\"file\":\"a.yaml\",\"dir\":\"/\",\"text\":\"apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: m}\\ndata: {k: v}\\n\"}]}";
+    const char *body =
+        "{\"files\":[{\"file\":\"a.yaml\",\"dir\":\"/\",\"text\":\"apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: m}\\ndata: {k: v}\\n\"}]}";
     char dry[512];
     snprintf(dry, sizeof dry, "{\"dry_run\":true,%s", body + 1);
     ask_expect("POST", "/v1/apply", dry, 200, "\"name\":\"m\",\"change\":\"created\"");
@@ -532,12 +564,14 @@ static void test_apply(void **state)
     ask_expect("POST", "/v1/apply", body, 200, "\"change\":\"created\"");
     ask_expect("GET", "/v1/configmaps", "", 200, "\"k\":\"v\"");
     ask_expect("POST", "/v1/apply", body, 200, "\"change\":\"unchanged\"");
-    ask_expect("POST", "/v1/apply", "{\"files\":[{\"text\":\"apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: m}\\ndata: {k: w}\\n\"}]}", 200, "\"change\":\"configured\"");
+    ask_expect("POST", "/v1/apply", "{\"files\":[{\"text\":\"apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: m}\\ndata: {k: w}\\n\"}]}", 200,
+               "\"change\":\"configured\"");
 }
 
 static void test_apply_refused(void **state)
 {
-    ask_expect("POST", "/v1/apply", "{\"files\":[{\"file\":\"bad.yaml\",\"text\":\"apiVersion: v1\\nkind: Service\\nmetadata: {name: s}\\nspec: {ports: [{port: -1}]}\\n\"}]}", 422,
+    ask_expect("POST", "/v1/apply",
+               "{\"files\":[{\"file\":\"bad.yaml\",\"text\":\"apiVersion: v1\\nkind: Service\\nmetadata: {name: s}\\nspec: {ports: [{port: -1}]}\\n\"}]}", 422,
                "\"level\":\"error\",\"file\":\"bad.yaml\",\"line\":4");
     assert_int_equal(node.applied, 0);
     ask_expect("POST", "/v1/apply", "not json", 400, "the body is not JSON");
@@ -550,12 +584,15 @@ static void test_apply_refused(void **state)
 
 static void test_delete(void **state)
 {
-    ask_expect("POST", "/v1/delete", "{\"kind\":\"svc\",\"name\":\"web\"}", 200, "\"kind\":\"Service\",\"namespace\":\"default\",\"name\":\"web\",\"change\":\"deleted\"");
+    ask_expect("POST", "/v1/delete", "{\"kind\":\"svc\",\"name\":\"web\"}", 200,
+               "\"kind\":\"Service\",\"namespace\":\"default\",\"name\":\"web\",\"change\":\"deleted\"");
     ask_expect("POST", "/v1/delete", "{\"kind\":\"svc\",\"name\":\"web\"}", 404, "Service default/web: not found");
     ask_expect("POST", "/v1/delete", "{\"kind\":\"frog\",\"name\":\"x\"}", 400, "unknown kind");
     ask_expect("POST", "/v1/delete", "{\"kind\":\"svc\"}", 400, "name is missing");
-    ask_expect("POST", "/v1/delete", "{\"files\":[{\"text\":\"apiVersion: v1\\nkind: Secret\\nmetadata: {name: key}\\n---\\napiVersion: v1\\nkind: Secret\\nmetadata: {name: nope}\\n\"}]}", 200,
-               "\"name\":\"nope\",\"change\":\"not found\"");
+    ask_expect(
+        "POST", "/v1/delete",
+        "{\"files\":[{\"text\":\"apiVersion: v1\\nkind: Secret\\nmetadata: {name: key}\\n---\\napiVersion: v1\\nkind: Secret\\nmetadata: {name: nope}\\n\"}]}",
+        200, "\"name\":\"nope\",\"change\":\"not found\"");
     ask_expect("GET", "/v1/secrets", "", 200, "\"items\":[]");
 }
 
@@ -700,11 +737,35 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T(test_probes), T(test_methods_and_paths), T(test_public_port), T(test_socket_mode_and_in_use), T(test_stale_socket_and_strange_file), T(test_pipelined),
-        T(test_byte_by_byte), T(test_malformed), T(test_huge_head), T(test_http10_and_continue), T(test_late_clients), T(test_connections_bounded),
-        T(test_reader_that_takes_nothing), T(test_half_closed), T(test_get_workloads), T(test_get_services_and_routes), T(test_secrets_are_redacted), T(test_apply),
-        T(test_apply_refused), T(test_delete), T(test_down), T(test_logs), T(test_logs_join), T(test_logs_follow), T(test_logs_slow_follower), T(test_logs_client_gone),
-        T(test_rollout), T(test_top), T(test_free_with_open_connections),
+        T(test_probes),
+        T(test_methods_and_paths),
+        T(test_public_port),
+        T(test_socket_mode_and_in_use),
+        T(test_stale_socket_and_strange_file),
+        T(test_pipelined),
+        T(test_byte_by_byte),
+        T(test_malformed),
+        T(test_huge_head),
+        T(test_http10_and_continue),
+        T(test_late_clients),
+        T(test_connections_bounded),
+        T(test_reader_that_takes_nothing),
+        T(test_half_closed),
+        T(test_get_workloads),
+        T(test_get_services_and_routes),
+        T(test_secrets_are_redacted),
+        T(test_apply),
+        T(test_apply_refused),
+        T(test_delete),
+        T(test_down),
+        T(test_logs),
+        T(test_logs_join),
+        T(test_logs_follow),
+        T(test_logs_slow_follower),
+        T(test_logs_client_gone),
+        T(test_rollout),
+        T(test_top),
+        T(test_free_with_open_connections),
     };
     return cmocka_run_group_tests_name("api", tests, NULL, NULL);
 }

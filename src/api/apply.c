@@ -21,7 +21,7 @@ static bool read_files(struct api_conn *c, const json_t *body, bool strict, stru
         api_error(c, 400, "send {\"files\":[{\"file\":NAME,\"dir\":FOLDER,\"text\":YAML}]}", "the body has no list \"files\"");
         return false;
     }
-    json_array_foreach(files, i, f) {
+    json_array_foreach (files, i, f) {
         const json_t *text = json_object_get(f, "text");
         if (!json_is_string(text)) {
             api_error(c, 400, "send {\"file\":NAME,\"dir\":FOLDER,\"text\":YAML}", "files[%zu] has no \"text\"", i);
@@ -57,8 +57,33 @@ static void changes_of(const struct objset *now, const struct objset *next, stru
 /* The node's verdict that is not about the manifests: disk full, stopping. */
 static void answer_apply_failed(struct api_conn *c, enum err e)
 {
-    api_error(c, e == ERR_NOSPACE ? 507 : e == ERR_INUSE || e == ERR_AGAIN ? 409 : 500, "see the node's log for the cause; nothing was applied",
-              "the manifests are in order, but applying them failed: %s", err_text(e));
+    api_error(c,
+              e == ERR_NOSPACE                   ? 507
+              : e == ERR_INUSE || e == ERR_AGAIN ? 409
+                                                 : 500,
+              "see the node's log for the cause; nothing was applied", "the manifests are in order, but applying them failed: %s", err_text(e));
+}
+
+/* The files are read into next; what was found wrong so far is in d. */
+static void apply_read(struct api_conn *c, struct objset *next, bool dry_run, struct diags *d)
+{
+    struct api *a = c->api;
+    struct buf changes = {0}, out = {0};
+    enum err e = OK;
+    if (!d->errors) {
+        changes_of(a->ops->objects(a->ctx), next, &changes);
+        e = a->ops->apply(a->ctx, next, dry_run, d);
+    }
+    if (e && !d->errors) {
+        answer_apply_failed(c, e);
+    } else {
+        buf_adds(&out, "{\"diagnostics\":");
+        api_add_diags(&out, d);
+        buf_printf(&out, ",\"changes\":[%s]}\n", d->errors || !changes.p ? "" : changes.p);
+        api_answer_json(c, d->errors ? 422 : 200, &out);
+    }
+    buf_free(&out);
+    buf_free(&changes);
 }
 
 void api_post_apply(struct api_conn *c)
@@ -66,29 +91,10 @@ void api_post_apply(struct api_conn *c)
     json_t *body = api_body_object(c);
     if (!body)
         return;
-    struct api *a = c->api;
     struct objset *next = objset_new();
     struct diags d = {0};
-    struct buf changes = {0}, out = {0};
-    bool dry = json_is_true(json_object_get(body, "dry_run"));
-    enum err e = OK;
-    if (!read_files(c, body, json_is_true(json_object_get(body, "strict")), next, &d))
-        goto done; /* answered */
-    if (!d.errors) {
-        changes_of(a->ops->objects(a->ctx), next, &changes);
-        e = a->ops->apply(a->ctx, next, dry, &d);
-    }
-    if (e && !d.errors) {
-        answer_apply_failed(c, e);
-        goto done;
-    }
-    buf_adds(&out, "{\"diagnostics\":");
-    api_add_diags(&out, &d);
-    buf_printf(&out, ",\"changes\":[%s]}\n", d.errors || !changes.p ? "" : changes.p);
-    api_answer_json(c, d.errors ? 422 : 200, &out);
-done:
-    buf_free(&out);
-    buf_free(&changes);
+    if (read_files(c, body, json_is_true(json_object_get(body, "strict")), next, &d))
+        apply_read(c, next, json_is_true(json_object_get(body, "dry_run")), &d);
     diags_free(&d);
     objset_free(next);
     json_decref(body);
@@ -121,8 +127,12 @@ static void delete_by_name(struct api_conn *c, const json_t *body)
     const char *ns = k == OBJ_NAMESPACE ? "" : api_json_str(body, "namespace", "default");
     enum err e = c->api->ops->remove(c->api->ctx, k, ns, name);
     if (e) {
-        api_error(c, e == ERR_NOTFOUND ? 404 : e == ERR_INUSE ? 409 : 500, e == ERR_NOTFOUND ? "list what is there with weir get all -A" : "see the node's log",
-                  "%s %s%s%s: %s", obj_kind_name(k), ns, *ns ? "/" : "", name, err_text(e));
+        api_error(c,
+                  e == ERR_NOTFOUND ? 404
+                  : e == ERR_INUSE  ? 409
+                                    : 500,
+                  e == ERR_NOTFOUND ? "list what is there with weir get all -A" : "see the node's log", "%s %s%s%s: %s", obj_kind_name(k), ns, *ns ? "/" : "",
+                  name, err_text(e));
         return;
     }
     struct buf out = {0}, changes = {0};

@@ -16,8 +16,8 @@
 #include <stdio.h>
 #include <time.h>
 
-#define LINGER_MS 2000          /* after the last answer, for the peer to read it and close */
-#define STEADY_BYTES 4096       /* capacity of `in` that is kept between requests */
+#define LINGER_MS 2000    /* after the last answer, for the peer to read it and close */
+#define STEADY_BYTES 4096 /* capacity of `in` that is kept between requests */
 
 static void conn_process(struct api_conn *c);
 
@@ -151,10 +151,7 @@ static void answer_with(struct api_conn *c, uint16_t status, const char *type, c
 
 void api_answer(struct api_conn *c, uint16_t status, const char *type, struct slice body) { answer_with(c, status, type, "", body); }
 
-void api_answer_json(struct api_conn *c, uint16_t status, const struct buf *json)
-{
-    answer_with(c, status, "application/json", "", buf_slice(json));
-}
+void api_answer_json(struct api_conn *c, uint16_t status, const struct buf *json) { answer_with(c, status, "application/json", "", buf_slice(json)); }
 
 static void error_with(struct api_conn *c, uint16_t status, const char *extra, const char *remedy, const char *error)
 {
@@ -489,7 +486,11 @@ static void conn_write_late(struct timer *t)
 }
 
 static const struct stream_ops conn_ops = {
-    .data = conn_data, .eof = conn_eof, .drained = conn_drained, .failed = conn_failed, .released = conn_released,
+    .data = conn_data,
+    .eof = conn_eof,
+    .drained = conn_drained,
+    .failed = conn_failed,
+    .released = conn_released,
 };
 
 void api_conn_new(struct api *a, int fd, bool admin)

@@ -16,20 +16,20 @@
 
 #include <stdio.h>
 
-#define RECENT_BYTES_MAX 262144  /* of remembered lines, all workloads together */
+#define RECENT_BYTES_MAX 262144          /* of remembered lines, all workloads together */
 #define FILE_BYTES_MAX ((size_t)1 << 30) /* of one file of captured output; they are rotated long before */
-#define ROTATED ".1"             /* what log_file appends to the name of the older file */
+#define ROTATED ".1"                     /* what log_file appends to the name of the older file */
 
 /* One reading of a file, on its way through the pool. It outlives its connection if it must. */
 struct log_job {
     struct work work;
-    struct api_conn *conn;  /* NULL: the connection is gone */
+    struct api_conn *conn; /* NULL: the connection is gone */
     char *path, *key;
     bool follow;
-    bool all;               /* no tail was given */
-    uint64_t tail;          /* lines wanted */
-    struct buf text;        /* of the file */
-    struct list lines;      /* struct recent_line: remembered at the start, then arriving */
+    bool all;          /* no tail was given */
+    uint64_t tail;     /* lines wanted */
+    struct buf text;   /* of the file */
+    struct list lines; /* struct recent_line: remembered at the start, then arriving */
     size_t lines_bytes;
     enum err err;
 };
@@ -37,7 +37,7 @@ struct log_job {
 /* What a connection that follows needs. Hangs on conn->hold. */
 struct follower {
     char *key;
-    uint64_t dropped;  /* lines since it became too slow */
+    uint64_t dropped; /* lines since it became too slow */
 };
 
 /* ---- remembered lines ------------------------------------------------------------------------------------------------- */
@@ -64,13 +64,13 @@ static void line_free(struct recent_line *r)
 
 static void lines_free(struct list *lines)
 {
-    LIST_FOREACH(it, lines)
+    LIST_FOREACH (it, lines)
         line_free(CONTAINER_OF(it, struct recent_line, link));
 }
 
 static void lines_copy(struct list *from, const char *key, struct log_job *to)
 {
-    LIST_FOREACH(it, from) {
+    LIST_FOREACH (it, from) {
         struct recent_line *r = CONTAINER_OF(it, struct recent_line, link);
         struct recent_line *copy = strcmp(r->key, key) == 0 ? line_new(key, slice_of(r->text, r->n)) : NULL;
         if (copy) {
@@ -146,7 +146,7 @@ void api_log_line(struct api *a, const char *ns, const char *deployment, struct 
     char key[512];
     snprintf(key, sizeof key, "%s/%s", ns, deployment);
     recent_add(a, key, line);
-    LIST_FOREACH(it, &a->followers)
+    LIST_FOREACH (it, &a->followers)
         conn_line(CONTAINER_OF(it, struct api_conn, follow), key, line);
 }
 
@@ -187,7 +187,7 @@ static void job_join(struct log_job *job, size_t bytes_max, struct buf *out)
 {
     size_t file_n, recent_n = 0, cap = 0;
     struct slice *file = text_lines(buf_slice(&job->text), &file_n), *recent = NULL;
-    LIST_FOREACH(it, &job->lines) {
+    LIST_FOREACH (it, &job->lines) {
         struct recent_line *r = CONTAINER_OF(it, struct recent_line, link);
         ARRAY_GROW(MEM_API, recent, recent_n, cap);
         recent[recent_n++] = slice_of(r->text, r->n);

@@ -7,7 +7,9 @@
 
 #include <stdio.h>
 
-static const struct { const char *label; } limit_labels[] = {
+static const struct {
+    const char *label;
+} limit_labels[] = {
 #define X(name, label, value, help) {label},
 #include "limits.def"
 #undef X

@@ -18,8 +18,8 @@
 struct listing {
     struct api *api;
     const struct objset *set;
-    const struct plan *plan;   /* may be NULL: nothing compiled yet */
-    json_t *workloads;         /* "ns/name" -> status */
+    const struct plan *plan; /* may be NULL: nothing compiled yet */
+    json_t *workloads;       /* "ns/name" -> status */
 };
 
 static void set_new(json_t *o, const char *key, json_t *value) { MUST(json_object_set_new(o, key, value) == 0); }

@@ -10,11 +10,11 @@
 
 /* What one status request watches; hangs on conn->hold while it streams. */
 struct rollout {
-    char *ns, *name;     /* NULL: any */
-    struct table last;   /* "ns/name" -> the line sent last (mem_free) */
-    struct buf out;      /* lines of this look */
-    size_t seen;         /* workloads of this look */
-    size_t incomplete;   /* of them */
+    char *ns, *name;   /* NULL: any */
+    struct table last; /* "ns/name" -> the line sent last (mem_free) */
+    struct buf out;    /* lines of this look */
+    size_t seen;       /* workloads of this look */
+    size_t incomplete; /* of them */
 };
 
 void api_post_restart(struct api_conn *c)

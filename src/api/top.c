@@ -122,7 +122,8 @@ void api_get_top(struct api_conn *c)
     if (workers_n)
         proxy_series_each(workers, workers_n, series_add, &t);
     plan_add(&t, a);
-    buf_printf(&out, "{\"mono_ns\":%llu,\"wall_ns\":%llu,\"engine\":%d,\"bounds_ms\":[", (unsigned long long)mono_ns(), (unsigned long long)wall_ns(), getpid());
+    buf_printf(&out, "{\"mono_ns\":%llu,\"wall_ns\":%llu,\"engine\":%d,\"bounds_ms\":[", (unsigned long long)mono_ns(), (unsigned long long)wall_ns(),
+               getpid());
     for (size_t i = 0; i < PROXY_DURATION_BUCKETS; i++)
         buf_printf(&out, "%s%g", i ? "," : "", proxy_duration_bounds_ms[i]);
     buf_adds(&out, "],\"services\":[");

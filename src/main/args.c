@@ -126,7 +126,10 @@ int args_count(const struct args *a, const char *option, uint64_t max, uint64_t 
 
 int args_time(const struct args *a, const char *option, uint32_t absent_ms, uint32_t *ms)
 {
-    static const struct { const char *unit; uint32_t ms; } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"", 1000}};
+    static const struct {
+        const char *unit;
+        uint32_t ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"", 1000}};
     const char *v = args_str(a, option, NULL);
     uint64_t n;
     *ms = absent_ms;

@@ -16,7 +16,9 @@ static void show_diag(const json_t *o)
         .file = member(o, "file"),
         .line = (uint32_t)json_integer_value(json_object_get(o, "line")),
         .column = (uint32_t)json_integer_value(json_object_get(o, "column")),
-        .where = member(o, "where"), .reason = member(o, "reason"), .remedy = member(o, "remedy"),
+        .where = member(o, "where"),
+        .reason = member(o, "reason"),
+        .remedy = member(o, "remedy"),
     };
     diag_print(&d);
 }
@@ -39,11 +41,11 @@ static int show_answer(const struct args *a, const struct client_answer *answer,
     const char *error = json_string_value(json_object_get(o, "error"));
     size_t i, errors = 0;
     int code = EXIT_OK;
-    json_array_foreach(json_object_get(o, "diagnostics"), i, e) {
+    json_array_foreach (json_object_get(o, "diagnostics"), i, e) {
         show_diag(e);
         errors += strcmp(member(e, "level"), "error") == 0;
     }
-    json_array_foreach(json_object_get(o, "changes"), i, e)
+    json_array_foreach (json_object_get(o, "changes"), i, e)
         show_change(e, suffix);
     if (errors)
         code = cli_fail(EXIT_USAGE, a->cmd->name, "correct what is listed above", "%zu error%s, nothing was done", errors, errors == 1 ? "" : "s");

@@ -26,8 +26,8 @@ struct command {
 };
 struct option {
     const char *command, *name;
-    char letter;          /* 0: none */
-    const char *arg;      /* NULL: a switch */
+    char letter;     /* 0: none */
+    const char *arg; /* NULL: a switch */
     const char *help;
 };
 extern const struct command commands[];
@@ -43,9 +43,12 @@ const char *nearest_option(const char *command, const char *name);
 
 struct args {
     const struct command *cmd;
-    const char **pos;     /* what is not an option */
+    const char **pos; /* what is not an option */
     size_t pos_n, pos_cap;
-    struct given { const struct option *o; const char *value; } *given;
+    struct given {
+        const struct option *o;
+        const char *value;
+    } * given;
     size_t given_n, given_cap;
 };
 /* argv after the command's name. EXIT_OK, or EXIT_USAGE after saying why. */
@@ -75,12 +78,15 @@ const char *cli_env(const char *name); /* NULL when unset or empty */
 /* ---- manifest files (files.c) -------------------------------------------------------------------------------------------- */
 
 struct source {
-    char *file;  /* as shown in messages */
-    char *path;  /* absolute; NULL for standard input */
-    char *dir;   /* absolute folder that relative paths in it start from */
+    char *file; /* as shown in messages */
+    char *path; /* absolute; NULL for standard input */
+    char *dir;  /* absolute folder that relative paths in it start from */
     struct buf text;
 };
-struct sources { struct source *items; size_t n, cap; };
+struct sources {
+    struct source *items;
+    size_t n, cap;
+};
 /* FILEs, DIRs and "-", read. EXIT_OK, or another code after saying why. */
 int sources_read(const struct args *a, const char *const *names, size_t n, struct sources *out);
 /* Positional arguments and -f together. */
@@ -97,12 +103,15 @@ enum client_end { CLIENT_OK, CLIENT_NO_NODE, CLIENT_LATE, CLIENT_BROKEN };
 struct client_call {
     const char *socket_path, *method, *target;
     struct slice body;
-    uint32_t timeout_ms;   /* for everything; 0: none */
+    uint32_t timeout_ms; /* for everything; 0: none */
     /* Where the body of an answer of 200 goes as it comes; false ends the call well. NULL: collect it in the answer. */
     bool (*data)(void *ctx, struct slice data);
     void *ctx;
 };
-struct client_answer { uint16_t status; struct buf body; };
+struct client_answer {
+    uint16_t status;
+    struct buf body;
+};
 enum client_end client_run(const struct client_call *call, struct client_answer *out);
 
 /* ---- the node (node.c) --------------------------------------------------------------------------------------------------- */
@@ -123,18 +132,25 @@ void query_add(struct buf *target, const char *key, const char *value); /* "?key
 /* ---- output (grid.c, yaml.c) ------------------------------------------------------------------------------------------------ */
 
 /* Cells in rows, aligned as kubectl does: columns padded with three spaces between, the last one not padded. */
-struct grid { char **cells; size_t n, cap, columns; };
+struct grid {
+    char **cells;
+    size_t n, cap, columns;
+};
 void grid_init(struct grid *g, const char *const *heads, size_t columns);
 void grid_add(struct grid *g, const char *fmt, ...) PRINTF_LIKE(2, 3); /* the next cell; empty cells show "-" */
 void grid_write(const struct grid *g, struct buf *out);
 void grid_free(struct grid *g);
-void yaml_write(const json_t *v, FILE *f); /* block style, YAML 1.2 */
+void yaml_write(const json_t *v, FILE *f);        /* block style, YAML 1.2 */
 void age_text(const char *rfc3339, char out[16]); /* "12s", "5m", "3h", "2d"; "-" when unknown */
 
 /* ---- kinds (kinds.c) -------------------------------------------------------------------------------------------------------- */
 
 /* What `get` can show: an object kind with its endpoint, or the replicas of workloads. */
-struct view { const char *name, *endpoint, *prefix; enum obj_kind kind; bool replicas; };
+struct view {
+    const char *name, *endpoint, *prefix;
+    enum obj_kind kind;
+    bool replicas;
+};
 const struct view *view_find(const char *name); /* NULL: unknown */
 extern const struct view views[];
 extern const size_t views_n;

@@ -18,12 +18,12 @@ struct call {
     const struct client_call *spec;
     struct client_answer *out;
     int fd;
-    uint64_t due_ns;          /* 0: no deadline */
-    struct buf in;            /* received, not yet consumed */
+    uint64_t due_ns; /* 0: no deadline */
+    struct buf in;   /* received, not yet consumed */
     struct h1_head head;
     struct h1_chunked chunked;
-    uint64_t left;            /* of a body with a length */
-    bool stopped;             /* data() has had enough */
+    uint64_t left; /* of a body with a length */
+    bool stopped;  /* data() has had enough */
 };
 
 static int wait_ms(const struct call *c)

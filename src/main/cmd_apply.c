@@ -1,6 +1,6 @@
 /* cmd_apply.c - weir apply: sends manifests to the node and shows what changed, or everything that is wrong. */
-#include "cli.h"
 #include "changes.h"
+#include "cli.h"
 
 int cmd_apply(struct args *a)
 {

@@ -19,7 +19,8 @@ static int wait_gone(const struct args *a, const char *dir, uint32_t timeout_ms)
             return EXIT_OK;
         }
         if (mono_ns() >= due)
-            return cli_fail(EXIT_TIMEOUT, a->cmd->name, "wait longer with --timeout, or see what is left with weir get replicas", "the node (process %d) is still stopping", pid);
+            return cli_fail(EXIT_TIMEOUT, a->cmd->name, "wait longer with --timeout, or see what is left with weir get replicas",
+                            "the node (process %d) is still stopping", pid);
         poll(NULL, 0, LOOK_MS);
     }
 }

@@ -13,13 +13,13 @@ struct getting {
     const struct args *a;
     enum format format;
     bool all_ns;
-    const char **names;    /* empty: all */
+    const char **names; /* empty: all */
     size_t names_n;
-    bool *found;           /* for each of names */
-    bool kinds_many;       /* `get all`: rows carry the kind, empty tables are left out */
-    size_t tables;         /* printed so far */
-    size_t objects;        /* shown so far */
-    json_t *items;         /* JSON and YAML: collected here */
+    bool *found;     /* for each of names */
+    bool kinds_many; /* `get all`: rows carry the kind, empty tables are left out */
+    size_t tables;   /* printed so far */
+    size_t objects;  /* shown so far */
+    json_t *items;   /* JSON and YAML: collected here */
 };
 
 /* ---- looking into JSON ------------------------------------------------------------------------------------------------ */
@@ -75,7 +75,7 @@ static const char *condition_text(const json_t *conditions, const char *type)
 {
     size_t i;
     json_t *c;
-    json_array_foreach(conditions, i, c)
+    json_array_foreach (conditions, i, c)
         if (strcmp(text_at(c, "type"), type) == 0)
             return strcmp(text_at(c, "status"), "True") == 0 ? "True" : text_at(c, "reason");
     return "";
@@ -85,7 +85,7 @@ static const char *worst_condition(const json_t *conditions)
 {
     size_t i;
     json_t *c;
-    json_array_foreach(conditions, i, c)
+    json_array_foreach (conditions, i, c)
         if (strcmp(text_at(c, "status"), "True") != 0)
             return text_at(c, "reason");
     return json_array_size(conditions) ? "True" : "";
@@ -101,7 +101,7 @@ static void workload_why(const json_t *o, struct buf *out)
     const char *why = text_at(o, "status.why");
     if (*why)
         joined_add(out, "; ", "%s", why);
-    json_array_foreach(at(o, "status.replicaStatuses"), i, r) {
+    json_array_foreach (at(o, "status.replicaStatuses"), i, r) {
         why = text_at(r, "why");
         if (*why && (!json_is_true(at(r, "ready")) || number_at(r, "restarts") > 0) && !(out->p && strstr(out->p, why)))
             joined_add(out, "; ", "%s", why);
@@ -115,7 +115,7 @@ static long long restarts_of(const json_t *o)
     size_t i;
     json_t *r;
     long long n = 0;
-    json_array_foreach(at(o, "status.replicaStatuses"), i, r)
+    json_array_foreach (at(o, "status.replicaStatuses"), i, r)
         n += number_at(r, "restarts");
     return n;
 }
@@ -132,7 +132,7 @@ static void row_workload(struct grid *g, const json_t *o, bool wide)
     age_cell(g, o, "metadata.creationTimestamp");
     if (wide) {
         grid_add(g, "%lld", number_at(o, "status.revision"));
-        json_array_foreach(at(o, "status.replicaStatuses"), i, r)
+        json_array_foreach (at(o, "status.replicaStatuses"), i, r)
             joined_add(&pids, ",", "%lld", number_at(r, "pid"));
         cell_take(g, &pids);
     }
@@ -158,19 +158,19 @@ static void row_service(struct grid *g, const json_t *o, bool wide)
     json_t *p, *e;
     const char *key, *external = text_at(o, "spec.externalName");
     grid_add(g, "%s", *external ? external : text_at(o, "status.address"));
-    json_array_foreach(at(o, "spec.ports"), i, p)
+    json_array_foreach (at(o, "spec.ports"), i, p)
         joined_add(&ports, ",", "%lld", number_at(p, "port"));
     cell_take(g, &ports);
-    json_array_foreach(at(o, "status.endpoints"), i, p)
+    json_array_foreach (at(o, "status.endpoints"), i, p)
         most = MAX(most, json_array_size(at(p, "endpoints")));
     grid_add(g, "%zu", most);
     age_cell(g, o, "metadata.creationTimestamp");
     if (!wide)
         return;
-    json_object_foreach(at(o, "spec.selector"), key, e)
+    json_object_foreach (at(o, "spec.selector"), key, e)
         joined_add(&selector, ",", "%s=%s", key, json_string_value(e) ? json_string_value(e) : "");
     cell_take(g, &selector);
-    json_array_foreach(at(json_array_get(at(o, "status.endpoints"), 0), "endpoints"), i, e)
+    json_array_foreach (at(json_array_get(at(o, "status.endpoints"), 0), "endpoints"), i, e)
         joined_add(&eps, ",", "%s", text_at(e, "name"));
     cell_take(g, &eps);
 }
@@ -181,13 +181,13 @@ static void row_gateway(struct grid *g, const json_t *o, bool wide)
     size_t i;
     json_t *e;
     long long routes = 0;
-    json_array_foreach(at(o, "status.addresses"), i, e)
+    json_array_foreach (at(o, "status.addresses"), i, e)
         joined_add(&addresses, ",", "%s", text_at(e, "value"));
     cell_take(g, &addresses);
-    json_array_foreach(at(o, "spec.listeners"), i, e)
+    json_array_foreach (at(o, "spec.listeners"), i, e)
         joined_add(&ports, ",", "%lld", number_at(e, "port"));
     cell_take(g, &ports);
-    json_array_foreach(at(o, "status.listeners"), i, e)
+    json_array_foreach (at(o, "status.listeners"), i, e)
         routes += number_at(e, "attachedRoutes");
     grid_add(g, "%lld", routes);
     grid_add(g, "%s", condition_text(at(o, "status.conditions"), "Programmed"));
@@ -199,10 +199,10 @@ static void route_rules(const json_t *o, struct buf *out)
 {
     size_t i, k;
     json_t *rule, *b;
-    json_array_foreach(at(o, "spec.rules"), i, rule) {
+    json_array_foreach (at(o, "spec.rules"), i, rule) {
         const char *path = text_at(json_array_get(at(rule, "matches"), 0), "path.value");
         joined_add(out, "; ", "%s ->", *path ? path : "/");
-        json_array_foreach(at(rule, "backendRefs"), k, b)
+        json_array_foreach (at(rule, "backendRefs"), k, b)
             buf_printf(out, "%s %s:%lld", k ? "," : "", text_at(b, "name"), number_at(b, "port"));
     }
 }
@@ -213,13 +213,13 @@ static void row_route(struct grid *g, const json_t *o, bool wide)
     const char *state = "True";
     size_t i;
     json_t *e;
-    json_array_foreach(at(o, "status.parents"), i, e) {
+    json_array_foreach (at(o, "status.parents"), i, e) {
         const char *s = worst_condition(at(e, "conditions"));
         joined_add(&parents, ",", "%s", text_at(e, "parentRef.name"));
         state = strcmp(state, "True") == 0 ? s : state;
     }
     cell_take(g, &parents);
-    json_array_foreach(at(o, "spec.hostnames"), i, e)
+    json_array_foreach (at(o, "spec.hostnames"), i, e)
         joined_add(&hosts, ",", "%s", json_string_value(e) ? json_string_value(e) : "");
     if (!hosts.n)
         buf_adds(&hosts, "*");
@@ -240,7 +240,7 @@ static void row_map(struct grid *g, const json_t *o, bool wide)
     grid_add(g, "%zu", json_object_size(at(o, "data")) + json_object_size(at(o, "binaryData")));
     age_cell(g, o, "metadata.creationTimestamp");
     if (wide) {
-        json_object_foreach(at(o, "data"), key, e)
+        json_object_foreach (at(o, "data"), key, e)
             joined_add(&keys, ",", "%s", key);
         cell_take(g, &keys);
     }
@@ -330,7 +330,7 @@ static void rows_replicas(struct getting *g, struct grid *grid, const struct vie
     size_t i;
     json_t *r;
     bool whole = wanted(g, text_at(o, "metadata.name")); /* a workload's name means all of its replicas */
-    json_array_foreach(at(o, "status.replicaStatuses"), i, r) {
+    json_array_foreach (at(o, "status.replicaStatuses"), i, r) {
         if (!whole && !wanted(g, text_at(r, "name")))
             continue;
         row_begin(g, grid, v, o, text_at(r, "name"));
@@ -351,7 +351,7 @@ static void show_table(struct getting *g, const struct view *v, const json_t *it
     grid.columns = layout_heads(g, l, heads);
     for (i = 0; i < grid.columns; i++)
         grid_add(&grid, "%s", heads[i]);
-    json_array_foreach(items, i, o) {
+    json_array_foreach (items, i, o) {
         if (v->replicas) {
             rows_replicas(g, &grid, v, o, &rows);
         } else if (wanted(g, text_at(o, "metadata.name"))) {
@@ -377,14 +377,14 @@ static void show_names(struct getting *g, const struct view *v, const json_t *it
 {
     size_t i, k;
     json_t *o, *r;
-    json_array_foreach(items, i, o) {
+    json_array_foreach (items, i, o) {
         const char *name = text_at(o, "metadata.name");
         bool whole = wanted(g, name);
         if (!v->replicas && whole) {
             printf("%s/%s\n", v->prefix, name);
             g->objects++;
         }
-        json_array_foreach(v->replicas ? at(o, "status.replicaStatuses") : NULL, k, r)
+        json_array_foreach (v->replicas ? at(o, "status.replicaStatuses") : NULL, k, r)
             if (whole || wanted(g, text_at(r, "name"))) {
                 printf("%s/%s\n", v->prefix, text_at(r, "name"));
                 g->objects++;
@@ -397,11 +397,11 @@ static void collect(struct getting *g, const struct view *v, const json_t *items
 {
     size_t i, k;
     json_t *o, *r;
-    json_array_foreach(items, i, o) {
+    json_array_foreach (items, i, o) {
         bool whole = wanted(g, text_at(o, "metadata.name"));
         if (!v->replicas && whole)
             json_array_append(g->items, o);
-        json_array_foreach(v->replicas ? at(o, "status.replicaStatuses") : NULL, k, r)
+        json_array_foreach (v->replicas ? at(o, "status.replicaStatuses") : NULL, k, r)
             if (whole || wanted(g, text_at(r, "name"))) {
                 json_object_set(r, "workload", at(o, "metadata.name"));
                 json_object_set(r, "namespace", at(o, "metadata.namespace"));
@@ -454,7 +454,10 @@ static int show(struct getting *g, const struct view *v)
 
 static int format_of(const struct args *a, enum format *out)
 {
-    static const struct { const char *name; enum format f; } formats[] = {{"wide", FORMAT_WIDE}, {"json", FORMAT_JSON}, {"yaml", FORMAT_YAML}, {"name", FORMAT_NAME}};
+    static const struct {
+        const char *name;
+        enum format f;
+    } formats[] = {{"wide", FORMAT_WIDE}, {"json", FORMAT_JSON}, {"yaml", FORMAT_YAML}, {"name", FORMAT_NAME}};
     const char *v = args_str(a, "output", NULL);
     *out = FORMAT_TABLE;
     if (!v)

@@ -1,10 +1,7 @@
 /* cmd_logs.c - weir logs: captured output of a workload, from the node's file and then live. */
 #include "cli.h"
 
-static bool print(void *ctx, struct slice data)
-{
-    return fwrite(data.p, 1, data.n, stdout) == data.n && fflush(stdout) == 0;
-}
+static bool print(void *ctx, struct slice data) { return fwrite(data.p, 1, data.n, stdout) == data.n && fflush(stdout) == 0; }
 
 /* "catalog", "deployment/catalog": the name. NULL: it is of another kind. */
 static const char *workload_name(const char *text)

@@ -7,8 +7,8 @@
 
 /* What status has seen. */
 struct watching {
-    struct buf part;       /* the line that is still arriving */
-    size_t incomplete;     /* workloads whose last line was not complete: only right when the stream was not followed */
+    struct buf part;   /* the line that is still arriving */
+    size_t incomplete; /* workloads whose last line was not complete: only right when the stream was not followed */
     bool gone;
 };
 
@@ -116,7 +116,7 @@ static int restart_all(const struct args *a)
     buf_adds(&target, "/v1/workloads");
     query_add(&target, "namespace", args_namespace(a));
     int code = node_get_json(a, target.p, &list);
-    json_array_foreach(json_object_get(list, "items"), i, o) {
+    json_array_foreach (json_object_get(list, "items"), i, o) {
         int one = restart_one(a, json_string_value(json_object_get(json_object_get(o, "metadata"), "name")));
         code = code ? code : one;
     }
@@ -145,6 +145,6 @@ int cmd_rollout(struct args *a)
         return restart(a);
     if (a->pos_n && strcmp(a->pos[0], "status") == 0)
         return status(a);
-    return cli_fail(EXIT_USAGE, a->cmd->name, "use weir rollout restart WORKLOAD or weir rollout status", "%s%s%s", a->pos_n ? "there is no \"rollout " : "what to do is not given",
-                    a->pos_n ? a->pos[0] : "", a->pos_n ? "\"" : "");
+    return cli_fail(EXIT_USAGE, a->cmd->name, "use weir rollout restart WORKLOAD or weir rollout status", "%s%s%s",
+                    a->pos_n ? "there is no \"rollout " : "what to do is not given", a->pos_n ? a->pos[0] : "", a->pos_n ? "\"" : "");
 }

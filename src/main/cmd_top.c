@@ -28,7 +28,7 @@ static const json_t *same(const json_t *list, const json_t *o)
 {
     size_t i;
     json_t *e;
-    json_array_foreach(list, i, e)
+    json_array_foreach (list, i, e)
         if (strcmp(text(e, "namespace"), text(o, "namespace")) == 0 && strcmp(text(e, "name"), text(o, "name")) == 0)
             return e;
     return NULL;
@@ -119,7 +119,7 @@ static const json_t **sorted(const struct args *a, const json_t *list, size_t *n
     size_t i;
     json_t *o;
     *n = 0;
-    json_array_foreach(list, i, o) {
+    json_array_foreach (list, i, o) {
         size_t at = (*n)++;
         if (!shown(a, o)) {
             --*n;

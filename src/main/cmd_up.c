@@ -25,12 +25,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define WORKERS_MAX 64             /* as the engine has it */
+#define WORKERS_MAX 64 /* as the engine has it */
 #define LOG_FILE "weir.log"
 #define OBJECTS_FILE "objects.json" /* what the node was told last, kept by the engine */
-#define STDIN_FILE "stdin.yaml"  /* what came over standard input, where a restarted engine finds it again */
+#define STDIN_FILE "stdin.yaml"     /* what came over standard input, where a restarted engine finds it again */
 #define LOOK_MS 50
-#define TAIL_BYTES 16384         /* of the log, shown when a detached node did not come up */
+#define TAIL_BYTES 16384 /* of the log, shown when a detached node did not come up */
 
 /* Everything that the engine's command line is made of. */
 struct up {
@@ -43,7 +43,7 @@ struct up {
     const char *admin;
     uint32_t timeout_ms;
     int lock_fd;
-    char **argv;               /* of the engine */
+    char **argv; /* of the engine */
 };
 
 /* ---- the data folder --------------------------------------------------------------------------------------------------- */
@@ -65,7 +65,8 @@ static int data_open(struct up *u)
     if (st.st_uid != geteuid() || (st.st_mode & 0022))
         return cli_fail(EXIT_FAILED, u->a->cmd->name, "chown it to yourself and chmod it to 0700", "data folder %s can be written by others", u->data);
     if (strlen(u->data) + sizeof "/" NODE_SOCKET > sizeof((struct sockaddr_un *)0)->sun_path)
-        return cli_fail(EXIT_FAILED, u->a->cmd->name, "choose a shorter one with --data", "the path of data folder %s is too long for a Unix socket in it", u->data);
+        return cli_fail(EXIT_FAILED, u->a->cmd->name, "choose a shorter one with --data", "the path of data folder %s is too long for a Unix socket in it",
+                        u->data);
     return EXIT_OK;
 }
 
@@ -155,8 +156,8 @@ static int admin_read(struct up *u)
     uint64_t port;
     if (strcmp(u->admin, "off") == 0)
         return EXIT_OK;
-    if (colon && slice_u64(slice_cstr(colon + 1), 65535, &port) == OK && addr_parse(slice_of(u->admin, (size_t)(colon - u->admin)), (uint16_t)port, &addr) == OK &&
-        addr.family != ADDR_UNIX)
+    if (colon && slice_u64(slice_cstr(colon + 1), 65535, &port) == OK &&
+        addr_parse(slice_of(u->admin, (size_t)(colon - u->admin)), (uint16_t)port, &addr) == OK && addr.family != ADDR_UNIX)
         return EXIT_OK;
     return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as 127.0.0.1:7070, [::1]:7070 or off", "--admin \"%s\" is no address and port", u->admin);
 }
@@ -211,8 +212,8 @@ static void argv_build(struct up *u)
 {
     char workers[24];
     snprintf(workers, sizeof workers, "%llu", (unsigned long long)u->workers);
-    const char *fixed[] = {"weir",         "engine",      "--data", u->data, "--workers",   workers,          "--admin", u->admin, "--access-log",
-                           u->access_log,  "--name",      u->name,  "--namespace", args_namespace(u->a)};
+    const char *fixed[] = {"weir",   "engine",       "--data",      u->data,  "--workers", workers,       "--admin",
+                           u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a)};
     size_t n = 0;
     u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 3) * sizeof *u->argv);
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -289,7 +290,7 @@ static void warnings_show(const struct up *u)
     json_t *w, *info = NULL;
     if (socket_answers(u, "/v1/info", &answer) && answer.status == 200)
         info = json_loadb(answer.body.p ? answer.body.p : "", answer.body.n, 0, NULL);
-    json_array_foreach(json_object_get(info, "warnings"), i, w)
+    json_array_foreach (json_object_get(info, "warnings"), i, w)
         if (json_is_string(w))
             fprintf(stderr, "weir: warning: %s\n", json_string_value(w));
     json_decref(info);
@@ -349,8 +350,9 @@ static int objects_kept(const struct up *u)
     buf_printf(&path, "%s/" OBJECTS_FILE, dir);
     bool kept = access(path.p, R_OK) == 0;
     buf_free(&path);
-    return kept || u->files.n ? EXIT_OK : cli_fail(EXIT_USAGE, u->a->cmd->name, "name a manifest file, a folder of them, or - for standard input",
-                                                   "no file is given, and data folder %s has no objects of an earlier node", dir);
+    return kept || u->files.n ? EXIT_OK
+                              : cli_fail(EXIT_USAGE, u->a->cmd->name, "name a manifest file, a folder of them, or - for standard input",
+                                         "no file is given, and data folder %s has no objects of an earlier node", dir);
 }
 
 static int up_prepare(struct up *u)

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MANIFEST_BYTES_MAX (4u << 20)  /* of one file; an apply request as a whole is at most 8 MiB */
+#define MANIFEST_BYTES_MAX (4u << 20) /* of one file; an apply request as a whole is at most 8 MiB */
 
 /* Bytes of the character that c begins; 0: it begins none (RFC 3629). */
 static size_t utf8_length(unsigned char c) { return c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0; }
@@ -168,7 +168,8 @@ int sources_of_args(const struct args *a, struct sources *out)
         ARRAY_GROW(MEM_MISC, names, n, cap);
         names[n++] = v;
     }
-    int code = n ? sources_read(a, names, n, out) : cli_fail(EXIT_USAGE, a->cmd->name, "name a manifest file, a folder of them, or - for standard input", "no file is given");
+    int code = n ? sources_read(a, names, n, out)
+                 : cli_fail(EXIT_USAGE, a->cmd->name, "name a manifest file, a folder of them, or - for standard input", "no file is given");
     mem_free(names);
     return code;
 }

@@ -4,14 +4,14 @@
 #include <time.h>
 
 const struct view views[] = {
-    {"workloads",  "/v1/workloads",  "deployment", OBJ_DEPLOYMENT, false},
-    {"replicas",   "/v1/workloads",  "replica",    OBJ_DEPLOYMENT, true},
-    {"services",   "/v1/services",   "service",    OBJ_SERVICE,    false},
-    {"gateways",   "/v1/gateways",   "gateway",    OBJ_GATEWAY,    false},
-    {"routes",     "/v1/routes",     "httproute",  OBJ_HTTPROUTE,  false},
-    {"configmaps", "/v1/configmaps", "configmap",  OBJ_CONFIGMAP,  false},
-    {"secrets",    "/v1/secrets",    "secret",     OBJ_SECRET,     false},
-    {"namespaces", "/v1/namespaces", "namespace",  OBJ_NAMESPACE,  false},
+    {"workloads", "/v1/workloads", "deployment", OBJ_DEPLOYMENT, false},
+    {"replicas", "/v1/workloads", "replica", OBJ_DEPLOYMENT, true},
+    {"services", "/v1/services", "service", OBJ_SERVICE, false},
+    {"gateways", "/v1/gateways", "gateway", OBJ_GATEWAY, false},
+    {"routes", "/v1/routes", "httproute", OBJ_HTTPROUTE, false},
+    {"configmaps", "/v1/configmaps", "configmap", OBJ_CONFIGMAP, false},
+    {"secrets", "/v1/secrets", "secret", OBJ_SECRET, false},
+    {"namespaces", "/v1/namespaces", "namespace", OBJ_NAMESPACE, false},
 };
 const size_t views_n = COUNT_OF(views);
 

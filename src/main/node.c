@@ -49,7 +49,8 @@ int node_data(const struct args *a, char **dir)
                         "no node is running: there is no .weir in this folder or above");
     }
     if (!realpath(named, path))
-        return cli_fail(EXIT_NO_NODE, a->cmd->name, "start a node with weir up FILE --data DIR", "no node is running: data folder %s: %s", named, strerror(errno));
+        return cli_fail(EXIT_NO_NODE, a->cmd->name, "start a node with weir up FILE --data DIR", "no node is running: data folder %s: %s", named,
+                        strerror(errno));
     *dir = mem_strdup(MEM_MISC, path);
     return EXIT_OK;
 }
@@ -86,7 +87,8 @@ static int say_end(const struct args *a, enum client_end e, const char *dir)
     case CLIENT_LATE: return cli_fail(EXIT_TIMEOUT, a->cmd->name, "see the node's log", "the node did not answer in time");
     case CLIENT_BROKEN: break;
     }
-    return cli_fail(EXIT_FAILED, a->cmd->name, "see whether it is still running with weir get all", "the node ended the connection before its answer was complete");
+    return cli_fail(EXIT_FAILED, a->cmd->name, "see whether it is still running with weir get all",
+                    "the node ended the connection before its answer was complete");
 }
 
 /* The node's {"error","remedy"}, or whatever else it said. */
@@ -94,8 +96,9 @@ static int say_refusal(const struct args *a, const struct client_answer *answer)
 {
     json_t *o = json_loadb(answer->body.p ? answer->body.p : "", answer->body.n, 0, NULL);
     const char *error = json_string_value(json_object_get(o, "error")), *remedy = json_string_value(json_object_get(o, "remedy"));
-    int code = error ? cli_fail(EXIT_FAILED, a->cmd->name, remedy, "%s", error)
-                     : cli_fail(EXIT_FAILED, a->cmd->name, NULL, "the node answered %u: " SLICE_FMT, answer->status, SLICE_ARG(slice_trim(buf_slice(&answer->body))));
+    int code =
+        error ? cli_fail(EXIT_FAILED, a->cmd->name, remedy, "%s", error)
+              : cli_fail(EXIT_FAILED, a->cmd->name, NULL, "the node answered %u: " SLICE_FMT, answer->status, SLICE_ARG(slice_trim(buf_slice(&answer->body))));
     json_decref(o);
     return code;
 }

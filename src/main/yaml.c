@@ -89,7 +89,7 @@ static void write_object(const json_t *v, FILE *f, int depth, bool inline_first)
 {
     const char *key;
     json_t *item;
-    json_object_foreach((json_t *)(uintptr_t)v, key, item) {
+    json_object_foreach ((json_t *)(uintptr_t)v, key, item) {
         bool nested = (json_is_object(item) && json_object_size(item)) || (json_is_array(item) && json_array_size(item));
         if (!inline_first)
             indent(f, depth);
@@ -104,7 +104,7 @@ static void write_array(const json_t *v, FILE *f, int depth, bool inline_first)
 {
     size_t i;
     json_t *item;
-    json_array_foreach(v, i, item) {
+    json_array_foreach (v, i, item) {
         if (!inline_first)
             indent(f, depth);
         inline_first = false;

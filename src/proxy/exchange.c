@@ -486,13 +486,7 @@ static void down_body(struct h1_srv *c, struct pieces body, bool end)
         return;
     size_t queued = body.bytes ? h1_cli_send(&u->cli, body) : 0;
     if (end) {
-        struct h1_field f[H1_FIELDS_MAX];
-        const struct h1_chunked *ch = h1_srv_trailers(c);
-        int n = ch ? h1_chunked_trailers(ch, f, H1_FIELDS_MAX) : 0;
-        head_clear(&x->p->out);
-        for (int i = 0; i < n; i++)
-            head_field(&x->p->out, f[i].name, f[i].value);
-        if (n > 0)
+        if (trailers_request(x, h1_srv_trailers(c)) > 0)
             x->replayable = false; /* trailers are not kept */
         h1_cli_end(&u->cli, slice_of(x->p->out.p, x->p->out.n));
         if (x->state == X_SENT && u->cli.connected)
@@ -501,6 +495,8 @@ static void down_body(struct h1_srv *c, struct pieces body, bool end)
     }
     if (x->state == X_SENT && u->cli.connected)
         exchange_wait(x, MAX(answer_ms(x), (uint64_t)x->p->conf.body_timeout_ms));
+    else if (x->state == X_ANSWER && !u->cli.paused)
+        exchange_wait(x, x->p->conf.body_timeout_ms); /* the exchange moves on, if only upwards */
     if (queued)
         h1_srv_reading(c, false);
 }
@@ -593,12 +589,7 @@ static void answer_flow(struct exchange *x, size_t queued)
 /* The end of an answer, with the trailers that the service sent. */
 static void answer_trailers(struct exchange *x, struct h1_cli *c)
 {
-    struct h1_field f[H1_FIELDS_MAX];
-    const struct h1_chunked *ch = c->framing == H1_CHUNKED ? h1_cli_trailers(c) : NULL;
-    int n = ch ? h1_chunked_trailers(ch, f, H1_FIELDS_MAX) : 0;
-    head_clear(&x->p->out);
-    for (int i = 0; i < n; i++)
-        head_field(&x->p->out, f[i].name, f[i].value);
+    trailers_response(x, c->framing == H1_CHUNKED ? h1_cli_trailers(c) : NULL);
     h1_srv_end(&x->down->srv, slice_of(x->p->out.p, x->p->out.n));
 }
 

@@ -24,6 +24,7 @@ static const uint8_t drop[H1_NAME_COUNT] = {
     [H1_X_FORWARDED_FOR] = DROP_GATEWAY,
     [H1_X_FORWARDED_PROTO] = DROP_GATEWAY,
     [H1_X_FORWARDED_HOST] = DROP_GATEWAY,
+    [H1_X_FORWARDED_PORT] = DROP_GATEWAY,
     [H1_X_REQUEST_ID] = DROP_REQUEST,
     [H1_TRACEPARENT] = DROP_REQUEST,
 };
@@ -41,6 +42,9 @@ static bool edited(const struct header_edit *e, struct slice name)
     return false;
 }
 
+/* Whether the proxy's own field of this name is wanted: what the route sets or removes is not put as well. */
+static bool ours(const struct exchange *x, struct slice name) { return !edited(x->rule->req, name) && !edited(x->backend->req, name); }
+
 static void edit_put(struct head_out *o, const struct header_edit *e)
 {
     if (!e)
@@ -51,14 +55,53 @@ static void edit_put(struct head_out *o, const struct header_edit *e)
         head_field(o, slice_cstr(e->add.items[i].key), slice_of(e->add.items[i].value, e->add.items[i].value_n));
 }
 
+/* The names that Connection lists, gathered once: looking each field up in a list that a peer made as long as a head may be
+ * would cost the product of both. */
+#define LISTED_MAX 32
+struct listed {
+    struct slice name[LISTED_MAX];
+    int n;
+};
+
+static bool listed_gather(struct listed *l, const struct h1_head *h)
+{
+    l->n = 0;
+    if (LIKELY(!h->connection_lists))
+        return true;
+    for (uint16_t i = (uint16_t)(h->known[H1_CONNECTION] - 1); i < h->n; i++) {
+        struct slice rest = h->fields[i].id == H1_CONNECTION ? h->fields[i].value : SLICE("");
+        while (rest.n) {
+            struct slice name = slice_trim(slice_cut(rest, ',', &rest));
+            if (name.n && l->n == LISTED_MAX)
+                return false;
+            if (name.n)
+                l->name[l->n++] = name;
+        }
+    }
+    return true;
+}
+
+static bool listed_has(const struct listed *l, struct slice name)
+{
+    for (int i = 0; i < l->n; i++)
+        if (slice_ieq(l->name[i], name))
+            return true;
+    return false;
+}
+
 static void fields_put(struct head_out *o, const struct h1_head *h, uint8_t dropped, const struct header_edit *a, const struct header_edit *b)
 {
-    bool slow = a || b || h->connection_lists;
+    struct listed listed;
+    if (!listed_gather(&listed, h)) { /* more than LISTED_MAX: no honest peer, and refused like a head that is too large */
+        o->over = true;
+        return;
+    }
+    bool slow = a || b || listed.n;
     for (uint16_t i = 0; i < h->n; i++) {
         const struct h1_field *f = &h->fields[i];
         if (drop[f->id] & dropped)
             continue;
-        if (UNLIKELY(slow) && (edited(a, f->name) || edited(b, f->name) || (h->connection_lists && h1_connection_names(h, f->name))))
+        if (UNLIKELY(slow) && (edited(a, f->name) || edited(b, f->name) || listed_has(&listed, f->name)))
             continue;
         head_field(o, f->name, f->value);
     }
@@ -75,13 +118,29 @@ static void hex_put(char *out, uint64_t v)
 
 static bool is_hex(const char *p, size_t n)
 {
-    bool some = false;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         if (!((p[i] >= '0' && p[i] <= '9') || (p[i] >= 'a' && p[i] <= 'f')))
             return false;
-        some |= p[i] != '0';
-    }
-    return some;
+    return true;
+}
+
+static bool is_zero(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (p[i] != '0')
+            return false;
+    return true;
+}
+
+/* version "-" trace-id "-" parent-id "-" flags; a version above 00 may have more behind another '-' (section 3.2.2). */
+static bool is_traceparent(struct slice v)
+{
+    const char *p = v.p;
+    if (v.n < 55 || p[2] != '-' || p[35] != '-' || p[52] != '-' || !is_hex(p, 2) || memcmp(p, "ff", 2) == 0)
+        return false;
+    if (!is_hex(p + 3, 32) || is_zero(p + 3, 32) || !is_hex(p + 36, 16) || is_zero(p + 36, 16) || !is_hex(p + 53, 2))
+        return false;
+    return v.n == 55 || (memcmp(p, "00", 2) != 0 && p[55] == '-');
 }
 
 /* traceparent: ours continues the caller's trace with a new parent id, or begins one. An invalid one is replaced, as the
@@ -90,19 +149,17 @@ static void trace_put(struct head_out *o, struct exchange *x, const struct h1_he
 {
     char line[] = "traceparent: 00-00000000000000000000000000000000-0000000000000000-01\r\n";
     const struct h1_field *f = h1_get(h, H1_TRACEPARENT);
-    const char *v = f ? f->value.p : NULL;
-    bool valid = v && f->value.n >= 55 && v[2] == '-' && v[35] == '-' && v[52] == '-' && is_hex(v + 3, 32) && is_hex(v + 36, 16) &&
-                 memcmp(v, "ff", 2) != 0 && (f->value.n == 55 ? true : memcmp(v, "00", 2) != 0);
-    if (valid) {
-        memcpy(line + 16, v + 3, 32);
-        memcpy(line + 66, v + 53, 2);
+    if (f && is_traceparent(f->value)) {
+        memcpy(line + 16, f->value.p + 3, 32);
+        memcpy(line + 66, f->value.p + 53, 2);
     } else {
         hex_put(line + 16, loop_random(x->p->loop));
         hex_put(line + 32, loop_random(x->p->loop));
     }
     hex_put(line + 49, loop_random(x->p->loop) | 1);
     memcpy(x->trace_id, line + 16, 32);
-    head_put(o, line, sizeof line - 1);
+    if (ours(x, SLICE("traceparent")))
+        head_put(o, line, sizeof line - 1);
 }
 
 static void request_id_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
@@ -127,7 +184,8 @@ static void request_id_put(struct head_out *o, struct exchange *x, const struct 
         }
         x->request_id_n = n;
     }
-    head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
+    if (ours(x, SLICE("X-Request-Id")))
+        head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
 }
 
 /* The chain of a list field, with ours behind what came. */
@@ -138,23 +196,41 @@ static void chain_put(struct head_out *o, const struct h1_head *h, enum h1_name 
     if (!h->known[id])
         return;
     for (uint16_t i = (uint16_t)(h->known[id] - 1); i < h->n; i++)
-        if (h->fields[i].id == id) {
+        if (h->fields[i].id == id && h->fields[i].value.n) {
             head_slice(o, h->fields[i].value);
             head_lit(o, ", ");
         }
 }
 
-/* Forwarded and X-Forwarded-*: for clients outside only; between workloads the caller's own fields pass as they are. */
-static void forwarded_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+/* Every quoted string in the field's lines is closed on its line. One that is left open would swallow the element that is put
+ * behind it, and a client could hide its address so. */
+static bool quotes_closed(const struct h1_head *h, enum h1_name id)
 {
-    struct slice peer = slice_of(x->down->peer, x->down->peer_n);
+    for (uint16_t i = 0; i < h->n; i++) {
+        if (h->fields[i].id != id)
+            continue;
+        struct slice v = h->fields[i].value;
+        bool quoted = false;
+        for (size_t k = 0; k < v.n; k++) {
+            if (v.p[k] == '"')
+                quoted = !quoted;
+            else if (quoted && v.p[k] == '\\')
+                k++;
+        }
+        if (quoted)
+            return false;
+    }
+    return true;
+}
+
+/* RFC 7239 section 4. An unsound chain is dropped; ours begins a new one. */
+static void forwarded_element_put(struct head_out *o, const struct h1_head *h, struct slice peer)
+{
     bool v6 = slice_find(peer, ':') >= 0;
-    chain_put(o, h, H1_X_FORWARDED_FOR, SLICE("X-Forwarded-For"));
-    head_slice(o, peer);
-    head_lit(o, "\r\nX-Forwarded-Proto: http\r\n");
-    if (h->authority.n)
-        head_field(o, SLICE("X-Forwarded-Host"), h->authority);
-    chain_put(o, h, H1_FORWARDED, SLICE("Forwarded"));
+    if (h->known[H1_FORWARDED] && !quotes_closed(h, H1_FORWARDED))
+        head_lit(o, "Forwarded: ");
+    else
+        chain_put(o, h, H1_FORWARDED, SLICE("Forwarded"));
     head_lit(o, "for=");
     if (v6)
         head_lit(o, "\"[");
@@ -167,6 +243,23 @@ static void forwarded_put(struct head_out *o, struct exchange *x, const struct h
         head_lit(o, "\"");
     }
     head_lit(o, ";proto=http\r\n");
+}
+
+/* Forwarded and X-Forwarded-*: for clients outside only; between workloads the caller's own fields pass as they are. */
+static void forwarded_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+{
+    struct slice peer = slice_of(x->down->peer, x->down->peer_n);
+    if (ours(x, SLICE("X-Forwarded-For"))) {
+        chain_put(o, h, H1_X_FORWARDED_FOR, SLICE("X-Forwarded-For"));
+        head_slice(o, peer);
+        head_lit(o, "\r\n");
+    }
+    if (ours(x, SLICE("X-Forwarded-Proto")))
+        head_lit(o, "X-Forwarded-Proto: http\r\n");
+    if (h->authority.n && ours(x, SLICE("X-Forwarded-Host")))
+        head_field(o, SLICE("X-Forwarded-Host"), h->authority);
+    if (ours(x, SLICE("Forwarded")))
+        forwarded_element_put(o, h, peer);
 }
 
 static void via_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
@@ -246,7 +339,8 @@ bool head_request(struct exchange *x, const struct h1_head *h, const struct plan
     fields_put(o, h, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req);
     if (gateway)
         forwarded_put(o, x, h);
-    via_put(o, x, h);
+    if (ours(x, SLICE("Via")))
+        via_put(o, x, h);
     trace_put(o, x, h);
     request_id_put(o, x, h);
     if (h->te_trailers)
@@ -281,7 +375,16 @@ void head_location(struct exchange *x, const struct h1_head *h, const struct pla
         port = scheme_given ? usual : h->port ? h->port : 80;
     buf_adds(out, scheme);
     buf_adds(out, "://");
-    buf_add_slice(out, s->redirect_host ? slice_cstr(s->redirect_host) : h->host);
+    struct addr here;
+    char text[ADDR_TEXT_MAX];
+    if (s->redirect_host || h->host.n)
+        buf_add_slice(out, s->redirect_host ? slice_cstr(s->redirect_host) : h->host);
+    else if (stream_local_addr(&x->down->srv.s, &here) == OK) { /* HTTP/1.0 without Host: it knows us by this address */
+        addr_format_ip(&here, text);
+        buf_printf(out, here.family == ADDR_IP6 ? "[%s]" : "%s", text);
+        if (!s->redirect_port && !scheme_given)
+            port = here.port;
+    }
     if (port != usual)
         buf_printf(out, ":%u", port);
     head_clear(o);
@@ -323,12 +426,44 @@ void head_response(struct exchange *x, const struct h1_head *h)
     const struct h1_field *length = h1_get(h, H1_CONTENT_LENGTH);
     if (h->framing == H1_NO_BODY && length && (x->method_id == H1_HEAD || h->status == 304))
         head_field(o, length->name, length->value); /* the length that a GET would have had */
-    if (!h->known[H1_DATE])
+    const struct header_edit *a = x->rule->resp, *b = x->backend->resp;
+    if (!h->known[H1_DATE] && !edited(a, SLICE("Date")) && !edited(b, SLICE("Date")))
         date_put(o, x->p);
-    via_put(o, x, h);
+    if (!edited(a, SLICE("Via")) && !edited(b, SLICE("Via")))
+        via_put(o, x, h);
     edit_put(o, x->rule->resp);
     edit_put(o, x->backend->resp);
 }
+
+/* ---- trailers ----------------------------------------------------------------------------------------------------------------------- */
+
+/* What may not pass in a head does not pass behind the body either. */
+static int trailers_put(struct proxy *p, const struct h1_chunked *ch, uint8_t dropped, const struct header_edit *a, const struct header_edit *b)
+{
+    struct h1_field f[H1_FIELDS_MAX];
+    int n = ch ? h1_chunked_trailers(ch, f, H1_FIELDS_MAX) : 0, put = 0;
+    head_clear(&p->out);
+    for (int i = 0; i < n; i++) {
+        if ((drop[f[i].id] & dropped) || edited(a, f[i].name) || edited(b, f[i].name))
+            continue;
+        head_field(&p->out, f[i].name, f[i].value);
+        put++;
+    }
+    return put;
+}
+
+int trailers_request(struct exchange *x, const struct h1_chunked *ch)
+{
+    bool gateway = x->down->door->token != 0;
+    return trailers_put(x->p, ch, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req);
+}
+
+int trailers_response(struct exchange *x, const struct h1_chunked *ch)
+{
+    return trailers_put(x->p, ch, DROP_RESPONSE, x->rule->resp, x->backend->resp);
+}
+
+/* ---- answers of our own ---------------------------------------------------------------------------------------------------------------- */
 
 void head_local(struct exchange *x, uint16_t status, const char *type)
 {

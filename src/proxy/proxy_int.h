@@ -195,6 +195,9 @@ bool head_request(struct exchange *x, const struct h1_head *h, const struct plan
 void head_response(struct exchange *x, const struct h1_head *h);    /* fills p->out */
 void head_location(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit, struct buf *out);
 void head_local(struct exchange *x, uint16_t status, const char *type);
+/* Fill p->out with the trailers of a finished chunked body that may pass on (ch may be NULL); return their number. */
+int trailers_request(struct exchange *x, const struct h1_chunked *ch);
+int trailers_response(struct exchange *x, const struct h1_chunked *ch);
 /* series.c */
 void series_count(struct exchange *x);
 void refusal_count(struct proxy *p, const char *label);

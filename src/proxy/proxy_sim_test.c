@@ -445,7 +445,7 @@ static uint64_t seeds(void)
 {
     const char *s = getenv("SIM_SEEDS");
     uint64_t n;
-    return s && slice_u64(slice_cstr(s), 1000000, &n) == OK ? n : 60;
+    return s && slice_u64(slice_cstr(s), 1000000, &n) == OK ? n : 200;
 }
 
 static void mixed_load(uint32_t each)
