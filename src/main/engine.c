@@ -10,6 +10,7 @@
 #include "engine_int.h"
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,11 +26,21 @@
 
 /* ---- stopping ------------------------------------------------------------------------------------------------------------ */
 
+/* sup is told, and waits for this process to end: one turn later, so that nobody's callback is on the stack. */
+static void engine_end(struct engine *e, int exit_status)
+{
+    sup_shutdown(e->sup, exit_status);
+    loop_defer(e->loop, &e->end);
+}
+
+static void end_now(struct task *t) { loop_stop(CONTAINER_OF(t, struct engine, end)->loop); }
+
 static void stopped(void *ctx)
 {
     struct engine *e = ctx;
     log_info("engine", "all workloads have stopped");
-    sup_shutdown(e->sup, e->exit_status);
+    e->run_stopped = true;
+    engine_end(e, 0);
 }
 
 /* Waits until every worker says that no client from outside is left, then stops the workloads. */
@@ -50,7 +61,7 @@ void engine_stop(struct engine *e)
     e->stopping = true;
     log_info("engine", "stopping: requests in flight are finished first");
     if (!e->started) {
-        sup_shutdown(e->sup, 0);
+        engine_end(e, 0);
         return;
     }
     e->drain_since_ms = loop_now_ms(e->loop);
@@ -62,7 +73,7 @@ void engine_stop(struct engine *e)
 void engine_config_failed(struct engine *e)
 {
     e->stopping = true;
-    sup_shutdown(e->sup, 2);
+    engine_end(e, 2);
 }
 
 /* ---- run's and resolver's calls ---------------------------------------------------------------------------------------------- */
@@ -102,8 +113,14 @@ static void file_apply(struct engine *e, struct objset *set, const char *path, s
 {
     struct buf text = {0}, dir = {0};
     const char *slash = strrchr(path, '/');
+    size_t dir_n = slash && slash > path ? (size_t)(slash - path) : 1;
     enum err er = file_read(path, &text, MANIFEST_BYTES_MAX);
-    buf_add(&dir, path, slash && slash > path ? (size_t)(slash - path) : 1);
+    char cwd[PATH_MAX];
+    /* `weir up -` keeps standard input in the data folder; its paths are meant from where it was called. */
+    if (strlen(e->conf.data_dir) == dir_n && memcmp(path, e->conf.data_dir, dir_n) == 0 && getcwd(cwd, sizeof cwd))
+        buf_adds(&dir, cwd);
+    else
+        buf_add(&dir, path, dir_n);
     if (er != OK)
         diags_add(d, DIAG_ERROR, path, 0, 0, "", "check the path and its permissions", "the file can't be read: %s", err_text(er));
     else
@@ -352,6 +369,7 @@ static void engine_init(struct engine *e)
     e->loop = loop_new("weir: engine");
     timer_init(&e->gate_retry, engine_gates_retry);
     timer_init(&e->drain_poll, drain_poll);
+    task_init(&e->end, end_now);
     e->objects = objset_new();
     e->memory = plan_memory_new();
     e->resolver = resolver_new(e->loop, on_endpoints_changed, e);
@@ -359,6 +377,28 @@ static void engine_init(struct engine *e)
         e->access = log_file_open(strcmp(e->conf.access_log, "-") == 0 ? NULL : e->conf.access_log, LOG_FILE_BYTES_MAX * 10);
     e->console = log_file_open(NULL, 0);
     workers_start(e);
+}
+
+/* After the loop: threads joined, files flushed, memory given back (so that a leak shows in the sanitizer builds). A run
+ * that was not stopped still has work under way: after a failed start, it is left to the end of the process. The channel to
+ * sup stays open to the last: closing it tells sup that the engine is of no more use, and sup then ends it. */
+static void engine_fini(struct engine *e)
+{
+    if (e->api_open)
+        api_free(e->api);
+    e->api_open = false;
+    workers_stop(e);
+    resolver_free(e->resolver);
+    timer_clear(&e->gate_retry);
+    timer_clear(&e->drain_poll);
+    if (e->run_stopped) {
+        run_free(e->run);
+        gates_free(e);
+        plan_unref(e->plan);
+        plan_memory_free(e->memory);
+        objset_free(e->objects);
+    }
+    engine_logs_close(e);
 }
 
 int engine_main(int argc, char **argv)
@@ -388,7 +428,7 @@ int engine_main(int argc, char **argv)
     struct run_conf rc = {.data_dir = e.conf.data_dir, .node_name = e.conf.name};
     e.run = run_new(e.loop, e.sup, &rc, &engine_run_ops, &e);
     loop_run(e.loop);
-    /* The loop does not stop by itself: sup ends this process after sup_shutdown(). */
+    engine_fini(&e);
     log_stop();
     return 0;
 }

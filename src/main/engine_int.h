@@ -108,7 +108,8 @@ struct engine {
     bool was_ready;             /* all workloads have been ready once */
     bool stopping;
     bool configuring;           /* the first gates are being opened: a failure ends the start */
-    int exit_status;
+    bool run_stopped;           /* run has nothing left to do */
+    struct task end;
     int admin_fd;
     struct addr admin_addr;
     bool admin_known, api_open;
@@ -125,6 +126,7 @@ void engine_gates_retry(struct timer *t);
 void gate_listening(struct engine *e, uint64_t token, enum err er, const char *text, const int *fds, int n);
 void gate_adopt(struct engine *e, uint64_t token, const struct addr *a, const int *fds, int n);
 struct gate *gate_find(struct engine *e, uint64_t token);
+void gates_free(struct engine *e);
 bool engine_in_flight(struct engine *e, uint64_t replica_id);
 void mesh_up(struct engine *e, uint64_t id, const char *ns, const char *deployment, const char *replica, int fd);
 void mesh_gone(struct engine *e, uint64_t id);

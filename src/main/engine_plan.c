@@ -83,6 +83,15 @@ void engine_gates_retry(struct timer *t)
             sup_listen(e->sup, e->gates[i].token, &e->gates[i].address, 0, (int)e->workers_n);
 }
 
+void gates_free(struct engine *e)
+{
+    for (size_t i = 0; i < e->gates_n; i++) {
+        mem_free(e->gates[i].gateway);
+        mem_free(e->gates[i].why);
+    }
+    mem_free(e->gates);
+}
+
 static void gates_follow(struct engine *e, const struct plan *plan)
 {
     for (size_t i = 0; i < e->gates_n; i++)

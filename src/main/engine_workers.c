@@ -102,7 +102,7 @@ static void worker_message(void *ctx, const struct msg *m)
     case C_DRAINED:
         break;
     }
-    MUST(!"a message for the control loop reached a worker");
+    MUST(false && "a message for the control loop reached a worker");
 }
 
 static void worker_thread(void *arg)
@@ -136,7 +136,7 @@ static void control_message(void *ctx, const struct msg *m)
     default:
         break;
     }
-    MUST(!"a message for a worker reached the control loop");
+    MUST(false && "a message for a worker reached the control loop");
 }
 
 bool engine_in_flight(struct engine *e, uint64_t replica_id) { return leaving_of(e, replica_id) != NULL; }

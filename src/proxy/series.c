@@ -114,7 +114,7 @@ void refusal_count(struct proxy *p, const char *label)
         counter_inc(&p->c.refused[i]);
         return;
     }
-    MUST(!"more refusal labels than REFUSALS_MAX");
+    MUST(false && "more refusal labels than REFUSALS_MAX");
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------- */

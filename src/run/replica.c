@@ -52,6 +52,7 @@ void rep_free(struct replica *rp)
     revision_unref(rp->rev);
     list_del(&rp->link);
     mem_free(rp->why);
+    mem_free(rp->ended_why);
     rp->magic = 0;
     mem_free(rp);
 }
@@ -385,6 +386,8 @@ void rep_exited(struct replica *rp, int32_t status, bool oom_killed)
     }
     rp->restarts++;
     rp->wl->restarts++;
+    mem_free(rp->ended_why);
+    rp->ended_why = rp->why ? mem_strdup(MEM_RUN, rp->why) : NULL;
     rep_backoff(rp);
 }
 

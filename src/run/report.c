@@ -11,6 +11,14 @@
 
 /* ---- status ----------------------------------------------------------------------------------------------------- */
 
+/* While all is well with a replica that was restarted, the reason of its last restart is still what is asked for. */
+static const char *replica_why(const struct replica *rp, struct arena *a)
+{
+    if (rp->why)
+        return rp->why;
+    return rp->ended_why && !rp->doomed ? arena_printf(a, "restarted: %s", rp->ended_why) : "";
+}
+
 /* Oldest first; a doomed replica is shown for as long as it lasts. */
 static struct replica_status *status_replicas(const struct workload *wl, uint32_t n, struct arena *a)
 {
@@ -19,7 +27,7 @@ static struct replica_status *status_replicas(const struct workload *wl, uint32_
         const struct replica *rp = CONTAINER_OF(it, struct replica, link);
         *at++ = (struct replica_status){.id = rp->id, .name = rp->name, .phase = rep_phase_name(rp->phase), .ready = rp->ready,
             .up_to_date = rp->rev == wl->cur && wl->cur, .pid = rp->pid, .restarts = rp->restarts,
-            .started_wall_ns = rp->started_wall_ns, .why = rp->why ? rp->why : ""};
+            .started_wall_ns = rp->started_wall_ns, .why = replica_why(rp, a)};
     }
     MUST(at == out + n);
     return out;

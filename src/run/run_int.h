@@ -120,6 +120,7 @@ struct replica {
     struct prober probers[USE_PRE_STOP];
     struct outpipe out[2];      /* standard output, standard error */
     char *why;                  /* NULL: nothing to say */
+    char *ended_why;            /* why its last process ended; NULL: none has */
 };
 
 /* ---- workloads ----------------------------------------------------------------------------------------------------------------- */
