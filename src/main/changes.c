@@ -39,20 +39,24 @@ static int show_answer(const struct args *a, const struct client_answer *answer,
 {
     json_t *o = json_loadb(answer->body.p ? answer->body.p : "", answer->body.n, JSON_ALLOW_NUL, NULL), *e;
     const char *error = json_string_value(json_object_get(o, "error"));
-    size_t i, errors = 0;
+    size_t i, errors = 0, missing = 0;
     int code = EXIT_OK;
     json_array_foreach (json_object_get(o, "diagnostics"), i, e) {
         show_diag(e);
         errors += strcmp(member(e, "level"), "error") == 0;
     }
-    json_array_foreach (json_object_get(o, "changes"), i, e)
+    json_array_foreach (json_object_get(o, "changes"), i, e) {
         show_change(e, suffix);
+        missing += strcmp(member(e, "change"), "not found") == 0;
+    }
     if (errors)
         code = cli_fail(EXIT_USAGE, a->cmd->name, "correct what is listed above", "%zu error%s, nothing was done", errors, errors == 1 ? "" : "s");
     else if (!o || answer->status == 422)
         code = cli_fail(EXIT_FAILED, a->cmd->name, "is the node of another version?", "the node's answer can't be read");
     else if (error)
         code = cli_fail(EXIT_FAILED, a->cmd->name, member(o, "remedy"), "%s", error);
+    else if (missing && !args_has(a, "ignore-not-found"))
+        code = cli_fail(EXIT_FAILED, a->cmd->name, "--ignore-not-found makes that no error", "%zu of the objects %s not there", missing, missing == 1 ? "was" : "were");
     json_decref(o);
     return code;
 }

@@ -155,7 +155,7 @@ static bool objects_first(struct engine *e)
         if (!d.errors)
             ok = engine_apply(e, set, false, &d) == OK;
     } else if (objects_saved(e, set, &d))
-        ok = engine_apply(e, set, false, &d) == OK;
+        engine_restore(e, set);
     diags_print(&d);
     ok = ok && !d.errors;
     if (!ok && d.errors)

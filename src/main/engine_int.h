@@ -120,6 +120,9 @@ void engine_config_failed(struct engine *e);
 void engine_stop(struct engine *e); /* drain, stop the workloads, end: once */
 /* engine_plan.c: objects and endpoints -> plan -> workers */
 enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d);
+/* What the data folder holds comes into force as it is: it was checked when it was applied, and what has been deleted since
+ * must not keep the node from starting. */
+void engine_restore(struct engine *e, const struct objset *saved);
 enum err engine_remove(struct engine *e, enum obj_kind k, const char *ns, const char *name);
 void engine_publish(struct engine *e);
 void engine_gates_retry(struct timer *t);

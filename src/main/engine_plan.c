@@ -290,11 +290,62 @@ static void machine_check(struct engine *e, const struct objset *set, struct dia
     }
 }
 
+/* True when g is about an object of set. */
+static bool about(const struct diag *g, const struct objset *set)
+{
+    bool found = false;
+    for (size_t i = 0; i < objset_n(set) && !found; i++) {
+        const struct object *o = objset_at(set, i);
+        struct buf name = {0};
+        buf_printf(&name, "%s/%s%s%s ", obj_kind_name(o->kind), o->ns, o->ns[0] ? "/" : "", o->name);
+        found = slice_starts(slice_cstr(g->where), buf_slice(&name));
+        buf_free(&name);
+    }
+    return found;
+}
+
+static bool said(const struct diags *d, const struct diag *g)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (strcmp(d->items[i].where, g->where) == 0 && strcmp(d->items[i].reason, g->reason) == 0)
+            return true;
+    return false;
+}
+
+/* What was amiss before with objects that next does not touch (a reference to what has been deleted) is neither a reason to
+ * refuse next nor worth repeating. */
+static void references_check(struct engine *e, const struct objset *merged, const struct objset *next, struct diags *d)
+{
+    struct diags now = {0}, before = {0};
+    objset_check(merged, &now);
+    objset_check(e->objects, &before);
+    for (size_t i = 0; i < now.n; i++) {
+        const struct diag *g = &now.items[i];
+        if (!said(&before, g) || about(g, next))
+            diags_add(d, g->level, g->file, g->line, g->column, g->where, g->remedy, "%s", g->reason);
+    }
+    diags_free(&now);
+    diags_free(&before);
+}
+
+void engine_restore(struct engine *e, const struct objset *saved)
+{
+    struct diags d = {0};
+    struct objset *set = objset_copy(saved);
+    objset_check(set, &d);
+    for (size_t i = 0; i < d.n; i++)
+        if (d.items[i].level == DIAG_ERROR)
+            log_warn("engine", "%s: %s", d.items[i].where, d.items[i].reason);
+    diags_free(&d);
+    objset_addresses(set);
+    objects_use(e, set);
+}
+
 enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d)
 {
     struct objset *merged = objset_copy(e->objects);
     objset_merge(merged, next);
-    objset_check(merged, d);
+    references_check(e, merged, next, d);
     machine_check(e, merged, d);
     enum err er = d->errors ? ERR_INVALID : OK;
     if (er == OK && !dry_run) {

@@ -425,16 +425,19 @@ static void begin(struct exchange *x, struct pieces body)
         dispatch(x);
 }
 
+static void down_body(struct h1_srv *c, struct pieces body, bool end);
+
 static void down_request(struct h1_srv *c, const struct h1_head *h, struct pieces body, bool end)
 {
     struct down *d = down_of(c);
+    bool trailers = end && h->framing == H1_CHUNKED && h1_srv_trailers(c)->trailer_n;
     struct exchange *x = exchange_new(d);
     struct plan_hit hit = {0};
     timer_init(&x->timer, exchange_timer);
     x->head = x->inline_head;
     x->method_id = (uint8_t)h->method_id;
     x->framing = (uint8_t)h->framing;
-    x->request_end = end;
+    x->request_end = end && !trailers;
     x->idempotent = method_idempotent(h->method_id);
     x->request_bytes = body.bytes;
     if (d->p->draining && d->door->token)
@@ -464,6 +467,8 @@ static void down_request(struct h1_srv *c, const struct h1_head *h, struct piece
         return;
     }
     begin(x, body);
+    if (UNLIKELY(trailers && d->x == x)) /* all came in one read: the end follows with the trailers */
+        down_body(c, (struct pieces){0}, true);
 }
 
 static void down_body(struct h1_srv *c, struct pieces body, bool end)

@@ -65,7 +65,8 @@ void series_count(struct exchange *x)
     uint64_t key = 0;
     bool cacheable = x->hold == p->hold && !x->cluster_hold && x->rule && x->cluster;
     if (LIKELY(cacheable)) {
-        key = (uint64_t)x->down->door->id << 44 ^ (uint64_t)x->rule->slot << 32 ^ (uint64_t)x->cluster->slot << 16 ^ (uint64_t)x->status << 4 ^ (uint64_t)x->flag ^ (1ull << 63);
+        const uint64_t m = 0x9fb21c651e98df25ull; /* odd: no two small inputs meet, however many doors and rules there are */
+        key = (((x->down->door->id * m ^ x->rule->slot) * m ^ x->cluster->slot) * m ^ ((uint64_t)x->status << 4 | x->flag)) | 1ull << 63;
         uint32_t at = (uint32_t)((key * 0x9E3779B97F4A7C15ull) >> 54) & (SERIES_CACHE - 1);
         if (p->cache[at].key == key)
             s = p->cache[at].s;

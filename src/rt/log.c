@@ -12,6 +12,10 @@
  * one wakes it. A producer also wakes it when a ring is half full. Before log_start() and after log_stop() there is no
  * writer, and lines are written by their producer under log_lock. So it is, always, in the simulator.
  *
+ * Standard error is somebody else's: a pipe whose reader has stopped, a terminal that is held. Nothing here waits for it.
+ * It is written only when it has room, in pieces that a pipe takes whole; meanwhile lines gather in the ring. What cannot
+ * wait there is lost and counted: what does not fit into the ring, and what the process says without a writer.
+ *
  * A write that fails (a full disk) drops its batch and counts the lines; it is said once on standard error until a write
  * succeeds again. A line that was cut in the middle is ended before the next one.
  */
@@ -27,6 +31,7 @@
 #define LOG_LINE_MAX 16384            /* longer lines are cut */
 #define LOG_TEXT_MAX 2048             /* of log_line(); longer ones are cut */
 #define LOG_BATCH_BYTES 65536
+#define LOG_PIECE_BYTES 4096          /* per write to standard error: PIPE_BUF */
 #define LOG_NAP_MS 20
 #define LOG_FILES_MODE 0640
 #define STDERR_FD 2
@@ -122,7 +127,8 @@ static bool ring_put(struct log_file *f, const char *p, size_t n)
     return true;
 }
 
-/* Moves published lines to out, each ended by a newline, while they fit; counts them. */
+/* Moves published lines to out, each ended by a newline, until there are max bytes; counts them. At least one: out has room
+ * for the longest. */
 static size_t ring_take(struct log_file *f, char *out, size_t max, uint64_t *lines)
 {
     size_t n = 0;
@@ -131,7 +137,7 @@ static size_t ring_take(struct log_file *f, char *out, size_t max, uint64_t *lin
         uint64_t word = __atomic_load_n(ring_word(f, pos), __ATOMIC_SEQ_CST);
         if (word == 0) break;
         size_t len = (size_t)(word - 1);
-        if (n + len + 1 > max) break;
+        if (n > 0 && n + len + 1 > max) break;
         ring_copy_out(f, pos + sizeof word, out + n, len);
         n += len;
         out[n++] = '\n';
@@ -146,11 +152,16 @@ static size_t ring_take(struct log_file *f, char *out, size_t max, uint64_t *lin
 
 /* ---- writing (log_lock held) ---- */
 
+/* At once, or not at all: there is nowhere else to say it. */
+static void log_stderr(const char *text, size_t n)
+{
+    ssize_t r = sys_file_ready(STDERR_FD) ? sys_file_write(STDERR_FD, text, n) : 0;
+    (void)r;
+}
+
 static void log_say(const char *text)
 {
-    size_t n = strlen(text);
-    ssize_t r = sys_file_write(STDERR_FD, text, n);
-    (void)r; /* there is nowhere else to say it */
+    log_stderr(text, strlen(text));
 }
 
 static void file_count_lost(struct log_file *f, uint64_t lines, int e)
@@ -185,10 +196,17 @@ static void file_rotate(struct log_file *f)
     f->fd = -1;
 }
 
+/* Standard error has no room. */
+static bool file_stuck(const struct log_file *f)
+{
+    return !f->path && !sys_file_ready(f->fd);
+}
+
 static int file_write_all(struct log_file *f, const char *p, size_t n)
 {
     while (n) {
-        ssize_t r = sys_file_write(f->fd, p, n);
+        if (file_stuck(f)) return -EAGAIN;
+        ssize_t r = sys_file_write(f->fd, p, f->path ? n : MIN(n, LOG_PIECE_BYTES));
         if (r == 0) r = -EIO;
         if (r < 0) return (int)r;
         f->torn = p[r - 1] != '\n';
@@ -209,12 +227,14 @@ static void file_write(struct log_file *f, const char *p, size_t n, uint64_t lin
     else file_count_lost(f, lines, -r);
 }
 
+/* True when there was something to write, or still is. */
 static bool file_drain(struct log_file *f)
 {
     bool any = false;
     for (;;) {
         uint64_t lines = 0;
-        size_t n = ring_take(f, log_batch, sizeof log_batch, &lines);
+        if (file_stuck(f)) return any || __atomic_load_n(ring_word(f, f->tail), __ATOMIC_SEQ_CST) != 0;
+        size_t n = ring_take(f, log_batch, f->path ? sizeof log_batch : LOG_PIECE_BYTES, &lines);
         if (lines == 0) return any;
         file_write(f, log_batch, n, lines);
         any = true;
@@ -236,7 +256,7 @@ PRINTF_LIKE(3, 4) static size_t log_format_of(char *out, size_t max, const char 
 static void file_tell_lost(struct log_file *f)
 {
     uint64_t lost = __atomic_load_n(&f->dropped, __ATOMIC_RELAXED);
-    if (lost == f->lost_told || f->failing) return;
+    if (lost == f->lost_told || f->failing || !sys_file_ready(STDERR_FD)) return;
     char text[512];
     size_t n = log_format_of(text, sizeof text - 1, "%llu lines of the log %.300s were dropped",
                              (unsigned long long)(lost - f->lost_told), f->path ? f->path : "on standard error");
@@ -348,8 +368,7 @@ void log_line(enum log_level lv, const char *room, const char *fmt, ...)
         return;
     }
     text[n++] = '\n';
-    ssize_t r = sys_file_write(STDERR_FD, text, n);
-    (void)r; /* there is nowhere else to say it */
+    log_stderr(text, n);
 }
 
 struct log_file *log_file_open(const char *path, size_t bytes_max)

@@ -344,6 +344,12 @@ ssize_t sys_file_write(int fd, const void *p, size_t n)
     }
 }
 
+bool sys_file_ready(int fd)
+{
+    struct pollfd room = {.fd = fd, .events = POLLOUT};
+    return poll(&room, 1, 0) != 0; /* an error counts: the write tells which */
+}
+
 static int os_write_all(int fd, const char *p, size_t n)
 {
     while (n) {

@@ -411,6 +411,43 @@ static void test_log_full(void **state)
     unlink(path);
 }
 
+/* Standard error is a pipe that nobody reads: no call waits for its reader; when there is one, what was kept arrives. */
+static void test_log_stderr_stuck(void **state)
+{
+    static char sink[65536];
+    char path[256], line[1000];
+    int ends[2], before = dup(2);
+    in_dir("beside.log", path);
+    memset(line, 'x', sizeof line);
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_true(dup2(ends[1], 2) >= 0);
+    log_start(LOG_WARN);
+    struct log_file *console = log_file_open(NULL, 0);
+    uint64_t put = 0, got = 0, from = mono_ns();
+    for (int i = 0; i < 500; i++) put += log_file_put(console, line, sizeof line);
+    usleep(100000); /* the writer comes to the full pipe */
+    struct log_file *f = log_file_open(path, 0);
+    assert_true(log_file_put(f, "line", 4));
+    log_file_close(f);
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    for (uint64_t end = mono_ns() + 10000000000ULL; got < put * 1001 && mono_ns() < end;) {
+        ssize_t r = read(ends[0], sink, sizeof sink);
+        for (ssize_t i = 0; i < r; i++) got += sink[i] == 'x' || sink[i] == '\n';
+        if (r <= 0) usleep(1000);
+    }
+    assert_in_range(got, put * 1001, put * 1001 + 2); /* the word that lines were dropped */
+    for (int i = 0; i < 500; i++) (void)log_file_put(console, line, sizeof line);
+    log_file_close(console);
+    log_stop();
+    for (int i = 0; i < 200; i++) log_warn("test", "said without a writer, to nobody: %.900s", line);
+    assert_true(mono_ns() - from < 15000000000ULL);
+    dup2(before, 2);
+    close(before);
+    close(ends[0]);
+    close(ends[1]);
+    unlink(path);
+}
+
 /* /dev/full takes nothing: dropped lines are counted, the program goes on. */
 static void test_log_disk_full(void **state)
 {
@@ -429,7 +466,7 @@ static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_accept_pause),
     cmocka_unit_test(test_files),
     cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_full),
-    cmocka_unit_test(test_log_disk_full),
+    cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),
 };
 
 int main(void)

@@ -59,6 +59,7 @@ int sys_file_read(const char *path, struct buf *out, size_t max); /* whole file;
 int sys_file_replace(const char *path, const void *p, size_t n, int mode); /* temporary file, fsync, rename, fsync of the folder */
 int sys_file_append_open(const char *path, int mode);
 ssize_t sys_file_write(int fd, const void *p, size_t n);
+bool sys_file_ready(int fd);                            /* a write of up to 4 KiB (PIPE_BUF) would not wait for a reader */
 int sys_rename(const char *from, const char *to);
 int sys_unlink(const char *path);
 int64_t sys_file_size(int fd);

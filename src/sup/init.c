@@ -109,9 +109,12 @@ static void bind_to_sup(const struct init_args *a)
         _exit(125);
 }
 
+/* A second address, 127.0.0.2, because resolvers that are asked for what is configured here (AI_ADDRCONFIG) do not count
+ * 127.0.0.1: with that alone they find no service by name. Where aliases are not permitted, only such callers notice. */
 static void loopback_up(void)
 {
-    struct ifreq r = {0};
+    struct ifreq r = {0}, alias = {0};
+    struct sockaddr_in second = {.sin_family = AF_INET, .sin_addr = {htonl(0x7f000002)}};
     memcpy(r.ifr_name, "lo", 3);
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &r) < 0)
@@ -119,6 +122,9 @@ static void loopback_up(void)
     r.ifr_flags = (short)(r.ifr_flags | IFF_UP);
     if (ioctl(fd, SIOCSIFFLAGS, &r) < 0)
         give_up_errno("cannot bring the loopback interface up");
+    memcpy(alias.ifr_name, "lo:1", 5);
+    memcpy(&alias.ifr_addr, &second, sizeof second);
+    (void)ioctl(fd, SIOCSIFADDR, &alias);
     close(fd);
 }
 
