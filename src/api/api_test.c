@@ -29,6 +29,7 @@ static struct {
     int port_fd;
     bool ready, complete;
     uint32_t restarts, applied, downs;
+    const char *why; /* of the replica */
     enum err apply_err;
 } node;
 
@@ -80,7 +81,7 @@ static const struct node_ops fake_ops = {
 const double proxy_duration_bounds_ms[PROXY_DURATION_BUCKETS] = {1, 5, 10};
 void run_status(struct run *r, void (*each)(void *ctx, const struct workload_status *w), void *ctx)
 {
-    struct replica_status replica = {.id = 1, .name = "web-1-a", .phase = "Running", .ready = true, .pid = getpid(), .restarts = 3, .why = "liveness: 500"};
+    struct replica_status replica = {.id = 1, .name = "web-1-a", .phase = "Running", .ready = true, .pid = getpid(), .restarts = 3, .why = node.why ? node.why : "liveness: 500"};
     struct workload_status w = {.ns = "default",
                                 .name = "web",
                                 .generation = 1,
@@ -233,7 +234,7 @@ static const char manifest[] =
     "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 2\n  selector: {matchLabels: {app: web}}\n  template:\n"
     "    metadata: {labels: {app: web}}\n    spec:\n      containers: [{name: web, image: none, command: [sleep, \"9\"], ports: [{containerPort: 80}]}]\n"
     "---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n"
-    "---\napiVersion: v1\nkind: Secret\nmetadata: {name: key}\nstringData: {token: hunter2}\n"
+    "---\napiVersion: v1\nkind: Secret\nmetadata: {name: key, annotations: {kubectl.kubernetes.io/last-applied-configuration: '{\"stringData\":{\"token\":\"hunter2\"}}'}}\nstringData: {token: hunter2}\n"
     "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec: {gatewayClassName: weir, listeners: [{name: http, port: 8080, protocol: HTTP}]}\n"
     "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n  parentRefs: [{name: gw}]\n"
     "  rules: [{backendRefs: [{name: web, port: 80}]}, {matches: [{path: {type: PathPrefix, value: /gone}}], backendRefs: [{name: absent, port: 81}]}]\n";
@@ -536,6 +537,14 @@ static void test_get_services_and_routes(void **state)
     ask_expect("GET", "/v1/gateways", "", 200, "{\"type\":\"Programmed\",\"status\":\"True\"");
 }
 
+/* A reason that is no UTF-8 is shown as well as it can be. */
+static void test_reason_is_no_utf8(void **state)
+{
+    node.why = "exec \xff\xfe said \xc3";
+    ask_expect("GET", "/v1/workloads", "", 200, "\"why\":\"exec ?? said ?\"");
+    node.why = NULL;
+}
+
 static void test_secrets_are_redacted(void **state)
 {
     struct client c = ask("GET", "/v1/secrets", "");
@@ -753,6 +762,7 @@ int main(void)
         T(test_half_closed),
         T(test_get_workloads),
         T(test_get_services_and_routes),
+        T(test_reason_is_no_utf8),
         T(test_secrets_are_redacted),
         T(test_apply),
         T(test_apply_refused),

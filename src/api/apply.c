@@ -128,9 +128,9 @@ static void delete_by_name(struct api_conn *c, const json_t *body)
     enum err e = c->api->ops->remove(c->api->ctx, k, ns, name);
     if (e) {
         api_error(c,
-                  e == ERR_NOTFOUND ? 404
-                  : e == ERR_INUSE  ? 409
-                                    : 500,
+                  e == ERR_NOTFOUND                    ? 404
+                  : e == ERR_INUSE || e == ERR_AGAIN ? 409
+                                                     : 500,
                   e == ERR_NOTFOUND ? "list what is there with weir get all -A" : "see the node's log", "%s %s%s%s: %s", obj_kind_name(k), ns, *ns ? "/" : "",
                   name, err_text(e));
         return;

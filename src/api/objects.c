@@ -24,6 +24,20 @@ struct listing {
 
 static void set_new(json_t *o, const char *key, json_t *value) { MUST(json_object_set_new(o, key, value) == 0); }
 static json_t *text_or_null(const char *s) { return s ? json_string(s) : json_null(); }
+
+/* Reasons may quote what others said, cut anywhere; JSON is UTF-8 (RFC 8259 section 8.1). */
+static json_t *reason_text(const char *s)
+{
+    json_t *text = json_string(s ? s : "");
+    if (text)
+        return text;
+    char *clean = mem_strdup(MEM_API, s);
+    text_clean(clean);
+    text = json_string(clean);
+    mem_free(clean);
+    return text;
+}
+
 static json_t *number(uint64_t v) { return json_integer((json_int_t)v); }
 
 static json_t *condition(const char *type, bool on, const char *reason, const char *message)
@@ -32,7 +46,7 @@ static json_t *condition(const char *type, bool on, const char *reason, const ch
     set_new(o, "type", json_string(type));
     set_new(o, "status", json_string(on ? "True" : "False"));
     set_new(o, "reason", json_string(reason));
-    set_new(o, "message", text_or_null(message ? message : ""));
+    set_new(o, "message", reason_text(message));
     return o;
 }
 
@@ -50,7 +64,7 @@ static json_t *replica_status(const struct replica_status *r)
     set_new(o, "restarts", json_integer(r->restarts));
     if (r->started_wall_ns)
         set_new(o, "startedAt", json_string(api_time_text(when, r->started_wall_ns)));
-    set_new(o, "why", json_string(r->why ? r->why : ""));
+    set_new(o, "why", reason_text(r->why));
     return o;
 }
 
@@ -77,7 +91,7 @@ static void workload_add(void *ctx, const struct workload_status *w)
     set_new(s, "availableReplicas", json_integer(w->available));
     set_new(s, "unavailableReplicas", json_integer(w->wanted > w->available ? w->wanted - w->available : 0));
     set_new(s, "complete", json_boolean(w->complete));
-    set_new(s, "why", json_string(w->why ? w->why : ""));
+    set_new(s, "why", reason_text(w->why));
     set_new(s, "conditions", workload_conditions(w));
     for (size_t i = 0; i < w->replicas_n; i++)
         json_array_append_new(replicas, replica_status(&w->replicas[i]));
@@ -308,6 +322,8 @@ static void secret_redact(json_t *o, const struct object *obj)
     }
     json_object_del(o, "stringData");
     set_new(o, "data", data);
+    /* kubectl apply writes the whole manifest, values and all, into this one. */
+    json_object_del(json_object_get(json_object_get(o, "metadata"), "annotations"), "kubectl.kubernetes.io/last-applied-configuration");
 }
 
 static json_t *object_status(struct listing *l, const struct object *o)

@@ -152,6 +152,8 @@ void buf_add_u64(struct buf *b, uint64_t v);
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 void buf_add_json(struct buf *b, struct slice s); /* a JSON string with its quotes (RFC 8259 section 7); invalid UTF-8 becomes U+FFFD */
+/* Text from outside made fit to be shown and put into JSON, in place: control characters, and what is no UTF-8, become '?'. */
+void text_clean(char *text);
 void buf_clear(struct buf *b);                    /* keeps the memory */
 void buf_free(struct buf *b);
 char *buf_take(struct buf *b, size_t *n);         /* the caller owns the text (mem_free); b is empty again */

@@ -333,6 +333,15 @@ static void test_buf(void **state)
     buf_free(&b);
 }
 
+static void test_text_clean(void **state)
+{
+    char text[] = "a\xc3\xa9\n\x7f\xff\xe2\x82z\xe2\x82\xac\xc3";
+    text_clean(text);
+    assert_string_equal(text, "a\xc3\xa9?????z\xe2\x82\xac?");
+    char none[] = "";
+    text_clean(none);
+}
+
 static void test_json(void **state)
 {
     static const struct { struct slice in; const char *out; } cases[] = {
@@ -473,7 +482,7 @@ int main(void)
         cmocka_unit_test(test_slice_compare), cmocka_unit_test(test_slice_cut), cmocka_unit_test(test_slice_u64),
         cmocka_unit_test(test_hash), cmocka_unit_test(test_mem_counts), cmocka_unit_test(test_mem_fail_nth),
         cmocka_unit_test(test_array_grow), cmocka_unit_test(test_arena), cmocka_unit_test(test_arena_big_first),
-        cmocka_unit_test(test_buf), cmocka_unit_test(test_json), cmocka_unit_test(test_table),
+        cmocka_unit_test(test_buf), cmocka_unit_test(test_json), cmocka_unit_test(test_text_clean), cmocka_unit_test(test_table),
         cmocka_unit_test(test_table_churn), cmocka_unit_test(test_table_odd_keys), cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -133,6 +133,18 @@ static size_t utf8_len(struct slice s, size_t *bad)
     return len;
 }
 
+void text_clean(char *text)
+{
+    size_t bad, len;
+    for (struct slice s = slice_cstr(text); s.n; s = slice_of(s.p + len, s.n - len)) {
+        len = utf8_len(s, &bad);
+        char *at = text + (s.p - text);
+        if (len == 0 || (unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
+        len = MAX(len, 1u); /* the rest of a broken sequence is no start of one: it is replaced byte by byte */
+    }
+}
+
 static void json_escape(struct buf *b, char c)
 {
     switch (c) {

@@ -69,6 +69,16 @@ void engine_stop(struct engine *e)
     timer_set(e->loop, &e->drain_poll, DRAIN_POLL_MS);
 }
 
+/* A later engine can't know what is wanted. What runs goes on: this engine ends, and sup starts others, with back-off, until the
+ * file has been mended. */
+static void engine_give_way(struct engine *e)
+{
+    log_error("engine", "what is wanted can't be read; what runs is left alone, and this is tried again");
+    e->stopping = true;
+    e->exit_status = 1;
+    loop_defer(e->loop, &e->end);
+}
+
 /* The first start can't succeed: sup ends everything with the status for bad configuration. */
 void engine_config_failed(struct engine *e)
 {
@@ -137,11 +147,14 @@ static bool objects_saved(struct engine *e, struct objset *set, struct diags *d)
     enum err er = file_read(path.p, &text, OBJECTS_FILE_BYTES_MAX);
     if (er == OK)
         er = objset_load(set, path.p, buf_slice(&text), d);
-    if (er != OK && er != ERR_NOTFOUND)
+    bool missing = er == ERR_NOTFOUND;
+    if (er != OK && !missing)
         diags_add(d, DIAG_ERROR, path.p, 0, 0, "", "mend or remove the file, and start with the manifests", "the saved objects can't be loaded: %s", err_text(er));
+    if (missing && e->mesh.n)
+        diags_add(d, DIAG_ERROR, path.p, 0, 0, "", "put the file back, or stop the node and start it with the manifests", "the saved objects are gone, and %zu replicas run", e->mesh.n);
     buf_free(&path);
     buf_free(&text);
-    return er == OK;
+    return er == OK || (missing && e->restarts && !e->mesh.n); /* a node that was never given any */
 }
 
 static bool objects_first(struct engine *e)
@@ -159,7 +172,7 @@ static bool objects_first(struct engine *e)
     diags_print(&d);
     ok = ok && !d.errors;
     if (!ok && d.errors)
-        fprintf(stderr, "weir: %zu error%s; nothing was started\n", d.errors, d.errors == 1 ? "" : "s");
+        fprintf(stderr, "weir: %zu error%s; %s\n", d.errors, d.errors == 1 ? "" : "s", e->restarts ? "what runs goes on" : "nothing was started");
     diags_free(&d);
     objset_free(set);
     return ok;
@@ -190,7 +203,7 @@ static void sup_listening(void *ctx, uint64_t token, enum err er, const char *te
             return;
         }
         e->admin_fd = fds[0];
-        if (!admin_start(e))
+        if (!admin_start(e) && !e->restarts)
             engine_config_failed(e);
     } else if (token & TOKEN_INSIDE)
         mesh_inside_listening(e, token, 0, er, text, n ? fds[0] : -1);
@@ -254,12 +267,15 @@ static void sup_ready(void *ctx, const struct sup_caps *caps, uint32_t restarts)
     e->started = true;
     e->configuring = restarts == 0;
     if (!objects_first(e)) {
-        engine_config_failed(e);
+        if (restarts)
+            engine_give_way(e);
+        else
+            engine_config_failed(e);
         return;
     }
     if (e->admin_addr.family != ADDR_NONE && !e->admin_known)
         sup_listen(e->sup, TOKEN_ADMIN, &e->admin_addr, 0, 1); /* the api follows with the answer */
-    else if (!admin_start(e)) {
+    else if (!admin_start(e) && !restarts) { /* later, what runs is worth more than a way to ask about it */
         engine_config_failed(e);
         return;
     }
@@ -430,5 +446,5 @@ int engine_main(int argc, char **argv)
     loop_run(e.loop);
     engine_fini(&e);
     log_stop();
-    return 0;
+    return e.exit_status;
 }

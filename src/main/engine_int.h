@@ -101,6 +101,7 @@ struct engine {
     uint64_t inside_token;
     struct log_file *access, *console;
     struct table logs;          /* "ns/deployment" -> struct workload_log */
+    uint64_t log_lines_dropped; /* by logs that are closed */
     struct resolver *resolver;
     struct timer gate_retry, drain_poll;
     uint64_t drain_since_ms;
@@ -109,6 +110,7 @@ struct engine {
     bool stopping;
     bool configuring;           /* the first gates are being opened: a failure ends the start */
     bool run_stopped;           /* run has nothing left to do */
+    int exit_status;            /* of this process */
     struct task end;
     int admin_fd;
     struct addr admin_addr;
@@ -142,6 +144,8 @@ void workers_post_all(struct engine *e, struct msg m); /* only for messages with
 /* engine_node.c: what api asks of the node */
 extern const struct node_ops engine_node_ops;
 void engine_output(struct engine *e, const char *ns, const char *deployment, const char *replica, bool from_stderr, struct slice line);
+/* Closes the files of workloads that are no longer wanted and have no replica. */
+void engine_logs_trim(struct engine *e);
 void engine_logs_close(struct engine *e);
 /* resolve.c: external names */
 struct resolver *resolver_new(struct loop *l, void (*changed)(void *ctx), void *ctx);

@@ -60,15 +60,49 @@ void engine_output(struct engine *e, const char *ns, const char *deployment, con
     buf_free(&b);
 }
 
+static void log_close(struct workload_log *w)
+{
+    if (w->file)
+        log_file_close(w->file);
+    mem_free(w->path);
+    mem_free(w);
+}
+
+/* The key is "namespace/deployment". */
+static bool log_is_used(const struct engine *e, const struct table_slot *log)
+{
+    struct slice name, ns = slice_cut(slice_of(log->key, log->key_n), '/', &name);
+    for (size_t i = 0; i < objset_n(e->objects); i++) {
+        const struct object *o = objset_at(e->objects, i);
+        if (o->kind == OBJ_DEPLOYMENT && slice_is(ns, o->ns) && slice_is(name, o->name))
+            return true;
+    }
+    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));) {
+        const struct mesh_replica *m = s->value;
+        if (slice_is(ns, m->ns) && slice_is(name, m->workload))
+            return true;
+    }
+    return false;
+}
+
+/* What is closed here was wanted once: each log holds a descriptor and a ring of memory. */
+void engine_logs_trim(struct engine *e)
+{
+    struct table_slot *s = NULL;
+    while ((s = table_next(&e->logs, s))) {
+        if (log_is_used(e, s))
+            continue;
+        struct workload_log *w = table_del(&e->logs, slice_of(s->key, s->key_n));
+        e->log_lines_dropped += w->file ? log_file_dropped(w->file) : 0;
+        log_close(w);
+        s = NULL; /* the table has moved: from the start */
+    }
+}
+
 void engine_logs_close(struct engine *e)
 {
-    for (struct table_slot *s = NULL; (s = table_next(&e->logs, s));) {
-        struct workload_log *w = s->value;
-        if (w->file)
-            log_file_close(w->file);
-        mem_free(w->path);
-        mem_free(w);
-    }
+    for (struct table_slot *s = NULL; (s = table_next(&e->logs, s));)
+        log_close(s->value);
     table_fini(&e->logs);
     if (e->console)
         log_file_close(e->console);
@@ -188,7 +222,7 @@ static void node_metrics(void *ctx, struct buf *out)
         prom_u64(out, "weir_memory_bytes", "", &l, 1, mem_bytes(t));
     }
     prom_family(out, "weir_workload_log_dropped_total", PROM_COUNTER, "Lines of workloads' output that were not kept because the log could not keep up.");
-    uint64_t dropped = 0;
+    uint64_t dropped = e->log_lines_dropped;
     for (struct table_slot *s = NULL; (s = table_next(&e->logs, s));) {
         struct workload_log *w = s->value;
         dropped += w->file ? log_file_dropped(w->file) : 0;

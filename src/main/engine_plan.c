@@ -202,6 +202,7 @@ void mesh_gone(struct engine *e, uint64_t id)
     mem_free(m->workload);
     mem_free(m->name);
     mem_free(m);
+    engine_logs_trim(e);
 }
 
 /* ---- publishing -------------------------------------------------------------------------------------------------------------- */
@@ -275,6 +276,7 @@ static void objects_use(struct engine *e, struct objset *next)
     resolver_want(e->resolver, next);
     engine_publish(e);
     objset_free(old);
+    engine_logs_trim(e);
 }
 
 /* What this machine does not permit is refused by name, before anything is started. */
@@ -343,9 +345,12 @@ void engine_restore(struct engine *e, const struct objset *saved)
 
 enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d)
 {
-    struct objset *merged = objset_copy(e->objects);
-    objset_merge(merged, next);
-    references_check(e, merged, next, d);
+    if (e->stopping)
+        return ERR_AGAIN; /* nothing would be started any more */
+    struct objset *merged = objset_copy(e->objects), *given = objset_copy(next);
+    objset_merge(merged, next); /* next is empty now */
+    references_check(e, merged, given, d);
+    objset_free(given);
     machine_check(e, merged, d);
     enum err er = d->errors ? ERR_INVALID : OK;
     if (er == OK && !dry_run) {
@@ -362,6 +367,8 @@ enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struc
 
 enum err engine_remove(struct engine *e, enum obj_kind k, const char *ns, const char *name)
 {
+    if (e->stopping)
+        return ERR_AGAIN;
     struct objset *next = objset_copy(e->objects);
     struct diags d = {0};
     enum err er = objset_remove(next, k, ns, name) ? objects_save(e, next, &d) : ERR_NOTFOUND;

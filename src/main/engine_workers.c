@@ -178,13 +178,16 @@ void workers_start(struct engine *e)
         e->workers[e->workers_n++] = worker_new(e, i);
 }
 
+/* A full inbox is waited for with turns of the control loop, whose callbacks may use any worker: so all are told before the first
+ * of them goes. */
 void workers_stop(struct engine *e)
 {
+    struct msg stop = {.type = W_STOP};
+    for (uint32_t i = 0; i < e->workers_n; i++)
+        while (!mailbox_post(e->workers[i]->inbox, &stop))
+            loop_turn(e->loop, 1);
     for (uint32_t i = 0; i < e->workers_n; i++) {
         struct worker *w = e->workers[i];
-        struct msg stop = {.type = W_STOP};
-        while (!mailbox_post(w->inbox, &stop))
-            loop_turn(e->loop, 1);
         thread_join(w->thread);
         proxy_free(w->proxy);
         outbox_fini(&w->to_worker);

@@ -124,6 +124,7 @@ void rep_why(struct replica *rp, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    text_clean(text); /* a workload's own words may be in it, and the cut may have gone through a character */
     mem_free(rp->why);
     rp->why = text[0] ? mem_strdup(MEM_RUN, text) : NULL;
 }
@@ -155,7 +156,7 @@ static void rep_backoff(struct replica *rp)
         delay *= 2;
     delay = MIN(delay, r->conf.backoff_ms_max);
     delay -= loop_random(r->loop) % (delay / 10 + 1);
-    rp->backoff_step++;
+    rp->backoff_step = MIN(rp->backoff_step + 1, RUN_BACKOFF_STEP_MAX);
     rp->phase = PH_BACKOFF;
     rp->step = STOP_NONE;
     timer_set(r->loop, &rp->timer, delay);

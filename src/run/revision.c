@@ -159,7 +159,7 @@ bool run_label_parse(struct slice text, struct label *out)
     out->name = rest;
     return out->ns.n && out->deployment.n && out->name.n && out->name.n <= RUN_NAME_MAX && slice_find(out->name, ' ') < 0 &&
            slice_u64(key, UINT64_MAX, &out->key) == OK && slice_u64(restarts, UINT32_MAX, &out->restarts) == OK &&
-           slice_u64(step, 64, &out->backoff_step) == OK;
+           slice_u64(step, UINT32_MAX, &out->backoff_step) == OK;
 }
 
 /* ---- the state file: reading ------------------------------------------------------------------------------------------------ */

@@ -449,7 +449,7 @@ void run_on_adopt(struct run *r, const struct sup_replica *rep)
     struct replica *rp = rep_new(wl, rev, name);
     revision_unref(rev);
     rp->restarts = (uint32_t)lb.restarts;
-    rp->backoff_step = (uint32_t)lb.backoff_step;
+    rp->backoff_step = (uint32_t)MIN(lb.backoff_step, RUN_BACKOFF_STEP_MAX);
     bool was_ready = false, was_doomed = false;
     (void)run_state_replica(r, rep->id, &was_ready, &was_doomed);
     r->adoptions++;

@@ -21,6 +21,7 @@
 #define RUN_FAST_MS_MAX 1000u
 #define RUN_FLIGHT_POLL_MS 10u       /* between two questions whether requests are in flight */
 #define RUN_STABLE_MS 600000u        /* running this long resets the back-off */
+#define RUN_BACKOFF_STEP_MAX 32u     /* doublings of the back-off: beyond any maximum of it */
 #define RUN_PRE_STOP_EXTRA_MS 2000u  /* after a preStop that used the whole grace period */
 #define RUN_KILL_AGAIN_MS 10000u     /* between two SIGKILLs of a process whose exit is not reported */
 #define RUN_SAVE_MS 20u              /* changes within this time are written together */

@@ -63,6 +63,7 @@ static struct world {
     bool live_ok, ready_ok, unknown_cap;
     bool socket_none;
     uint32_t exec_ms, execs;
+    struct slice exec_says; /* by a failing probe "ready" */
     /* seen */
     uint32_t endpoints_changes, ups, gones, forgets, starts;
     uint64_t start_at[64];
@@ -116,7 +117,7 @@ static void ev_fire(struct timer *t)
         if (strcmp(e.text, "ready") == 0 && e.status == 0)
             p->ready_said = true;
         if (!p->exited)
-            run_on_exec_done(W.run, e.id, e.token, e.e, e.status, strcmp(e.text, "ready") == 0 && e.status ? SLICE("not yet\n") : (struct slice){0});
+            run_on_exec_done(W.run, e.id, e.token, e.e, e.status, strcmp(e.text, "ready") != 0 || !e.status ? (struct slice){0} : W.exec_says.n ? W.exec_says : SLICE("not yet\n"));
     } else {
         int fd = -1; /* rt makes one itself */
         assert_true(run_on_sockets(W.run, e.id, e.token, &fd, W.socket_none ? 0 : 1));
@@ -597,6 +598,18 @@ static void test_readiness_lost(void **state)
 }
 
 /* Repeats of what has not succeeded yet grow apart: 50, 100, 200, 400, 800, then 1,000 ms. */
+/* A workload may say anything: what is kept of it can be shown, put into JSON and logged. */
+static void test_why_clean(void **state)
+{
+    (void)state;
+    world_start(13);
+    want(&(struct spec){.name = "shop", .cmd = "bad", .replicas = 1, .probes = READY_PROBE});
+    W.exec_says = SLICE("\377\376\303\251\033[31m\na\200 \303");
+    pass_ms(3000);
+    assert_string_equal(look().rwhy, "readiness probe failed: exec ready: exit status 1: ??\303\251?[31m?a? ?");
+    world_stop();
+}
+
 static void test_fast_repeats(void **state)
 {
     (void)state;
@@ -1236,6 +1249,7 @@ static void test_adopt_unknown(void **state)
     assert_false(run_label_parse(SLICE("1 ns dep 5 0 0 "), &lb));
     assert_false(run_label_parse(SLICE("1 ns dep x 0 0 name"), &lb));
     assert_true(run_label_parse(SLICE("1 ns dep 5 0 0 name"), &lb));
+    assert_true(run_label_parse(SLICE("1 ns dep 5 900 900 name"), &lb)); /* it has crashed all night: still ours */
     world_stop();
 }
 
@@ -1388,7 +1402,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_start_ready), cmocka_unit_test(test_back_off), cmocka_unit_test(test_exit_reasons),
         cmocka_unit_test(test_liveness), cmocka_unit_test(test_startup_gate), cmocka_unit_test(test_readiness_lost),
-        cmocka_unit_test(test_fast_repeats), cmocka_unit_test(test_lost_exec), cmocka_unit_test(test_drain), cmocka_unit_test(test_http_probe),
+        cmocka_unit_test(test_why_clean), cmocka_unit_test(test_fast_repeats), cmocka_unit_test(test_lost_exec), cmocka_unit_test(test_drain), cmocka_unit_test(test_http_probe),
         cmocka_unit_test(test_port_check), cmocka_unit_test(test_pre_stop_http), cmocka_unit_test(test_never_ready_keeps_old), cmocka_unit_test(test_unproven_keeps_old), cmocka_unit_test(test_recreate),
         cmocka_unit_test(test_paused), cmocka_unit_test(test_scale_victims), cmocka_unit_test(test_min_ready),
         cmocka_unit_test(test_starts_limit), cmocka_unit_test(test_stop), cmocka_unit_test(test_rolling_seeds),

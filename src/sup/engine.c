@@ -170,8 +170,8 @@ void engine_start(struct sup *s)
     s->engine++;
     sup_chan_init(&s->chan, pair[0]);
     sup_watch_engine(s);
-    listeners_adopt(s);
     replicas_adopt(s);
+    listeners_adopt(s); /* those inside a replica's namespace come after it */
     tell_ready(s);
 }
 

@@ -282,6 +282,9 @@ enum err sandbox_exec(const struct sandbox *sb, const struct seccomp_filter *f, 
     umask(022);
     limits_raise();
     int entered = chdir(sb->cwd), e = errno;
+    /* Until exec this memory is a copy of sup's, other replicas' environments included. Without more capabilities than the
+     * workload it must not be readable through /proc to what runs in the namespace already; exec makes it so again. */
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     int r = credentials(sb, text);
     if (r < 0)
         return err_from_errno(-r);

@@ -173,6 +173,7 @@ static struct engine {
     struct sup_replica adopted[4];
     char adopted_label[4][64];
     int adopted_n;
+    int listener_after; /* replicas that were adopted before the listener */
     uint64_t listener_token;
     int listener_fd, listener_n;
     struct addr listener_addr;
@@ -235,6 +236,7 @@ static void on_adopt_listener(void *ctx, uint64_t token, const struct addr *a, u
     E.listener_addr = *a;
     E.listener_fd = fds[0];
     E.listener_n = n;
+    E.listener_after = E.adopted_n;
 }
 
 static void on_adopt_replica(void *ctx, const struct sup_replica *r)
@@ -755,6 +757,7 @@ static void script_adopt(void)
     WANT(E.adopted_n == 1 && E.adopted[0].id == 1 && strcmp(E.adopted_label[0], "label of 1") == 0);
     struct sup_replica *r = &E.adopted[0];
     WANT(r->pid == read_number(E.dir, "pid") && r->started_wall_ns > 0);
+    WANT(E.listener_after == 1);
     WANT(E.listener_token == 42 && E.listener_n == 2 && E.listener_addr.port == read_number(E.dir, "port"));
     if (E.restarts == 1) {
         WANT(mono_ns() / 1000000 - (uint64_t)read_number(E.dir, "died") < 1000);

@@ -261,7 +261,6 @@ def heads():
     say('an open quote in Forwarded swallows nothing', b'Forwarded: for=127.0.0.1;host="peers.test";proto=http\r\n' in seen, seen)
     say('X-Forwarded-For is a chain', b'X-Forwarded-For: 1.2.3.4, 127.0.0.1\r\n' in seen, seen)
     say('hop-by-hop fields stay behind', not re.search(rb'(?i)\n(x-hop|keep-alive|proxy-connection|upgrade|x-forwarded-port):', seen), seen)
-    answer, _ = ask(get('/sink', 'Transfer-Encoding: chunked\r\n', method='POST') + b'3\r\nabc\r\n')  # no end: the client is waited for
     with connect() as s:
         s.sendall(get('/sink', 'Transfer-Encoding: chunked\r\n', method='POST'))
         time.sleep(0.1)
@@ -270,6 +269,8 @@ def heads():
         s.sendall(b'0\r\nX-Sum: 7\r\nX-Forwarded-For: 6.6.6.6\r\nHost: evil\r\n\r\n')
         answer, _ = read_all(s)
     say('request trailers pass, those that name the client or the host do not', answer.endswith(b'3 X-Sum: 7'), answer)
+    answer, _ = ask(get('/sink', 'Transfer-Encoding: chunked\r\n', method='POST') + b'3\r\nabc\r\n0\r\nX-Sum: 7\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n')
+    say('... also when all comes at once', answer.endswith(b'3 X-Sum: 7'), answer)
 
 
 def gibibyte():
