@@ -41,48 +41,10 @@ static uint32_t keep_alive_hint(const struct h1_head *h)
 
 static void response_begin(struct h1_cli *c, const struct h1_head *h)
 {
-    c->framing = (uint8_t)h->framing;
     c->keep_alive = h->keep_alive && h->framing != H1_UNTIL_CLOSE;
     c->keep_alive_s = keep_alive_hint(h);
-    c->left = h->framing == H1_LENGTH ? h->length : 0;
-    if (h->framing == H1_CHUNKED) {
-        if (!c->chunked)
-            c->chunked = mem_new(MEM_CONN, sizeof *c->chunked);
-        h1_chunked_init(c->chunked);
-    } else if (c->chunked) {
-        mem_free(c->chunked);
-        c->chunked = NULL;
-    }
+    body_begin(&c->body, h);
     c->state = CLI_BODY;
-}
-
-/* Takes body bytes; false when the framing is broken. */
-static bool body_take(struct h1_cli *c, const char *p, size_t n, size_t *used, struct iovec *v, struct pieces *body, bool *end)
-{
-    enum h1_error error;
-    *used = 0;
-    *end = false;
-    switch ((enum h1_framing)c->framing) {
-    case H1_CHUNKED: {
-        enum h1_result r = chunked_gather(c->chunked, p, n, used, v, body, &error);
-        *end = r == H1_DONE;
-        return r != H1_BAD;
-    }
-    case H1_LENGTH:
-        *used = n < c->left ? n : (size_t)c->left;
-        c->left -= *used;
-        *end = c->left == 0;
-        break;
-    case H1_UNTIL_CLOSE:
-        *used = n;
-        break;
-    case H1_NO_BODY:
-        *end = true;
-        break;
-    }
-    v[0] = (struct iovec){(void *)(uintptr_t)p, *used};
-    *body = (struct pieces){v, *used ? 1 : 0, *used};
-    return true;
 }
 
 /* What follows an answer's end must be nothing. */
@@ -127,7 +89,7 @@ static size_t take_head(struct h1_cli *c, const char *p, size_t n)
     struct iovec v[PIECES_MAX];
     struct pieces body;
     bool end;
-    if (!body_take(c, p + used, n - used, &body_used, v, &body, &end)) {
+    if (!body_take(&c->body, p + used, n - used, &body_used, v, &body, &end)) {
         c->state = CLI_HEAD;
         fail(c, ERR_SYNTAX);
         return 0;
@@ -144,7 +106,7 @@ static size_t take_body(struct h1_cli *c, const char *p, size_t n)
     struct pieces body;
     size_t used;
     bool end;
-    if (!body_take(c, p, n, &used, v, &body, &end)) {
+    if (!body_take(&c->body, p, n, &used, v, &body, &end)) {
         fail(c, ERR_SYNTAX);
         return 0;
     }
@@ -184,7 +146,7 @@ static void cli_data(struct stream *s, char *data, size_t n)
 static void cli_eof(struct stream *s)
 {
     struct h1_cli *c = cli_of(s);
-    if (c->state == CLI_BODY && c->framing == H1_UNTIL_CLOSE) {
+    if (c->state == CLI_BODY && c->body.framing == H1_UNTIL_CLOSE) {
         rest(c, 0);
         c->keep_alive = false;
         c->ops->body(c, (struct pieces){0}, true);
@@ -222,8 +184,7 @@ static void cli_released(struct stream *s)
 {
     struct h1_cli *c = cli_of(s);
     ahead_free(&c->in, &c->in_n, &c->in_cap);
-    mem_free(c->chunked);
-    c->chunked = NULL;
+    body_fini(&c->body);
     c->ops->released(c);
 }
 
@@ -274,7 +235,7 @@ void h1_cli_reading(struct h1_cli *c, bool on)
     stream_reading(&c->s, on);
 }
 
-const struct h1_chunked *h1_cli_trailers(const struct h1_cli *c) { return c->chunked; }
+const struct h1_chunked *h1_cli_trailers(const struct h1_cli *c) { return c->body.chunked; }
 
 /* readable: behind the answer there is more in the kernel, if only the end of the connection. */
 bool h1_cli_reusable(const struct h1_cli *c) { return c->state == CLI_IDLE && c->keep_alive && c->connected && !c->s.readable && !c->s.fail; }

@@ -108,33 +108,8 @@ static void request_begin(struct h1_srv *c, const struct h1_head *h)
     c->keep_alive = h->keep_alive && c->keep_alive;
     c->answering = c->answered = false;
     c->first = false;
-    if (h->framing == H1_CHUNKED) {
-        if (!c->chunked)
-            c->chunked = mem_new(MEM_CONN, sizeof *c->chunked);
-        h1_chunked_init(c->chunked);
-    } else if (c->chunked) {
-        mem_free(c->chunked);
-        c->chunked = NULL;
-    }
-    c->left = h->framing == H1_LENGTH ? h->length : 0;
-    c->state = c->left || c->chunked ? SRV_BODY : SRV_WAIT;
-}
-
-/* Takes body bytes from p; returns how many. *end when the body is complete; false when the framing is broken. */
-static bool body_take(struct h1_srv *c, const char *p, size_t n, size_t *used, struct iovec *v, struct pieces *body, bool *end)
-{
-    if (c->chunked) {
-        enum h1_error error;
-        enum h1_result r = chunked_gather(c->chunked, p, n, used, v, body, &error);
-        *end = r == H1_DONE;
-        return r != H1_BAD;
-    }
-    *used = n < c->left ? n : (size_t)c->left;
-    c->left -= *used;
-    v[0] = (struct iovec){(void *)(uintptr_t)p, *used};
-    *body = (struct pieces){v, *used ? 1 : 0, *used};
-    *end = c->left == 0;
-    return true;
+    body_begin(&c->body, h);
+    c->state = c->body.left || c->body.chunked ? SRV_BODY : SRV_WAIT;
 }
 
 /* Parses one head at p and hands the request on. Returns bytes used; 0: no more can be done with these bytes. */
@@ -168,7 +143,7 @@ static size_t take_head(struct h1_srv *c, const char *p, size_t n)
     struct pieces body = {v, 0, 0};
     bool end = c->state == SRV_WAIT;
     if (c->state == SRV_BODY) {
-        if (n > used && !body_take(c, p + used, n - used, &body_used, v, &body, &end)) {
+        if (n > used && !body_take(&c->body, p + used, n - used, &body_used, v, &body, &end)) {
             h1_srv_refuse(c, 400, "bad_chunk", "the request's chunked body is malformed (RFC 9112 section 7.1)");
             return 0;
         }
@@ -187,7 +162,7 @@ static size_t take_body(struct h1_srv *c, const char *p, size_t n)
     struct pieces body;
     size_t used;
     bool end;
-    if (!body_take(c, p, n, &used, v, &body, &end)) {
+    if (!body_take(&c->body, p, n, &used, v, &body, &end)) {
         abort_exchange(c, ERR_SYNTAX);
         return 0;
     }
@@ -323,8 +298,7 @@ static void srv_released(struct stream *s)
 {
     struct h1_srv *c = srv_of(s);
     ahead_free(&c->in, &c->in_n, &c->in_cap);
-    mem_free(c->chunked);
-    c->chunked = NULL;
+    body_fini(&c->body);
     c->ops->released(c);
 }
 
@@ -489,7 +463,7 @@ void h1_srv_reading(struct h1_srv *c, bool on)
         timer_clear(&c->timer); /* it is not the client who is slow */
 }
 
-const struct h1_chunked *h1_srv_trailers(const struct h1_srv *c) { return c->chunked; }
+const struct h1_chunked *h1_srv_trailers(const struct h1_srv *c) { return c->body.chunked; }
 
 void h1_srv_last(struct h1_srv *c) { c->keep_alive = false; }
 

@@ -65,6 +65,13 @@ struct pieces {
 };
 #define PIECES_MAX 60
 
+/* The body of a message as it is read; both ends embed one. Private to http. */
+struct body_in {
+    uint64_t left;              /* with H1_LENGTH: bytes to come */
+    struct h1_chunked *chunked; /* with H1_CHUNKED; stays until the next message begins, for its trailers */
+    uint8_t framing;            /* enum h1_framing */
+};
+
 /* ---- the server's end ------------------------------------------------------------------------------------------------ */
 
 struct h1_srv;
@@ -100,8 +107,7 @@ struct h1_srv {
     char *in;                   /* bytes read ahead or a head that is not complete; NULL when none */
     uint32_t in_n, in_cap;
     size_t scan;                /* how far in[] was searched for the end of the head */
-    uint64_t left;              /* of a body with Content-Length */
-    struct h1_chunked *chunked; /* of a chunked body; kept until the exchange ends, for the trailers */
+    struct body_in body;        /* of the request being read */
     uint32_t lingered;          /* bytes thrown away while lingering */
     size_t unsent_before;       /* bytes queued for the client when the timer of its reading was set */
     uint8_t state;              /* enum h1_srv_state */
@@ -160,13 +166,11 @@ struct h1_cli {
     char *in;
     uint32_t in_n, in_cap;
     size_t scan;
-    uint64_t left;
-    struct h1_chunked *chunked;
+    struct body_in body;         /* of the answer being read */
     uint64_t exchanges;          /* begun on this connection */
     uint32_t interim_bytes;      /* of 1xx answers in this exchange; together they may be as long as one head */
     uint32_t keep_alive_s;       /* the peer's Keep-Alive: timeout=, 0 when it said none */
     uint8_t state;               /* enum h1_cli_state */
-    uint8_t framing;             /* enum h1_framing of the answer */
     uint8_t method;              /* enum h1_method of the request in progress */
     uint8_t sending;             /* enum h1_framing of the request's body */
     bool connected, answer_begun /* a byte of the answer has come */, sent /* all of the request has been written */, keep_alive, paused;

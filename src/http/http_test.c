@@ -228,7 +228,7 @@ static void use_body(struct h1_cli *c, struct pieces body, bool end)
     struct use *u = use_of(c);
     collect(&u->body, body);
     u->ends += end;
-    if (end && c->framing == H1_CHUNKED)
+    if (end && c->body.framing == H1_CHUNKED)
         buf_add(&u->trailer, h1_cli_trailers(c)->trailer, h1_cli_trailers(c)->trailer_n);
 }
 

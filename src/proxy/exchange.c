@@ -594,7 +594,7 @@ static void answer_flow(struct exchange *x, size_t queued)
 /* The end of an answer, with the trailers that the service sent. */
 static void answer_trailers(struct exchange *x, struct h1_cli *c)
 {
-    trailers_response(x, c->framing == H1_CHUNKED ? h1_cli_trailers(c) : NULL);
+    trailers_response(x, h1_cli_trailers(c));
     h1_srv_end(&x->down->srv, slice_of(x->p->out.p, x->p->out.n));
 }
 

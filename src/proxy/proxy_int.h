@@ -121,11 +121,11 @@ struct endpoint {
     uint32_t ups;               /* connections that point here */
     struct list idle;
     struct list pending;
-    int stock[SOCKET_STOCK_MAX];
+    int *stock;                 /* SOCKET_STOCK_MAX places, with inside; NULL until the first arrive */
     uint32_t stock_n;
     bool asked;                 /* sockets_wanted() was called and not yet answered */
     bool leaving;               /* not in the plan any more */
-    char name[64];
+    char *name;                 /* owned; for the access log */
 };
 
 struct series {

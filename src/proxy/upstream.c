@@ -160,6 +160,8 @@ void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_
         if (!ep || ep->replica_id != replica_id || !ep->asked)
             continue;
         ep->asked = false;
+        if (!ep->stock)
+            ep->stock = mem_new(MEM_CONN, SOCKET_STOCK_MAX * sizeof *ep->stock);
         while (given < n && ep->stock_n < SOCKET_STOCK_MAX)
             ep->stock[ep->stock_n++] = fds[given++];
         bool none = n == 0;
@@ -203,8 +205,11 @@ void upstream_sweep(struct proxy *p)
 
 static void endpoint_reap(struct proxy *p, struct endpoint *ep)
 {
-    if (ep->leaving && ep->in_flight == 0 && ep->ups == 0)
-        mem_free(ep);
+    if (!ep->leaving || ep->in_flight || ep->ups)
+        return;
+    mem_free(ep->stock);
+    mem_free(ep->name);
+    mem_free(ep);
 }
 
 void endpoint_done(struct endpoint *ep, struct proxy *p)
@@ -242,7 +247,7 @@ static struct endpoint *endpoint_new(const struct plan_endpoint *pe)
     ep->replica_id = pe->replica_id;
     ep->address = pe->address;
     ep->inside = pe->inside;
-    memcpy(ep->name, pe->name, sizeof ep->name);
+    ep->name = mem_strdup(MEM_CONN, pe->name);
     list_init(&ep->idle);
     list_init(&ep->pending);
     return ep;

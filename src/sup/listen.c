@@ -114,8 +114,8 @@ static void in_use_text(const struct addr *a, const char *ip, char text[SUP_TEXT
     if (inode && holder_name(inode, holder, sizeof holder))
         snprintf(text, SUP_TEXT_MAX, "port %u on %s is held by %s; stop it or choose another port", a->port, ip, holder);
     else
-        snprintf(text, SUP_TEXT_MAX, "port %u on %s is held by another user's process%s; stop it or choose another port", a->port, ip,
-                 geteuid() == 0 ? "" : " (root can see which)");
+        snprintf(text, SUP_TEXT_MAX, "port %u on %s is held by a process that cannot be looked into%s; stop it or choose another port", a->port, ip,
+                 geteuid() == 0 ? "" : " without root");
 }
 
 void listen_text(const struct addr *a, int errno_value, char text[SUP_TEXT_MAX])

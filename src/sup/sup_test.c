@@ -670,6 +670,8 @@ static void script_languages(void)
     static const char node[] = "const h=require('http');h.createServer((q,r)=>r.end('hi')).listen(80,()=>h.get('http://127.0.0.1/',r=>r.on('data',d=>{console.log(''+d);"
                                "require('child_process').exec('echo child',(e,o)=>{require('fs').readFile('/etc/hostname',()=>{console.log(o.trim()+' got');process.exit(0)})})})))";
     int ran = 0;
+    if (!E.caps.namespaces)
+        script_skip("port 80 of the machine is not ours to listen on");
     if (access("/usr/bin/python3", X_OK) == 0) {
         RUN(1, "/usr/bin/python3", "-c", python);
         WANT_IN(read_until(E.rep.out_fd, NULL), "b'x'\nb'child\\n' /tmp/ 4\ngot 1\n");
@@ -703,7 +705,13 @@ static void script_limits(void)
     spec.pids_max = 10;
     run_spec(&spec);
     WANT(E.e == OK);
-    WANT_IN(read_until(E.rep.out_fd, NULL), "forked 9\n"); /* and itself */
+    const char *forked = read_until(E.rep.out_fd, NULL);
+#ifdef __SANITIZE_THREAD__ /* its own thread counts as well: one or two for each process */
+    WANT_IN(forked, "forked ");
+    WANT(strtol(forked + strlen("forked "), NULL, 10) < 9);
+#else
+    WANT_IN(forked, "forked 9\n"); /* and itself */
+#endif
     WAIT(E.has_exited);
     WANT(!E.oom);
     script_done(0);
