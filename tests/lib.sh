@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2034,SC2317
+# shellcheck shell=sh disable=SC2034,SC2119,SC2120,SC2317
 # lib.sh - what the scenarios in tests/*/run share. Sourced, not run.
 #
 # A scenario starts the real binary with data of its own, on ports that are free, asks it things with real clients, and
