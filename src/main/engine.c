@@ -369,6 +369,20 @@ static void folder_make(const char *data_dir, const char *name)
     buf_free(&b);
 }
 
+/* A file_replace() that was killed half-way leaves PATH.RANDOM.tmp behind; nobody else writes such names here. */
+static void leftovers_remove(const char *data_dir)
+{
+    DIR *d = opendir(data_dir);
+    for (struct dirent *f; d && (f = readdir(d));) {
+        struct slice name = slice_cstr(f->d_name);
+        bool ours = slice_starts(name, SLICE("objects.json.")) || slice_starts(name, SLICE("run.state."));
+        if (ours && slice_ends(name, SLICE(".tmp")))
+            (void)unlinkat(dirfd(d), f->d_name, 0);
+    }
+    if (d)
+        closedir(d);
+}
+
 /* "off", "127.0.0.1:7070", "[::1]:7070". */
 static bool admin_parse(const char *text, struct addr *a)
 {
@@ -438,6 +452,7 @@ int engine_main(int argc, char **argv)
     hash_seed(seed);
     folder_make(e.conf.data_dir, "logs");
     folder_make(e.conf.data_dir, "net");
+    leftovers_remove(e.conf.data_dir);
     log_start(LOG_INFO);
     engine_init(&e);
     e.sup = sup_client_new(e.loop, (int)sup_fd, &engine_sup_ops, &e);
