@@ -279,16 +279,33 @@ static void objects_use(struct engine *e, struct objset *next)
     engine_logs_trim(e);
 }
 
+/* Without sk_lookup a service's port has a listener of Weir's in every namespace, and a workload there that listens on the
+ * same port with all addresses could not start: EADDRINUSE, which it would not explain. */
+static void port_check(const struct object *service, const struct object *dep, struct diags *d)
+{
+    struct buf where = {0};
+    buf_printf(&where, "Service/%s/%s spec.ports", service->ns, service->name);
+    for (size_t i = 0; i < service->svc.ports_n; i++)
+        for (size_t k = 0; k < dep->dep.pod.ports_n; k++)
+            if (service->svc.ports[i].port == dep->dep.pod.ports[k].port)
+                diags_add(d, DIAG_ERROR, service->file, service->line, service->column, where.p, "give the Service another port, such as 80, with this one as targetPort; or run Weir as root",
+                          "port %u is also a container port of Deployment %s/%s, and without root (BPF sk_lookup) the two would be in each other's way", service->svc.ports[i].port, dep->ns, dep->name);
+    buf_free(&where);
+}
+
 /* What this machine does not permit is refused by name, before anything is started. */
 static void machine_check(struct engine *e, const struct objset *set, struct diags *d)
 {
-    if (e->caps.net != SUP_NET_HOST)
-        return;
-    for (size_t i = 0; i < objset_n(set); i++) {
-        const struct object *o = objset_at(set, i);
-        if (o->kind == OBJ_DEPLOYMENT && !o->dep.pod.host_network)
-            diags_add(d, DIAG_ERROR, o->file, o->line, o->column, o->name, "run Weir as root, permit user namespaces, or set hostNetwork: true with one replica and a free port",
+    for (size_t i = 0; i < objset_n(set) && e->caps.net != SUP_NET_LOOKUP; i++) {
+        const struct object *dep = objset_at(set, i);
+        if (dep->kind != OBJ_DEPLOYMENT || dep->dep.pod.host_network)
+            continue;
+        if (e->caps.net == SUP_NET_HOST)
+            diags_add(d, DIAG_ERROR, dep->file, dep->line, dep->column, dep->name, "run Weir as root, permit user namespaces, or set hostNetwork: true with one replica and a free port",
                       "this machine permits no network namespaces (%s), and running replicas on host ports is not built yet", e->caps.why);
+        for (size_t k = 0; k < objset_n(set) && e->caps.net == SUP_NET_LISTEN; k++)
+            if (objset_at(set, k)->kind == OBJ_SERVICE)
+                port_check(objset_at(set, k), dep, d);
     }
 }
 
