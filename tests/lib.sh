@@ -182,13 +182,13 @@ load_start() {
     sleep 0.5
 }
 
-# load_stop: ends the load; what was counted is in $LOAD_REQUESTS, $LOAD_FAILED, $LOAD_SLOWEST_MS and $LOAD_GAP_MS, the failures
+# load_stop: ends the load; what was counted is in $LOAD_REQUESTS, $LOAD_FAILED, $LOAD_SLOWEST_MS, $LOAD_GAP_MS and $LOAD_P99_MS, the failures
 # are in $LOAD_WHY.
 load_stop() {
     kill -TERM "$LOAD" 2>/dev/null
     wait "$LOAD" 2>/dev/null
-    LOAD_REQUESTS=0 LOAD_FAILED=1 LOAD_SLOWEST_MS=0 LOAD_GAP_MS=0
-    read -r LOAD_REQUESTS LOAD_FAILED LOAD_SLOWEST_MS LOAD_GAP_MS <"$T/load.txt"
+    LOAD_REQUESTS=0 LOAD_FAILED=1 LOAD_SLOWEST_MS=0 LOAD_GAP_MS=0 LOAD_P99_MS=0
+    read -r LOAD_REQUESTS LOAD_FAILED LOAD_SLOWEST_MS LOAD_GAP_MS LOAD_P99_MS <"$T/load.txt"
     LOAD_WHY=$(tail -n +2 "$T/load.txt")
 }
 

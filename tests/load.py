@@ -1,10 +1,10 @@
-"""load.py - steady load that tells every failure. load.py PORT [--paths /,/a] [--host NAME] [--conns 4] [--method GET] [--body-bytes N]
+"""load.py - steady load that tells every failure. load.py PORT [--address 127.0.0.1] [--paths /,/a] [--host NAME] [--conns 4] [--method GET] [--body-bytes N]
 
 Each connection makes one request after the other, over kept connections; a new one is opened every tenth time.
 A request has failed when it could not be sent, when its answer did not come whole within 10 s, or was neither 2xx nor 3xx.
 Nothing is ever tried again, except that a failure costs its connection. It runs until SIGTERM or SIGINT, then prints
 
-    REQUESTS FAILED SLOWEST_MS LONGEST_GAP_MS
+    REQUESTS FAILED SLOWEST_MS LONGEST_GAP_MS P99_MS
     then one line for each of the first 20 failures: seconds since the start, path, what happened
 
 LONGEST_GAP_MS is the longest time without any good answer.
@@ -29,12 +29,14 @@ class Load:
         self.slowest = self.gap = 0.0
         self.last_good = self.started
         self.why = []
+        self.times = []
 
     def good(self, began):
         now = time.monotonic()
         with self.lock:
             self.requests += 1
             self.slowest = max(self.slowest, now - began)
+            self.times.append(now - began)
             self.gap = max(self.gap, now - self.last_good)
             self.last_good = now
 
@@ -107,7 +109,7 @@ class Load:
             began = time.monotonic()
             try:
                 if not file or turn % 10 == 0:
-                    file = socket.create_connection(("127.0.0.1", self.conf.port), TIMEOUT).makefile("rwb")
+                    file = socket.create_connection((self.conf.address, self.conf.port), TIMEOUT).makefile("rwb")
                 if not self.exchange(file, path):
                     file = None
                 self.good(began)
@@ -130,13 +132,15 @@ class Load:
             pass
         for t in threads:
             t.join(TIMEOUT + 1)
-        print(self.requests, self.failed, round(self.slowest * 1000), round(self.gap * 1000))
+        print(self.requests, self.failed, round(self.slowest * 1000), round(self.gap * 1000),
+              round(sorted(self.times)[len(self.times) * 99 // 100] * 1000, 1) if self.times else 0)
         print("\n".join(self.why))
 
 
 if __name__ == "__main__":
     args = argparse.ArgumentParser()
     args.add_argument("port", type=int)
+    args.add_argument("--address", default="127.0.0.1")
     args.add_argument("--paths", default="/")
     args.add_argument("--host", default="load.test")
     args.add_argument("--conns", type=int, default=4)

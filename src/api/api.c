@@ -5,13 +5,8 @@
  */
 #include "api_int.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
-#include <unistd.h>
 
 /* ---- endpoints -------------------------------------------------------------------------------------------------------- */
 
@@ -38,6 +33,10 @@ static void dispatch_unknown(struct api_conn *c)
 
 void api_dispatch(struct api_conn *c)
 {
+    if (c->api->suspended && !c->api->ops->run(c->api->ctx)) {
+        api_error(c, 503, "try again", "another engine is taking over");
+        return;
+    }
     for (size_t i = 0; i < COUNT_OF(endpoints); i++) {
         const struct endpoint *e = &endpoints[i];
         if ((e->port == ADMIN && !c->admin) || strcmp(e->path, c->req.path) != 0)
@@ -124,80 +123,72 @@ static const uint32_t limit_values[API_LIMIT_COUNT] = {
 static void admin_accepted(struct listener *ln, int fd, const struct addr *peer) { api_conn_new(ln->owner, fd, true); }
 static void public_accepted(struct listener *ln, int fd, const struct addr *peer) { api_conn_new(ln->owner, fd, false); }
 
-/* Somebody answers at path. A Unix socket outlives its process as a file; only connecting tells. Connecting is immediate
- * here, so this one look does not go through the loop. */
-static bool unix_alive(const char *path)
+static void listeners_start(struct api *a)
 {
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    memcpy(sun.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return false;
-    bool alive = connect(fd, (struct sockaddr *)&sun, sizeof sun) == 0 || errno == EAGAIN;
-    close(fd);
-    return alive;
+    if (a->unix_fd >= 0)
+        listener_start(&a->admin, a->loop, a->unix_fd, false, admin_accepted);
+    if (a->http_fd >= 0)
+        listener_start(&a->public, a->loop, a->http_fd, false, public_accepted);
+    a->admin.owner = a->public.owner = a;
 }
 
-static enum err unix_listen(const char *path, int *fd)
+static void listeners_stop(struct api *a)
 {
-    struct addr a = {.family = ADDR_UNIX};
-    struct stat st;
-    if (strlen(path) >= sizeof a.path)
-        return ERR_LIMIT;
-    memcpy(a.path, path, strlen(path) + 1);
-    if (lstat(path, &st) == 0) {
-        if (!S_ISSOCK(st.st_mode))
-            return ERR_EXISTS; /* somebody's file: not ours to remove */
-        if (unix_alive(path))
-            return ERR_INUSE;
-        if (unlink(path) != 0)
-            return err_from_errno(errno);
-    }
-    mode_t before = umask(0177); /* the file is never wider than 0600, not even for a moment */
-    enum err e = listen_socket(&a, 128, false, fd);
-    umask(before);
-    return e;
+    listener_stop(&a->admin);
+    listener_stop(&a->public);
 }
 
-enum err api_new(struct loop *l, const char *unix_path, int http_fd, const struct node_ops *ops, void *ctx, struct api **out)
+struct api *api_new(struct loop *l, int unix_fd, int http_fd, const struct node_ops *ops, void *ctx)
 {
-    int fd;
-    enum err e = unix_listen(unix_path, &fd);
-    if (e)
-        return e;
     struct api *a = mem_new(MEM_API, sizeof *a);
     memcpy(a->limit, limit_values, sizeof a->limit);
     a->loop = l;
     a->ops = ops;
     a->ctx = ctx;
-    a->admin_fd = fd;
-    a->unix_path = mem_strdup(MEM_API, unix_path);
+    a->unix_fd = unix_fd;
+    a->http_fd = http_fd;
     list_init(&a->conns);
     list_init(&a->followers);
     list_init(&a->recent);
-    listener_start(&a->admin, l, fd, false, admin_accepted);
-    a->admin.owner = a;
-    if (http_fd >= 0) {
-        listener_start(&a->public, l, http_fd, false, public_accepted);
-        a->public.owner = a;
-        a->public_on = true;
-    }
-    *out = a;
-    return OK;
+    listeners_start(a);
+    return a;
 }
 
 void api_free(struct api *a)
 {
     if (!a)
         return;
-    listener_stop(&a->admin);
-    if (a->public_on)
-        listener_stop(&a->public);
+    listeners_stop(a);
     LIST_FOREACH (it, &a->conns)
         api_conn_close(CONTAINER_OF(it, struct api_conn, link));
     api_logs_fini(a);
-    socket_close(a->admin_fd);
-    unlink(a->unix_path);
-    mem_free(a->unix_path);
     mem_free(a);
+}
+
+/* ---- a hand-over ------------------------------------------------------------------------------------------------------ */
+
+void api_suspend(struct api *a)
+{
+    a->suspended = true;
+    listeners_stop(a);
+    LIST_FOREACH (it, &a->conns)
+        api_conn_last(CONTAINER_OF(it, struct api_conn, link));
+}
+
+void api_resume(struct api *a)
+{
+    if (!a->suspended)
+        return;
+    a->suspended = false;
+    listeners_start(a);
+}
+
+uint32_t api_busy(const struct api *a)
+{
+    uint32_t n = 0;
+    LIST_FOREACH (it, &a->conns) {
+        const struct api_conn *c = CONTAINER_OF(it, struct api_conn, link);
+        n += c != a->upgrader && (c->state != CONN_CLOSING || c->stream.out_bytes > 0);
+    }
+    return n;
 }

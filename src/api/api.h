@@ -18,15 +18,23 @@ struct node_ops {
     struct proxy *const *(*workers)(void *ctx, uint32_t *n);
     bool (*ready)(void *ctx, struct buf *why_not);
     void (*down)(void *ctx);
+    /* Begins to replace this engine by another binary's (NULL: the file that this one was started from); api_upgraded() follows. */
+    enum err (*upgrade)(void *ctx, const char *binary, uint32_t ready_ms, uint32_t drain_ms, struct buf *why_not);
     void (*metrics)(void *ctx, struct buf *out);                                /* node-wide families: build info, engine restarts, memory by tag, log drops */
     const char *(*log_path)(void *ctx, const char *ns, const char *deployment); /* file of captured lines, valid until the next call; NULL: no such workload */
     void (*info)(void *ctx, struct buf *json);                                  /* {"version":...,"pid":...,"network":...,"warnings":[...]} */
 };
 struct api;
-/* unix_path: created with mode 0600; a stale socket is replaced, a live one is ERR_INUSE. http_fd: a listening socket for
- * the read-only port, or -1. */
-enum err api_new(struct loop *l, const char *unix_path, int http_fd, const struct node_ops *ops, void *ctx, struct api **out) WARN_UNUSED;
-void api_free(struct api *a); /* closes its connections and removes the socket file */
+/* Listening sockets, the caller's, or -1: of the node's own Unix socket, and of the read-only port. */
+struct api *api_new(struct loop *l, int unix_fd, int http_fd, const struct node_ops *ops, void *ctx);
+void api_free(struct api *a); /* closes its connections */
+/* Accepts nothing more; who follows something is told to come again, and each connection ends with its answer. */
+void api_suspend(struct api *a);
+void api_resume(struct api *a);
+/* Connections on which an answer is still to be given or taken, but for one that waits for the end of an upgrade. */
+uint32_t api_busy(const struct api *a);
+/* The upgrade that node_ops.upgrade() began is over: new_pid is the new engine's, or e and text say why there is none. */
+void api_upgraded(struct api *a, enum err e, const char *text, int32_t new_pid);
 /* New captured line: followers of this workload get it. */
 void api_log_line(struct api *a, const char *ns, const char *deployment, struct slice line);
 

@@ -28,9 +28,9 @@ struct api {
     const struct node_ops *ops; /* the node's; outlive the api */
     void *ctx;
     struct listener admin, public;
-    int admin_fd; /* ours */
-    bool public_on;
-    char *unix_path;
+    int unix_fd, http_fd;       /* the node's; -1: none */
+    bool suspended;             /* another engine takes over */
+    struct api_conn *upgrader;  /* waits for the end of an upgrade; NULL */
     struct list conns;          /* every open connection */
     struct list followers;      /* those that follow a log */
     uint32_t admin_n, public_n; /* open connections by kind */
@@ -99,6 +99,8 @@ bool api_stream_begin(struct api_conn *c, const char *type);
 void api_stream_chunk(struct api_conn *c, struct slice data);
 void api_stream_end(struct api_conn *c); /* calls detach(), too */
 void api_conn_close(struct api_conn *c);
+/* No request follows the one under way; at rest, and when it follows something, it ends at once. */
+void api_conn_last(struct api_conn *c);
 void api_limit_hit(struct api *a, enum api_limit l);
 /* A query parameter, percent-decoded, in the request's arena; NULL when absent. */
 char *api_query(struct api_conn *c, const char *name);

@@ -26,11 +26,13 @@ static struct {
     struct objset *set;
     struct plan plan;
     char dir[64], socket[128], log[128];
-    int port_fd;
+    int port_fd, socket_fd;
     bool ready, complete;
     uint32_t restarts, applied, downs;
     const char *why; /* of the replica */
-    enum err apply_err;
+    enum err apply_err, upgrade;
+    char upgrade_binary[64];
+    uint32_t upgrade_drain_ms;
 } node;
 
 static const struct objset *fake_objects(void *ctx) { return node.set; }
@@ -59,6 +61,14 @@ static bool fake_ready(void *ctx, struct buf *why)
     return node.ready;
 }
 static void fake_down(void *ctx) { node.downs++; }
+static enum err fake_upgrade(void *ctx, const char *binary, uint32_t ready_ms, uint32_t drain_ms, struct buf *why_not)
+{
+    if (node.upgrade != OK)
+        buf_adds(why_not, "it is what it is");
+    snprintf(node.upgrade_binary, sizeof node.upgrade_binary, "%s", binary ? binary : "");
+    node.upgrade_drain_ms = drain_ms;
+    return node.upgrade;
+}
 static void fake_metrics(void *ctx, struct buf *out) { buf_adds(out, "# TYPE fake gauge\nfake 1\n"); }
 static const char *fake_log_path(void *ctx, const char *ns, const char *d) { return strcmp(d, "web") == 0 ? node.log : NULL; }
 static void fake_info(void *ctx, struct buf *json) { buf_adds(json, "{\"warnings\":[]}"); }
@@ -72,6 +82,7 @@ static const struct node_ops fake_ops = {
     .workers = fake_workers,
     .ready = fake_ready,
     .down = fake_down,
+    .upgrade = fake_upgrade,
     .metrics = fake_metrics,
     .log_path = fake_log_path,
     .info = fake_info,
@@ -265,7 +276,10 @@ static int set_up(void **state)
     listener.address = addr_ip4(0x7f000001, 8080);
     node.plan = (struct plan){.clusters = &cluster, .clusters_n = 1, .listeners = &listener, .listeners_n = 1};
     assert_int_equal(listen_socket(&port, 16, false, &node.port_fd), OK);
-    assert_int_equal(api_new(node.loop, node.socket, node.port_fd, &fake_ops, NULL, &node.api), OK);
+    struct addr sock = {.family = ADDR_UNIX};
+    memcpy(sock.path, node.socket, MIN(strlen(node.socket) + 1, sizeof sock.path - 1));
+    assert_int_equal(listen_socket(&sock, 16, false, &node.socket_fd), OK);
+    node.api = api_new(node.loop, node.socket_fd, node.port_fd, &fake_ops, NULL);
     return 0;
 }
 
@@ -280,13 +294,15 @@ static int tear_down(void **state)
 {
     api_free(node.api);
     socket_close(node.port_fd);
+    socket_close(node.socket_fd);
     loop_turn(node.loop, 0);
     loop_free(node.loop);
     objset_free(node.set);
     remove_file("port.sock");
+    remove_file("weir.sock");
     remove_file("web.log");
     remove_file("web.log.1");
-    assert_int_equal(rmdir(node.dir), 0); /* the socket is gone with the api */
+    assert_int_equal(rmdir(node.dir), 0);
     assert_int_equal(mem_count(MEM_API), 0);
     return 0;
 }
@@ -333,32 +349,74 @@ static void test_public_port(void **state)
     assert_int_equal(node.downs, 0);
 }
 
-static void test_socket_mode_and_in_use(void **state)
+/* At a hand-over the next engine accepts what comes now; what is under way is answered and ends its connection. */
+static void test_suspend(void **state)
 {
-    struct stat st;
-    struct api *second = NULL;
-    assert_int_equal(stat(node.socket, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(api_new(node.loop, node.socket, -1, &fake_ops, NULL, &second), ERR_INUSE);
-    /* The refused look left a connection behind it: it must do no harm. */
-    ask_expect("GET", "/healthz", "", 200, "ok");
+    struct client rest = client_open(true), half = client_open(true);
+    client_text(&rest, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_until(&rest, "ok");
+    client_text(&half, "POST /v1/delete HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{");
+    for (int i = 0; i < 20; i++)
+        loop_turn(node.loop, 1);
+    api_suspend(node.api);
+    client_until(&rest, NULL); /* closed */
+    assert_int_equal(api_busy(node.api), 1);
+    client_text(&half, "}");
+    client_until(&half, NULL);
+    assert_non_null(strstr(half.got.p, "Connection: close"));
+    assert_int_equal(api_busy(node.api), 0);
+    client_close(&rest);
+    client_close(&half);
+    struct client late = client_open(true);
+    client_text(&late, "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    for (int i = 0; i < 20; i++)
+        loop_turn(node.loop, 1);
+    assert_int_equal(late.got.n, 0); /* it waits in the backlog ... */
+    api_resume(node.api);
+    client_until(&late, NULL); /* ... until somebody accepts */
+    assert_non_null(strstr(late.got.p, "200 OK"));
+    client_close(&late);
 }
 
-static void test_stale_socket_and_strange_file(void **state)
+static void upgrade_begin(struct client *c, const char *body)
 {
-    char path[128];
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    struct api *second = NULL;
-    snprintf(path, sizeof path, "%s/stale.sock", node.dir);
-    snprintf(sun.sun_path, sizeof sun.sun_path, "%s/stale.sock", node.dir);
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&sun, sizeof sun), 0);
-    close(fd); /* its file stays */
-    assert_int_equal(api_new(node.loop, path, -1, &fake_ops, NULL, &second), OK);
-    api_free(second);
-    log_write(path, "somebody's");
-    assert_int_equal(api_new(node.loop, path, -1, &fake_ops, NULL, &second), ERR_EXISTS);
-    unlink(path);
+    char text[256];
+    *c = client_open(true);
+    snprintf(text, sizeof text, "POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
+    client_text(c, text);
+    for (int i = 0; i < 20; i++)
+        loop_turn(node.loop, 1);
+}
+
+static void test_upgrade(void **state)
+{
+    struct client c;
+    ask_expect("POST", "/v1/upgrade", "{\"binary\":\"weir\"}", 400, "no absolute path");
+    node.upgrade = ERR_INVALID;
+    ask_expect("POST", "/v1/upgrade", "{}", 409, "it is what it is");
+    node.upgrade = OK;
+    upgrade_begin(&c, "{\"binary\":\"/x/weir\",\"drain_ms\":5}");
+    assert_string_equal(node.upgrade_binary, "/x/weir");
+    assert_int_equal(node.upgrade_drain_ms, 5);
+    assert_int_equal(c.got.n, 0);
+    assert_int_equal(api_busy(node.api), 0); /* it is what is waited for */
+    ask_expect("POST", "/v1/upgrade", "{}", 409, "in progress");
+    api_upgraded(node.api, OK, NULL, 77);
+    client_until(&c, "}");
+    assert_non_null(strstr(c.got.p, "{\"pid\":77}"));
+    client_close(&c);
+    upgrade_begin(&c, "{}");
+    api_upgraded(node.api, ERR_CLOSED, "it was ended by signal 9", 0);
+    client_until(&c, "}");
+    assert_non_null(strstr(c.got.p, "409 "));
+    assert_non_null(strstr(c.got.p, "signal 9"));
+    client_close(&c);
+    upgrade_begin(&c, "{}");
+    client_close(&c);
+    for (int i = 0; i < 20; i++)
+        loop_turn(node.loop, 1);
+    api_upgraded(node.api, OK, NULL, 78); /* nobody waits any more */
+    ask_expect("GET", "/healthz", "", 200, "ok");
 }
 
 static void test_pipelined(void **state)
@@ -749,8 +807,8 @@ int main(void)
         T(test_probes),
         T(test_methods_and_paths),
         T(test_public_port),
-        T(test_socket_mode_and_in_use),
-        T(test_stale_socket_and_strange_file),
+        T(test_suspend),
+        T(test_upgrade),
         T(test_pipelined),
         T(test_byte_by_byte),
         T(test_malformed),

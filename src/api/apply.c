@@ -191,3 +191,57 @@ void api_post_down(struct api_conn *c)
     api_answer(c, 202, "application/json", SLICE("{\"state\":\"stopping\"}\n"));
     a->ops->down(a->ctx);
 }
+
+/* ---- upgrade ---------------------------------------------------------------------------------------------------------------------- */
+
+#define READY_MS 30000
+#define DRAIN_MS 60000
+
+static void upgrade_detach(struct api_conn *c) { c->api->upgrader = NULL; }
+
+static uint32_t ms_of(const json_t *body, const char *key, uint32_t absent)
+{
+    const json_t *v = json_object_get(body, key);
+    json_int_t n = json_integer_value(v);
+    return json_is_integer(v) && n >= 0 ? (uint32_t)MIN(n, (json_int_t)UINT32_MAX) : absent;
+}
+
+/* The connection waits until another engine serves or the upgrade has failed. */
+void api_post_upgrade(struct api_conn *c)
+{
+    struct api *a = c->api;
+    struct buf why = {0};
+    json_t *body = api_body_object(c);
+    if (!body)
+        return;
+    const char *binary = json_string_value(json_object_get(body, "binary"));
+    if (binary && binary[0] != '/')
+        api_error(c, 400, "give an absolute path", "binary \"%s\" is no absolute path", binary);
+    else if (a->upgrader)
+        api_error(c, 409, "wait until it is over", "an upgrade is in progress");
+    else if (a->ops->upgrade(a->ctx, binary, ms_of(body, "ready_ms", READY_MS), ms_of(body, "drain_ms", DRAIN_MS), &why) != OK)
+        api_error(c, 409, "nothing was changed", "%s", why.p);
+    else {
+        a->upgrader = c;
+        api_conn_hold(c, c, upgrade_detach);
+    }
+    buf_free(&why);
+    json_decref(body);
+}
+
+void api_upgraded(struct api *a, enum err e, const char *text, int32_t new_pid)
+{
+    struct api_conn *c = a->upgrader;
+    a->upgrader = NULL;
+    if (!c)
+        return; /* nobody waits */
+    if (e == OK) {
+        struct buf b = {0};
+        c->keep_alive = false;
+        buf_printf(&b, "{\"pid\":%d}\n", (int)new_pid);
+        api_answer_json(c, 200, &b);
+        buf_free(&b);
+    } else {
+        api_error(c, 409, e == ERR_AGAIN ? "wait until it is over" : "the running engine goes on, undisturbed", "%s", text);
+    }
+}

@@ -242,6 +242,18 @@ void api_stream_end(struct api_conn *c)
     conn_next(c);
 }
 
+void api_conn_last(struct api_conn *c)
+{
+    c->keep_alive = false;
+    if (c->state == CONN_HEAD && !c->in.n) {
+        api_conn_close(c);
+    } else if (c->state == CONN_STREAM) {
+        if (timer_is_set(&c->poll)) /* of JSON lines; a log just ends */
+            api_stream_chunk(c, SLICE("{\"interrupted\":true}\n"));
+        api_stream_end(c);
+    }
+}
+
 /* ---- requests ------------------------------------------------------------------------------------------------------------ */
 
 static int hex_digit(char ch)
@@ -303,7 +315,7 @@ static void request_take(struct api_conn *c, const struct h1_head *h)
     c->req.http10 = h->minor == 0;
     c->req.path = (char *)(uintptr_t)arena_slice(&c->mem, h->path).p;
     c->req.query = (char *)(uintptr_t)arena_slice(&c->mem, h->query).p;
-    c->keep_alive = h->keep_alive;
+    c->keep_alive = h->keep_alive && !c->api->suspended;
     c->body_bytes = h->framing == H1_LENGTH ? (size_t)h->length : 0;
 }
 

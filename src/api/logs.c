@@ -10,6 +10,8 @@
  *     recent:         d e f g      the longest head of `recent` that is a tail of `file` is left out
  *     answer:   a b c d e f g      then the last `tail` lines of it
  *
+ * With after=TEXT what comes up to the last line that begins with TEXT is left out: so a follower whose stream was cut goes on.
+ *
  * A follower that reads too slowly loses lines and is told how many; nothing here ever waits for it.
  */
 #include "api_int.h"
@@ -27,6 +29,7 @@ struct log_job {
     char *path, *key;
     bool follow;
     bool all;          /* no tail was given */
+    char *after;       /* NULL, or how the last line that the reader has begins */
     uint64_t tail;     /* lines wanted */
     struct buf text;   /* of the file */
     struct list lines; /* struct recent_line: remembered at the start, then arriving */
@@ -194,9 +197,10 @@ static void job_join(struct log_job *job, size_t bytes_max, struct buf *out)
     }
     size_t skip = overlap(file, file_n, recent, recent_n);
     size_t total = file_n + recent_n - skip, bytes = 0, from = total;
+    struct slice after = job->after ? slice_cstr(job->after) : (struct slice){0};
     while (from > 0 && (job->all || total - from < job->tail)) {
         struct slice l = from - 1 < file_n ? file[from - 1] : recent[from - 1 - file_n + skip];
-        if (bytes + l.n + 1 > bytes_max)
+        if (bytes + l.n + 1 > bytes_max || (after.n && slice_starts(l, after)))
             break;
         bytes += l.n + 1;
         from--;
@@ -235,6 +239,7 @@ static void job_free(struct log_job *job)
     buf_free(&job->text);
     mem_free(job->path);
     mem_free(job->key);
+    mem_free(job->after);
     mem_free(job);
 }
 
@@ -318,6 +323,8 @@ void api_get_logs(struct api_conn *c)
     job->conn = c;
     job->follow = api_query_flag(c, "follow") && !c->req.head_only;
     job->path = mem_strdup(MEM_API, path);
+    const char *after = api_query(c, "after");
+    job->after = after && *after ? mem_strdup(MEM_API, after) : NULL;
     struct buf key = {0};
     buf_printf(&key, "%s/%s", ns, name);
     job->key = buf_take(&key, NULL);

@@ -66,6 +66,7 @@ bool body_take(struct body_in *b, const char *p, size_t n, size_t *used, struct 
         *end = b->left == 0;
         break;
     case H1_UNTIL_CLOSE:
+    case H1_TUNNEL:
         *used = n;
         break;
     case H1_NO_BODY:

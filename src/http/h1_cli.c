@@ -41,7 +41,7 @@ static uint32_t keep_alive_hint(const struct h1_head *h)
 
 static void response_begin(struct h1_cli *c, const struct h1_head *h)
 {
-    c->keep_alive = h->keep_alive && h->framing != H1_UNTIL_CLOSE;
+    c->keep_alive = h->keep_alive && h->framing != H1_UNTIL_CLOSE && h->framing != H1_TUNNEL;
     c->keep_alive_s = keep_alive_hint(h);
     body_begin(&c->body, h);
     c->state = CLI_BODY;
@@ -77,14 +77,18 @@ static size_t take_head(struct h1_cli *c, const char *p, size_t n)
         break;
     }
     c->scan = 0;
-    if (h.status < 200) {
+    if (h.status == 101 && c->sending == H1_TUNNEL) {
+        h.framing = H1_TUNNEL;
+    } else if (h.status < 200) {
         c->interim_bytes += (uint32_t)used;
-        if (h.status == 101 || c->interim_bytes > c->limits->head_bytes_max) /* we never ask for an upgrade; a flood has no end */
+        if (h.status == 101 || c->interim_bytes > c->limits->head_bytes_max) /* none was asked for; a flood has no end */
             fail(c, ERR_SYNTAX);
         else
             c->ops->interim(c, &h);
         return exchange_open(c) ? used : 0;
     }
+    if (c->sending == H1_TUNNEL && h.framing != H1_TUNNEL)
+        c->sent = true; /* the upgrade was declined: an ordinary answer */
     response_begin(c, &h);
     struct iovec v[PIECES_MAX];
     struct pieces body;
@@ -146,7 +150,7 @@ static void cli_data(struct stream *s, char *data, size_t n)
 static void cli_eof(struct stream *s)
 {
     struct h1_cli *c = cli_of(s);
-    if (c->state == CLI_BODY && c->body.framing == H1_UNTIL_CLOSE) {
+    if (c->state == CLI_BODY && (c->body.framing == H1_UNTIL_CLOSE || c->body.framing == H1_TUNNEL)) {
         rest(c, 0);
         c->keep_alive = false;
         c->ops->body(c, (struct pieces){0}, true);
@@ -224,7 +228,10 @@ void h1_cli_end(struct h1_cli *c, struct slice trailers)
 {
     MUST(exchange_open(c) && !c->sent);
     c->sent = true;
-    body_write(&c->s, SLICE(""), (struct pieces){0}, (enum h1_framing)c->sending, true, trailers);
+    if (c->sending == H1_TUNNEL)
+        stream_shut(&c->s);
+    else
+        body_write(&c->s, SLICE(""), (struct pieces){0}, (enum h1_framing)c->sending, true, trailers);
 }
 
 void h1_cli_reading(struct h1_cli *c, bool on)

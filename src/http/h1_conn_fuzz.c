@@ -135,7 +135,7 @@ static void srv_aborted(struct h1_srv *c, enum err e)
 
 static void srv_refused(struct h1_srv *c, uint16_t status, const char *label) { MUST(!W.open && status >= 400 && status < 600 && label[0]); }
 static void srv_released(struct h1_srv *c) { W.released = true; }
-static const struct h1_srv_ops srv_ops = {srv_request, srv_body, srv_drained, srv_aborted, srv_refused, srv_released};
+static const struct h1_srv_ops srv_ops = {srv_request, srv_body, srv_drained, srv_aborted, srv_refused, .released = srv_released};
 
 static void later(struct timer *t)
 {

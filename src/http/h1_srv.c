@@ -29,6 +29,7 @@ static bool exchange_open(const struct h1_srv *c) { return c->state == SRV_BODY 
 static bool unsent(const struct h1_srv *c) { return c->s.out_bytes > 0; }
 /* The next head has to wait until the last answer is in the kernel. */
 static bool blocked(const struct h1_srv *c) { return c->state == SRV_HEAD && unsent(c); }
+static bool tunnel(const struct h1_srv *c) { return c->answer == H1_TUNNEL && c->answering; }
 
 /* ---- refusals --------------------------------------------------------------------------------------------------- */
 
@@ -172,7 +173,7 @@ static size_t take_body(struct h1_srv *c, const char *p, size_t n)
             unsent_timer(c);
         else
             timer_clear(&c->timer);
-    } else if (!c->paused)
+    } else if (!c->paused && !tunnel(c)) /* how long a tunnel may be silent is the owner's to say */
         timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
     if (body.bytes || end)
         c->ops->body(c, body, end);
@@ -230,9 +231,17 @@ static void srv_resume(struct task *t)
         h1_srv_close(c);
 }
 
+/* The first bytes are those of HTTP/2's preface (RFC 9113 section 3.4): no HTTP/1 method is PRI. */
+static bool is_preface(const struct h1_srv *c, const char *p, size_t n) { return c->first && c->conf->preface && n >= 4 && memcmp(p, "PRI ", 4) == 0; }
+
 static void srv_data(struct stream *s, char *p, size_t n)
 {
     struct h1_srv *c = srv_of(s);
+    if (UNLIKELY(c->first) && c->state == SRV_HEAD && !c->in_n && is_preface(c, p, n)) {
+        timer_clear(&c->timer);
+        c->ops->preface(c, p, n);
+        return;
+    }
     if (c->state == SRV_LINGER) {
         c->lingered += (uint32_t)n;
         if (c->lingered > LINGER_BYTES_MAX) {
@@ -252,7 +261,20 @@ static void srv_data(struct stream *s, char *p, size_t n)
         ahead_limit(c);
         return;
     }
+    if (UNLIKELY(is_preface(c, c->in, c->in_n))) { /* it came in bits */
+        timer_clear(&c->timer);
+        c->ops->preface(c, c->in, c->in_n);
+        ahead_free(&c->in, &c->in_n, &c->in_cap);
+        return;
+    }
     consume(c, c->in, c->in_n);
+}
+
+static void srv_connected(struct stream *s)
+{
+    struct h1_srv *c = srv_of(s);
+    if (c->ops->secured)
+        c->ops->secured(c);
 }
 
 static void srv_eof(struct stream *s)
@@ -262,6 +284,9 @@ static void srv_eof(struct stream *s)
     if (c->state == SRV_WAIT) { /* it may have closed its sending side only: it still gets its answers */
         if (!c->in_n)
             c->keep_alive = false;
+    } else if (c->state == SRV_BODY && tunnel(c)) {
+        c->state = SRV_WAIT;
+        c->ops->body(c, (struct pieces){0}, true);
     } else if (c->state == SRV_BODY)
         abort_exchange(c, ERR_CLOSED);
     else if (!unsent(c) && !(c->state == SRV_HEAD && resuming)) /* else drained() or srv_resume() ends it */
@@ -303,7 +328,7 @@ static void srv_released(struct stream *s)
 }
 
 static const struct stream_ops srv_stream_ops = {
-    .data = srv_data, .eof = srv_eof, .drained = srv_drained, .failed = srv_failed, .released = srv_released};
+    .connected = srv_connected, .data = srv_data, .eof = srv_eof, .drained = srv_drained, .failed = srv_failed, .released = srv_released};
 
 /* ---- writing -------------------------------------------------------------------------------------------------------- */
 
@@ -360,7 +385,7 @@ static void linger(struct h1_srv *c, bool more)
 static void answer_done(struct h1_srv *c)
 {
     c->answered = true;
-    if (c->state == SRV_BODY) {
+    if (c->state == SRV_BODY) { /* also a tunnel: with the service's direction all of it ends */
         c->keep_alive = false;
         linger(c, true);
     } else if (!c->consuming)
@@ -383,11 +408,30 @@ void h1_srv_interim(struct h1_srv *c, struct head_out *o)
     written(c, stream_write_slice(&c->s, slice_of(o->p, o->n)));
 }
 
+/* From now on both directions carry bytes of another protocol (RFC 9110 section 7.8). What the client sent behind its request
+ * lies in in[]. */
+static void tunnel_begin(struct h1_srv *c, struct head_out *o)
+{
+    head_tail(o);
+    head_lit(o, "Connection: upgrade\r\n\r\n");
+    MUST(!o->over);
+    c->keep_alive = false;
+    c->state = SRV_BODY;
+    c->body.framing = H1_TUNNEL;
+    timer_clear(&c->timer);
+    if (c->in_n && !c->consuming)
+        loop_defer(c->s.loop, &c->resume);
+}
+
 size_t h1_srv_answer(struct h1_srv *c, struct head_out *o, enum h1_framing framing, uint64_t length, struct pieces body, bool end)
 {
     MUST(exchange_open(c) && !c->answering && !o->over);
     c->answering = true;
     c->answer = (uint8_t)framing;
+    if (framing == H1_TUNNEL) {
+        tunnel_begin(c, o);
+        return written(c, body_write(&c->s, slice_of(o->p, o->n), body, H1_TUNNEL, end, SLICE("")));
+    }
     if (end && c->state == SRV_BODY)
         c->keep_alive = false; /* the rest of the request will not be read: RFC 9112 section 9.6 */
     head_tail(o);
@@ -435,7 +479,7 @@ void h1_srv_end(struct h1_srv *c, struct slice trailers)
 
 /* ---- life -------------------------------------------------------------------------------------------------------------- */
 
-void h1_srv_open(struct h1_srv *c, struct loop *l, const struct h1_srv_conf *conf, const struct h1_srv_ops *ops, int fd)
+static void srv_init(struct h1_srv *c, const struct h1_srv_conf *conf, const struct h1_srv_ops *ops)
 {
     c->ops = ops;
     c->conf = conf;
@@ -443,8 +487,26 @@ void h1_srv_open(struct h1_srv *c, struct loop *l, const struct h1_srv_conf *con
     c->keep_alive = c->first = true;
     timer_init(&c->timer, srv_timer);
     task_init(&c->resume, srv_resume);
+}
+
+void h1_srv_open(struct h1_srv *c, struct loop *l, const struct h1_srv_conf *conf, const struct h1_srv_ops *ops, int fd)
+{
+    srv_init(c, conf, ops);
     stream_adopt(&c->s, l, &srv_stream_ops, fd);
     timer_set(l, &c->timer, conf->head_timeout_ms);
+}
+
+void h1_srv_take(struct h1_srv *c, const struct h1_srv_conf *conf, const struct h1_srv_ops *ops)
+{
+    srv_init(c, conf, ops);
+    c->s.ops = &srv_stream_ops;
+    timer_set(c->s.loop, &c->timer, conf->head_timeout_ms);
+}
+
+void h1_srv_feed(struct h1_srv *c, struct slice early)
+{
+    if (early.n)
+        srv_data(&c->s, (char *)(uintptr_t)early.p, early.n);
 }
 
 void h1_srv_reading(struct h1_srv *c, bool on)
@@ -454,7 +516,8 @@ void h1_srv_reading(struct h1_srv *c, bool on)
     c->paused = !on;
     stream_reading(&c->s, on);
     if (on) {
-        timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
+        if (!tunnel(c))
+            timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
         if (c->in_n)
             loop_defer(c->s.loop, &c->resume);
     } else if (unsent(c))

@@ -157,7 +157,7 @@ static void own_refused(struct h1_srv *c, uint16_t status, const char *label)
 
 static void own_released(struct h1_srv *c) { own_of(c)->released = true; }
 
-static const struct h1_srv_ops own_ops = {own_request, own_body, own_drained, own_aborted, own_refused, own_released};
+static const struct h1_srv_ops own_ops = {own_request, own_body, own_drained, own_aborted, own_refused, .released = own_released};
 
 static void own_accepted(struct listener *ln, int fd, const struct addr *peer)
 {

@@ -123,6 +123,8 @@ enum client_end client_run(const struct client_call *call, struct client_answer 
 int node_data(const struct args *a, char **dir);
 /* Calls the node; other statuses than 2xx and `also` are said as the command's failure. Returns an exit code. */
 int node_call(const struct args *a, const char *method, const char *target, struct slice body, uint16_t also, struct client_answer *out);
+/* The same for what takes its time. *lost: the node ended the connection before its answer; nothing is said then. */
+int node_call_long(const struct args *a, const char *method, const char *target, struct slice body, uint32_t timeout_ms, bool *lost, struct client_answer *out);
 int node_get_json(const struct args *a, const char *target, json_t **out);
 int node_stream(const struct args *a, const char *target, uint32_t timeout_ms, bool (*data)(void *, struct slice), void *ctx);
 /* A lock that a node holds for life: true when nobody holds it (*fd is ours then, close-on-exec), else *pid of the holder. */

@@ -1,7 +1,70 @@
 /* cmd_logs.c - weir logs: captured output of a workload, from the node's file and then live. */
 #include "cli.h"
 
-static bool print(void *ctx, struct slice data) { return fwrite(data.p, 1, data.n, stdout) == data.n && fflush(stdout) == 0; }
+#include <poll.h>
+#include <unistd.h>
+
+#define ENDING_MS 300  /* between the end of a stream and the end of its node */
+#define LOOK_MS 20
+#define MARK_BYTES 512 /* of a line: with its time and source it is one of a kind */
+
+/* What is followed: the beginning of the last whole line that was shown, where a stream that was cut is taken up again. */
+struct following {
+    char mark[MARK_BYTES + 1], now[MARK_BYTES + 1];
+    size_t now_n;
+};
+
+static bool print(struct slice data) { return fwrite(data.p, 1, data.n, stdout) == data.n && fflush(stdout) == 0; }
+
+static bool follow(void *ctx, struct slice data)
+{
+    struct following *f = ctx;
+    for (size_t i = 0; i < data.n; i++) {
+        if (data.p[i] == '\n') {
+            f->now[f->now_n] = 0;
+            memcpy(f->mark, f->now, f->now_n + 1);
+            f->now_n = 0;
+        } else if (f->now_n < MARK_BYTES) {
+            f->now[f->now_n++] = data.p[i];
+        }
+    }
+    return print(data);
+}
+
+/* A stream ends with the node, or when another engine takes over, which then has the rest. */
+static bool node_ended(const char *dir)
+{
+    int fd, pid;
+    for (int i = 0; i < ENDING_MS / LOOK_MS; i++) {
+        if (node_lock(dir, &fd, &pid)) {
+            close(fd);
+            return true;
+        }
+        poll(NULL, 0, LOOK_MS);
+    }
+    return false;
+}
+
+static int follow_all(const struct args *a, const char *target)
+{
+    struct following *f = mem_new(MEM_MISC, sizeof *f);
+    char *dir;
+    int code = node_data(a, &dir);
+    bool more = code == EXIT_OK;
+    while (more) {
+        struct buf again = {0};
+        buf_adds(&again, target);
+        if (f->mark[0])
+            query_add(&again, "after", f->mark);
+        f->now_n = 0;
+        code = node_stream(a, again.p, 0, follow, f);
+        buf_free(&again);
+        more = code == EXIT_OK && !ferror(stdout) && !node_ended(dir);
+    }
+    mem_free(dir);
+    mem_free(f);
+    return code;
+}
 
 /* "catalog", "deployment/catalog": the name. NULL: it is of another kind. */
 static const char *workload_name(const char *text)
@@ -43,12 +106,12 @@ int cmd_logs(struct args *a)
         buf_printf(&target, "&tail=%llu", (unsigned long long)tail);
     if (args_has(a, "follow")) {
         buf_adds(&target, "&follow=1");
-        code = node_stream(a, target.p, 0, print, NULL);
+        code = follow_all(a, target.p);
     } else {
         /* Collected first: a pager that pauses must not make the node think that its reader is stuck. */
         code = node_call(a, "GET", target.p, (struct slice){0}, 0, &answer);
         if (!code && answer.body.n)
-            print(NULL, buf_slice(&answer.body));
+            print(buf_slice(&answer.body));
     }
     buf_free(&answer.body);
     buf_free(&target);

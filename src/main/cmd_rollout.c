@@ -10,6 +10,7 @@ struct watching {
     struct buf part;   /* the line that is still arriving */
     size_t incomplete; /* workloads whose last line was not complete: only right when the stream was not followed */
     bool gone;
+    bool interrupted;  /* another engine takes over: it is asked again */
 };
 
 static void show_line(struct watching *w, struct slice line)
@@ -18,6 +19,8 @@ static void show_line(struct watching *w, struct slice line)
     const char *name = json_string_value(json_object_get(o, "name")), *why = json_string_value(json_object_get(o, "why"));
     if (json_is_true(json_object_get(o, "gone"))) {
         w->gone = true;
+    } else if (json_is_true(json_object_get(o, "interrupted"))) {
+        w->interrupted = true;
     } else if (name && json_is_true(json_object_get(o, "complete"))) {
         printf("%s: rolled out, revision %lld, %lld ready\n", name, (long long)json_integer_value(json_object_get(o, "revision")),
                (long long)json_integer_value(json_object_get(o, "ready")));
@@ -66,7 +69,13 @@ static int status_of(const struct args *a, const char *name, uint32_t timeout_ms
     bool wait = !args_has(a, "no-wait");
     if (wait)
         buf_adds(&target, "&follow=1");
-    int code = node_stream(a, target.p, timeout_ms, take, &w);
+    uint64_t due = timeout_ms ? mono_ns() + timeout_ms * 1000000ull : 0;
+    int code;
+    do {
+        uint64_t now = mono_ns();
+        w.interrupted = false;
+        code = node_stream(a, target.p, !due ? 0 : due > now ? (uint32_t)((due - now) / 1000000 + 1) : 1, take, &w);
+    } while (!code && w.interrupted);
     if (!code && w.gone)
         code = cli_fail(EXIT_FAILED, a->cmd->name, NULL, "the workload was deleted meanwhile");
     if (!code && !wait && w.incomplete)

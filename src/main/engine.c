@@ -1,8 +1,9 @@
 /* engine.c - the engine's life.
  *
- *   start    sup_client -> adopt_*() -> ready(): objects from the files of `weir up`, or, when sup has restarted the engine,
- *            from the data folder -> run_want(), gates, plan -> api
+ *   start    sup_client -> take(): run -> adopt_*() -> ready(): objects from the files of `weir up`, or, when another engine was there
+ *            before, from the data folder -> run_want(), gates, plan -> api
  *   stop     gates stop accepting, requests from outside end -> run_stop() -> sup_shutdown()
+ *   upgrade  engine_upgrade.c
  *
  * A first start that can't succeed (manifest errors, a taken port) prints why and exits with SUP_EXIT_CONFIG, so that sup
  * does not try again.
@@ -139,8 +140,7 @@ static void file_apply(struct engine *e, struct objset *set, const char *path, s
     buf_free(&dir);
 }
 
-/* The objects that the data folder holds. */
-static bool objects_saved(struct engine *e, struct objset *set, struct diags *d)
+bool engine_objects_saved(struct engine *e, struct objset *set, struct diags *d)
 {
     struct buf path = {0}, text = {0};
     buf_printf(&path, "%s/objects.json", e->conf.data_dir);
@@ -154,7 +154,7 @@ static bool objects_saved(struct engine *e, struct objset *set, struct diags *d)
         diags_add(d, DIAG_ERROR, path.p, 0, 0, "", "put the file back, or stop the node and start it with the manifests", "the saved objects are gone, and %zu replicas run", e->mesh.n);
     buf_free(&path);
     buf_free(&text);
-    return er == OK || (missing && e->restarts && !e->mesh.n); /* a node that was never given any */
+    return er == OK || (missing && e->later && !e->mesh.n); /* a node that was never given any */
 }
 
 static bool objects_first(struct engine *e)
@@ -162,17 +162,17 @@ static bool objects_first(struct engine *e)
     struct diags d = {0};
     struct objset *set = objset_new();
     bool ok = true;
-    if (e->restarts == 0 && e->conf.files_n) {
+    if (!e->later && e->conf.files_n) {
         for (int i = 0; i < e->conf.files_n; i++)
             file_apply(e, set, e->conf.files[i], &d);
         if (!d.errors)
             ok = engine_apply(e, set, false, &d) == OK;
-    } else if (objects_saved(e, set, &d))
+    } else if (engine_objects_saved(e, set, &d))
         engine_restore(e, set);
     diags_print(&d);
     ok = ok && !d.errors;
     if (!ok && d.errors)
-        fprintf(stderr, "weir: %zu error%s; %s\n", d.errors, d.errors == 1 ? "" : "s", e->restarts ? "what runs goes on" : "nothing was started");
+        fprintf(stderr, "weir: %zu error%s; %s\n", d.errors, d.errors == 1 ? "" : "s", e->later ? "what runs goes on" : "nothing was started");
     diags_free(&d);
     objset_free(set);
     return ok;
@@ -180,50 +180,88 @@ static bool objects_first(struct engine *e)
 
 /* ---- sup's calls ----------------------------------------------------------------------------------------------------------------------- */
 
-static bool admin_start(struct engine *e)
+/* Both listening sockets are sup's, so that they outlive this engine: weir.sock and, if there is one, the read-only port. */
+static void api_start(struct engine *e)
 {
-    struct buf path = {0};
-    buf_printf(&path, "%s/weir.sock", e->conf.data_dir);
-    enum err er = api_new(e->loop, path.p, e->admin_fd, &engine_node_ops, e, &e->api);
-    if (er != OK)
-        fprintf(stderr, "weir: %s: %s%s\n", path.p, err_text(er), er == ERR_INUSE ? "; a node is running with this data folder: stop it with `weir down`, or choose another with --data" : "");
-    buf_free(&path);
-    e->api_open = er == OK;
-    return er == OK;
+    if (e->api_open || !e->socket_known || !e->admin_known)
+        return;
+    e->api = api_new(e->loop, e->socket_fd, e->admin_fd, &engine_node_ops, e);
+    e->api_open = true;
+}
+
+void engine_api_open(struct engine *e)
+{
+    struct addr a = {.family = ADDR_UNIX};
+    int n = snprintf(a.path, sizeof a.path, "%s/weir.sock", e->conf.data_dir);
+    e->admin_known = e->admin_known || e->admin_addr.family == ADDR_NONE;
+    if (n < 0 || (size_t)n >= sizeof a.path) {
+        log_error("admin", "the path of %s is too long for a socket in it", e->conf.data_dir);
+        engine_config_failed(e);
+        return;
+    }
+    if (e->api_asked)
+        return;
+    e->api_asked = true;
+    if (!e->socket_known)
+        sup_listen(e->sup, TOKEN_SOCKET, &a, 0, 1); /* the api follows with the answers */
+    if (!e->admin_known)
+        sup_listen(e->sup, TOKEN_ADMIN, &e->admin_addr, 0, 1);
+    api_start(e);
+}
+
+/* Later, what runs is worth more than a way to ask about it. */
+static void admin_listening(struct engine *e, uint64_t token, enum err er, const char *text, int fd)
+{
+    if (er != OK) {
+        log_error("admin", "%s", text && *text ? text : err_text(er));
+        if (!e->later) {
+            engine_config_failed(e);
+            return;
+        }
+    }
+    *(token == TOKEN_SOCKET ? &e->socket_fd : &e->admin_fd) = fd;
+    *(token == TOKEN_SOCKET ? &e->socket_known : &e->admin_known) = true;
+    api_start(e);
 }
 
 static void sup_listening(void *ctx, uint64_t token, enum err er, const char *text, const int *fds, int n)
 {
     struct engine *e = ctx;
-    if (token == TOKEN_ADMIN) {
-        if (er != OK) {
-            log_error("admin", "%s", text && *text ? text : err_text(er));
-            if (e->restarts == 0)
-                engine_config_failed(e);
-            return;
-        }
-        e->admin_fd = fds[0];
-        if (!admin_start(e) && !e->restarts)
-            engine_config_failed(e);
-    } else if (token & TOKEN_INSIDE)
+    if (token == TOKEN_ADMIN || token == TOKEN_SOCKET)
+        admin_listening(e, token, er, text, n ? fds[0] : -1);
+    else if (token & TOKEN_INSIDE)
         mesh_inside_listening(e, token, 0, er, text, n ? fds[0] : -1);
     else
         gate_listening(e, token, er, text, fds, n);
 }
 
-static void sup_started(void *ctx, uint64_t id, enum err er, const char *text, const struct sup_replica *r) { run_on_started(((struct engine *)ctx)->run, id, er, text, r); }
-static void sup_exited(void *ctx, uint64_t id, int32_t status, bool oom) { run_on_exited(((struct engine *)ctx)->run, id, status, oom); }
+/* What comes after this engine has let go (run is NULL) is told to the next one by sup. */
+static void sup_started(void *ctx, uint64_t id, enum err er, const char *text, const struct sup_replica *r)
+{
+    struct engine *e = ctx;
+    MUST(e->run); /* it lets go only when no start is under way */
+    run_on_started(e->run, id, er, text, r);
+}
+
+static void sup_exited(void *ctx, uint64_t id, int32_t status, bool oom)
+{
+    struct engine *e = ctx;
+    if (e->run)
+        run_on_exited(e->run, id, status, oom);
+}
 
 static void sup_exec_done(void *ctx, uint64_t id, uint64_t token, enum err er, int32_t status, struct slice output)
 {
-    run_on_exec_done(((struct engine *)ctx)->run, id, token, er, status, output);
+    struct engine *e = ctx;
+    if (e->run)
+        run_on_exec_done(e->run, id, token, er, status, output);
 }
 
 static void sup_got_sockets(void *ctx, uint64_t id, uint64_t token, const int *fds, int n)
 {
     struct engine *e = ctx;
     if (token & RUN_TOKEN_BIT) {
-        if (!run_on_sockets(e->run, id, token, fds, n))
+        if (!e->run || !run_on_sockets(e->run, id, token, fds, n))
             for (int i = 0; i < n; i++)
                 socket_close(fds[i]);
         return;
@@ -236,9 +274,16 @@ static void sup_got_sockets(void *ctx, uint64_t id, uint64_t token, const int *f
 static void sup_adopt_listener(void *ctx, uint64_t token, const struct addr *a, uint64_t ns_id, const int *fds, int n)
 {
     struct engine *e = ctx;
-    if (token == TOKEN_ADMIN) {
-        e->admin_fd = fds[0];
-        e->admin_known = true;
+    if (token == TOKEN_ADMIN || token == TOKEN_SOCKET) {
+        int *fd = token == TOKEN_SOCKET ? &e->socket_fd : &e->admin_fd;
+        bool *known = token == TOKEN_SOCKET ? &e->socket_known : &e->admin_known;
+        if (*fd >= 0)
+            socket_close(fds[0]); /* this engine was in charge before */
+        else
+            *fd = fds[0];
+        *known = true;
+    } else if (token & TOKEN_INSIDE && mesh_has_inside(e, token)) {
+        socket_close(fds[0]);
     } else if (token & TOKEN_INSIDE) {
         struct mesh_replica *m = table_get(&e->mesh, slice_of((char *)&ns_id, sizeof ns_id));
         e->inside_token = MAX(e->inside_token, token & ~TOKEN_INSIDE);
@@ -255,46 +300,98 @@ static void sup_adopt_listener(void *ctx, uint64_t token, const struct addr *a, 
 
 static void sup_adopt_replica(void *ctx, const struct sup_replica *r) { run_on_adopt(((struct engine *)ctx)->run, r); }
 
-static void sup_ready(void *ctx, const struct sup_caps *caps, uint32_t restarts)
+/* A file_replace() that was killed half-way leaves PATH.RANDOM.tmp behind; nobody else writes such names here. */
+static void leftovers_remove(const char *data_dir)
+{
+    DIR *d = opendir(data_dir);
+    for (struct dirent *f; d && (f = readdir(d));) {
+        struct slice name = slice_cstr(f->d_name);
+        bool ours = slice_starts(name, SLICE("objects.json.")) || slice_starts(name, SLICE("run.state."));
+        if (ours && slice_ends(name, SLICE(".tmp")))
+            (void)unlinkat(dirfd(d), f->d_name, 0);
+    }
+    if (d)
+        closedir(d);
+}
+
+static void sup_take(void *ctx)
+{
+    struct engine *e = ctx;
+    struct run_conf rc = {.data_dir = e->conf.data_dir, .node_name = e->conf.name};
+    MUST(!e->run);
+    leftovers_remove(e->conf.data_dir);
+    mesh_adopting(e);
+    e->run = run_new(e->loop, e->sup, &rc, &engine_run_ops, e);
+}
+
+static void ready_say(const struct engine *e)
+{
+    if (e->caps.why[0])
+        log_warn("engine", "this machine does not permit everything: %s", e->caps.why);
+    if (e->leaving_pid)
+        log_info("engine", "weir " WEIR_VERSION " takes over from process %d", (int)e->leaving_pid);
+    else if (e->restarts)
+        log_warn("engine", "restarted by the supervisor (%u times so far)", e->restarts);
+}
+
+static void sup_ready(void *ctx, const struct sup_caps *caps, const struct sup_history *h)
 {
     struct engine *e = ctx;
     e->caps = *caps;
-    e->restarts = restarts;
-    if (caps->why[0])
-        log_warn("engine", "this machine does not permit everything: %s", caps->why);
-    if (restarts)
-        log_warn("engine", "restarted by the supervisor (%u times so far)", restarts);
+    e->history = *h;
+    e->restarts = h->restarts;
+    e->leaving_pid = h->leaving_pid;
+    if (h->again) {
+        upgrade_back(e);
+        return;
+    }
+    e->later = h->restarts || h->upgrades;
+    ready_say(e);
     e->started = true;
-    e->configuring = restarts == 0;
+    e->configuring = !e->later;
     if (!objects_first(e)) {
-        if (restarts)
+        if (e->later)
             engine_give_way(e);
         else
             engine_config_failed(e);
         return;
     }
-    if (e->admin_addr.family != ADDR_NONE && !e->admin_known)
-        sup_listen(e->sup, TOKEN_ADMIN, &e->admin_addr, 0, 1); /* the api follows with the answer */
-    else if (!admin_start(e) && !restarts) { /* later, what runs is worth more than a way to ask about it */
-        engine_config_failed(e);
-        return;
-    }
-    if (e->restarts)
+    if (e->later)
         engine_publish(e); /* nothing to apply may have come from the data folder */
+    if (!e->leaving_pid)
+        engine_api_open(e); /* else when this engine serves: until then the upgrade may come to nothing */
+    upgrade_serving_soon(e);
     e->configuring = e->configuring && e->gates_n > 0;
 }
 
 static void sup_stop(void *ctx) { engine_stop(ctx); }
+static void sup_rehearse(void *ctx) { upgrade_rehearse(ctx); }
+static void sup_release(void *ctx) { upgrade_release(ctx); }
+static void sup_drain(void *ctx, uint32_t ms, int32_t new_pid) { upgrade_drain(ctx, ms, new_pid); }
+static void sup_upgrade_failed(void *ctx, enum err er, const char *text) { upgrade_over(ctx, er, text); }
+
+static void sup_alone(void *ctx)
+{
+    struct engine *e = ctx;
+    e->leaving_pid = 0;
+    log_info("engine", "the former engine has ended");
+}
 
 static const struct sup_client_ops engine_sup_ops = {.listening = sup_listening,
                                                      .started = sup_started,
                                                      .exited = sup_exited,
                                                      .exec_done = sup_exec_done,
                                                      .sockets = sup_got_sockets,
+                                                     .take = sup_take,
                                                      .adopt_listener = sup_adopt_listener,
                                                      .adopt_replica = sup_adopt_replica,
                                                      .ready = sup_ready,
-                                                     .stop = sup_stop};
+                                                     .stop = sup_stop,
+                                                     .rehearse = sup_rehearse,
+                                                     .release = sup_release,
+                                                     .drain = sup_drain,
+                                                     .upgrade_failed = sup_upgrade_failed,
+                                                     .alone = sup_alone};
 
 /* ---- set-up ------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -369,20 +466,6 @@ static void folder_make(const char *data_dir, const char *name)
     buf_free(&b);
 }
 
-/* A file_replace() that was killed half-way leaves PATH.RANDOM.tmp behind; nobody else writes such names here. */
-static void leftovers_remove(const char *data_dir)
-{
-    DIR *d = opendir(data_dir);
-    for (struct dirent *f; d && (f = readdir(d));) {
-        struct slice name = slice_cstr(f->d_name);
-        bool ours = slice_starts(name, SLICE("objects.json.")) || slice_starts(name, SLICE("run.state."));
-        if (ours && slice_ends(name, SLICE(".tmp")))
-            (void)unlinkat(dirfd(d), f->d_name, 0);
-    }
-    if (d)
-        closedir(d);
-}
-
 /* "off", "127.0.0.1:7070", "[::1]:7070". */
 static bool admin_parse(const char *text, struct addr *a)
 {
@@ -400,6 +483,7 @@ static void engine_init(struct engine *e)
     timer_init(&e->gate_retry, engine_gates_retry);
     timer_init(&e->drain_poll, drain_poll);
     task_init(&e->end, end_now);
+    upgrade_init(e);
     e->objects = objset_new();
     e->memory = plan_memory_new();
     e->resolver = resolver_new(e->loop, on_endpoints_changed, e);
@@ -421,8 +505,10 @@ static void engine_fini(struct engine *e)
     resolver_free(e->resolver);
     timer_clear(&e->gate_retry);
     timer_clear(&e->drain_poll);
-    if (e->run_stopped) {
+    timer_clear(&e->hand_poll);
+    if (e->run_stopped || e->hand == HAND_LEAVING) {
         run_free(e->run);
+        mesh_free(e);
         gates_free(e);
         plan_unref(e->plan);
         plan_memory_free(e->memory);
@@ -433,7 +519,7 @@ static void engine_fini(struct engine *e)
 
 int engine_main(int argc, char **argv)
 {
-    static struct engine e = {.admin_fd = -1};
+    static struct engine e = {.admin_fd = -1, .socket_fd = -1};
     const char *fd = getenv(SUP_FD_ENV);
     uint64_t sup_fd;
     if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !admin_parse(e.conf.admin, &e.admin_addr)) {
@@ -452,12 +538,9 @@ int engine_main(int argc, char **argv)
     hash_seed(seed);
     folder_make(e.conf.data_dir, "logs");
     folder_make(e.conf.data_dir, "net");
-    leftovers_remove(e.conf.data_dir);
     log_start(LOG_INFO);
     engine_init(&e);
     e.sup = sup_client_new(e.loop, (int)sup_fd, &engine_sup_ops, &e);
-    struct run_conf rc = {.data_dir = e.conf.data_dir, .node_name = e.conf.name};
-    e.run = run_new(e.loop, e.sup, &rc, &engine_run_ops, &e);
     loop_run(e.loop);
     engine_fini(&e);
     log_stop();

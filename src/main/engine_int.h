@@ -7,10 +7,13 @@
 #define WORKERS_MAX 64
 #define MAILBOX_CAP 1024
 #define GATEWAY_DRAIN_MS 20000      /* the longest a stop waits for requests from outside */
+#define REHEARSE_RESOLVE_MS 5000    /* the longest a new engine waits for external names before it takes over */
+#define API_REST_MS 1000            /* the longest a hand-over waits for requests of tools */
 #define RESOLVE_MS 30000            /* external names are looked up again after this */
 #define OBJECTS_FILE_BYTES_MAX (64u << 20)
 #define LOG_FILE_BYTES_MAX (10u << 20)
 #define TOKEN_ADMIN (1ULL << 62)
+#define TOKEN_SOCKET (TOKEN_ADMIN | 1)  /* DATA/weir.sock */
 #define TOKEN_INSIDE (1ULL << 61)   /* listeners inside namespaces */
 
 /* control -> worker: W_*, worker -> control: C_*. */
@@ -22,6 +25,7 @@ enum engine_msg {
     W_DOOR_CLOSE,   /* a: replica id */
     W_SOCKETS,      /* a: replica id, n: count, p: int[n], the receiver frees it */
     W_DRAIN,        /* n: ms */
+    W_LEAVE,        /* n: ms; another engine serves */
     W_STOP,
     C_SOCKETS,      /* a: replica id, b: worker, n: how many */
     C_LEFT,         /* a: endpoint id, b: replica id */
@@ -69,6 +73,7 @@ struct gate {
 struct mesh_replica {
     uint64_t id;
     char *ns, *workload, *name;
+    bool found;                 /* adopted since this engine last came into charge */
     struct table inside;        /* SUP_NET_LISTEN: address and port (6 bytes) -> its token (heap) */
 };
 
@@ -86,7 +91,9 @@ struct engine {
     struct sup_client *sup;
     struct sup_caps caps;
     uint32_t restarts;
-    struct run *run;
+    struct sup_history history;
+    bool later;                 /* another engine was there before: what is wanted is in the data folder */
+    struct run *run;            /* NULL while this engine is not in charge */
     struct api *api;
     struct objset *objects;
     struct plan_memory *memory;
@@ -105,6 +112,11 @@ struct engine {
     struct resolver *resolver;
     struct timer gate_retry, drain_poll;
     uint64_t drain_since_ms;
+    /* hand-over (engine_upgrade.c) */
+    int32_t leaving_pid;        /* of the engine that made way for this one and still has requests in flight; 0: none */
+    struct timer hand_poll;     /* waits for the workers' plan, for the api, or for the end of the drain, by the state below */
+    uint64_t hand_since_ms;
+    enum { HAND_NONE, HAND_REHEARSING, HAND_SERVING, HAND_RELEASING, HAND_RELEASED, HAND_LEAVING } hand;
     bool started;               /* the first objects are in force */
     bool was_ready;             /* all workloads have been ready once */
     bool stopping;
@@ -112,13 +124,16 @@ struct engine {
     bool run_stopped;           /* run has nothing left to do */
     int exit_status;            /* of this process */
     struct task end;
-    int admin_fd;
+    int admin_fd, socket_fd;    /* -1: none */
     struct addr admin_addr;
-    bool admin_known, api_open;
+    bool admin_known, socket_known; /* sup has answered, or they were adopted */
+    bool api_asked, api_open;
 };
 
 /* engine.c */
 void engine_config_failed(struct engine *e);
+bool engine_objects_saved(struct engine *e, struct objset *set, struct diags *d); /* what the data folder holds; errors are in d */
+void engine_api_open(struct engine *e);
 void engine_stop(struct engine *e); /* drain, stop the workloads, end: once */
 /* engine_plan.c: objects and endpoints -> plan -> workers */
 enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d);
@@ -135,23 +150,38 @@ void gates_free(struct engine *e);
 bool engine_in_flight(struct engine *e, uint64_t replica_id);
 void mesh_up(struct engine *e, uint64_t id, const char *ns, const char *deployment, const char *replica, int fd);
 void mesh_gone(struct engine *e, uint64_t id);
+void mesh_adopting(struct engine *e); /* marks all as not found */
+void mesh_trim(struct engine *e);     /* what was not found is gone */
+bool mesh_has_inside(struct engine *e, uint64_t token);
+void mesh_free(struct engine *e);
 void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id, enum err er, const char *text, int fd);
 /* engine_workers.c */
 void workers_start(struct engine *e);
 void workers_stop(struct engine *e);
 void worker_post(struct engine *e, uint32_t worker, struct msg m);
 void workers_post_all(struct engine *e, struct msg m); /* only for messages without ownership */
+/* engine_upgrade.c: this engine's part in an upgrade, as the new one and as the old one */
+void upgrade_init(struct engine *e);
+void upgrade_rehearse(struct engine *e);
+void upgrade_serving_soon(struct engine *e); /* tells sup when every worker uses the plan; opens the api if that has waited */
+void upgrade_release(struct engine *e);
+void upgrade_back(struct engine *e);         /* in charge again */
+void upgrade_drain(struct engine *e, uint32_t ms, int32_t new_pid);
+void upgrade_over(struct engine *e, enum err er, const char *text); /* the upgrade that was asked for has failed */
+enum err upgrade_ask(struct engine *e, const char *path, uint32_t ready_ms, uint32_t drain_ms, struct buf *why_not);
 /* engine_node.c: what api asks of the node */
 extern const struct node_ops engine_node_ops;
 void engine_output(struct engine *e, const char *ns, const char *deployment, const char *replica, bool from_stderr, struct slice line);
 /* Closes the files of workloads that are no longer wanted and have no replica. */
 void engine_logs_trim(struct engine *e);
+void engine_output_close(struct engine *e); /* of workloads: written, and closed until the next line */
 void engine_logs_close(struct engine *e);
 /* resolve.c: external names */
 struct resolver *resolver_new(struct loop *l, void (*changed)(void *ctx), void *ctx);
 void resolver_free(struct resolver *r);
 /* Looks up the names of set's ExternalName services, now and again every RESOLVE_MS. */
 void resolver_want(struct resolver *r, const struct objset *set);
+bool resolver_settled(const struct resolver *r); /* no look-up is under way */
 const struct live_address *resolver_addresses(struct resolver *r, size_t *n);
 
 #endif

@@ -99,11 +99,19 @@ void engine_logs_trim(struct engine *e)
     }
 }
 
+void engine_output_close(struct engine *e)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&e->logs, s));) {
+        struct workload_log *w = s->value;
+        e->log_lines_dropped += w->file ? log_file_dropped(w->file) : 0;
+        log_close(w);
+    }
+    table_fini(&e->logs);
+}
+
 void engine_logs_close(struct engine *e)
 {
-    for (struct table_slot *s = NULL; (s = table_next(&e->logs, s));)
-        log_close(s->value);
-    table_fini(&e->logs);
+    engine_output_close(e);
     if (e->console)
         log_file_close(e->console);
     if (e->access)
@@ -172,6 +180,11 @@ static void node_down(void *ctx)
     engine_stop(ctx);
 }
 
+static enum err node_upgrade(void *ctx, const char *binary, uint32_t ready_ms, uint32_t drain_ms, struct buf *why_not)
+{
+    return upgrade_ask(ctx, binary, ready_ms, drain_ms, why_not);
+}
+
 static uint64_t resident_bytes(void)
 {
     struct buf b = {0};
@@ -214,6 +227,8 @@ static void node_metrics(void *ctx, struct buf *out)
     prom_u64(out, "weir_build_info", "", &version, 1, 1);
     prom_family(out, "weir_engine_restarts_total", PROM_COUNTER, "Times the supervisor has restarted the engine.");
     prom_u64(out, "weir_engine_restarts_total", "", NULL, 0, e->restarts);
+    prom_family(out, "weir_engine_upgrades_total", PROM_COUNTER, "Times another binary's engine has taken over from the one before.");
+    prom_u64(out, "weir_engine_upgrades_total", "", NULL, 0, e->history.upgrades);
     prom_family(out, "process_resident_memory_bytes", PROM_GAUGE, "Resident memory of the engine.");
     prom_u64(out, "process_resident_memory_bytes", "", NULL, 0, resident_bytes());
     prom_family(out, "weir_memory_bytes", PROM_GAUGE, "Memory held, by purpose.");
@@ -246,7 +261,8 @@ static void node_info(void *ctx, struct buf *json)
     struct engine *e = ctx;
     buf_printf(json, "{\"version\":\"%s\",\"pid\":%d,\"name\":", WEIR_VERSION, (int)getpid());
     buf_add_json(json, slice_cstr(e->conf.name));
-    buf_printf(json, ",\"workers\":%u,\"engine_restarts\":%u,\"network\":\"%s\",\"namespaces\":%s,\"cgroup\":%d,\"seccomp\":%s,\"warnings\":[", e->workers_n, e->restarts, nets[e->caps.net],
+    buf_printf(json, ",\"workers\":%u,\"engine_restarts\":%u,\"engine_upgrades\":%u,\"leaving_pid\":%d,\"network\":\"%s\",\"namespaces\":%s,\"cgroup\":%d,\"seccomp\":%s,\"warnings\":[", e->workers_n, e->restarts,
+               e->history.upgrades, (int)e->leaving_pid, nets[e->caps.net],
                e->caps.namespaces ? "true" : "false", e->caps.cgroup, e->caps.seccomp ? "true" : "false");
     if (e->caps.why[0])
         buf_add_json(json, slice_cstr(e->caps.why));
@@ -271,6 +287,7 @@ const struct node_ops engine_node_ops = {.objects = node_objects,
                                          .workers = node_workers,
                                          .ready = node_ready,
                                          .down = node_down,
+                                         .upgrade = node_upgrade,
                                          .metrics = node_metrics,
                                          .log_path = node_log_path,
                                          .info = node_info};

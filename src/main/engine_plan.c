@@ -30,10 +30,8 @@ static struct gate *gate_add(struct engine *e, uint64_t token, const struct addr
 static void gate_share(struct engine *e, struct gate *g, const int *fds, int n)
 {
     for (int i = 0; i < n; i++) {
-        if ((uint32_t)i < e->workers_n)
-            worker_post(e, (uint32_t)i, (struct msg){.type = W_LISTEN, .a = g->token, .n = (uint32_t)fds[i]});
-        else
-            socket_close(fds[i]);
+        /* A socket that nobody accepts from would still be given connections: every one needs a worker. */
+        worker_post(e, (uint32_t)i % e->workers_n, (struct msg){.type = W_LISTEN, .a = g->token, .n = (uint32_t)fds[i]});
     }
     g->open = true;
     mem_free(g->why);
@@ -70,6 +68,11 @@ void gate_listening(struct engine *e, uint64_t token, enum err er, const char *t
 
 void gate_adopt(struct engine *e, uint64_t token, const struct addr *a, const int *fds, int n)
 {
+    if (gate_find(e, token)) { /* this engine was in charge before, and its workers have not let go of it */
+        for (int i = 0; i < n; i++)
+            socket_close(fds[i]);
+        return;
+    }
     struct gate *g = gate_add(e, token, a);
     g->gateway = mem_strdup(MEM_API, "");
     gate_share(e, g, fds, n);
@@ -173,18 +176,33 @@ void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id
 void mesh_up(struct engine *e, uint64_t id, const char *ns, const char *deployment, const char *replica, int fd)
 {
     struct mesh_replica *m = mesh_find(e, id);
-    if (!m) {
-        m = mem_new(MEM_API, sizeof *m);
-        m->id = id;
-        m->ns = mem_strdup(MEM_API, ns);
-        m->workload = mem_strdup(MEM_API, deployment);
-        m->name = mem_strdup(MEM_API, replica);
-        table_put(&e->mesh, id_key(&id), m);
+    if (m) { /* this engine was in charge before: its door is open */
+        m->found = true;
+        socket_close(fd);
+        return;
     }
+    m = mem_new(MEM_API, sizeof *m);
+    m->id = id;
+    m->found = true;
+    m->ns = mem_strdup(MEM_API, ns);
+    m->workload = mem_strdup(MEM_API, deployment);
+    m->name = mem_strdup(MEM_API, replica);
+    table_put(&e->mesh, id_key(&id), m);
     if (fd >= 0)
         door_post(e, m, fd);
     else if (e->caps.net == SUP_NET_LISTEN && e->plan)
         inside_follow(e, m);
+}
+
+static void mesh_replica_free(struct mesh_replica *m)
+{
+    for (struct table_slot *t = NULL; (t = table_next(&m->inside, t));)
+        mem_free(t->value);
+    table_fini(&m->inside);
+    mem_free(m->ns);
+    mem_free(m->workload);
+    mem_free(m->name);
+    mem_free(m);
 }
 
 void mesh_gone(struct engine *e, uint64_t id)
@@ -193,16 +211,43 @@ void mesh_gone(struct engine *e, uint64_t id)
     if (!m)
         return;
     worker_post(e, (uint32_t)(id % e->workers_n), (struct msg){.type = W_DOOR_CLOSE, .a = id});
-    for (struct table_slot *t = NULL; (t = table_next(&m->inside, t));) {
+    for (struct table_slot *t = NULL; (t = table_next(&m->inside, t));)
         sup_unlisten(e->sup, *(uint64_t *)t->value);
-        mem_free(t->value);
-    }
-    table_fini(&m->inside);
-    mem_free(m->ns);
-    mem_free(m->workload);
-    mem_free(m->name);
-    mem_free(m);
+    mesh_replica_free(m);
     engine_logs_trim(e);
+}
+
+void mesh_adopting(struct engine *e)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)
+        ((struct mesh_replica *)s->value)->found = false;
+}
+
+void mesh_trim(struct engine *e)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));) {
+        const struct mesh_replica *m = s->value;
+        if (m->found)
+            continue;
+        mesh_gone(e, m->id);
+        s = NULL; /* the table has moved: from the start */
+    }
+}
+
+bool mesh_has_inside(struct engine *e, uint64_t token)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)
+        for (struct table_slot *t = NULL; (t = table_next(&((struct mesh_replica *)s->value)->inside, t));)
+            if (*(uint64_t *)t->value == token)
+                return true;
+    return false;
+}
+
+void mesh_free(struct engine *e)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)
+        mesh_replica_free(s->value);
+    table_fini(&e->mesh);
 }
 
 /* ---- publishing -------------------------------------------------------------------------------------------------------------- */
@@ -234,7 +279,7 @@ static void leaving_count(struct engine *e, const struct plan *old, const struct
 
 void engine_publish(struct engine *e)
 {
-    if (!e->started)
+    if (!e->started || !e->run)
         return;
     size_t eps_n, ext_n;
     const struct live_endpoint *eps = run_endpoints(e->run, &eps_n);

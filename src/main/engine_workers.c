@@ -94,6 +94,9 @@ static void worker_message(void *ctx, const struct msg *m)
     case W_DRAIN:
         proxy_drain(w->proxy, m->n, worker_drained, w);
         return;
+    case W_LEAVE:
+        proxy_leave(w->proxy, m->n, worker_drained, w);
+        return;
     case W_STOP:
         loop_stop(w->loop);
         return;
@@ -139,7 +142,8 @@ static void control_message(void *ctx, const struct msg *m)
     MUST(false && "a message for a worker reached the control loop");
 }
 
-bool engine_in_flight(struct engine *e, uint64_t replica_id) { return leaving_of(e, replica_id) != NULL; }
+/* An engine that is leaving may have requests anywhere: nothing is stopped before it has ended, or the drain's own limit has come. */
+bool engine_in_flight(struct engine *e, uint64_t replica_id) { return e->leaving_pid || leaving_of(e, replica_id) != NULL; }
 
 void worker_post(struct engine *e, uint32_t worker, struct msg m) { outbox_post(&e->workers[worker]->to_worker, m); }
 

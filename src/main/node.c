@@ -103,7 +103,8 @@ static int say_refusal(const struct args *a, const struct client_answer *answer)
     return code;
 }
 
-static int call_said(const struct args *a, struct client_call *call, uint16_t also, struct client_answer *out)
+/* lost: NULL, or set instead of saying that the connection ended. */
+static int call_said(const struct args *a, struct client_call *call, uint16_t also, bool *lost, struct client_answer *out)
 {
     char *dir;
     struct buf path = {0};
@@ -113,7 +114,10 @@ static int call_said(const struct args *a, struct client_call *call, uint16_t al
         return code;
     buf_printf(&path, "%s/" NODE_SOCKET, dir);
     call->socket_path = path.p;
-    code = say_end(a, client_run(call, out), dir);
+    enum client_end end = client_run(call, out);
+    if (lost)
+        *lost = end == CLIENT_BROKEN;
+    code = lost && *lost ? EXIT_FAILED : say_end(a, end, dir);
     if (!code && (out->status < 200 || out->status > 299) && out->status != also)
         code = say_refusal(a, out);
     buf_free(&path);
@@ -124,7 +128,13 @@ static int call_said(const struct args *a, struct client_call *call, uint16_t al
 int node_call(const struct args *a, const char *method, const char *target, struct slice body, uint16_t also, struct client_answer *out)
 {
     struct client_call call = {.method = method, .target = target, .body = body, .timeout_ms = NODE_CALL_MS};
-    return call_said(a, &call, also, out);
+    return call_said(a, &call, also, NULL, out);
+}
+
+int node_call_long(const struct args *a, const char *method, const char *target, struct slice body, uint32_t timeout_ms, bool *lost, struct client_answer *out)
+{
+    struct client_call call = {.method = method, .target = target, .body = body, .timeout_ms = timeout_ms};
+    return call_said(a, &call, 0, lost, out);
 }
 
 int node_get_json(const struct args *a, const char *target, json_t **out)
@@ -146,7 +156,7 @@ int node_stream(const struct args *a, const char *target, uint32_t timeout_ms, b
 {
     struct client_call call = {.method = "GET", .target = target, .timeout_ms = timeout_ms, .data = data, .ctx = ctx};
     struct client_answer answer;
-    int code = call_said(a, &call, 0, &answer);
+    int code = call_said(a, &call, 0, NULL, &answer);
     buf_free(&answer.body);
     return code;
 }

@@ -208,6 +208,8 @@ void resolver_want(struct resolver *r, const struct objset *set)
     lookup_start(r);
 }
 
+bool resolver_settled(const struct resolver *r) { return !r->running; }
+
 const struct live_address *resolver_addresses(struct resolver *r, size_t *n)
 {
     *n = r->out_n;

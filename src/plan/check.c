@@ -2,7 +2,8 @@
  *
  * Runs over the whole set as it would be after applying. A reference to what is not there is an error, so that a typing
  * mistake is found at once and not as a 500 later. What merely has no effect (a Service that selects nothing) is a warning:
- * people apply Services before Deployments.
+ * people apply Services before Deployments. So are hosts and subsets that Istio's kinds name: Istio takes them in any order,
+ * and its users apply them so.
  */
 #include "plan_int.h"
 
@@ -101,6 +102,56 @@ static void check_service(struct check *c)
                   "matches no Deployment in the namespace %s: calls are answered with 503", c->o->ns);
 }
 
+/* ---- Secrets and authorities -------------------------------------------------------------------------------------------- */
+
+/* A certificate: a Secret that may be referred to, with tls.crt and tls.key. */
+static void check_cert(struct check *c, const struct secret_ref *ref, const char *path)
+{
+    static const char *const keys[] = {"tls.crt", "tls.key"};
+    const struct object *o = ref->name ? objset_find(c->s, OBJ_SECRET, ref->ns, ref->name) : NULL;
+    if (!ref->name)
+        return;
+    if (!objset_granted(c->s, c->o, OBJ_SECRET, ref->ns, ref->name)) {
+        check_add(c, DIAG_WARNING, 0, path, "add a ReferenceGrant in that namespace", "the Secret %s of the namespace %s is not granted: it is not used", ref->name,
+                  ref->ns);
+        return;
+    }
+    if (!o) {
+        check_add(c, DIAG_ERROR, 0, path, "add it, or correct the name and the namespace", "there is no Secret %s in the namespace %s", ref->name, ref->ns);
+        return;
+    }
+    for (size_t i = 0; i < COUNT_OF(keys); i++)
+        if (!kvs_get(&o->data, slice_cstr(keys[i])))
+            check_add(c, DIAG_ERROR, 0, path, "add the key", "the Secret %s has no key %s", ref->name, keys[i]);
+}
+
+/* Authorities: a ConfigMap or Secret with ca.crt. maybe_cert: the Secret may be there for its certificate alone. */
+static void check_ca(struct check *c, const struct secret_ref *ref, const char *path, bool maybe_cert)
+{
+    const struct object *map = ref->name ? objset_find(c->s, OBJ_CONFIGMAP, ref->ns, ref->name) : NULL;
+    const struct object *o = map ? map : ref->name ? objset_find(c->s, OBJ_SECRET, ref->ns, ref->name) : NULL;
+    if (!ref->name)
+        return;
+    if (!objset_granted(c->s, c->o, map ? OBJ_CONFIGMAP : OBJ_SECRET, ref->ns, ref->name))
+        check_add(c, DIAG_WARNING, 0, path, "add a ReferenceGrant in that namespace", "%s of the namespace %s is not granted: it is not used", ref->name, ref->ns);
+    else if (!o)
+        check_add(c, DIAG_ERROR, 0, path, "add it, or correct the name and the namespace", "there is no ConfigMap or Secret %s in the namespace %s", ref->name,
+                  ref->ns);
+    else if (!kvs_get(&o->data, SLICE("ca.crt")) && !maybe_cert)
+        check_add(c, DIAG_ERROR, 0, path, "add the key", "the %s %s has no key ca.crt", obj_kind_word(o->kind), ref->name);
+}
+
+static void check_upstream_tls(struct check *c, const struct upstream_tls *tls, const char *path)
+{
+    if (tls->mode == TLS_MUTUAL)
+        check_cert(c, &tls->cert, path);
+    for (size_t i = 0; i < tls->ca_n; i++) {
+        bool same = tls->cert.name && tls->ca[i].name && strcmp(tls->cert.name, tls->ca[i].name) == 0;
+        if (!same || objset_find(c->s, OBJ_SECRET, tls->ca[i].ns, tls->ca[i].name)) /* else it was said of the certificate */
+            check_ca(c, &tls->ca[i], path, same);
+    }
+}
+
 /* ---- Gateways ------------------------------------------------------------------------------------------------------------- */
 
 static bool addr_any(const struct addr *a)
@@ -109,51 +160,93 @@ static bool addr_any(const struct addr *a)
     return memcmp(a->ip, zero, a->family == ADDR_IP6 ? 16 : 4) == 0;
 }
 
-/* Two sockets cannot have both addresses with one port: the same, or one of them every address. */
-static bool addresses_clash(const struct gateway *a, const struct gateway *b)
+/* Two sockets cannot have both addresses with one port: one of them is every address. The same address is one socket. */
+static bool addresses_clash(const struct addr *x, const struct addr *y)
 {
+    bool every6 = (x->family == ADDR_IP6 && addr_any(x)) || (y->family == ADDR_IP6 && addr_any(y));
+    if (x->family == y->family && memcmp(x->ip, y->ip, x->family == ADDR_IP6 ? 16 : 4) == 0)
+        return false;
+    return every6 || (x->family == y->family && (addr_any(x) || addr_any(y)));
+}
+
+static bool addresses_meet(const struct gateway *a, const struct gateway *b, bool *clash)
+{
+    bool same = false;
+    *clash = false;
     for (size_t i = 0; i < a->addresses_n; i++)
         for (size_t k = 0; k < b->addresses_n; k++) {
-            const struct addr *x = &a->addresses[i], *y = &b->addresses[k];
-            bool every6 = (x->family == ADDR_IP6 && addr_any(x)) || (y->family == ADDR_IP6 && addr_any(y));
-            if (every6 || (x->family == y->family && (addr_any(x) || addr_any(y) || memcmp(x->ip, y->ip, x->family == ADDR_IP6 ? 16 : 4) == 0)))
-                return true;
+            same |= addr_eq(&a->addresses[i], &b->addresses[k]);
+            *clash |= addresses_clash(&a->addresses[i], &b->addresses[k]);
         }
-    return false;
+    return same;
 }
 
-static bool has_listener_port(const struct gateway *gw, uint16_t port)
+/* What a connection's first bytes are: listeners with the same may share a port. */
+static int first_bytes(const struct gw_listener *ln) { return ln->protocol == LISTEN_HTTPS ? LISTEN_TLS : ln->protocol; }
+
+/* Why two listeners cannot have the same address and port; NULL: they can. */
+static const char *listeners_differ(const struct gw_listener *a, const struct gw_listener *b)
 {
-    for (size_t i = 0; i < gw->listeners_n; i++)
-        if (gw->listeners[i].port == port)
-            return true;
-    return false;
+    if (first_bytes(a) != first_bytes(b))
+        return "another protocol";
+    if (a->proxy_protocol != b->proxy_protocol)
+        return "another setting of weir.dev/proxy-protocol";
+    return a->protocol == LISTEN_TCP ? "protocol TCP, where nothing tells connections apart" : NULL;
 }
 
-/* Ports that other Gateways, and workloads on the host's network, use as well. */
-static void check_gateway(struct check *c)
+/* The listener k of the same Gateway, or any of another, on the port of listener i. */
+static void check_shared_port(struct check *c, size_t i, const struct object *other, size_t others_n, const char *path)
 {
-    const struct gateway *gw = &c->o->gw;
-    char path[64];
-    for (size_t i = 0; i < gw->listeners_n; i++) {
-        uint16_t port = gw->listeners[i].port;
-        snprintf(path, sizeof path, "spec.listeners[%zu].port", i);
-        for (size_t k = 0; k < objset_n(c->s); k++) {
-            const struct object *other = objset_at(c->s, k);
-            if (other->kind == OBJ_GATEWAY && k < c->index && has_listener_port(&other->gw, port) && addresses_clash(gw, &other->gw))
-                check_add(c, DIAG_ERROR, 0, path, "give one of them another port or address", "the port %u is used by the Gateway %s/%s as well", port,
-                          other->ns, other->name);
-            if (other->kind != OBJ_DEPLOYMENT || !other->dep.pod.host_network)
-                continue;
-            for (size_t p = 0; p < other->dep.pod.ports_n; p++)
-                if (other->dep.pod.ports[p].port == port)
-                    check_add(c, DIAG_ERROR, 0, path, "give one of them another port, or remove hostNetwork",
-                              "the port %u is used by the Deployment %s/%s, on the host's network, as well", port, other->ns, other->name);
-        }
+    const struct gw_listener *ln = &c->o->gw.listeners[i];
+    bool clash = false, same = other == c->o || addresses_meet(&c->o->gw, &other->gw, &clash);
+    for (size_t k = 0; (same || clash) && k < others_n; k++) {
+        const struct gw_listener *there = &other->gw.listeners[k];
+        const char *why = there->port == ln->port && same ? listeners_differ(ln, there) : NULL;
+        if (there->port == ln->port && clash)
+            check_add(c, DIAG_ERROR, 0, path, "give one of them another port, or both the same address",
+                      "the port %u is used by the %s %s/%s as well, on an address that covers the other", ln->port, obj_kind_name(other->kind), other->ns, other->name);
+        else if (why)
+            check_add(c, DIAG_ERROR, 0, path, "give one of them another port", "the port %u is used by the %s %s/%s as well, with %s", ln->port,
+                      obj_kind_name(other->kind), other->ns, other->name, why);
+        else
+            continue;
+        return;
     }
 }
 
-/* ---- HTTPRoutes ------------------------------------------------------------------------------------------------------------- */
+static void check_host_ports(struct check *c, uint16_t port, const char *path)
+{
+    for (size_t k = objset_first(c->s, OBJ_DEPLOYMENT, ""); k < objset_n(c->s) && objset_at(c->s, k)->kind == OBJ_DEPLOYMENT; k++) {
+        const struct object *dep = objset_at(c->s, k);
+        for (size_t p = 0; dep->dep.pod.host_network && p < dep->dep.pod.ports_n; p++)
+            if (dep->dep.pod.ports[p].port == port)
+                check_add(c, DIAG_ERROR, 0, path, "give one of them another port, or remove hostNetwork",
+                          "the port %u is used by the Deployment %s/%s, on the host's network, as well", port, dep->ns, dep->name);
+    }
+}
+
+static void check_gateway(struct check *c)
+{
+    static const enum obj_kind kinds[] = {OBJ_GATEWAY, OBJ_ISTIO_GATEWAY};
+    const char *list = c->o->kind == OBJ_GATEWAY ? "spec.listeners" : "spec.servers";
+    char path[64];
+    for (size_t i = 0; i < c->o->gw.listeners_n; i++) {
+        const struct gw_listener *ln = &c->o->gw.listeners[i];
+        snprintf(path, sizeof path, "%s[%zu].port", list, i);
+        check_shared_port(c, i, c->o, i, path);
+        for (size_t n = 0; n < COUNT_OF(kinds); n++)
+            for (size_t k = objset_first(c->s, kinds[n], ""); k < c->index && objset_at(c->s, k)->kind == kinds[n]; k++)
+                check_shared_port(c, i, objset_at(c->s, k), objset_at(c->s, k)->gw.listeners_n, path);
+        check_host_ports(c, ln->port, path);
+        snprintf(path, sizeof path, "%s[%zu].tls", list, i);
+        for (size_t k = 0; k < ln->certs_n && ln->tls != LISTEN_TLS_PASSTHROUGH; k++)
+            check_cert(c, &ln->certs[k], path);
+        for (size_t k = 0; k < ln->client_ca_n; k++)
+            check_ca(c, &ln->client_ca[k], path, false);
+    }
+}
+
+/* ---- routes of the Gateway API ---------------------------------------------------------------------------------------------- */
 
 /* Some host is meant by both (Gateway API, "hostname intersection"). NULL: any. */
 static bool hosts_meet(const char *a, const char *b)
@@ -174,10 +267,24 @@ static bool route_meets(const struct http_route *route, const struct gw_listener
     return !route->hostnames_n;
 }
 
+/* A route for the mesh (GAMMA): its parent is a Service, and a port of it. */
+static void check_service_parent(struct check *c, const struct parent_ref *p, const char *path)
+{
+    const struct object *svc = objset_find(c->s, OBJ_SERVICE, p->ns, p->gateway);
+    if (!svc) {
+        check_add(c, DIAG_ERROR, 0, path, "add it, or correct the name and the namespace", "there is no Service %s in the namespace %s", p->gateway, p->ns);
+        return;
+    }
+    for (size_t i = 0; i < svc->svc.ports_n; i++)
+        if ((!p->port || p->port == svc->svc.ports[i].port) && (!p->section || strcmp(p->section, svc->svc.ports[i].name) == 0))
+            return;
+    check_add(c, DIAG_ERROR, 0, path, "correct sectionName and port", "the Service %s has no such port", p->gateway);
+}
+
 static void check_parent(struct check *c, const struct parent_ref *p, const char *path)
 {
     const struct object *gw = objset_find(c->s, OBJ_GATEWAY, p->ns, p->gateway);
-    size_t named = 0, allowed = 0, met = 0;
+    size_t named = 0, carried = 0, allowed = 0, met = 0;
     if (!gw) {
         check_add(c, DIAG_ERROR, 0, path, "add it, or correct the name and the namespace", "there is no Gateway %s in the namespace %s", p->gateway, p->ns);
         return;
@@ -187,6 +294,9 @@ static void check_parent(struct check *c, const struct parent_ref *p, const char
         if ((p->section && strcmp(p->section, ln->name) != 0) || (p->port && p->port != ln->port))
             continue;
         named++;
+        if (!(ln->kinds & 1u << c->o->kind))
+            continue;
+        carried++;
         if (!ln->from_all && strcmp(gw->ns, c->o->ns) != 0)
             continue;
         allowed++;
@@ -195,6 +305,9 @@ static void check_parent(struct check *c, const struct parent_ref *p, const char
     if (!named)
         check_add(c, DIAG_ERROR, 0, path, "correct sectionName and port", "the Gateway %s has no listener%s%s%s", p->gateway, p->section ? " named " : "",
                   p->section ? p->section : "", p->port ? " on this port" : "");
+    else if (!carried)
+        check_add(c, DIAG_ERROR, 0, path, "add a listener with the protocol, or allow the kind there", "no listener of the Gateway %s takes a %s", p->gateway,
+                  obj_kind_word(c->o->kind));
     else if (!allowed)
         check_add(c, DIAG_ERROR, 0, path, "set allowedRoutes.namespaces.from: All in the Gateway", "the Gateway %s allows no routes of the namespace %s",
                   p->gateway, c->o->ns);
@@ -202,18 +315,54 @@ static void check_parent(struct check *c, const struct parent_ref *p, const char
         check_add(c, DIAG_WARNING, 0, path, "compare them", "no hostname of the route is one of the Gateway %s: nothing is served", p->gateway);
 }
 
+static bool service_has_port(const struct object *svc, uint16_t port)
+{
+    for (size_t i = 0; i < svc->svc.ports_n; i++)
+        if (svc->svc.ports[i].port == port)
+            return true;
+    return false;
+}
+
 static void check_backend(struct check *c, const struct route_backend *be, uint32_t line, const char *path)
 {
     const struct object *svc = objset_find(c->s, OBJ_SERVICE, be->ns, be->service);
-    if (!svc) {
-        check_add(c, DIAG_ERROR, line, path, "add it, or correct the name and the namespace", "there is no Service %s in the namespace %s", be->service,
+    if (!objset_granted(c->s, c->o, OBJ_SERVICE, be->ns, be->service))
+        check_add(c, DIAG_WARNING, line, path, "add a ReferenceGrant in that namespace", "the Service %s of the namespace %s is not granted: its share fails", be->service,
                   be->ns);
-        return;
+    else if (!svc)
+        check_add(c, DIAG_ERROR, line, path, "add it, or correct the name and the namespace", "there is no Service %s in the namespace %s", be->service, be->ns);
+    else if (!service_has_port(svc, be->port))
+        check_add(c, DIAG_ERROR, line, path, "give a port of the Service, not of its replicas", "the Service %s has no port %u", be->service, be->port);
+}
+
+static void check_filters(struct check *c, const struct route_rule *rule, const char *path)
+{
+    for (size_t i = 0; i < rule->filters_n; i++)
+        if (!objset_find(c->s, OBJ_HTTPFILTER, c->o->ns, rule->filters[i]))
+            check_add(c, DIAG_ERROR, rule->line, path, "add it, or correct the name", "there is no HTTPFilter %s in the namespace %s", rule->filters[i], c->o->ns);
+}
+
+static void check_http_rule(struct check *c, const struct route_rule *rule, size_t i)
+{
+    char path[96];
+    for (size_t k = 0; k < rule->backends_n; k++) {
+        snprintf(path, sizeof path, "spec.rules[%zu].backendRefs[%zu]", i, k);
+        check_backend(c, &rule->backends[k], rule->line, path);
     }
-    for (size_t i = 0; i < svc->svc.ports_n; i++)
-        if (svc->svc.ports[i].port == be->port)
-            return;
-    check_add(c, DIAG_ERROR, line, path, "give a port of the Service, not of its replicas", "the Service %s has no port %u", be->service, be->port);
+    snprintf(path, sizeof path, "spec.rules[%zu].filters", i);
+    for (size_t k = 0; k < rule->mirrors_n; k++)
+        check_backend(c, &rule->mirrors[k].backend, rule->line, path);
+    check_filters(c, rule, path);
+}
+
+static void check_stream_rules(struct check *c, const struct tcp_rule *rules, size_t n)
+{
+    char path[96];
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < rules[i].backends_n; k++) {
+            snprintf(path, sizeof path, "spec.rules[%zu].backendRefs[%zu]", i, k);
+            check_backend(c, &rules[i].backends[k], rules[i].line, path);
+        }
 }
 
 static void check_route(struct check *c)
@@ -222,13 +371,319 @@ static void check_route(struct check *c)
     char path[96];
     for (size_t i = 0; i < route->parents_n; i++) {
         snprintf(path, sizeof path, "spec.parentRefs[%zu]", i);
-        check_parent(c, &route->parents[i], path);
+        if (route->parents[i].service)
+            check_service_parent(c, &route->parents[i], path);
+        else
+            check_parent(c, &route->parents[i], path);
     }
     for (size_t i = 0; i < route->rules_n; i++)
-        for (size_t k = 0; k < route->rules[i].backends_n; k++) {
-            snprintf(path, sizeof path, "spec.rules[%zu].backendRefs[%zu]", i, k);
-            check_backend(c, &route->rules[i].backends[k], route->rules[i].line, path);
+        check_http_rule(c, &route->rules[i], i);
+    check_stream_rules(c, route->tcp, route->tcp_n);
+    check_stream_rules(c, route->tls, route->tls_n);
+}
+
+/* ---- Istio's hosts ------------------------------------------------------------------------------------------------------------ */
+
+/* "web", "web.ns", "web.ns.svc" and "web.ns.svc.cluster.local", seen from namespace ns. */
+static const struct object *host_service(const struct objset *s, const char *host, const char *ns)
+{
+    struct slice rest, name = slice_cut(slice_cstr(host), '.', &rest), in = slice_cut(rest, '.', &rest);
+    char name_text[64], ns_text[64];
+    if (name.n >= sizeof name_text || in.n >= sizeof ns_text || (rest.n && !slice_is(rest, "svc") && !slice_is(rest, "svc.cluster.local")))
+        return NULL;
+    snprintf(name_text, sizeof name_text, SLICE_FMT, SLICE_ARG(name));
+    snprintf(ns_text, sizeof ns_text, SLICE_FMT, SLICE_ARG(in));
+    return objset_find(s, OBJ_SERVICE, in.n ? ns_text : ns, name_text);
+}
+
+static const struct object *host_entry(const struct objset *s, const char *host)
+{
+    for (size_t i = objset_first(s, OBJ_SERVICEENTRY, ""); i < objset_n(s) && objset_at(s, i)->kind == OBJ_SERVICEENTRY; i++) {
+        const struct object *o = objset_at(s, i);
+        for (size_t k = 0; k < o->entry.hosts_n; k++)
+            if (hosts_meet(o->entry.hosts[k], host))
+                return o;
+    }
+    return NULL;
+}
+
+static bool ports_have(const struct service_port *ports, size_t n, uint16_t port)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ports[i].port == port)
+            return true;
+    return false;
+}
+
+/* Two hosts of manifests are the same Service or the same name. */
+static bool same_host(const struct objset *s, const char *a, const char *a_ns, const char *b, const char *b_ns)
+{
+    const struct object *x = host_service(s, a, a_ns), *y = host_service(s, b, b_ns);
+    return x || y ? x == y : strcmp(a, b) == 0;
+}
+
+static bool has_subset(const struct destination_rule *rule, const char *name)
+{
+    for (size_t i = 0; i < rule->subsets_n; i++)
+        if (rule->subsets[i].name && strcmp(rule->subsets[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static void check_subset(struct check *c, const struct route_backend *be, uint32_t line, const char *path)
+{
+    for (size_t i = objset_first(c->s, OBJ_DESTINATIONRULE, ""); i < objset_n(c->s) && objset_at(c->s, i)->kind == OBJ_DESTINATIONRULE; i++) {
+        const struct object *o = objset_at(c->s, i);
+        if (has_subset(&o->dest, be->subset) && same_host(c->s, o->dest.host, o->ns, be->host, be->ns))
+            return;
+    }
+    check_add(c, DIAG_WARNING, line, path, "add it to a DestinationRule for this host", "there is no subset %s of %s: its share is answered with 503", be->subset, be->host);
+}
+
+static void check_destination(struct check *c, const struct route_backend *be, uint32_t line, const char *path)
+{
+    const struct object *svc = be->host ? host_service(c->s, be->host, be->ns) : NULL, *entry = svc || !be->host ? NULL : host_entry(c->s, be->host);
+    if (!be->host)
+        return; /* reported by the walk */
+    if (!svc && !entry) {
+        check_add(c, DIAG_WARNING, line, path, "add a Service or a ServiceEntry, or correct the name", "there is no host %s: its share is answered with 503", be->host);
+        return;
+    }
+    const struct service_port *ports = svc ? svc->svc.ports : entry->entry.ports;
+    size_t ports_n = svc ? svc->svc.ports_n : entry->entry.ports_n;
+    if (be->port && ports_n && !ports_have(ports, ports_n, be->port))
+        check_add(c, DIAG_WARNING, line, path, "give a port of the host", "%s has no port %u: its share is answered with 503", be->host, be->port);
+    if (be->subset)
+        check_subset(c, be, line, path);
+}
+
+/* ---- VirtualServices ------------------------------------------------------------------------------------------------------------ */
+
+static void check_vs_gateway(struct check *c, const char *name, const char *path)
+{
+    struct slice rest, ns = slice_cut(slice_cstr(name), '/', &rest);
+    char ns_text[64];
+    if (strcmp(name, "mesh") == 0 || ns.n >= sizeof ns_text)
+        return;
+    snprintf(ns_text, sizeof ns_text, SLICE_FMT, SLICE_ARG(ns));
+    if (!objset_find(c->s, OBJ_ISTIO_GATEWAY, ns_text, rest.p))
+        check_add(c, DIAG_WARNING, 0, path, "add it, or correct the name and the namespace", "there is no Gateway of networking.istio.io named %s in the namespace %s", rest.p,
+                  ns_text);
+}
+
+static void check_delegate(struct check *c, const struct route_rule *rule, const char *path)
+{
+    const struct object *o = rule->delegate_name ? objset_find(c->s, OBJ_VIRTUALSERVICE, rule->delegate_ns, rule->delegate_name) : NULL;
+    if (!rule->delegate_name)
+        return;
+    if (!o)
+        check_add(c, DIAG_WARNING, rule->line, path, "add it, or correct the name and the namespace", "there is no VirtualService %s in the namespace %s: nothing is served",
+                  rule->delegate_name, rule->delegate_ns);
+    else if (o->route.hostnames_n)
+        check_add(c, DIAG_WARNING, rule->line, path, "remove its hosts", "the VirtualService %s has hosts of its own, and is no delegate", rule->delegate_name);
+    for (size_t i = 0; o && i < o->route.rules_n; i++)
+        if (o->route.rules[i].delegate_name) {
+            check_add(c, DIAG_WARNING, rule->line, path, "write its rules out", "the VirtualService %s delegates further, which is not followed", rule->delegate_name);
+            return;
         }
+}
+
+static bool for_mesh(const struct http_route *route)
+{
+    for (size_t i = 0; i < route->gateways_n; i++)
+        if (strcmp(route->gateways[i], "mesh") == 0)
+            return true;
+    return !route->gateways_n;
+}
+
+/* For workloads, only one VirtualService speaks for a host (Istio: "not merged for sidecars"). */
+static void check_vs_host(struct check *c, size_t h)
+{
+    const char *host = c->o->route.hostnames[h];
+    char path[48];
+    for (size_t i = objset_first(c->s, OBJ_VIRTUALSERVICE, ""); i < c->index; i++) {
+        const struct object *o = objset_at(c->s, i);
+        for (size_t k = 0; for_mesh(&o->route) && k < o->route.hostnames_n; k++) {
+            if (!same_host(c->s, host, c->o->ns, o->route.hostnames[k], o->ns))
+                continue;
+            snprintf(path, sizeof path, "spec.hosts[%zu]", h);
+            check_add(c, DIAG_WARNING, 0, path, "join them", "the VirtualService %s/%s is for the host %s as well: for workloads, the older one counts", o->ns, o->name, host);
+            return;
+        }
+    }
+}
+
+static bool delegated_to(const struct objset *s, const struct object *o)
+{
+    for (size_t i = objset_first(s, OBJ_VIRTUALSERVICE, ""); i < objset_n(s) && objset_at(s, i)->kind == OBJ_VIRTUALSERVICE; i++) {
+        const struct http_route *route = &objset_at(s, i)->route;
+        for (size_t k = 0; k < route->rules_n; k++)
+            if (route->rules[k].delegate_name && strcmp(route->rules[k].delegate_name, o->name) == 0 && strcmp(route->rules[k].delegate_ns, o->ns) == 0)
+                return true;
+    }
+    return false;
+}
+
+static void check_vs_rule(struct check *c, const struct route_rule *rule)
+{
+    char path[64];
+    for (size_t k = 0; k < rule->backends_n; k++) {
+        snprintf(path, sizeof path, "spec.http.route[%zu].destination", k);
+        check_destination(c, &rule->backends[k], rule->line, path);
+    }
+    for (size_t k = 0; k < rule->mirrors_n; k++)
+        check_destination(c, &rule->mirrors[k].backend, rule->line, "spec.http.mirrors");
+    for (size_t k = 0; k < rule->matches_n; k++)
+        for (size_t g = 0; g < rule->matches[k].gateways_n; g++)
+            check_vs_gateway(c, rule->matches[k].gateways[g], "spec.http.match.gateways");
+    check_delegate(c, rule, "spec.http.delegate");
+}
+
+static void check_vs_streams(struct check *c, const struct tcp_rule *rules, size_t n, const char *path)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < rules[i].backends_n; k++)
+            check_destination(c, &rules[i].backends[k], rules[i].line, path);
+}
+
+static void check_virtual_service(struct check *c)
+{
+    const struct http_route *route = &c->o->route;
+    for (size_t i = 0; i < route->gateways_n; i++)
+        check_vs_gateway(c, route->gateways[i], "spec.gateways");
+    for (size_t i = 0; for_mesh(route) && i < route->hostnames_n; i++)
+        check_vs_host(c, i);
+    for (size_t i = 0; i < route->rules_n; i++)
+        if (!i || route->rules[i].line != route->rules[i - 1].line) /* else the same rule, for another of its matches */
+            check_vs_rule(c, &route->rules[i]);
+    if (route->rules_n)
+        check_filters(c, &route->rules[0], "metadata.annotations[\"weir.dev/filters\"]");
+    check_vs_streams(c, route->tcp, route->tcp_n, "spec.tcp.route");
+    check_vs_streams(c, route->tls, route->tls_n, "spec.tls.route");
+    if (!route->hostnames_n && !delegated_to(c->s, c->o))
+        check_add(c, DIAG_WARNING, 0, "spec.hosts", "add hosts, or a delegate in another VirtualService", "no hosts, and nothing delegates to it: it has no effect");
+}
+
+/* ---- policies ------------------------------------------------------------------------------------------------------------------------- */
+
+static bool replicas_match(const struct objset *s, const struct object *svc, const struct kvs *labels)
+{
+    for (size_t i = objset_first(s, OBJ_DEPLOYMENT, svc->ns); i < objset_n(s); i++) {
+        const struct object *dep = objset_at(s, i);
+        if (dep->kind != OBJ_DEPLOYMENT || strcmp(dep->ns, svc->ns) != 0)
+            return false;
+        if (kvs_match(&svc->svc.selector, &dep->dep.pod.labels) && kvs_match(labels, &dep->dep.pod.labels))
+            return true;
+    }
+    return false;
+}
+
+static void check_destination_rule(struct check *c)
+{
+    const struct destination_rule *rule = &c->o->dest;
+    const struct object *svc = host_service(c->s, rule->host, c->o->ns);
+    char path[64];
+    if (!svc && rule->host[0] != '*' && !host_entry(c->s, rule->host))
+        check_add(c, DIAG_WARNING, 0, "spec.host", "add a Service or a ServiceEntry, or correct the name", "there is no host %s: it has no effect", rule->host);
+    for (size_t i = objset_first(c->s, OBJ_DESTINATIONRULE, c->o->ns); i < c->index; i++) {
+        const struct object *o = objset_at(c->s, i);
+        if (!rule->workload_selector.n && !o->dest.workload_selector.n && same_host(c->s, rule->host, c->o->ns, o->dest.host, o->ns))
+            check_add(c, DIAG_WARNING, 0, "spec.host", "join them", "the DestinationRule %s is for the host %s as well: the older one's policy counts", o->name, rule->host);
+    }
+    check_upstream_tls(c, &rule->policy.tls, "spec.trafficPolicy.tls");
+    for (size_t i = 0; i < rule->ports_n; i++)
+        check_upstream_tls(c, &rule->ports[i].policy.tls, "spec.trafficPolicy.portLevelSettings");
+    for (size_t i = 0; i < rule->subsets_n; i++) {
+        snprintf(path, sizeof path, "spec.subsets[%zu].labels", i);
+        if (svc && !svc->svc.external_name && !replicas_match(c->s, svc, &rule->subsets[i].labels))
+            check_add(c, DIAG_WARNING, 0, path, "compare it with the labels of the templates", "no Deployment of the Service %s has these labels: the subset %s is empty",
+                      svc->name, rule->subsets[i].name);
+    }
+}
+
+/* A policy's Service; section: a port of it by its name, or NULL. */
+static void check_target(struct check *c, const char *name, const char *section, size_t i)
+{
+    const struct object *svc = name ? objset_find(c->s, OBJ_SERVICE, c->o->ns, name) : NULL;
+    char path[48];
+    snprintf(path, sizeof path, "spec.targetRefs[%zu]", i);
+    if (!svc) {
+        check_add(c, DIAG_ERROR, 0, path, "add it, or correct the name", "there is no Service %s in the namespace %s", name, c->o->ns);
+        return;
+    }
+    for (size_t k = 0; section && k < svc->svc.ports_n; k++)
+        if (strcmp(svc->svc.ports[k].name, section) == 0)
+            return;
+    if (section)
+        check_add(c, DIAG_ERROR, 0, path, "give the name of a port of the Service", "the Service %s has no port named %s", name, section);
+}
+
+static bool names_have(char *const *names, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (names[i] && strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+static void check_backend_tls(struct check *c)
+{
+    const struct backend_tls *tls = &c->o->backend_tls;
+    for (size_t i = 0; i < tls->services_n; i++)
+        check_target(c, tls->services[i], tls->sections[i], i);
+    for (size_t i = 0; i < tls->ca_n; i++)
+        check_ca(c, &tls->ca[i], "spec.validation.caCertificateRefs", false);
+}
+
+static void check_backend_policy(struct check *c)
+{
+    const struct backend_policy *b = &c->o->backend;
+    for (size_t i = 0; i < b->services_n; i++) {
+        check_target(c, b->services[i], NULL, i);
+        for (size_t k = objset_first(c->s, OBJ_BACKENDPOLICY, c->o->ns); k < c->index; k++) {
+            const struct object *o = objset_at(c->s, k);
+            if (names_have(o->backend.services, o->backend.services_n, b->services[i]))
+                check_add(c, DIAG_WARNING, 0, "spec.targetRefs", "join them", "the BackendPolicy %s is for the Service %s as well: of a block that both give, the older one's counts",
+                          o->name, b->services[i]);
+        }
+    }
+    check_upstream_tls(c, &b->policy.tls, "spec.tls");
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------------------------------------------- */
+
+/* SMI's splits are applied before their Services by the tools that write them. */
+static void check_split(struct check *c)
+{
+    const struct traffic_split *split = &c->o->split;
+    char path[64];
+    if (!objset_find(c->s, OBJ_SERVICE, c->o->ns, split->service))
+        check_add(c, DIAG_WARNING, 0, "spec.service", "add it, or correct the name", "there is no Service %s in the namespace %s: it has no effect", split->service, c->o->ns);
+    for (size_t i = 0; i < split->backends_n; i++) {
+        snprintf(path, sizeof path, "spec.backends[%zu].service", i);
+        if (!objset_find(c->s, OBJ_SERVICE, c->o->ns, split->backends[i].service))
+            check_add(c, DIAG_WARNING, 0, path, "add it, or correct the name", "there is no Service %s in the namespace %s: its share is answered with 503",
+                      split->backends[i].service, c->o->ns);
+    }
+}
+
+static void check_entry(struct check *c)
+{
+    char path[48];
+    for (size_t i = 0; i < c->o->entry.hosts_n; i++) {
+        snprintf(path, sizeof path, "spec.hosts[%zu]", i);
+        if (slice_ends(slice_cstr(c->o->entry.hosts[i]), SLICE(".svc.cluster.local")) && host_service(c->s, c->o->entry.hosts[i], c->o->ns))
+            check_add(c, DIAG_WARNING, 0, path, "use another name", "%s is a Service: its own ports and replicas count", c->o->entry.hosts[i]);
+    }
+}
+
+static void check_filter(struct check *c)
+{
+    char path[64];
+    for (size_t i = 0; c->o->filter.kind == FILTER_AGGREGATE && i < c->o->filter.aggregate.parts_n; i++) {
+        snprintf(path, sizeof path, "spec.aggregate.parts[%zu].backendRef", i);
+        check_backend(c, &c->o->filter.aggregate.parts[i].backend, 0, path);
+    }
 }
 
 void objset_check(const struct objset *s, struct diags *d)
@@ -238,8 +693,19 @@ void objset_check(const struct objset *s, struct diags *d)
         switch (c.o->kind) {
         case OBJ_DEPLOYMENT: check_deployment(&c); break;
         case OBJ_SERVICE: check_service(&c); break;
-        case OBJ_GATEWAY: check_gateway(&c); break;
-        case OBJ_HTTPROUTE: check_route(&c); break;
+        case OBJ_GATEWAY:
+        case OBJ_ISTIO_GATEWAY: check_gateway(&c); break;
+        case OBJ_HTTPROUTE:
+        case OBJ_GRPCROUTE:
+        case OBJ_TCPROUTE:
+        case OBJ_TLSROUTE: check_route(&c); break;
+        case OBJ_VIRTUALSERVICE: check_virtual_service(&c); break;
+        case OBJ_DESTINATIONRULE: check_destination_rule(&c); break;
+        case OBJ_BACKENDTLSPOLICY: check_backend_tls(&c); break;
+        case OBJ_BACKENDPOLICY: check_backend_policy(&c); break;
+        case OBJ_TRAFFICSPLIT: check_split(&c); break;
+        case OBJ_SERVICEENTRY: check_entry(&c); break;
+        case OBJ_HTTPFILTER: check_filter(&c); break;
         default: break;
         }
     }

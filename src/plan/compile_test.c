@@ -79,7 +79,7 @@ static void route_text(const struct objset *s, const struct plan *p, const struc
     struct plan_hit hit = {0};
     struct naive_hit naive;
     request_parse(&h, line);
-    bool found = plan_route(p, ln, &h, &hit), wanted = naive_find(s, &ln->address, &h, &naive);
+    bool found = plan_route(p, ln, &h, false, SLICE(""), &hit), wanted = naive_find(s, &ln->address, &h, &naive);
     if (found)
         buf_printf(out, "%s %s", hit.rule->route, hit.rule->spec->name ? hit.rule->spec->name : "");
     else
@@ -216,7 +216,7 @@ static void test_age_and_name(void **state)
 }
 
 /* What the reader does not let through, or fills in, has a meaning all the same: a route without rules matches everything,
- * of several entries for one header the first counts, a refused match matches nothing. */
+ * of several entries for one header the first counts, an expression that does not compile matches nothing. */
 static void test_defaults(void **state)
 {
     struct objset *s = set_read(slice_cstr(GATEWAY("gw", LISTENER("http", "")) SERVICE
@@ -225,20 +225,21 @@ static void test_defaults(void **state)
                                            ROUTE("name: regex", "{name: gw}", "regex.com", RULE("r", "{path: {value: /x}}"))));
     ((struct object *)objset_find(s, OBJ_HTTPROUTE, "default", "bare"))->route.rules_n = 0;
     objset_find(s, OBJ_HTTPROUTE, "default", "twice")->route.rules[0].matches[0].headers[1].name[0] = 'A';
-    objset_find(s, OBJ_HTTPROUTE, "default", "regex")->route.rules[0].matches[0].path_kind = MATCH_REGEX_REFUSED;
+    objset_find(s, OBJ_HTTPROUTE, "default", "regex")->route.rules[0].matches[0].path_kind = MATCH_REGEX;
+    objset_find(s, OBJ_HTTPROUTE, "default", "regex")->route.rules[0].matches[0].path[1] = '(';
     struct plan *p = plan_only(s);
     static struct h1_head h;
     struct plan_hit hit;
     request_parse(&h, "GET bare.com /anything");
-    assert_true(plan_route(p, &p->listeners[0], &h, &hit));
+    assert_true(plan_route(p, &p->listeners[0], &h, false, SLICE(""), &hit));
     assert_non_null(hit.rule->spec);
     assert_int_equal(hit.rule->backends_n, 0);
     request_parse(&h, "GET twice.com / A:1");
-    assert_true(plan_route(p, &p->listeners[0], &h, &hit));
+    assert_true(plan_route(p, &p->listeners[0], &h, false, SLICE(""), &hit));
     request_parse(&h, "GET twice.com / A:2");
-    assert_false(plan_route(p, &p->listeners[0], &h, &hit));
+    assert_false(plan_route(p, &p->listeners[0], &h, false, SLICE(""), &hit));
     request_parse(&h, "GET regex.com /x");
-    assert_false(plan_route(p, &p->listeners[0], &h, &hit));
+    assert_false(plan_route(p, &p->listeners[0], &h, false, SLICE(""), &hit));
     plan_unref(p);
     objset_free(s);
 }
@@ -249,7 +250,7 @@ static void test_empty(void **state)
     struct objset *none = objset_new(), *alone = set_read(slice_cstr(GATEWAY("gw", LISTENER("http", ", hostname: a.com"))));
     struct plan *p = plan_only(none);
     assert_int_equal(p->listeners_n + p->clusters_n, 0);
-    assert_null(plan_mesh_rule(p, &(struct addr){.family = ADDR_IP4}));
+    assert_int_equal(plan_mesh_protocol(p, &(struct addr){.family = ADDR_IP4}), MESH_NONE);
     plan_unref(p);
     p = plan_only(alone);
     struct buf got = {0};
@@ -496,7 +497,7 @@ static void rule_check(const struct plan *p)
     static struct h1_head h;
     struct plan_hit hit;
     request_parse(&h, "GET x /");
-    assert_true(plan_route(p, &p->listeners[0], &h, &hit));
+    assert_true(plan_route(p, &p->listeners[0], &h, false, SLICE(""), &hit));
     const struct plan_rule *r = hit.rule;
     assert_int_equal(r->backends_n, 4);
     assert_ptr_equal(r->backends[0].cluster, cluster_find(p, "default", "web", 80));
@@ -517,15 +518,16 @@ static void mesh_check(const struct plan *p, const struct addr *web)
 {
     struct addr a = *web;
     a.port = 81;
-    const struct plan_rule *r = plan_mesh_rule(p, &a);
-    assert_non_null(r);
+    struct plan_hit hit;
+    assert_true(plan_route_mesh(p, &a, NULL, NULL, &hit));
+    const struct plan_rule *r = hit.rule;
     assert_string_equal(r->route, "");
     assert_int_equal(r->weight_sum, 1);
     assert_null(r->spec);
     assert_ptr_equal(r->backends[0].cluster, cluster_find(p, "default", "web", 81));
     a.port = 84;
-    assert_null(plan_mesh_rule(p, &a));
-    assert_null(plan_mesh_rule(p, &(struct addr){.family = ADDR_IP6}));
+    assert_int_equal(plan_mesh_protocol(p, &a), MESH_NONE);
+    assert_int_equal(plan_mesh_protocol(p, &(struct addr){.family = ADDR_IP6}), MESH_NONE);
 }
 
 /* Everything in the plan stays right when the set and the endpoints it came from are gone. */
@@ -761,16 +763,27 @@ static void random_pairs(struct buf *b, const char *field, const char *const nam
     buf_addc(b, ']');
 }
 
+/* Expressions in the syntax that PCRE2 and POSIX have in common. */
+static const char *const regexes_pool[] = {"/a", "/a/.*", "/[ab]/?.*", "/(a|b)(/.*)?", ".*c", "/a(/b)?", "/.*", "/[a-c]{1,2}"};
+
 static void random_match(struct buf *b)
 {
     static const char *const headers[2] = {"X-One", "Accept"}, *const queries[2] = {"p", "q"};
-    buf_printf(b, "{path: {type: %s, value: %s}", chance(3) ? "PathPrefix" : "Exact", paths_pool[chance(COUNT_OF(paths_pool))]);
+    uint32_t kind = chance(8);
+    if (kind == 0)
+        buf_printf(b, "{path: {type: RegularExpression, value: '%s'}", regexes_pool[chance(COUNT_OF(regexes_pool))]);
+    else
+        buf_printf(b, "{path: {type: %s, value: %s}", kind < 3 ? "Exact" : "PathPrefix", paths_pool[chance(COUNT_OF(paths_pool))]);
     if (chance(3) == 0)
         buf_printf(b, ", method: %s", methods_pool[chance(3)]);
     if (chance(3) == 0)
         random_pairs(b, "headers", headers);
+    else if (chance(8) == 0)
+        buf_printf(b, ", headers: [{name: X-One, type: RegularExpression, value: '%s'}]", chance(2) ? "[01]" : "1(, 1)*");
     if (chance(3) == 0)
         random_pairs(b, "queryParams", queries);
+    else if (chance(8) == 0)
+        buf_adds(b, ", queryParams: [{name: q, type: RegularExpression, value: '[1-9]'}]");
     buf_addc(b, '}');
 }
 
@@ -822,6 +835,87 @@ static void random_route(struct buf *b, uint32_t i)
     buf_adds(b, "]}}\n");
 }
 
+/* A StringMatch of Istio over one of the values. */
+static void random_string(struct buf *b, const char *value)
+{
+    static const char *const kinds[] = {"exact", "prefix", "exact", "regex"};
+    buf_printf(b, "{%s: '%s'}", kinds[chance(4)], value);
+}
+
+static void random_istio_match(struct buf *b)
+{
+    static const char *const kinds[] = {"exact", "prefix", "prefix"};
+    buf_addc(b, '{');
+    if (chance(5)) {
+        if (chance(5) == 0)
+            buf_printf(b, "uri: {regex: '%s'}", regexes_pool[chance(COUNT_OF(regexes_pool))]);
+        else
+            buf_printf(b, "uri: {%s: %s}", kinds[chance(3)], paths_pool[chance(COUNT_OF(paths_pool))]);
+        if (chance(6) == 0)
+            buf_adds(b, ", ignoreUriCase: true");
+    } else {
+        buf_adds(b, "scheme: {exact: http}");
+    }
+    if (chance(5) == 0)
+        buf_printf(b, ", method: {%s: %s}", kinds[chance(2)], chance(2) ? "GET" : "PO");
+    if (chance(5) == 0) {
+        buf_adds(b, ", headers: {x-one: ");
+        random_string(b, chance(2) ? "1" : "0");
+        buf_printf(b, "}");
+    }
+    if (chance(5) == 0) {
+        buf_adds(b, ", withoutHeaders: {accept: ");
+        random_string(b, "1");
+        buf_printf(b, "}");
+    }
+    if (chance(5) == 0) {
+        buf_adds(b, ", queryParams: {q: ");
+        random_string(b, "1");
+        buf_printf(b, "}");
+    }
+    if (chance(8) == 0)
+        buf_printf(b, ", authority: {prefix: %s}", chance(2) ? "a" : "b.");
+    if (chance(8) == 0)
+        buf_printf(b, ", port: %u", 80 + chance(2));
+    if (chance(8) == 0)
+        buf_printf(b, ", gateways: [n%u/i%u]", chance(2), chance(2));
+    if (chance(12) == 0)
+        buf_adds(b, ", sourceLabels: {app: a}");
+    buf_addc(b, '}');
+}
+
+static void random_istio_gateway(struct buf *b, uint32_t i)
+{
+    buf_printf(b, "---\n{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: i%u, namespace: n%u}, spec: {selector: {istio: x}, servers: [", i, chance(2));
+    for (uint32_t n = 1 + chance(3), from = chance(COUNT_OF(hosts_pool) + 1), j = 0; j < n; j++) {
+        uint32_t host = (from + j) % (COUNT_OF(hosts_pool) + 1);
+        static const char *const spaces[] = {"", "*/", "./", ""};
+        buf_printf(b, "%s{port: {number: %u, name: http-%u, protocol: HTTP}, hosts: ['%s%s']}", j ? ", " : "", 80 + chance(2), j, spaces[chance(4)], host < COUNT_OF(hosts_pool) ? hosts_pool[host] : "*");
+    }
+    buf_adds(b, "]}}\n");
+}
+
+static void random_virtual(struct buf *b, uint32_t i)
+{
+    buf_printf(b, "---\n{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v%u, namespace: n%u}, spec: {gateways: [n%u/i0, i1], hosts: [", i, chance(2), chance(2));
+    for (uint32_t n = 1 + chance(3), j = 0, from = chance(COUNT_OF(hosts_pool) + 1); j < n; j++) {
+        uint32_t host = (from + j) % (COUNT_OF(hosts_pool) + 1);
+        buf_printf(b, "%s'%s'", j ? ", " : "", host < COUNT_OF(hosts_pool) ? hosts_pool[host] : "*");
+    }
+    buf_adds(b, "], http: [");
+    for (uint32_t n = 1 + chance(6), j = 0; j < n; j++) {
+        buf_printf(b, "%s{name: rule%u, route: [{destination: {host: web}}]", j ? ", " : "", j);
+        uint32_t m = chance(5) ? 1 + chance(3) : 0;
+        buf_adds(b, m ? ", match: [" : "");
+        for (uint32_t k = 0; k < m; k++) {
+            buf_adds(b, k ? ", " : "");
+            random_istio_match(b);
+        }
+        buf_adds(b, m ? "]}" : "}");
+    }
+    buf_adds(b, "]}}\n");
+}
+
 static void random_request(struct buf *b)
 {
     static const char *const hosts[] = {"a.com", "b.a.com", "c.b.a.com", "x.a.com", "y.x.b.a.com", "B.A.COM", "d.net", "e.net", "com", "other", "", "a.com.", ".a.com"};
@@ -839,6 +933,10 @@ static void random_world(uint64_t seed, size_t requests, size_t *hits)
         random_gateway(&text, i);
     for (uint32_t n = 1 + chance(8), i = 0; i < n; i++)
         random_route(&text, i);
+    for (uint32_t n = chance(3), i = 0; i < n; i++)
+        random_istio_gateway(&text, i);
+    for (uint32_t n = chance(6), i = 0; i < n; i++)
+        random_virtual(&text, i);
     struct objset *s = set_read(buf_slice(&text));
     for (size_t i = 0; i < objset_n(s); i++)
         ((struct object *)objset_at(s, i))->created_ns = 1 + chance(3);
@@ -946,7 +1044,7 @@ static void route_time(const struct objset *s, const char *what, const char *lin
     for (int k = 0; k < 5; k++) {
         uint64_t start = mono_ns();
         for (int i = 0; i < rounds; i++) {
-            plan_route(p, &p->listeners[0], &h, &hit);
+            plan_route(p, &p->listeners[0], &h, false, SLICE(""), &hit);
             __asm__ volatile("" ::: "memory");
         }
         best = MIN(best, mono_ns() - start);

@@ -52,9 +52,9 @@ static void table_type(struct buf *out, const struct field *f)
 {
     if (f->status == ST_REFUSED || f->status == ST_IGNORED || f->type == FT_ANY)
         return;
-    buf_adds(out, f->list ? "list of: " : "");
+    buf_adds(out, f->list ? "list of: " : f->map ? "map of: " : "");
     add_cell(out, field_type_text(f->type));
-    if (f->type == FT_INT)
+    if (f->type == FT_INT || f->type == FT_NUMBER || f->type == FT_INT_MAP)
         buf_printf(out, ", %lld to %lld", (long long)f->min, (long long)f->max);
     if (f->flags & FL_REQUIRED)
         buf_adds(out, "; required");
@@ -72,12 +72,9 @@ static void table_values(struct buf *out, const char *path, const struct field *
 /* The rows of schema s below path; recursion ends because fields.def has no schema inside itself. */
 static void table_schema(struct buf *out, const char *path, enum schema_id s)
 {
-    for (size_t i = 0; i < fields_n; i++) {
-        const struct field *f = &fields[i];
-        if (f->schema != s)
-            continue;
+    for (const struct field *f = NULL; (f = field_next(s, f));) {
         struct buf sub = {0};
-        buf_printf(&sub, "%s%s%s%s", path, path[0] ? "." : "", f->name, f->list ? "[]" : "");
+        buf_printf(&sub, "%s%s%s%s", path, path[0] ? "." : "", f->name, f->list ? "[]" : f->map ? ".*" : "");
         buf_printf(out, "| `%s` | %s | ", sub.p, field_status_name(f->status));
         table_type(out, f);
         buf_adds(out, " | ");
@@ -113,10 +110,10 @@ void explain_table(struct buf *out)
         buf_printf(out, "\n\n%s", table_head);
         table_schema(out, "", row->schema);
     }
-    buf_adds(out, "\n## Kinds that are not built\n\nReported, and refused with `--strict`. Any other kind is unknown, and treated alike.\n\n"
-                  "| apiVersion's group | kind | |\n|---|---|---|\n");
+    buf_adds(out, "\n## Kinds that are not built\n\nWhat is ignored is reported, and an error with `--strict`. Any other kind is unknown, and treated alike.\n\n"
+                  "| apiVersion's group | kind | status | |\n|---|---|---|---|\n");
     for (const struct not_built_row *row = NULL; (row = not_built_next(row));) {
-        buf_printf(out, "| %s | %s | ", row->group[0] ? row->group : "(core)", row->kind);
+        buf_printf(out, "| %s | %s | %s | ", row->group[0] ? row->group : "(core)", row->kind, field_status_name(row->status));
         add_cell(out, row->note);
         buf_adds(out, " |\n");
     }

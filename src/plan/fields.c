@@ -1,6 +1,7 @@
 /* fields.c - the table of manifest fields: fields.def as arrays, and look-ups in them.
  *
- * The arrays are small (some hundred rows) and read on the control thread when a manifest is applied: searched in order.
+ * The arrays are read on the control thread when a manifest is applied. The rows of a schema stand together (fields.def's
+ * rule), so a look-up begins at the schema's first row, which the compiler counts (schema_first), and ends at its last.
  */
 #include "plan_int.h"
 
@@ -8,6 +9,19 @@
 #define INT(lo, hi) .type = FT_INT, .min = (lo), .max = (hi)
 #define OBJ(s) .type = FT_OBJ, .sub = SCH_##s
 #define LIST_OF(...) __VA_ARGS__, .list = true
+#define MAP_OF(...) __VA_ARGS__, .map = true
+#define NUMBER(lo, hi) .type = FT_NUMBER, .min = (lo), .max = (hi)
+#define INT_MAP(lo, hi) .type = FT_INT_MAP, .min = (lo), .max = (hi)
+#define GO_DURATION .type = FT_GO_DURATION
+#define PERCENT .type = FT_PERCENT
+#define WEIGHT .type = FT_WEIGHT
+#define REGEX .type = FT_REGEX
+#define HOST_PATTERN .type = FT_HOST_PATTERN
+#define GATEWAY_HOST .type = FT_GATEWAY_HOST
+#define GATEWAY_REF .type = FT_GATEWAY_REF
+#define ORIGIN .type = FT_ORIGIN
+#define SCOPE .type = FT_SCOPE
+#define HEADER_MAP .type = FT_HEADER_MAP
 #define BOOL .type = FT_BOOL
 #define ENUM .type = FT_ENUM
 #define CPU .type = FT_CPU
@@ -84,7 +98,50 @@ static const struct not_built_row not_built_rows[] = {
 #define REF(...)
 #define VAL(...)
 #define KIND(...)
-#define NOT_BUILT(api_group, name, text) {.group = api_group, .kind = name, .note = text},
+#define NOT_BUILT(api_group, name, st, text) {.group = api_group, .kind = name, .status = ST_##st, .note = text},
+#include "fields.def"
+};
+
+/* Rows counted by enumerators: each row is one, and a SCHEMA takes the number of the row after it. */
+#define ROW_NAME2(kind, n) kind##_ROW_##n
+#define ROW_NAME1(kind, n) ROW_NAME2(kind, n)
+#define ROW_NAME(kind) ROW_NAME1(kind, __COUNTER__)
+enum {
+    FIELD_ROW_BEFORE = -1,
+#define SCHEMA(id, text) FIELD_FIRST_##id, FIELD_LAST_BEFORE_##id = FIELD_FIRST_##id - 1,
+#define HON(...) ROW_NAME(FIELD),
+#define APX(...) ROW_NAME(FIELD),
+#define IGN(...) ROW_NAME(FIELD),
+#define REF(...) ROW_NAME(FIELD),
+#define VAL(...)
+#define KIND(...)
+#define NOT_BUILT(...)
+#include "fields.def"
+};
+enum {
+    VALUE_ROW_BEFORE = -1,
+#define SCHEMA(id, text) VALUE_FIRST_##id, VALUE_LAST_BEFORE_##id = VALUE_FIRST_##id - 1,
+#define HON(...)
+#define APX(...)
+#define IGN(...)
+#define REF(...)
+#define VAL(...) ROW_NAME(VALUE),
+#define KIND(...)
+#define NOT_BUILT(...)
+#include "fields.def"
+};
+static const struct {
+    size_t field, value;
+} schema_first[SCH_COUNT] = {
+    [SCH_NONE] = {COUNT_OF(fields), COUNT_OF(values)},
+#define SCHEMA(id, text) [SCH_##id] = {FIELD_FIRST_##id, VALUE_FIRST_##id},
+#define HON(...)
+#define APX(...)
+#define IGN(...)
+#define REF(...)
+#define VAL(...)
+#define KIND(...)
+#define NOT_BUILT(...)
 #include "fields.def"
 };
 
@@ -116,18 +173,25 @@ const char *field_status_name(enum field_status st)
     return names[st];
 }
 
+const struct field *field_next(enum schema_id s, const struct field *prev)
+{
+    const struct field *f = prev ? prev + 1 : fields + schema_first[s].field;
+    return f < fields + COUNT_OF(fields) && f->schema == s ? f : NULL;
+}
+
 const struct field *field_find(enum schema_id s, struct slice name)
 {
-    for (size_t i = 0; i < fields_n; i++)
-        if (fields[i].schema == s && slice_is(name, fields[i].name))
-            return &fields[i];
+    for (const struct field *f = NULL; (f = field_next(s, f));)
+        if (slice_is(name, f->name))
+            return f;
     return NULL;
 }
 
 const struct field_value *field_value_next(const struct field *f, const struct field_value *prev)
 {
-    for (const struct field_value *v = prev ? prev + 1 : values; v < values + COUNT_OF(values); v++)
-        if (v->schema == f->schema && strcmp(v->name, f->name) == 0)
+    const struct field_value *v = prev ? prev + 1 : values + schema_first[f->schema].value;
+    for (; v < values + COUNT_OF(values) && v->schema == f->schema; v++)
+        if (strcmp(v->name, f->name) == 0)
             return v;
     return NULL;
 }
@@ -198,14 +262,14 @@ const char *field_nearest(enum schema_id s, struct slice name)
     size_t best_distance = MIN(name.n / 3 + 1, 3) + 1;
     if (name.n > NAME_MAX_COMPARED)
         return NULL;
-    for (size_t i = 0; i < fields_n; i++) {
-        struct slice candidate = slice_cstr(fields[i].name);
-        if (fields[i].schema != s || candidate.n > NAME_MAX_COMPARED)
+    for (const struct field *f = NULL; (f = field_next(s, f));) {
+        struct slice candidate = slice_cstr(f->name);
+        if (candidate.n > NAME_MAX_COMPARED)
             continue;
         size_t d = edit_distance(name, candidate);
         if (d < best_distance) {
             best_distance = d;
-            best = fields[i].name;
+            best = f->name;
         }
     }
     return best;

@@ -4,6 +4,7 @@
  * reads as absent, and only what spans several fields is reported here. What they fill lives in the object's own arena.
  */
 #include "plan_int.h"
+#include "route_int.h"
 
 /* ---- helpers ------------------------------------------------------------------------------------------------------- */
 
@@ -55,6 +56,96 @@ char **load_strings(struct object *o, const struct ynode *map, const char *key, 
     for (uint32_t i = 0; i < list->n; i++)
         out[(*n)++] = (char *)arena_slice(&o->mem, y_str(list->items[i])).p;
     return out;
+}
+
+uint32_t load_duration(const struct ynode *map, const char *key)
+{
+    uint32_t ms;
+    const struct ynode *n = y_get(map, key);
+    return y_is_str(n) && value_duration_ms(n->text, &ms) == OK ? ms : 0;
+}
+
+uint32_t load_go_duration(const struct ynode *map, const char *key, uint32_t def)
+{
+    uint32_t ms;
+    const struct ynode *n = y_get(map, key);
+    return y_is_str(n) && value_go_duration_ms(n->text, &ms) == OK ? ms : def;
+}
+
+double load_real(const struct ynode *map, const char *key, double def)
+{
+    const struct ynode *n = y_get(map, key);
+    return !n ? def : n->type == Y_INT ? (double)n->num : n->type == Y_FLOAT ? n->real : def;
+}
+
+uint32_t load_ppm(const struct ynode *map, const char *key, uint32_t def)
+{
+    double v = load_real(map, key, -1);
+    return v >= 0 && v <= 100 ? (uint32_t)(v * 10000 + 0.5) : def;
+}
+
+bool load_is(const struct ynode *map, const char *key, const char *value) { return slice_is(y_str(y_get(map, key)), value); }
+
+char *load_joined(struct object *o, const struct ynode *map, const char *key)
+{
+    const struct ynode *list = y_get(map, key);
+    struct buf b = {0};
+    for (uint32_t i = 0; i < load_list_n(map, key); i++) {
+        buf_adds(&b, i ? ", " : "");
+        buf_add_slice(&b, y_str(list->items[i]));
+    }
+    char *text = b.n ? arena_strdup(&o->mem, b.p) : NULL;
+    buf_free(&b);
+    return text;
+}
+
+struct secret_ref load_secret_ref(struct object *o, const struct ynode *ref)
+{
+    struct secret_ref s = {.ns = load_str(o, ref, "namespace"), .name = load_str(o, ref, "name")};
+    if (!s.ns)
+        s.ns = o->ns;
+    return s;
+}
+
+struct secret_ref *load_secret_refs(struct object *o, const struct ynode *map, const char *key, size_t *n)
+{
+    const struct ynode *list = y_get(map, key);
+    *n = load_list_n(map, key);
+    struct secret_ref *refs = load_array(o, *n, sizeof *refs);
+    for (size_t i = 0; i < *n; i++)
+        refs[i] = load_secret_ref(o, list->items[i]);
+    return refs;
+}
+
+const char *load_one_of(struct reader *r, const struct ynode *n, const char *const *keys)
+{
+    const char *found = NULL;
+    size_t count = 0;
+    struct buf list = {0};
+    for (const char *const *key = keys; *key; key++) {
+        buf_printf(&list, "%s%s", list.n ? ", " : "", *key);
+        if (y_get(n, *key)) {
+            found = *key;
+            count++;
+        }
+    }
+    if (count != 1)
+        reader_error(r, n, "", "give exactly one", "%s of %s", count ? "more than one" : "none", list.p);
+    buf_free(&list);
+    return count == 1 ? found : NULL;
+}
+
+/* Compiled once more with the plan; here only to say at once where it is wrong. */
+void load_check_regex(struct reader *r, const struct ynode *n, const char *path, const char *regex)
+{
+    struct buf why = {0};
+    if (!n || !regex)
+        return;
+    struct plan_regex *made = regex_new(slice_cstr(regex), false, &why);
+    if (!made)
+        reader_error(r, n, path, "correct the expression", "not a regular expression: %s", why.p);
+    regex_unref(made);
+    buf_free(&why);
 }
 
 const struct kv *kvs_get(const struct kvs *m, struct slice key)

@@ -1,16 +1,125 @@
-/* load_net.c - Gateways and HTTPRoutes (Gateway API v1).
+/* load_net.c - what is listened on and who may refer to whom: Gateways of the Gateway API and of Istio, and ReferenceGrants.
  *
- * What the API leaves to defaults is filled in here: a match without a path is the prefix "/", a rule without matches
- * matches everything, a backend without weight has 1, a redirect without status is a 302. Rules that span fields come from
- * the API's own validation: filters that exclude each other, ReplacePrefixMatch needs a PathPrefix, and so on.
+ * Both kinds of Gateway become struct gateway. A listener of the Gateway API has one hostname; a server of Istio has a list of
+ * "namespace/host". Istio's Gateway is opened by the proxies that its selector finds, on every address; here the one proxy
+ * listens, on the host's loopback unless bind says otherwise: nothing is opened beyond it that no manifest asks for.
  */
 #include "plan_int.h"
 
-static bool value_is(const struct ynode *map, const char *key, const char *value) { return slice_is(y_str(y_get(map, key)), value); }
-
-/* ---- Gateway --------------------------------------------------------------------------------------------------------- */
-
 static bool same_text(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
+
+/* ---- TLS of a listener ------------------------------------------------------------------------------------------------- */
+
+/* Options are the implementation's own (GatewayTLSConfig.options); these are ours. */
+static void load_tls_options(struct reader *r, struct object *o, const struct ynode *tls, struct gw_listener *ln)
+{
+    static const char *const keys[] = {"weir.dev/min-version", "weir.dev/max-version", "weir.dev/ciphers"};
+    const struct ynode *map = y_get(tls, "options");
+    for (uint32_t i = 0; map && map->type == Y_MAP && i < map->n; i++) {
+        const struct ypair *p = &map->pairs[i];
+        struct slice v = y_str(p->value);
+        uint8_t version = slice_is(v, "1.2") ? 12 : slice_is(v, "1.3") ? 13 : 0;
+        size_t mark = reader_push(r, ".tls.options[\"" SLICE_FMT "\"]", (int)MIN(p->key.n, 60), p->key.p);
+        if (slice_is(p->key, keys[2]))
+            ln->ciphers = (char *)arena_slice(&o->mem, v).p;
+        else if (!slice_is(p->key, keys[0]) && !slice_is(p->key, keys[1]))
+            reader_warn_at(r, p->line, p->column, "known here: weir.dev/min-version, weir.dev/max-version, weir.dev/ciphers",
+                           "ignored: the option is not known here");
+        else if (!version)
+            reader_error_at(r, p->line, p->column, "give \"1.2\" or \"1.3\"", "not a version of TLS: \"%.*s\"", (int)MIN(v.n, 60), v.p);
+        else
+            *(slice_is(p->key, keys[0]) ? &ln->tls_min : &ln->tls_max) = version;
+        reader_pop(r, mark);
+    }
+    if (ln->tls_min && ln->tls_max && ln->tls_min > ln->tls_max)
+        reader_error(r, map, ".tls.options", "swap them", "the least version of TLS is above the greatest");
+}
+
+/* validation: {caCertificateRefs, mode}; of the listener (v1.1 to v1.3 of the API) or of the Gateway (since v1.4). */
+static void load_validation(struct object *o, const struct ynode *validation, struct gw_listener *ln)
+{
+    if (!validation || validation->type != Y_MAP || ln->tls == LISTEN_TLS_NONE || ln->tls == LISTEN_TLS_PASSTHROUGH)
+        return;
+    ln->client_ca = load_secret_refs(o, validation, "caCertificateRefs", &ln->client_ca_n);
+    ln->tls = load_is(validation, "mode", "AllowInsecureFallback") ? LISTEN_TLS_OPTIONAL_MUTUAL : LISTEN_TLS_MUTUAL;
+}
+
+/* spec.tls.frontend: the default of all listeners that end TLS, or of those on one port. */
+static void load_frontend(struct object *o, const struct ynode *spec)
+{
+    const struct ynode *front = y_path(spec, "tls.frontend"), *ports = y_get(front, "perPort");
+    for (size_t i = 0; i < o->gw.listeners_n; i++) {
+        struct gw_listener *ln = &o->gw.listeners[i];
+        const struct ynode *validation = y_path(front, "default.validation");
+        for (uint32_t k = 0; k < load_list_n(front, "perPort"); k++)
+            if (load_int(ports->items[k], "port", 0, 65535) == ln->port)
+                validation = y_path(ports->items[k], "tls.validation");
+        if (ln->tls == LISTEN_TLS_TERMINATE)
+            load_validation(o, validation, ln);
+    }
+}
+
+static void load_listener_tls(struct reader *r, struct object *o, const struct ynode *n, struct gw_listener *ln)
+{
+    const struct ynode *tls = y_get(n, "tls");
+    bool wanted = ln->protocol == LISTEN_HTTPS || ln->protocol == LISTEN_TLS, pass = load_is(tls, "mode", "Passthrough");
+    if (!wanted) {
+        if (tls)
+            reader_error(r, tls, ".tls", "use protocol HTTPS or TLS, or remove it", "has no meaning with this protocol");
+        return;
+    }
+    ln->tls = pass ? LISTEN_TLS_PASSTHROUGH : LISTEN_TLS_TERMINATE;
+    ln->certs = load_secret_refs(o, tls, "certificateRefs", &ln->certs_n);
+    load_tls_options(r, o, tls, ln);
+    load_validation(o, y_get(tls, "frontendValidation"), ln);
+    if (!tls && n->type == Y_MAP)
+        reader_error(r, n, ".tls", "add it, with certificateRefs", "missing, with this protocol");
+    else if (pass && ln->protocol == LISTEN_HTTPS)
+        reader_error(r, y_get(tls, "mode"), ".tls.mode", "use protocol TLS and a TLSRoute", "HTTPS cannot be passed through: its requests could not be read");
+    else if (pass && ln->certs_n)
+        reader_warn(r, y_get(tls, "certificateRefs"), ".tls.certificateRefs", "remove it, or use mode Terminate", "ignored: what is passed through is not decrypted here");
+    else if (!pass && !ln->certs_n && tls)
+        reader_error(r, tls, ".tls.certificateRefs", "name a Secret with tls.crt and tls.key", "missing, with mode Terminate");
+}
+
+/* ---- the Gateway API's ---------------------------------------------------------------------------------------------------- */
+
+static enum listen_protocol protocol_of(struct slice s)
+{
+    if (slice_is(s, "HTTPS"))
+        return LISTEN_HTTPS;
+    return slice_is(s, "TLS") ? LISTEN_TLS : slice_is(s, "TCP") ? LISTEN_TCP : LISTEN_HTTP;
+}
+
+/* The routes that a protocol can carry (Gateway API, ProtocolType). */
+static uint32_t protocol_kinds(enum listen_protocol p, enum listen_tls tls)
+{
+    static const uint32_t http = 1u << OBJ_HTTPROUTE | 1u << OBJ_GRPCROUTE;
+    if (p == LISTEN_HTTP || p == LISTEN_HTTPS)
+        return http;
+    if (p == LISTEN_TCP)
+        return 1u << OBJ_TCPROUTE;
+    return tls == LISTEN_TLS_PASSTHROUGH ? 1u << OBJ_TLSROUTE : 1u << OBJ_TLSROUTE | 1u << OBJ_TCPROUTE;
+}
+
+static void load_kinds(struct reader *r, const struct ynode *n, struct gw_listener *ln)
+{
+    const struct ynode *list = y_path(n, "allowedRoutes.kinds");
+    uint32_t possible = protocol_kinds(ln->protocol, ln->tls), wanted = 0;
+    for (uint32_t i = 0; list && list->type == Y_LIST && i < list->n; i++) {
+        enum obj_kind k;
+        struct slice kind = y_str(y_get(list->items[i], "kind"));
+        if (!obj_kind_parse(kind, &k))
+            continue; /* reported by the walk */
+        if (!(possible & 1u << k)) {
+            size_t mark = reader_push(r, ".allowedRoutes.kinds[%u].kind", i);
+            reader_error(r, list->items[i], "", "remove it, or change the protocol", "the protocol of this listener cannot carry a " SLICE_FMT, SLICE_ARG(kind));
+            reader_pop(r, mark);
+        }
+        wanted |= 1u << k;
+    }
+    ln->kinds = wanted ? wanted & possible : possible;
+}
 
 static void load_listeners(struct reader *r, struct object *o, const struct ynode *spec)
 {
@@ -23,18 +132,22 @@ static void load_listeners(struct reader *r, struct object *o, const struct ynod
     for (uint32_t i = 0; i < gw->listeners_n; i++) {
         const struct ynode *n = list->items[i];
         struct gw_listener *ln = &gw->listeners[i];
+        size_t mark = reader_push(r, "spec.listeners[%u]", i);
         ln->name = load_str(o, n, "name");
         ln->port = (uint16_t)load_int(n, "port", 0, 65535);
         ln->hostname = load_str(o, n, "hostname");
         if (ln->hostname && !ln->hostname[0])
             ln->hostname = NULL;
+        ln->protocol = protocol_of(y_str(y_get(n, "protocol")));
         ln->from_all = slice_is(y_str(y_path(n, "allowedRoutes.namespaces.from")), "All");
+        load_listener_tls(r, o, n, ln);
+        load_kinds(r, n, ln);
+        if (ln->hostname && ln->protocol == LISTEN_TCP)
+            reader_error(r, y_get(n, "hostname"), ".hostname", "remove it", "has no meaning with protocol TCP: bytes name no host");
         for (uint32_t k = 0; k < i && ln->port; k++)
-            if (gw->listeners[k].port == ln->port && same_text(gw->listeners[k].hostname, ln->hostname)) {
-                size_t mark = reader_push(r, "spec.listeners[%u]", i);
+            if (gw->listeners[k].port == ln->port && same_text(gw->listeners[k].hostname, ln->hostname))
                 reader_error(r, n, "", "give it another port or hostname", "the same port and hostname as the listener at line %u", list->items[k]->line);
-                reader_pop(r, mark);
-            }
+        reader_pop(r, mark);
     }
 }
 
@@ -47,13 +160,10 @@ static bool address_covers(const struct addr *any, const struct addr *other)
     return every6 || (every4 && other->family == ADDR_IP4);
 }
 
-void load_gateway(struct reader *r, struct object *o, const struct ynode *doc)
+static void load_addresses(struct reader *r, struct object *o, const struct ynode *spec)
 {
-    const struct ynode *spec = y_get(doc, "spec"), *list = y_get(spec, "addresses");
+    const struct ynode *list = y_get(spec, "addresses");
     struct gateway *gw = &o->gw;
-    if (!spec || spec->type != Y_MAP)
-        return;
-    load_listeners(r, o, spec);
     gw->addresses = load_array(o, load_list_n(spec, "addresses") + 1, sizeof *gw->addresses);
     for (uint32_t i = 0; i < load_list_n(spec, "addresses"); i++) {
         struct addr *a = &gw->addresses[gw->addresses_n];
@@ -72,285 +182,194 @@ void load_gateway(struct reader *r, struct object *o, const struct ynode *doc)
         gw->addresses[gw->addresses_n++] = addr_ip4(0x7f000001, 0);
 }
 
-/* ---- matches ------------------------------------------------------------------------------------------------------------ */
-
-static void load_kv_matches(struct reader *r, struct object *o, const struct ynode *map, const char *key, bool ignore_case, struct route_kv_match **out,
-                            size_t *out_n)
+/* weir.dev/proxy-protocol: "true". */
+static void load_proxy_protocol(struct reader *r, struct object *o, const struct ynode *doc)
 {
-    const struct ynode *list = y_get(map, key);
-    size_t n = load_list_n(map, key);
-    struct route_kv_match *kv = load_array(o, n, sizeof *kv);
-    *out = kv;
-    *out_n = 0;
-    for (size_t i = 0; i < n; i++) {
-        char *name = load_str(o, list->items[i], "name"), *value = load_str(o, list->items[i], "value");
-        bool twice = false;
-        for (size_t k = 0; name && k < *out_n; k++)
-            twice |= kv[k].name && (ignore_case ? slice_ieq(slice_cstr(name), slice_cstr(kv[k].name)) : strcmp(name, kv[k].name) == 0);
-        if (!twice) { /* "if multiple entries specify equivalent names, only the first is considered" (HTTPRouteMatch) */
-            kv[(*out_n)++] = (struct route_kv_match){.name = name, .value = value};
-            continue;
-        }
-        size_t mark = reader_push(r, ".%s[%zu].name", key, i);
-        reader_warn(r, list->items[i], "", "remove it", "the name %s is given twice: the first counts", name);
-        reader_pop(r, mark);
-    }
+    const struct ynode *n = y_get(y_path(doc, "metadata.annotations"), "weir.dev/proxy-protocol");
+    bool on = slice_is(y_str(n), "true");
+    if (y_is_str(n) && !on && !slice_is(n->text, "false"))
+        reader_error(r, n, "metadata.annotations[\"weir.dev/proxy-protocol\"]", "give \"true\" or \"false\"", "not known: \"%.*s\"", (int)MIN(n->text.n, 60), n->text.p);
+    for (size_t i = 0; i < o->gw.listeners_n; i++)
+        o->gw.listeners[i].proxy_protocol = on;
 }
 
-static void load_match(struct reader *r, struct object *o, const struct ynode *n, struct route_match_spec *m)
+void load_gateway(struct reader *r, struct object *o, const struct ynode *doc)
 {
-    const struct ynode *path = y_get(n, "path");
-    m->has_path = true;
-    m->path = load_str(o, path, "value");
-    if (!m->path)
-        m->path = arena_strdup(&o->mem, "/");
-    m->path_kind = value_is(path, "type", "Exact") ? MATCH_EXACT : value_is(path, "type", "RegularExpression") ? MATCH_REGEX_REFUSED : MATCH_PREFIX;
-    m->method = load_str(o, n, "method");
-    load_kv_matches(r, o, n, "headers", true, &m->headers, &m->headers_n);
-    load_kv_matches(r, o, n, "queryParams", false, &m->queries, &m->queries_n);
-}
-
-static void load_matches(struct reader *r, struct object *o, const struct ynode *n, struct route_rule *rule)
-{
-    const struct ynode *list = y_get(n, "matches");
-    rule->matches_n = load_list_n(n, "matches");
-    rule->matches = load_array(o, rule->matches_n, sizeof *rule->matches);
-    for (uint32_t i = 0; i < rule->matches_n; i++) {
-        size_t mark = reader_push(r, ".matches[%u]", i);
-        load_match(r, o, list->items[i], &rule->matches[i]);
-        reader_pop(r, mark);
-    }
-}
-
-/* ---- filters ------------------------------------------------------------------------------------------------------------- */
-
-static void load_header_kvs(struct object *o, const struct ynode *n, const char *key, struct kvs *out)
-{
-    const struct ynode *list = y_get(n, key);
-    size_t count = load_list_n(n, key);
-    out->items = load_array(o, count, sizeof *out->items);
-    out->n = 0;
-    for (size_t i = 0; i < count; i++) {
-        char *name = load_str(o, list->items[i], "name"), *value = load_str(o, list->items[i], "value");
-        out->items[out->n++] = (struct kv){.key = name, .value = value, .value_n = value ? strlen(value) : 0};
-    }
-}
-
-/* Framing and the connection are the proxy's own business: a rule that edits these fields would break messages. */
-static void check_edit_name(struct reader *r, const struct ynode *n, const char *name)
-{
-    static const char *const refused[] = {"connection", "content-length",    "host",   "keep-alive", "proxy-connection", "te",
-                                          "trailer",    "transfer-encoding", "upgrade"};
-    for (size_t i = 0; name && i < COUNT_OF(refused); i++)
-        if (slice_ieq(slice_cstr(name), slice_cstr(refused[i])))
-            reader_error(r, n, "", slice_is(slice_cstr(refused[i]), "host") ? "use URLRewrite with hostname" : "remove it",
-                         "refused: the field %s belongs to the proxy", name);
-}
-
-static void check_edit(struct reader *r, const struct ynode *n, const struct header_edit *edit)
-{
-    static const char *const keys[] = {"set", "add"};
-    for (size_t k = 0; k < COUNT_OF(keys); k++) {
-        const struct ynode *list = y_get(n, keys[k]);
-        const struct kvs *kvs = k ? &edit->add : &edit->set;
-        for (size_t i = 0; i < kvs->n; i++) {
-            size_t mark = reader_push(r, ".%s[%zu].name", keys[k], i);
-            check_edit_name(r, list->items[i], kvs->items[i].key);
-            reader_pop(r, mark);
-        }
-    }
-    for (size_t i = 0; i < edit->remove_n; i++) {
-        size_t mark = reader_push(r, ".remove[%zu]", i);
-        check_edit_name(r, y_get(n, "remove")->items[i], edit->remove[i]);
-        reader_pop(r, mark);
-    }
-}
-
-static void load_header_edit(struct reader *r, struct object *o, const struct ynode *n, struct header_edit *edit)
-{
-    load_header_kvs(o, n, "set", &edit->set);
-    load_header_kvs(o, n, "add", &edit->add);
-    edit->remove = load_strings(o, n, "remove", &edit->remove_n);
-    check_edit(r, n, edit);
-}
-
-static enum path_rewrite load_path_edit(struct reader *r, struct object *o, const struct ynode *n, char **path)
-{
-    bool full = value_is(n, "type", "ReplaceFullPath"), prefix = value_is(n, "type", "ReplacePrefixMatch");
-    if (!full && !prefix)
-        return REWRITE_NONE;
-    const char *key = full ? "replaceFullPath" : "replacePrefixMatch", *other = full ? "replacePrefixMatch" : "replaceFullPath";
-    *path = load_str(o, n, key);
-    if (!y_get(n, key))
-        reader_error(r, n, ".path", "add it", "%s is missing", key);
-    if (y_get(n, other))
-        reader_error(r, y_get(n, other), ".path", "remove it", "%s has no meaning with type " SLICE_FMT, other, SLICE_ARG(y_str(y_get(n, "type"))));
-    return full ? REWRITE_FULL : REWRITE_PREFIX;
-}
-
-/* The path that REWRITE_PREFIX replaces must be known: exactly one match, with a PathPrefix (the API's own rule). */
-static void check_prefix(struct reader *r, const struct ynode *n, const struct route_rule *rule)
-{
-    if (rule->matches_n != 1 || rule->matches[0].path_kind != MATCH_PREFIX)
-        reader_error(r, n, ".path.type", "give the rule one match, with path type PathPrefix, or use ReplaceFullPath",
-                     "ReplacePrefixMatch needs exactly one match, with a PathPrefix");
-}
-
-static void load_redirect(struct reader *r, struct object *o, const struct ynode *n, struct route_rule *rule)
-{
-    const struct ynode *status = y_get(n, "statusCode");
-    rule->redirect = true;
-    rule->redirect_scheme = load_str(o, n, "scheme");
-    rule->redirect_host = load_str(o, n, "hostname");
-    rule->redirect_port = (uint16_t)load_int(n, "port", 0, 65535);
-    rule->redirect_status = (uint16_t)load_int(n, "statusCode", 302, 399);
-    if (y_is_str(status))
-        reader_error(r, status, ".statusCode", "write it without quotes", "a string, and must be a number");
-    rule->redirect_path_kind = load_path_edit(r, o, y_get(n, "path"), &rule->redirect_path);
-    if (rule->redirect_path_kind == REWRITE_PREFIX)
-        check_prefix(r, n, rule);
-}
-
-static void load_rewrite(struct reader *r, struct object *o, const struct ynode *n, struct route_rule *rule)
-{
-    rule->rewrite_host = load_str(o, n, "hostname");
-    rule->rewrite_path_kind = load_path_edit(r, o, y_get(n, "path"), &rule->rewrite_path);
-    if (rule->rewrite_path_kind == REWRITE_PREFIX)
-        check_prefix(r, n, rule);
-}
-
-enum { FILTER_REQ, FILTER_RESP, FILTER_REDIRECT, FILTER_REWRITE, FILTER_KINDS };
-static const char *const filter_types[FILTER_KINDS] = {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"};
-static const char *const filter_keys[FILTER_KINDS] = {"requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite"};
-
-/* The kind of filter n is, with its body in *body; FILTER_KINDS when it is none of ours. */
-static int filter_kind(struct reader *r, const struct ynode *n, const struct ynode **body)
-{
-    int kind = FILTER_KINDS;
-    for (int i = 0; i < FILTER_KINDS; i++)
-        if (value_is(n, "type", filter_types[i]))
-            kind = i;
-    if (kind == FILTER_KINDS)
-        return kind;
-    *body = y_get(n, filter_keys[kind]);
-    if (!*body)
-        reader_error(r, n, "", "add it", "%s is missing, with type %s", filter_keys[kind], filter_types[kind]);
-    for (int i = 0; i < FILTER_KINDS; i++)
-        if (i != kind && y_get(n, filter_keys[i]))
-            reader_error(r, y_get(n, filter_keys[i]), "", "put each in a filter of its own", "%s has no meaning with type %s", filter_keys[i],
-                         filter_types[kind]);
-    return *body && (*body)->type == Y_MAP ? kind : FILTER_KINDS;
-}
-
-/* Filters of a rule (rule given) or of a backendRef, whose edits go to req and resp. */
-static void load_filters(struct reader *r, struct object *o, const struct ynode *owner, struct header_edit *req, struct header_edit *resp,
-                         struct route_rule *rule)
-{
-    const struct ynode *list = y_get(owner, "filters");
-    bool had[FILTER_KINDS + 1] = {false};
-    for (uint32_t i = 0; i < load_list_n(owner, "filters"); i++) {
-        const struct ynode *n = list->items[i], *body = NULL;
-        size_t mark = reader_push(r, ".filters[%u]", i);
-        int kind = filter_kind(r, n, &body);
-        if (kind < FILTER_KINDS && had[kind])
-            reader_error(r, n, "", "join them into one", "a second filter of type %s", filter_types[kind]);
-        had[kind] = true;
-        size_t inner = reader_push(r, ".%s", kind < FILTER_KINDS ? filter_keys[kind] : "");
-        if (kind == FILTER_REQ || kind == FILTER_RESP)
-            load_header_edit(r, o, body, kind == FILTER_REQ ? req : resp);
-        else if (kind == FILTER_REDIRECT && rule)
-            load_redirect(r, o, body, rule);
-        else if (kind == FILTER_REWRITE && rule)
-            load_rewrite(r, o, body, rule);
-        reader_pop(r, inner);
-        if (had[FILTER_REDIRECT] && had[FILTER_REWRITE] && (kind == FILTER_REDIRECT || kind == FILTER_REWRITE) && rule)
-            reader_error(r, n, "", "keep one of them", "RequestRedirect and URLRewrite exclude each other");
-        reader_pop(r, mark);
-    }
-}
-
-/* ---- rules ------------------------------------------------------------------------------------------------------------------ */
-
-static void load_backends(struct reader *r, struct object *o, const struct ynode *n, struct route_rule *rule)
-{
-    const struct ynode *list = y_get(n, "backendRefs");
-    rule->backends_n = load_list_n(n, "backendRefs");
-    rule->backends = load_array(o, rule->backends_n, sizeof *rule->backends);
-    for (uint32_t i = 0; i < rule->backends_n; i++) {
-        struct route_backend *be = &rule->backends[i];
-        const struct ynode *ref = list->items[i];
-        be->service = load_str(o, ref, "name");
-        be->ns = load_str(o, ref, "namespace");
-        if (!be->ns)
-            be->ns = o->ns;
-        be->port = (uint16_t)load_int(ref, "port", 0, 65535);
-        be->weight = (uint32_t)load_int(ref, "weight", 1, 1000000);
-        size_t mark = reader_push(r, ".backendRefs[%u]", i);
-        load_filters(r, o, ref, &be->req, &be->resp, NULL);
-        reader_pop(r, mark);
-    }
-    if (rule->redirect && rule->backends_n)
-        reader_error(r, list, ".backendRefs", "remove them, or the filter", "a rule with RequestRedirect has no backends");
-    if (!rule->redirect && !rule->backends_n && n->type == Y_MAP)
-        reader_warn(r, n, ".backendRefs", "add a Service", "none: requests of this rule are answered with 500");
-}
-
-static uint32_t load_duration(const struct ynode *map, const char *key)
-{
-    uint32_t ms;
-    const struct ynode *n = y_get(map, key);
-    return y_is_str(n) && value_duration_ms(n->text, &ms) == OK ? ms : 0;
-}
-
-static void load_rule(struct reader *r, struct object *o, const struct ynode *n, struct route_rule *rule)
-{
-    const struct ynode *timeouts = y_get(n, "timeouts");
-    rule->line = n->line;
-    rule->name = load_str(o, n, "name");
-    load_matches(r, o, n, rule);
-    load_filters(r, o, n, &rule->req, &rule->resp, rule);
-    load_backends(r, o, n, rule);
-    rule->timeout_ms = load_duration(timeouts, "request");
-    rule->backend_timeout_ms = load_duration(timeouts, "backendRequest");
-    if (rule->timeout_ms && rule->backend_timeout_ms > rule->timeout_ms)
-        reader_error(r, y_get(timeouts, "backendRequest"), ".timeouts.backendRequest", "give at most request", "longer than request");
-}
-
-static void load_parents(struct reader *r, struct object *o, const struct ynode *spec)
-{
-    const struct ynode *list = y_get(spec, "parentRefs");
-    struct http_route *route = &o->route;
-    route->parents_n = load_list_n(spec, "parentRefs");
-    route->parents = load_array(o, route->parents_n, sizeof *route->parents);
-    for (uint32_t i = 0; i < route->parents_n; i++) {
-        struct parent_ref *p = &route->parents[i];
-        const struct ynode *n = list->items[i];
-        p->gateway = load_str(o, n, "name");
-        p->ns = load_str(o, n, "namespace");
-        if (!p->ns)
-            p->ns = o->ns;
-        p->section = load_str(o, n, "sectionName");
-        p->port = (uint16_t)load_int(n, "port", 0, 65535);
-    }
-    if (!route->parents_n && (!list || list->type == Y_LIST))
-        reader_warn(r, spec, "spec.parentRefs", "name the Gateway", "missing: no Gateway serves this route");
-}
-
-void load_http_route(struct reader *r, struct object *o, const struct ynode *doc)
-{
-    const struct ynode *spec = y_get(doc, "spec"), *rules = y_get(spec, "rules");
-    struct http_route *route = &o->route;
+    const struct ynode *spec = y_get(doc, "spec");
     if (!spec || spec->type != Y_MAP)
         return;
-    load_parents(r, o, spec);
-    route->hostnames = load_strings(o, spec, "hostnames", &route->hostnames_n);
-    route->rules_n = load_list_n(spec, "rules");
-    route->rules = load_array(o, route->rules_n, sizeof *route->rules);
-    if (rules && rules->type == Y_LIST && !rules->n)
-        reader_error(r, rules, "spec.rules", "add one", "empty: nothing would be served");
-    for (uint32_t i = 0; i < route->rules_n; i++) {
-        size_t mark = reader_push(r, "spec.rules[%u]", i);
-        load_rule(r, o, rules->items[i], &route->rules[i]);
+    load_listeners(r, o, spec);
+    load_frontend(o, spec);
+    load_addresses(r, o, spec);
+    load_proxy_protocol(r, o, doc);
+}
+
+/* ---- Istio's ------------------------------------------------------------------------------------------------------------------ */
+
+static uint8_t istio_tls_version(const struct ynode *tls, const char *key)
+{
+    struct slice v = y_str(y_get(tls, key));
+    return slice_is(v, "TLSV1_3") ? 13 : slice_is(v, "TLSV1_2") ? 12 : 0;
+}
+
+/* OpenSSL's list of Istio's names, which are OpenSSL's as well. */
+static char *istio_ciphers(struct object *o, const struct ynode *tls)
+{
+    const struct ynode *list = y_get(tls, "cipherSuites");
+    struct buf b = {0};
+    for (uint32_t i = 0; i < load_list_n(tls, "cipherSuites"); i++) {
+        buf_adds(&b, b.n ? ":" : "");
+        buf_add_slice(&b, y_str(list->items[i]));
+    }
+    char *text = b.n ? arena_strdup(&o->mem, b.p) : NULL;
+    buf_free(&b);
+    return text;
+}
+
+static void istio_certs(struct reader *r, struct object *o, const struct ynode *tls, struct gw_listener *ln)
+{
+    const struct ynode *list = y_get(tls, "credentialNames");
+    char *one = load_str(o, tls, "credentialName"), *ca = load_str(o, tls, "caCertCredentialName");
+    size_t n = load_list_n(tls, "credentialNames");
+    ln->certs = load_array(o, n + 1, sizeof *ln->certs);
+    if (one)
+        ln->certs[ln->certs_n++] = (struct secret_ref){.ns = o->ns, .name = one};
+    for (size_t i = 0; i < n; i++)
+        ln->certs[ln->certs_n++] = (struct secret_ref){.ns = o->ns, .name = (char *)arena_slice(&o->mem, y_str(list->items[i])).p};
+    if (one && n)
+        reader_error(r, list, ".tls.credentialNames", "keep one of them", "both credentialName and credentialNames");
+    if (!ln->certs_n)
+        reader_error(r, tls, ".tls.credentialName", "name a Secret with tls.crt and tls.key", "missing, with this mode");
+    if (ln->tls != LISTEN_TLS_MUTUAL && ln->tls != LISTEN_TLS_OPTIONAL_MUTUAL)
+        return;
+    ln->client_ca = load_array(o, 1, sizeof *ln->client_ca); /* else ca.crt of the certificate's own Secret */
+    if (ca)
+        ln->client_ca[ln->client_ca_n++] = (struct secret_ref){.ns = o->ns, .name = ca};
+    else if (ln->certs_n)
+        ln->client_ca[ln->client_ca_n++] = ln->certs[0];
+    ln->client_sans = load_strings(o, tls, "subjectAltNames", &ln->client_sans_n);
+}
+
+static void istio_tls(struct reader *r, struct object *o, const struct ynode *server, struct gw_listener *ln)
+{
+    const struct ynode *tls = y_get(server, "tls");
+    struct slice mode = y_str(y_get(tls, "mode"));
+    bool wanted = ln->protocol == LISTEN_HTTPS || ln->protocol == LISTEN_TLS;
+    ln->https_redirect = load_bool(tls, "httpsRedirect", false);
+    if (!wanted) {
+        if (mode.n)
+            reader_error(r, tls, ".tls.mode", "use protocol HTTPS or TLS, or remove it", "has no meaning with this protocol");
+        return;
+    }
+    if (!tls) {
+        if (server->type == Y_MAP)
+            reader_error(r, server, ".tls", "add it, with mode and credentialName", "missing, with this protocol");
+        return;
+    }
+    if (ln->https_redirect)
+        reader_error(r, tls, ".tls.httpsRedirect", "set it in the server of protocol HTTP", "has no meaning with this protocol");
+    ln->tls_min = istio_tls_version(tls, "minProtocolVersion");
+    ln->tls_max = istio_tls_version(tls, "maxProtocolVersion");
+    ln->ciphers = istio_ciphers(o, tls);
+    ln->tls = slice_is(mode, "MUTUAL")            ? LISTEN_TLS_MUTUAL
+              : slice_is(mode, "OPTIONAL_MUTUAL") ? LISTEN_TLS_OPTIONAL_MUTUAL
+              : !mode.n || slice_is(mode, "PASSTHROUGH") ? LISTEN_TLS_PASSTHROUGH /* the first value of the enumeration, and so its default */
+                                                         : LISTEN_TLS_TERMINATE;
+    if (ln->tls != LISTEN_TLS_PASSTHROUGH)
+        istio_certs(r, o, tls, ln);
+    else if (ln->protocol == LISTEN_HTTPS)
+        ln->protocol = LISTEN_TLS; /* what is passed through is routed by its SNI */
+}
+
+static enum listen_protocol istio_protocol(struct slice s)
+{
+    if (slice_is(s, "HTTPS"))
+        return LISTEN_HTTPS;
+    return slice_is(s, "TLS") ? LISTEN_TLS : slice_is(s, "TCP") || slice_is(s, "MONGO") ? LISTEN_TCP : LISTEN_HTTP;
+}
+
+/* All servers of a Gateway have one address. */
+static void istio_bind(struct reader *r, struct object *o, const struct ynode *server, uint32_t i)
+{
+    struct gateway *gw = &o->gw;
+    struct addr a = addr_ip4(0x7f000001, 0);
+    const struct ynode *bind = y_get(server, "bind");
+    if (y_is_str(bind) && addr_parse(bind->text, 0, &a) != OK)
+        return; /* reported by the walk */
+    if (!i)
+        gw->addresses[gw->addresses_n++] = a;
+    else if (gw->addresses_n && !addr_eq(&a, &gw->addresses[0]))
+        reader_error(r, bind ? bind : server, ".bind", "give every server the same, or write a Gateway for each address", "not the address of the first server");
+}
+
+static void istio_server(struct reader *r, struct object *o, const struct ynode *n, uint32_t i)
+{
+    struct gw_listener *ln = &o->gw.listeners[i];
+    const struct ynode *port = y_get(n, "port");
+    ln->port = (uint16_t)load_int(port, "number", 0, 65535);
+    ln->name = load_str(o, n, "name");
+    if (!ln->name)
+        ln->name = load_str(o, port, "name");
+    if (!ln->name)
+        ln->name = arena_printf(&o->mem, "port-%u", ln->port);
+    ln->from_all = true; /* hosts say from which namespaces */
+    ln->protocol = istio_protocol(y_str(y_get(port, "protocol")));
+    ln->kinds = 1u << OBJ_VIRTUALSERVICE;
+    ln->hosts = load_strings(o, n, "hosts", &ln->hosts_n);
+    if (!ln->hosts_n && load_list_n(n, "hosts") == 0 && y_get(n, "hosts"))
+        reader_error(r, y_get(n, "hosts"), ".hosts", "add \"*\" for all", "empty: nothing would be served");
+    istio_bind(r, o, n, i);
+    istio_tls(r, o, n, ln);
+}
+
+void load_istio_gateway(struct reader *r, struct object *o, const struct ynode *doc)
+{
+    const struct ynode *spec = y_get(doc, "spec"), *list = y_get(spec, "servers");
+    struct gateway *gw = &o->gw;
+    if (!spec || spec->type != Y_MAP)
+        return;
+    gw->listeners_n = load_list_n(spec, "servers");
+    gw->listeners = load_array(o, gw->listeners_n, sizeof *gw->listeners);
+    gw->addresses = load_array(o, 1, sizeof *gw->addresses);
+    if (list && list->type == Y_LIST && !list->n)
+        reader_error(r, list, "spec.servers", "add one", "empty: nothing would listen");
+    for (uint32_t i = 0; i < gw->listeners_n; i++) {
+        size_t mark = reader_push(r, "spec.servers[%u]", i);
+        istio_server(r, o, list->items[i], i);
+        reader_pop(r, mark);
+    }
+    if (!gw->addresses_n)
+        gw->addresses[gw->addresses_n++] = addr_ip4(0x7f000001, 0);
+    load_proxy_protocol(r, o, doc);
+}
+
+/* ---- ReferenceGrant -------------------------------------------------------------------------------------------------------------- */
+
+static struct grant_entry *load_grants(struct object *o, const struct ynode *spec, const char *key, size_t *n)
+{
+    const struct ynode *list = y_get(spec, key);
+    *n = load_list_n(spec, key);
+    struct grant_entry *grants = load_array(o, *n, sizeof *grants);
+    for (size_t i = 0; i < *n; i++) {
+        grants[i] = (struct grant_entry){.group = load_str(o, list->items[i], "group"), .kind = load_str(o, list->items[i], "kind"),
+                                         .ns = load_str(o, list->items[i], "namespace"), .name = load_str(o, list->items[i], "name")};
+        if (!grants[i].group)
+            grants[i].group = arena_strdup(&o->mem, "");
+    }
+    return grants;
+}
+
+void load_reference_grant(struct reader *r, struct object *o, const struct ynode *doc)
+{
+    const struct ynode *spec = y_get(doc, "spec");
+    o->grant.from = load_grants(o, spec, "from", &o->grant.from_n);
+    o->grant.to = load_grants(o, spec, "to", &o->grant.to_n);
+    for (int i = 0; i < 2; i++) {
+        const char *key = i ? "to" : "from";
+        const struct ynode *list = y_get(spec, key);
+        size_t mark = reader_push(r, "spec.%s", key);
+        if (list && list->type == Y_LIST && !list->n)
+            reader_error(r, list, "", "add one", "empty: nothing would be granted");
         reader_pop(r, mark);
     }
 }

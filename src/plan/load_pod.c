@@ -65,25 +65,6 @@ static char **load_exec(struct reader *r, struct object *o, const struct ynode *
     return argv;
 }
 
-/* Which of the handlers is there; an error unless it is exactly one. */
-static const char *one_handler(struct reader *r, const struct ynode *n, const char *const *names)
-{
-    const char *found = NULL;
-    size_t count = 0;
-    struct buf list = {0};
-    for (const char *const *name = names; *name; name++) {
-        buf_printf(&list, "%s%s", list.n ? ", " : "", *name);
-        if (y_get(n, *name)) {
-            found = *name;
-            count++;
-        }
-    }
-    if (count != 1)
-        reader_error(r, n, "", "give exactly one", "%s of %s", count ? "more than one" : "none", list.p);
-    buf_free(&list);
-    return count == 1 ? found : NULL;
-}
-
 static void load_probe(struct reader *r, struct object *o, const struct ynode *c, const char *key, bool readiness, struct probe *p)
 {
     static const char *const handlers[] = {"httpGet", "tcpSocket", "exec", "grpc", NULL};
@@ -98,7 +79,7 @@ static void load_probe(struct reader *r, struct object *o, const struct ynode *c
     p->failure_threshold = (uint32_t)load_int(n, "failureThreshold", 3, 1000);
     if (!readiness && p->success_threshold != 1)
         reader_error(r, y_get(n, "successThreshold"), ".successThreshold", "remove it", "must be 1 for a %s", key);
-    const char *handler = one_handler(r, n, handlers);
+    const char *handler = load_one_of(r, n, handlers);
     const struct ynode *h = handler ? y_get(n, handler) : NULL;
     if (h && h->type == Y_MAP) {
         size_t inner = reader_push(r, ".%s", handler);
@@ -110,6 +91,10 @@ static void load_probe(struct reader *r, struct object *o, const struct ynode *c
         } else if (handler == handlers[2]) {
             p->kind = PROBE_EXEC;
             p->argv = load_exec(r, o, h);
+        } else {
+            p->kind = PROBE_GRPC;
+            p->port = (uint16_t)load_int(h, "port", 0, 65535);
+            p->service = load_str(o, h, "service");
         }
         reader_pop(r, inner);
     }
@@ -124,7 +109,7 @@ static void load_lifecycle(struct reader *r, struct object *o, const struct ynod
     if (!n || n->type != Y_MAP)
         return;
     size_t mark = reader_push(r, ".lifecycle.preStop");
-    const char *handler = one_handler(r, n, handlers);
+    const char *handler = load_one_of(r, n, handlers);
     const struct ynode *h = handler ? y_get(n, handler) : NULL;
     if (h) {
         size_t inner = reader_push(r, ".%s", handler);
@@ -152,7 +137,7 @@ static void load_env_source(struct reader *r, struct object *o, const struct yno
     if (n->type != Y_MAP)
         return;
     size_t mark = reader_push(r, ".valueFrom");
-    const char *source = one_handler(r, n, sources);
+    const char *source = load_one_of(r, n, sources);
     reader_pop(r, mark);
     const struct ynode *ref = source ? y_get(n, source) : NULL;
     v->map = load_str(o, ref, "name");
@@ -201,7 +186,7 @@ static void load_env_from(struct reader *r, struct object *o, const struct ynode
         if (n->type != Y_MAP)
             continue;
         size_t mark = reader_push(r, ".envFrom[%u]", i);
-        const char *source = one_handler(r, n, sources);
+        const char *source = load_one_of(r, n, sources);
         reader_pop(r, mark);
         const struct ynode *ref = source ? y_get(n, source) : NULL;
         f->map = load_str(o, ref, "name");

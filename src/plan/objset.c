@@ -36,6 +36,15 @@ void object_unref(struct object *o)
     mem_free(box);
 }
 
+/* Addresses of a ServiceEntry's hosts are the box's own, as a Service's address is: never written in place. */
+void entry_addresses_set(struct object *o, const struct addr *addresses)
+{
+    struct addr *own = arena_alloc(&o->mem, (o->entry.hosts_n + 1) * sizeof *own);
+    memcpy(own, addresses, o->entry.hosts_n * sizeof *own);
+    o->entry.addresses = own;
+    o->entry.addresses_n = o->entry.hosts_n;
+}
+
 /* A new box with the same content. The memory stays with the first box, which lives as long as its copies. */
 static struct object *object_copy(struct object *o)
 {
@@ -45,6 +54,8 @@ static struct object *object_copy(struct object *o)
     box->base = from->base ? from->base : from;
     box->base->refs++;
     arena_init(&box->o.mem, MEM_MANIFEST, 2048);
+    if (o->kind == OBJ_SERVICEENTRY)
+        entry_addresses_set(&box->o, o->entry.addresses);
     return &box->o;
 }
 
@@ -126,6 +137,39 @@ const struct object *objset_find(const struct objset *s, enum obj_kind k, const 
     return found ? s->items[i] : NULL;
 }
 
+size_t objset_first(const struct objset *s, enum obj_kind k, const char *ns)
+{
+    bool found;
+    return objset_index(s, k, ns, "", &found); /* no object has the name "" */
+}
+
+/* Names of the API in grants are compared with case, as Kubernetes does. */
+static bool grant_holds(const struct reference_grant *g, const struct object *from, enum obj_kind to, const char *name)
+{
+    bool from_ok = false, to_ok = false;
+    for (size_t i = 0; i < g->from_n && !from_ok; i++)
+        from_ok = strcmp(g->from[i].group, obj_kind_group(from->kind)) == 0 && strcmp(g->from[i].kind, obj_kind_word(from->kind)) == 0 &&
+                  strcmp(g->from[i].ns, from->ns) == 0;
+    for (size_t i = 0; from_ok && i < g->to_n && !to_ok; i++)
+        to_ok = strcmp(g->to[i].group, obj_kind_group(to)) == 0 && strcmp(g->to[i].kind, obj_kind_word(to)) == 0 &&
+                (!g->to[i].name || strcmp(g->to[i].name, name) == 0);
+    return to_ok;
+}
+
+bool objset_granted(const struct objset *s, const struct object *from, enum obj_kind to, const char *ns, const char *name)
+{
+    if (strcmp(from->ns, ns) == 0)
+        return true;
+    for (size_t i = objset_first(s, OBJ_REFERENCEGRANT, ns); i < s->n; i++) {
+        const struct object *o = s->items[i];
+        if (o->kind != OBJ_REFERENCEGRANT || strcmp(o->ns, ns) != 0)
+            return false;
+        if (grant_holds(&o->grant, from, to, name))
+            return true;
+    }
+    return false;
+}
+
 bool objset_remove(struct objset *s, enum obj_kind k, const char *ns, const char *name)
 {
     bool found;
@@ -148,6 +192,15 @@ struct objset *objset_copy(const struct objset *s)
     return copy;
 }
 
+/* A host that was in old keeps its address. */
+static void entry_inherit(struct object *o, const struct object *old)
+{
+    for (size_t i = 0; i < o->entry.hosts_n; i++)
+        for (size_t k = 0; k < old->entry.hosts_n; k++)
+            if (o->entry.addresses[i].family == ADDR_NONE && strcmp(o->entry.hosts[i], old->entry.hosts[k]) == 0)
+                o->entry.addresses[i] = old->entry.addresses[k]; /* o is new: nobody shares it yet */
+}
+
 /* What an object keeps from the one it replaces. */
 static void object_inherit(struct object *o, const struct object *old)
 {
@@ -156,6 +209,8 @@ static void object_inherit(struct object *o, const struct object *old)
     o->generation = old->generation + !same;
     if (o->kind == OBJ_SERVICE && o->svc.address.family == ADDR_NONE)
         o->svc.address = old->svc.address;
+    if (o->kind == OBJ_SERVICEENTRY)
+        entry_inherit(o, old);
 }
 
 void objset_merge(struct objset *into, struct objset *from)
@@ -179,6 +234,19 @@ static void save_text(struct buf *out, const char *key, const char *value)
     buf_add_json(out, slice_cstr(value));
 }
 
+static void save_addresses(const struct object *o, struct buf *out)
+{
+    char address[ADDR_TEXT_MAX];
+    buf_adds(out, ",\"addresses\":[");
+    for (size_t i = 0; i < o->entry.addresses_n; i++) {
+        bool given = o->entry.addresses[i].family != ADDR_NONE;
+        if (given)
+            addr_format_ip(&o->entry.addresses[i], address);
+        buf_printf(out, "%s\"%s\"", i ? "," : "", given ? address : "");
+    }
+    buf_addc(out, ']');
+}
+
 static void save_object(const struct object *o, struct buf *out)
 {
     char address[ADDR_TEXT_MAX];
@@ -194,6 +262,8 @@ static void save_object(const struct object *o, struct buf *out)
         addr_format_ip(&o->svc.address, address);
         save_text(out, "address", address);
     }
+    if (o->kind == OBJ_SERVICEENTRY)
+        save_addresses(o, out);
     buf_printf(out, ",\"manifest\":%s}", o->json);
 }
 
@@ -278,6 +348,15 @@ static uint64_t entry_u64(json_t *entry, const char *key)
     return v > 0 ? (uint64_t)v : 0;
 }
 
+static void load_addresses(struct object *o, json_t *list)
+{
+    for (size_t i = 0; i < o->entry.addresses_n; i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        if (!text || addr_parse(slice_cstr(text), 0, &o->entry.addresses[i]) != OK)
+            o->entry.addresses[i] = (struct addr){0}; /* objset_addresses() gives another */
+    }
+}
+
 static enum err load_entry(struct objset *s, json_t *entry, struct diags *d)
 {
     struct arena a;
@@ -294,6 +373,8 @@ static enum err load_entry(struct objset *s, json_t *entry, struct diags *d)
         o->generation = MAX(entry_u64(entry, "generation"), 1u);
         if (o->kind == OBJ_SERVICE && address[0] && addr_parse(slice_cstr(address), 0, &o->svc.address) != OK)
             o->svc.address = (struct addr){0}; /* objset_addresses() gives another */
+        if (o->kind == OBJ_SERVICEENTRY)
+            load_addresses(o, json_object_get(entry, "addresses"));
         objset_put(s, o);
     }
     reader_fini(&r);

@@ -32,7 +32,15 @@ void diag_format(const struct diag *d, struct buf *out); /* FILE:LINE:COLUMN: er
 
 /* ---- objects -------------------------------------------------------------------------------------------------------- */
 
-enum obj_kind { OBJ_NAMESPACE, OBJ_CONFIGMAP, OBJ_SECRET, OBJ_SERVICE, OBJ_DEPLOYMENT, OBJ_GATEWAY, OBJ_HTTPROUTE, OBJ_KIND_COUNT };
+enum obj_kind {
+    OBJ_NAMESPACE, OBJ_CONFIGMAP, OBJ_SECRET, OBJ_SERVICE, OBJ_DEPLOYMENT, OBJ_GATEWAY, OBJ_HTTPROUTE,
+    OBJ_GRPCROUTE, OBJ_TCPROUTE, OBJ_TLSROUTE, OBJ_REFERENCEGRANT, OBJ_BACKENDTLSPOLICY,   /* gateway.networking.k8s.io */
+    OBJ_VIRTUALSERVICE, OBJ_DESTINATIONRULE, OBJ_ISTIO_GATEWAY, OBJ_SERVICEENTRY, OBJ_SIDECAR, /* networking.istio.io */
+    OBJ_PEERAUTHENTICATION,                                                                /* security.istio.io */
+    OBJ_TRAFFICSPLIT,                                                                      /* split.smi-spec.io */
+    OBJ_HTTPFILTER, OBJ_BACKENDPOLICY,                                                     /* weir.dev */
+    OBJ_KIND_COUNT
+};
 const char *obj_kind_name(enum obj_kind k);             /* "Deployment" */
 /* Accepts "Deployment", "deployment", "deployments", "deploy" and the other customary short names; false when unknown. */
 bool obj_kind_parse(struct slice s, enum obj_kind *out);
@@ -52,11 +60,12 @@ struct env_var {
 struct env_from { char *map; char *prefix; bool secret, optional; };
 struct container_port { char *name; uint16_t port; };
 
-enum probe_kind { PROBE_NONE, PROBE_HTTP, PROBE_TCP, PROBE_EXEC };
+enum probe_kind { PROBE_NONE, PROBE_HTTP, PROBE_TCP, PROBE_EXEC, PROBE_GRPC };
 struct probe {
     enum probe_kind kind;
     char *path;              /* http */
     char *host;              /* http: Host header, or NULL */
+    char *service;           /* grpc: of grpc.health.v1.HealthCheckRequest; NULL: "" */
     struct kvs headers;      /* http */
     uint16_t port;           /* names are resolved by the reader */
     char **argv;             /* exec, NULL-terminated */
@@ -107,37 +116,265 @@ struct service {
     struct service_port *ports; size_t ports_n;
     struct addr address;     /* in 127.128.0.0/9, given by objset_addresses() */
 };
-struct gw_listener { char *name; uint16_t port; char *hostname; /* NULL: any; may begin with "*." */ bool from_all; };
-struct gateway { struct addr *addresses; size_t addresses_n; /* default: 127.0.0.1 */ struct gw_listener *listeners; size_t listeners_n; };
+/* What a Gateway (of either kind) listens for. */
+enum listen_protocol { LISTEN_HTTP, LISTEN_HTTPS, LISTEN_TLS, LISTEN_TCP };
+enum listen_tls { LISTEN_TLS_NONE, LISTEN_TLS_TERMINATE, LISTEN_TLS_MUTUAL, LISTEN_TLS_OPTIONAL_MUTUAL, LISTEN_TLS_PASSTHROUGH };
+struct secret_ref { char *ns, *name; };
+struct gw_listener {
+    char *name;
+    uint16_t port;
+    char *hostname;            /* NULL: any; may begin with "*." */
+    bool from_all;
+    enum listen_protocol protocol;
+    enum listen_tls tls;
+    struct secret_ref *certs; size_t certs_n; /* kubernetes.io/tls Secrets: tls.crt, tls.key, with MUTUAL also ca.crt; optional tls.ocsp */
+    struct secret_ref *client_ca; size_t client_ca_n; /* frontendValidation.caCertificateRefs: ConfigMaps or Secrets with ca.crt */
+    char **client_sans; size_t client_sans_n;
+    uint8_t tls_min, tls_max;  /* 12, 13; 0: default (12 to 13) */
+    char *ciphers;             /* OpenSSL list for TLS 1.2, or NULL */
+    bool https_redirect;       /* Istio: answer 301 to https */
+    bool proxy_protocol;       /* annotation weir.dev/proxy-protocol: "true": connections begin with a PROXY header, v1 or v2 */
+    char **hosts; size_t hosts_n; /* Istio: "ns/host" or "host"; Gateway API: hostname above, none here */
+    uint32_t kinds;            /* Gateway API: routes that may attach, bits 1 << OBJ_HTTPROUTE and so on */
+};
+struct gateway {
+    struct addr *addresses; size_t addresses_n; /* default: 127.0.0.1 */
+    struct gw_listener *listeners; size_t listeners_n;
+};
 
-enum match_kind { MATCH_EXACT, MATCH_PREFIX, MATCH_REGEX_REFUSED };
-struct route_kv_match { char *name, *value; };
+/* ---- routes: HTTPRoute, GRPCRoute, VirtualService, TrafficSplit all become these ---------------------------------------- */
+
+enum match_kind { MATCH_EXACT, MATCH_PREFIX /* whole path elements */, MATCH_REGEX /* all of it; RE2-like syntax by PCRE2 */, MATCH_STRING_PREFIX /* any bytes: Istio */, MATCH_PRESENT };
+struct string_match {
+    enum match_kind kind;
+    char *value;               /* NULL with MATCH_PRESENT */
+    bool invert;               /* holds when the rest does not: withoutHeaders */
+    bool ignore_case;
+};
+struct route_kv_match { char *name; struct string_match m; };
 struct route_match_spec {
-    bool has_path; enum match_kind path_kind; char *path;
-    char *method;            /* NULL: any */
+    bool has_path; enum match_kind path_kind; char *path; bool path_ignore_case;
+    char *method;              /* NULL: any; exact */
+    struct string_match *method_match, *scheme, *authority; /* Istio; NULL: any */
     struct route_kv_match *headers; size_t headers_n;
     struct route_kv_match *queries; size_t queries_n;
+    struct kvs source_labels; char *source_ns; /* the caller's pod labels and namespace; NULL: any. Never hold for callers from outside */
+    char **gateways; size_t gateways_n;        /* Istio: "ns/name" or "mesh"; none: those of the route */
+    uint16_t port;             /* of the address connected to; 0: any */
+    char *name;
 };
 struct header_edit { struct kvs set, add; char **remove; size_t remove_n; };
-struct route_backend { char *service, *ns; uint16_t port; uint32_t weight; struct header_edit req, resp; };
-enum path_rewrite { REWRITE_NONE, REWRITE_FULL, REWRITE_PREFIX };
+/* Where requests go. One of: a Service (service, ns, port), a host (Istio: short name, FQDN, or a ServiceEntry's host). */
+struct route_backend {
+    char *service, *ns; uint16_t port; uint32_t weight; struct header_edit req, resp;
+    char *host;                /* Istio's destination.host as written; service is NULL then, until compiled */
+    char *subset;              /* of a DestinationRule; or NULL */
+};
+enum path_rewrite { REWRITE_NONE, REWRITE_FULL, REWRITE_PREFIX, REWRITE_REGEX };
+enum retry_on {
+    RETRY_5XX = 1, RETRY_GATEWAY_ERROR = 2 /* 502, 503, 504 */, RETRY_CONNECT_FAILURE = 4, RETRY_RESET = 8, RETRY_REFUSED_STREAM = 16, RETRY_4XX = 32 /* retriable-4xx: 409 */,
+    RETRY_STATUSES = 64 /* those listed */, RETRY_GRPC_CANCELLED = 128, RETRY_GRPC_DEADLINE = 256, RETRY_GRPC_INTERNAL = 512, RETRY_GRPC_EXHAUSTED = 1024, RETRY_GRPC_UNAVAILABLE = 2048,
+    RETRY_RESET_BEFORE_REQUEST = 4096
+};
+struct retry_policy {
+    bool given;                /* the route has one; else what is always safe is retried (proxy/README.md) */
+    uint32_t attempts;         /* retries, not counting the first try; 0: none */
+    uint32_t per_try_timeout_ms; /* 0: none */
+    uint32_t on;               /* enum retry_on; as Envoy's retry-on, so that non-idempotent methods are retried too when listed */
+    uint16_t *statuses; size_t statuses_n;
+    uint32_t backoff_base_ms, backoff_max_ms; /* jittered exponential; defaults 25 and 250 */
+};
+struct hedge_policy { uint32_t delay_ms; uint32_t max; /* extra requests; 0: no hedging */ };
+struct fault_policy {
+    uint32_t delay_ppm, delay_ms; /* share of requests, parts per million */
+    uint32_t abort_ppm; uint16_t abort_status; int16_t abort_grpc; /* -1: none */
+};
+struct mirror_policy { struct route_backend backend; uint32_t ppm; };
+struct cors_policy {
+    bool given;
+    struct string_match *origins; size_t origins_n; /* "*" is MATCH_PRESENT */
+    char *methods, *headers, *expose; /* joined by ", "; "*" allowed; NULL: none */
+    uint32_t max_age_s; bool has_max_age; bool credentials;
+    bool forward_unmatched;    /* a preflight from another origin goes to the service; else it is answered without CORS fields */
+};
+struct session_policy { bool given; bool header; char *name; char *path; uint32_t ttl_s; /* 0: session cookie */ };
 struct route_rule {
     struct route_match_spec *matches; size_t matches_n; /* any of them; none: everything */
     struct route_backend *backends; size_t backends_n;
     struct header_edit req, resp;
     bool redirect;
     char *redirect_scheme, *redirect_host; uint16_t redirect_port, redirect_status; /* NULL or 0: as the request */
+    bool redirect_derive_port; /* Istio FROM_REQUEST_PORT */
     enum path_rewrite redirect_path_kind; char *redirect_path;
     char *rewrite_host; enum path_rewrite rewrite_path_kind; char *rewrite_path;
+    char *rewrite_regex;       /* REWRITE_REGEX: every match of it becomes rewrite_path, with \1 to \9 */
     uint32_t timeout_ms, backend_timeout_ms; /* 0: none given */
+    struct retry_policy retry;
+    struct hedge_policy hedge;
+    struct fault_policy fault;
+    struct mirror_policy *mirrors; size_t mirrors_n;
+    struct cors_policy cors;
+    struct session_policy session;
+    bool direct; uint16_t direct_status; char *direct_body; size_t direct_body_n;
+    char *delegate_name, *delegate_ns;          /* VirtualService delegate; NULL: none */
+    char **filters; size_t filters_n;           /* HTTPFilter objects by name, same namespace, in order */
+    bool upgrades_refused, connect;             /* WebSocket and other upgrades pass unless refused; CONNECT only when declared (HTTPFilter) */
     char *name;
     uint32_t line;
 };
-struct parent_ref { char *gateway, *ns, *section; uint16_t port; };
+/* A rule of bytes: TCPRoute, TLSRoute, VirtualService tcp and tls. */
+struct tcp_rule {
+    char **sni; size_t sni_n;                   /* none: any */
+    uint16_t port;                              /* VirtualService match.port; 0: any */
+    struct kvs source_labels; char *source_ns;
+    char **gateways; size_t gateways_n;
+    struct route_backend *backends; size_t backends_n;
+    char *name;
+    uint32_t line;
+};
+struct parent_ref { char *gateway, *ns, *section; uint16_t port; bool service; /* kind Service: for the mesh (GAMMA) */ };
+/* HTTPRoute, GRPCRoute, TCPRoute, TLSRoute, VirtualService. */
 struct http_route {
-    struct parent_ref *parents; size_t parents_n;
-    char **hostnames; size_t hostnames_n;
+    struct parent_ref *parents; size_t parents_n; /* Gateway API */
+    char **hostnames; size_t hostnames_n;         /* Istio: hosts as written */
+    char **gateways; size_t gateways_n;           /* VirtualService: "ns/name" or "name" or "mesh"; none: mesh */
+    char **export_to; size_t export_to_n;
+    bool ordered;                                 /* VirtualService: the first rule that matches wins */
     struct route_rule *rules; size_t rules_n;
+    struct tcp_rule *tcp; size_t tcp_n;           /* TCPRoute, VirtualService tcp */
+    struct tcp_rule *tls; size_t tls_n;           /* TLSRoute, VirtualService tls: by SNI, passed through */
+};
+struct grant_entry { char *group, *kind, *ns, *name; }; /* from: group, kind, ns; to: group, kind, name or NULL */
+struct reference_grant { struct grant_entry *from; size_t from_n; struct grant_entry *to; size_t to_n; };
+struct traffic_split { char *service; struct route_backend *backends; size_t backends_n; };
+
+/* ---- policies of a cluster: DestinationRule, BackendTLSPolicy, BackendPolicy ------------------------------------------------- */
+
+enum lb_kind { LB_LEAST_REQUEST /* weighted, two choices: the default */, LB_ROUND_ROBIN /* smooth weighted */, LB_RANDOM, LB_PEAK_EWMA, LB_RING_HASH, LB_MAGLEV, LB_LEAST_REQUEST_FULL /* looks at all */ };
+enum hash_on { HASH_NONE, HASH_HEADER, HASH_COOKIE, HASH_QUERY, HASH_SOURCE_IP };
+struct lb_policy {
+    enum lb_kind kind;
+    enum hash_on hash_on; char *hash_name; char *cookie_path; uint32_t cookie_ttl_s; bool cookie_ttl_given; /* a cookie with ttl is made by us when absent */
+    uint32_t ring_size_min;    /* default 1024 */
+    uint32_t maglev_size;      /* prime; default 65537 */
+    uint32_t bounded_load_pct; /* 0: off; 125: nobody gets more than 1.25 times the mean */
+    uint32_t slow_start_ms; uint32_t slow_start_min_pct; double slow_start_aggression; /* 0: off; default 10, 1.0 */
+    uint32_t panic_pct;        /* below this share of healthy endpoints all are used; default 50 (minHealthPercent 0 turns it off) */
+    struct locality_weight { char *from, *to; uint32_t weight; } *distribute; size_t distribute_n;
+    struct locality_failover { char *from, *to; } *failover; size_t failover_n;
+    bool locality_off;
+};
+struct pool_policy {
+    uint32_t connections_max, pending_max, requests_max, retries_max; /* of the whole cluster on this node; 0: no limit given */
+    uint32_t retry_budget_pct, retry_budget_min;  /* share of requests in flight that may be retries; 0: no budget */
+    uint32_t requests_per_connection_max;
+    uint32_t connect_timeout_ms, idle_timeout_ms, connection_lifetime_ms; /* 0: default */
+    uint32_t tcp_idle_timeout_ms;
+    bool keepalive; uint32_t keepalive_time_s, keepalive_interval_s, keepalive_probes;
+    enum upstream_http { UPSTREAM_HTTP1, UPSTREAM_HTTP2, UPSTREAM_AUTO /* ALPN with TLS, else HTTP/1.1 */ } http;
+    uint32_t streams_max;      /* concurrent HTTP/2 streams per connection; 0: the peer's */
+    uint8_t proxy_protocol;    /* 0, or 1 or 2: the version that is sent */
+};
+struct outlier_policy {
+    bool on;
+    uint32_t consecutive_5xx, consecutive_gateway, consecutive_local; /* 0: off */
+    bool split_local;          /* splitExternalLocalOriginErrors */
+    uint32_t interval_ms, base_ejection_ms, max_ejection_ms, max_ejection_pct, jitter_ms;
+    uint32_t success_rate_min_hosts, success_rate_volume, success_rate_stdev_permille; /* stdev 0: off; 1900 = 1.9 */
+    uint32_t failure_pct, failure_pct_min_hosts, failure_pct_volume; /* 0: off */
+};
+struct health_policy {
+    enum { HEALTH_NONE, HEALTH_HTTP, HEALTH_TCP, HEALTH_GRPC } kind;
+    char *path, *host, *grpc_service; uint16_t port /* 0: the endpoint's */, status_min, status_max; /* default 200 to 299 */
+    uint32_t interval_ms, timeout_ms, healthy, unhealthy;
+};
+enum tls_mode { TLS_OFF, TLS_SIMPLE, TLS_MUTUAL, TLS_MESH /* ISTIO_MUTUAL: within the node plain; see proxy/README.md */ };
+struct upstream_tls {
+    enum tls_mode mode;
+    struct secret_ref cert;    /* MUTUAL: tls.crt, tls.key, ca.crt */
+    struct secret_ref *ca; size_t ca_n; bool system_ca; /* ConfigMaps or Secrets with ca.crt */
+    char *sni; char **sans; size_t sans_n;
+    bool insecure;
+    struct tls_ctx *ctx;       /* compiled; in a plan only */
+};
+struct adaptive_policy { bool on; uint32_t min, max; uint32_t interval_ms; uint32_t buffer_pct; }; /* gradient limit on concurrent requests */
+struct shed_policy { char *header; char **levels; size_t levels_n; /* values of header, most important first */ uint32_t at_pct; /* of the limit: where the least important is refused */ };
+struct cluster_policy {
+    struct lb_policy lb;
+    struct pool_policy pool;
+    struct outlier_policy outlier;
+    struct health_policy health;
+    struct upstream_tls tls;
+    struct adaptive_policy adaptive;
+    struct shed_policy shed;
+    struct hedge_policy hedge;
+    struct session_policy session;
+};
+struct port_policy { uint16_t port; struct cluster_policy policy; };
+struct subset { char *name; struct kvs labels; struct cluster_policy policy; struct port_policy *ports; size_t ports_n; };
+/* DestinationRule. A subset's policy, and a port's, is already merged over the one above it as Istio does (whole blocks win). */
+struct destination_rule {
+    char *host;
+    struct cluster_policy policy;
+    struct port_policy *ports; size_t ports_n;
+    struct subset *subsets; size_t subsets_n;
+    struct kvs workload_selector;
+    char **export_to; size_t export_to_n;
+};
+struct entry_endpoint { char *address; /* IP, host name, or unix path */ struct kv *ports; size_t ports_n; /* name -> number as text */ struct kvs labels; char *locality; uint32_t weight; };
+struct service_entry {
+    char **hosts; size_t hosts_n;
+    struct service_port *ports; size_t ports_n;
+    enum { ENTRY_NONE, ENTRY_STATIC, ENTRY_DNS } resolution;
+    bool inside;               /* location MESH_INTERNAL */
+    struct entry_endpoint *endpoints; size_t endpoints_n;
+    struct kvs selector;       /* workloadSelector: replicas of Deployments */
+    struct addr *addresses; size_t addresses_n; /* one per host, in 127.128.0.0/9, given by objset_addresses(); none (ADDR_NONE) for "*." hosts */
+    char **sans; size_t sans_n;           /* subjectAltNames that the endpoints' certificates must have one of; none: unchecked */
+    char **export_to; size_t export_to_n; /* namespaces that see it: "." its own, "*" all; none: all */
+};
+struct backend_tls { char **services; size_t services_n; char *hostname; struct secret_ref *ca; size_t ca_n; bool system_ca; char **sans; size_t sans_n; char **sections; /* port names, NULL: all; parallel to services */ };
+/* weir.dev BackendPolicy: what no open kind can say. has_*: which blocks it gives; they win over a DestinationRule's. */
+struct backend_policy {
+    char **services; size_t services_n;
+    struct cluster_policy policy;
+    bool has_lb, has_pool, has_outlier, has_health, has_tls, has_adaptive, has_shed, has_hedge, has_retry_budget, has_slow_start, has_session;
+};
+
+/* What holds where nothing is said: the defaults named above. */
+void cluster_policy_default(struct cluster_policy *p);
+
+/* ---- weir.dev HTTPFilter: what a route does beyond the open kinds; referenced by ExtensionRef --------------------------------- */
+
+enum filter_kind { FILTER_COMPRESS, FILTER_STATIC, FILTER_AGGREGATE, FILTER_TRANSFORM, FILTER_DIRECT, FILTER_FAULT, FILTER_UPGRADES, FILTER_HEDGE, FILTER_CORS };
+struct compress_filter { bool gzip, br, zstd; uint32_t min_bytes; char **types; size_t types_n; uint8_t level; /* 1 to 9 */ };
+struct static_filter { char *root; char *index; /* "index.html"; NULL: none */ char *fallback; /* for single-page applications; NULL: 404 */ char *cache_control; bool precompressed; };
+/* One part of an aggregated answer. */
+struct aggregate_part {
+    char *name;                /* the member of the merged object; "" merges the part's own members into it */
+    struct route_backend backend;
+    char *path;                /* with {n} or {query:NAME}, {header:NAME}, {path} filled from the request */
+    uint32_t timeout_ms;
+    bool required;             /* without it the whole answer is 502/504; else it is null and listed under "missing" */
+    char *pointer;             /* RFC 6901: what of the part's answer is taken; NULL: all */
+};
+struct aggregate_filter { struct aggregate_part *parts; size_t parts_n; uint32_t timeout_ms; size_t part_bytes_max; };
+/* Body edits on JSON, and text replaced by regular expression; header edits are the route's own. */
+struct transform_op { enum { TRANSFORM_SET, TRANSFORM_REMOVE, TRANSFORM_RENAME, TRANSFORM_REPLACE } op; bool request; char *pointer; char *value; /* JSON text, new pointer, or replacement */ char *regex; };
+struct transform_filter { struct transform_op *ops; size_t ops_n; size_t body_bytes_max; };
+struct http_filter {
+    enum filter_kind kind;
+    union {
+        struct compress_filter compress;
+        struct static_filter files;
+        struct aggregate_filter aggregate;
+        struct transform_filter transform;
+        struct { uint16_t status; char *body; size_t body_n; char *type; } direct;
+        struct fault_policy fault;
+        struct { bool refused, connect; } upgrades;
+        struct hedge_policy hedge;
+        struct cors_policy cors;
+    };
 };
 
 struct object {
@@ -155,7 +392,14 @@ struct object {
         struct service svc;
         struct kvs data;     /* ConfigMap, Secret (decoded) */
         struct gateway gw;
-        struct http_route route;
+        struct http_route route; /* HTTPRoute, GRPCRoute, TCPRoute, TLSRoute, VirtualService */
+        struct reference_grant grant;
+        struct backend_tls backend_tls;
+        struct destination_rule dest;
+        struct service_entry entry;
+        struct traffic_split split;
+        struct http_filter filter;
+        struct backend_policy backend;
     };
     struct arena mem;        /* owns all of the above */
 };
@@ -179,6 +423,9 @@ struct objset *objset_copy(const struct objset *s);
 size_t objset_n(const struct objset *s);
 const struct object *objset_at(const struct objset *s, size_t i); /* ordered by kind, namespace, name */
 const struct object *objset_find(const struct objset *s, enum obj_kind k, const char *ns, const char *name);
+/* from may refer to the object of this kind in namespace ns: its own namespace, or a ReferenceGrant there allows it (Gateway API,
+ * ReferenceGrant). A route's backends elsewhere, and a Gateway's certificates, that are not granted must not be used. */
+bool objset_granted(const struct objset *s, const struct object *from, enum obj_kind to, const char *ns, const char *name);
 /* Gives each Service that has none an address, the same one for the same namespace and name where that is free. */
 void objset_addresses(struct objset *s);
 /* To and from the file in the data folder (JSON; see plan/README.md). */
@@ -201,40 +448,97 @@ void explain_table(struct buf *out);
 
 /* ---- the plan: what workers read -------------------------------------------------------------------------------------------- */
 
+/* What all workers know of an endpoint together: touched only where a policy asks for it (outliers, active health checks).
+ * Lives as long as a plan names the endpoint, whatever the plan; fields are atomics, written by any worker. */
+struct endpoint_health {
+    uint32_t refs;
+    uint32_t consecutive_5xx, consecutive_gateway, consecutive_local; /* reset by a success */
+    uint32_t ok, failed;         /* since the interval began: for success rate and failure percentage */
+    uint32_t ejections;          /* how often in a row: the ejection time grows with it */
+    uint64_t ejected_until_ms;   /* monotonic; 0: not ejected */
+    uint32_t unhealthy;          /* by active checks: 1; where there are none: 0 */
+    uint32_t unchecked;          /* active checks are on and none has answered yet: 1 */
+};
+/* The same for a cluster: its circuit breakers count over all workers. */
+struct cluster_shared {
+    uint32_t refs;
+    uint32_t connections, pending, requests, retries;
+    uint32_t ejected;            /* endpoints ejected now */
+    uint32_t limit;              /* adaptive: requests allowed at once; 0: not yet known */
+    uint64_t adaptive[6];        /* of the gradient: private to proxy */
+};
+struct endpoint_health *endpoint_health_ref(struct endpoint_health *h);
+void endpoint_health_unref(struct endpoint_health *h); /* NULL-safe, any thread */
+struct cluster_shared *cluster_shared_ref(struct cluster_shared *s);
+void cluster_shared_unref(struct cluster_shared *s);   /* NULL-safe, any thread */
 struct plan_endpoint {
     uint64_t id;          /* of the endpoint: never reused */
     uint64_t replica_id;  /* 0: an address outside Weir */
     bool inside;          /* address is inside the replica's network namespace: only sockets made there reach it */
-    struct addr address;  /* to connect to: inside the replica's namespace, or outside */
+    struct addr address;  /* to connect to: inside the replica's namespace, or outside; a unix path for ServiceEntry */
     uint32_t slot;        /* small index, unique among live endpoints: index into per-worker tables */
+    uint32_t weight;      /* relative, from 1; 1 when nothing says otherwise */
+    uint64_t since_ms;    /* monotonic time of the first plan that named it: for slow start */
+    const char *locality; /* "region/zone/subzone"; "" */
+    struct endpoint_health *health; /* never NULL */
     char name[64];        /* replica's name or address, for logs */
 };
 struct plan_cluster {
     char *ns, *service;
-    char *host;            /* service.ns.svc.cluster.local */
+    char *subset;          /* of a DestinationRule; NULL: all */
+    char *host;            /* service.ns.svc.cluster.local, or the ServiceEntry's host */
     char *workload;        /* the Deployment behind it, or "unknown" */
     uint16_t port;
     char *authority;       /* ExternalName: the Host to send upstream; else NULL */
     struct addr address;   /* the service's address and this port, for the mesh */
-    uint32_t slot;         /* small index, stable for the same namespace, service and port as long as it exists */
+    uint32_t slot;         /* small index, stable for the same namespace, service, port and subset as long as it exists */
     struct plan_endpoint *eps; uint32_t eps_n;
+    const struct cluster_policy *policy; /* never NULL; equal pointers within a plan where policies are equal is not promised */
+    uint64_t policy_hash;  /* changes when the policy does, or the set of endpoints and weights: derived tables are made anew then */
+    struct cluster_shared *shared;       /* never NULL */
 };
 struct plan_backend { const struct plan_cluster *cluster; /* NULL: its Service is not there: 500 (Gateway API) */ uint32_t weight; const struct header_edit *req, *resp; };
-/* One rule of one HTTPRoute, or the whole of a Service's port for the mesh. */
+struct plan_mirror { const struct plan_cluster *cluster; uint32_t ppm; };
+struct plan_part { const struct plan_cluster *cluster; /* NULL: missing */ };
+/* An HTTPFilter of a rule. Those of kind FAULT, UPGRADES, HEDGE and CORS are not listed: they are in plan_rule.spec. */
+struct plan_filter {
+    char *name;                           /* "namespace/name" */
+    const struct http_filter *spec;
+    const struct plan_part *parts;        /* FILTER_AGGREGATE: one for each of spec->aggregate.parts */
+    const struct plan_regex *const *regexes; /* FILTER_TRANSFORM: one for each op, NULL where it has none */
+};
+/* One rule of one route, or the whole of a Service's port for the mesh. */
 struct plan_rule {
-    char *route;            /* "namespace/name" of the HTTPRoute; "" for the mesh */
+    char *route;            /* "namespace/name" of the route; "" for the mesh's own */
     uint32_t slot;          /* small index for per-route counters */
     struct plan_backend *backends; uint32_t backends_n; uint32_t weight_sum;
     const struct header_edit *req, *resp;   /* NULL when there is nothing to edit */
-    const struct route_rule *spec;          /* redirect, rewrite, timeouts; NULL for the mesh */
+    const struct route_rule *spec;          /* redirect, rewrite, timeouts, retries, ...; NULL for the mesh's own */
     uint32_t timeout_ms, backend_timeout_ms;
+    const struct plan_mirror *mirrors; uint32_t mirrors_n;
+    const struct plan_filter *filters; uint32_t filters_n;
+    const struct plan_regex *rewrite;       /* REWRITE_REGEX */
+    const struct plan_regex *const *origins; /* one for each of spec->cors.origins, NULL where that is no MATCH_REGEX; NULL: no CORS */
+    bool plain;             /* nothing but backends, header edits, timeouts, rewrites (not by REWRITE_REGEX), redirects: the short way applies */
+};
+/* Bytes: TCP and TLS pass-through. */
+struct plan_tcp_rule {
+    char *route;
+    uint32_t slot;          /* a route slot */
+    struct plan_backend *backends; uint32_t backends_n; uint32_t weight_sum; /* req and resp NULL */
 };
 struct plan_listener {
     struct addr address;
     uint64_t token;         /* stable for the same address: names its sockets */
     char *gateway;          /* "namespace/name" */
+    enum listen_protocol protocol;
+    bool tls_peek;          /* some of its TLS is passed through: the ClientHello decides (plan_tls_route()) */
+    bool proxy_protocol;
+    struct tls_ctx *tls;    /* terminate with this; NULL: no TLS or all passed through */
     struct plan_hosts *hosts; /* compiled; private */
 };
+/* Who calls from inside: what source matches look at. */
+struct plan_caller { const char *ns, *workload; const struct kvs *labels; };
 struct plan {
     uint32_t refs;          /* atomic */
     uint64_t generation;
@@ -242,7 +546,9 @@ struct plan {
     struct plan_cluster *clusters; uint32_t clusters_n;
     uint32_t cluster_slots, endpoint_slots, route_slots; /* one more than the largest slot */
     char **route_names;     /* by route slot */
-    struct table mesh;      /* 6 bytes of address and port -> struct plan_rule * */
+    struct table mesh;      /* 6 bytes of address and port -> private */
+    struct table callers;   /* "ns/workload" -> struct plan_caller * */
+    const char *locality;   /* of this node: "region/zone/subzone"; "" */
     uint64_t bytes;         /* memory held */
     uint64_t compile_ns;
     struct arena mem;
@@ -255,14 +561,21 @@ struct live_endpoint {
     const struct kvs *labels;
     const struct container_port *ports; size_t ports_n; /* for named target ports */
     const char *ip; /* NULL: inside its namespace, 127.0.0.1 */
+    uint32_t weight;      /* 0: 1 */
+    const char *locality; /* "region/zone/subzone"; NULL: that of this node */
 };
 /* An address of an ExternalName service, resolved by the caller. */
-struct live_address { const char *ns, *service; struct addr ip; };
+struct live_address { const char *ns, *service; struct addr ip; }; /* service: of an ExternalName Service, or a host name in a ServiceEntry (ns "") */
 
 /* Keeps slots and ids stable from one plan to the next. Control thread only. */
 struct plan_memory;
 struct plan_memory *plan_memory_new(void);
 void plan_memory_free(struct plan_memory *m);
+/* "region/zone/subzone" of this node, for plans compiled from now on. */
+void plan_memory_locality(struct plan_memory *m, const char *locality);
+/* Session ticket keys of all listeners of all plans: to be rotated, or exported for the next engine; _set takes a reference, before the first plan. */
+struct tls_tickets *plan_memory_tickets(struct plan_memory *m);
+void plan_memory_tickets_set(struct plan_memory *m, struct tls_tickets *t);
 /* Compiles; never fails on a checked set. References one, for the caller. The plan copies what it keeps of s. */
 struct plan *plan_compile(struct plan_memory *m, const struct objset *s, const struct live_endpoint *eps, size_t eps_n, const struct live_address *ext, size_t ext_n);
 struct plan *plan_ref(struct plan *p);
@@ -270,13 +583,39 @@ void plan_unref(struct plan *p); /* NULL-safe, any thread */
 
 struct plan_hit {
     const struct plan_rule *rule;
-    uint32_t prefix_len;  /* bytes of the path that the matched prefix covers, for REWRITE_PREFIX; 0 for an exact or pathless match */
+    uint32_t prefix_len;  /* bytes of the path that the matched prefix covers, for REWRITE_PREFIX; 0 for an exact or pathless match. Of a
+                           * VirtualService the whole path where it matched exactly or by expression, and a prefix with its trailing slash */
+    bool https_redirect;  /* the listener wants https: answer 301; rule is NULL, and plan_route() returned true */
+    bool misdirected;     /* the host belongs to another TLS listener than the one that sni chose: answer 421; plan_route() returned false */
 };
-/* The rule for a request on a listener; false: none (404). Precedence as Gateway API says (HTTPRouteRule). Hot path: no
- * allocation, O(labels of host + depth of path). */
-bool plan_route(const struct plan *p, const struct plan_listener *ln, const struct h1_head *h, struct plan_hit *hit);
-/* For the mesh: the rule of the service address that a workload connected to, or NULL. */
-const struct plan_rule *plan_mesh_rule(const struct plan *p, const struct addr *a);
+/* The rule for a request on a listener; false: none (404). Precedence as Gateway API says (HTTPRouteRule); VirtualServices in
+ * their own order. secure: it came over TLS; sni: what the client named there, or empty. Hot path: no allocation,
+ * O(labels of host + depth of path). */
+bool plan_route(const struct plan *p, const struct plan_listener *ln, const struct h1_head *h, bool secure, struct slice sni, struct plan_hit *hit);
+/* For the mesh: the rule of the service address that a workload connected to; false: no rule matches (404), or no service has
+ * that address (then plan_mesh_protocol() says MESH_NONE). caller may be NULL. */
+bool plan_route_mesh(const struct plan *p, const struct addr *a, const struct h1_head *h, const struct plan_caller *caller, struct plan_hit *hit);
+/* How connections to a service address begin: from appProtocol or the port's name (http-..., tcp-..., grpc, tls, mysql ...). */
+enum mesh_protocol { MESH_NONE, MESH_HTTP, MESH_TCP, MESH_TLS /* bytes, chosen by SNI */ };
+enum mesh_protocol plan_mesh_protocol(const struct plan *p, const struct addr *a);
+/* Bytes. sni: empty when unknown. NULL: nothing matches, the connection is reset. */
+const struct plan_tcp_rule *plan_tcp_route(const struct plan *p, const struct plan_listener *ln, struct slice sni);
+const struct plan_tcp_rule *plan_tcp_mesh(const struct plan *p, const struct addr *a, struct slice sni, const struct plan_caller *caller);
+/* tls_peek: whether a connection with this SNI is passed through (plan_tcp_route()) instead of terminated. */
+bool plan_tls_passed(const struct plan *p, const struct plan_listener *ln, struct slice sni);
+const struct plan_caller *plan_caller_find(const struct plan *p, const char *ns, const char *workload); /* NULL: unknown */
+
+/* Regular expressions: PCRE2 with limits on matching work, compiled once per plan; any thread. */
+struct plan_regex;
+/* Whole subject must match when whole is set. A match that exceeds the limits is no match, and counted. */
+bool plan_regex_match(const struct plan_regex *r, struct slice subject, bool whole);
+/* Every match is replaced; \1 to \9 in with stand for groups. False: limits or out_max exceeded, out is untouched. */
+bool plan_regex_replace(const struct plan_regex *r, struct slice subject, struct slice with, size_t out_max, struct buf *out);
+uint64_t plan_regex_overruns(void); /* matches given up for their limits, of all threads */
+/* For the reader: false when text is no valid expression; why gets a sentence. */
+bool plan_regex_check(struct slice text, struct buf *why);
+/* m holds for s. r: the compiled m->value of a MATCH_REGEX, NULL for others. */
+bool plan_string_match(const struct string_match *m, const struct plan_regex *r, struct slice s);
 const struct plan_listener *plan_listener_find(const struct plan *p, uint64_t token);
 
 #endif

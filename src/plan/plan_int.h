@@ -65,6 +65,7 @@ const char *ytype_name(enum ytype t); /* "a number", "a map" ... */
 
 enum err value_quantity(struct slice s, uint32_t scale_digits, uint64_t max, uint64_t *out) WARN_UNUSED; /* in 10^-scale_digits, rounded up */
 enum err value_duration_ms(struct slice s, uint32_t *out) WARN_UNUSED;                                   /* Gateway API GEP-2257 */
+enum err value_go_duration_ms(struct slice s, uint32_t *out) WARN_UNUSED;                                /* Go's and protobuf's, as Istio takes it */
 enum err value_base64(struct slice s, struct buf *out) WARN_UNUSED;                                      /* RFC 4648 section 4; white space skipped */
 bool value_is_label(struct slice s);                                                                     /* RFC 1123 label */
 bool value_is_label1035(struct slice s);               /* the same, beginning with a letter: names of Services */
@@ -78,6 +79,11 @@ bool value_is_env_name(struct slice s);
 bool value_is_url_path(struct slice s);  /* of a path match: normal form (Gateway API HTTPPathMatch) */
 bool value_is_path_part(struct slice s); /* of a rewrite: may be empty */
 bool value_is_target(struct slice s);    /* of a probe: path and query */
+bool value_is_host_pattern(struct slice s); /* Istio: a host name, an address, "*", or one that begins with "*." */
+bool value_is_gateway_host(struct slice s); /* Istio: the same, perhaps after "ns/", "./" or "*\/" */
+bool value_is_gateway_ref(struct slice s);  /* Istio: "mesh", "name", "ns/name" */
+bool value_is_origin(struct slice s);       /* Gateway API's CORSOrigin: "*", or scheme://host[:port], the host perhaps with a leading "*." */
+bool value_is_scope(struct slice s);        /* Istio's exportTo: ".", "*" or a namespace */
 
 /* ---- fields.def ----------------------------------------------------------------------------------------------------- */
 
@@ -110,6 +116,18 @@ const char *field_status_name(enum field_status st);
     X(ENV_NAME, "a variable's name: letters, digits, '_', '-' and '.', not beginning with a digit")                                                            \
     X(CONFIG_KEY, "a key: letters, digits, '-', '_' and '.', at most 253")                                                                                     \
     X(IP, "an IP address")                                                                                                                                     \
+    X(GO_DURATION, "a duration such as 1.5s, 100ms or 1h")                                                                                                      \
+    X(PERCENT, "a number from 0 to 100")                                                                                                                       \
+    X(NUMBER, "a number")                                                                                                                                      \
+    X(WEIGHT, "a whole number, or an amount such as 500m")                                                                                                     \
+    X(REGEX, "a regular expression of at most 1024 bytes")                                                                                                     \
+    X(HOST_PATTERN, "a host name in lower case, an IP address, \"*\", or a name that begins with \"*.\"")                                                      \
+    X(GATEWAY_HOST, "a host name in lower case, \"*\", or one that begins with \"*.\", perhaps after NAMESPACE/, ./ or */")                                    \
+    X(GATEWAY_REF, "mesh, the name of a Gateway, or NAMESPACE/NAME")                                                                                           \
+    X(ORIGIN, "an origin such as https://example.com or https://*.example.com, or \"*\"")                                                                      \
+    X(SCOPE, "\".\", \"*\" or the name of a namespace")                                                                                                         \
+    X(HEADER_MAP, "a map of HTTP field names to values")                                                                                                       \
+    X(INT_MAP, "a map of names to whole numbers")                                                                                                              \
     X(LABELS, "a map of label keys to label values")                                                                                                           \
     X(ANNOTATIONS, "a map of label keys to strings")                                                                                                           \
     X(DATA, "a map of keys to strings")                                                                                                                        \
@@ -149,8 +167,9 @@ struct field {
     const char *remedy; /* what to do instead, for errors and warnings */
     enum field_type type;
     bool list;          /* a list of type */
+    bool map;           /* a map of any keys to type (FT_OBJ) */
     enum schema_id sub; /* FT_OBJ */
-    int64_t min, max;   /* FT_INT: range; FT_STR: length; max 0: none */
+    int64_t min, max;   /* FT_INT, FT_NUMBER, FT_INT_MAP: range; FT_STR: length; max 0: none */
 };
 /* A value of a field that has a status of its own. */
 struct field_value {
@@ -167,13 +186,16 @@ struct kind_row {
     bool namespaced;
 };
 struct not_built_row {
-    const char *group, *kind, *note;
+    const char *group, *kind;
+    enum field_status status; /* ST_IGNORED or ST_REFUSED */
+    const char *note;         /* why, and what to do */
 };
 extern const struct field fields[];
 extern const size_t fields_n;
 extern const struct kind_row kind_rows[];
 extern const size_t kind_rows_n;
 const char *schema_text(enum schema_id s);
+const struct field *field_next(enum schema_id s, const struct field *prev); /* the rows of s; NULL begins and ends */
 const struct field *field_find(enum schema_id s, struct slice name);
 const struct field_value *field_value_find(const struct field *f, struct slice value); /* NULL when it has no row */
 const struct field_value *field_value_next(const struct field *f, const struct field_value *prev);
@@ -223,7 +245,17 @@ void load_deployment(struct reader *r, struct object *o, const struct ynode *doc
 void load_service(struct reader *r, struct object *o, const struct ynode *doc);
 void load_data(struct reader *r, struct object *o, const struct ynode *doc);
 void load_gateway(struct reader *r, struct object *o, const struct ynode *doc);
-void load_http_route(struct reader *r, struct object *o, const struct ynode *doc);
+void load_istio_gateway(struct reader *r, struct object *o, const struct ynode *doc);
+void load_reference_grant(struct reader *r, struct object *o, const struct ynode *doc);
+void load_http_route(struct reader *r, struct object *o, const struct ynode *doc); /* and GRPCRoute */
+void load_stream_route(struct reader *r, struct object *o, const struct ynode *doc); /* TCPRoute, TLSRoute */
+void load_traffic_split(struct reader *r, struct object *o, const struct ynode *doc);
+void load_virtual_service(struct reader *r, struct object *o, const struct ynode *doc);
+void load_service_entry(struct reader *r, struct object *o, const struct ynode *doc);
+void load_destination_rule(struct reader *r, struct object *o, const struct ynode *doc);
+void load_backend_tls(struct reader *r, struct object *o, const struct ynode *doc);
+void load_backend_policy(struct reader *r, struct object *o, const struct ynode *doc);
+void load_http_filter(struct reader *r, struct object *o, const struct ynode *doc);
 /* The helpers of the loaders. NULL or the default when the key is absent or of another type. */
 char *load_str(struct object *o, const struct ynode *map, const char *key);
 int64_t load_int(const struct ynode *map, const char *key, int64_t def, int64_t max);
@@ -234,6 +266,22 @@ char **load_strings(struct object *o, const struct ynode *map, const char *key, 
 uint32_t load_list_n(const struct ynode *map, const char *key); /* 0 unless a list */
 /* Room for n (>= 0) of size bytes, zeroed, in the object's arena. */
 void *load_array(struct object *o, size_t n, size_t size);
+uint32_t load_duration(const struct ynode *map, const char *key);                     /* Gateway API's, in ms; 0 when absent */
+uint32_t load_go_duration(const struct ynode *map, const char *key, uint32_t def);    /* Istio's, in ms */
+uint32_t load_ppm(const struct ynode *map, const char *key, uint32_t def);            /* a percentage, in parts per million */
+double load_real(const struct ynode *map, const char *key, double def);
+bool load_is(const struct ynode *map, const char *key, const char *value);            /* the key's value is this string */
+char *load_joined(struct object *o, const struct ynode *map, const char *key);        /* a list of strings, with ", " between; NULL when absent or empty */
+/* {name, namespace} of a reference to a Secret or ConfigMap; the object's own namespace is the default. */
+struct secret_ref load_secret_ref(struct object *o, const struct ynode *ref);
+struct secret_ref *load_secret_refs(struct object *o, const struct ynode *map, const char *key, size_t *n);
+/* Exactly one of keys (NULL-terminated) is in n: it; else NULL, after an error. */
+const char *load_one_of(struct reader *r, const struct ynode *n, const char *const *keys);
+void load_check_regex(struct reader *r, const struct ynode *n, const char *path, const char *regex); /* an error at n when it does not compile */
+void load_header_edit(struct reader *r, struct object *o, const struct ynode *n, struct header_edit *edit); /* Gateway API's modifier */
+void load_check_edit_name(struct reader *r, const struct ynode *n, const char *name);  /* fields that only the proxy may write */
+void load_cors(struct reader *r, struct object *o, const struct ynode *n, struct cors_policy *cors); /* Gateway API's filter */
+void load_session(struct reader *r, struct object *o, const struct ynode *n, struct session_policy *session);
 
 /* ---- the set ------------------------------------------------------------------------------------------------------------ */
 
@@ -248,8 +296,13 @@ struct objset {
     struct object **items; /* ordered by kind, namespace, name; each inside a box */
     size_t n, cap;
 };
+/* The objects of one kind in one namespace ("": of all) are neighbours: the index of the first, or where it would be. */
+size_t objset_first(const struct objset *s, enum obj_kind k, const char *ns);
+const char *obj_kind_group(enum obj_kind k); /* of the API, "" for the core group */
+const char *obj_kind_word(enum obj_kind k);  /* the name in manifests, which two kinds may share */
 struct object *object_new(enum obj_kind k);
 void object_unref(struct object *o);
+void entry_addresses_set(struct object *o, const struct addr *addresses); /* o's copy of one for each of its hosts */
 void objset_put(struct objset *s, struct object *o); /* takes o; replaces one of the same kind, namespace and name */
 /* Reads one manifest that is already a tree: the common part of objset_read() and objset_load(). NULL when there were
  * errors, or when the kind is not one of ours. */

@@ -295,8 +295,8 @@ static const struct bad_case bad_cases[] = {
     {"envFrom without source", DEP("  envFrom: [ { prefix: A } ]"), "m.yaml:9:14: error: " AT_C "envFrom[0]: none of configMapRef, secretRef"},
     {"probe without handler", DEP("  readinessProbe: {}"), "m.yaml:9:19: error: " AT_C "readinessProbe: none of httpGet, tcpSocket, exec, grpc; give exactly one"},
     {"probe with two handlers", DEP("  livenessProbe: { tcpSocket: { port: 1 }, exec: { command: [a] } }"), "m.yaml:9:18: error: " AT_C "livenessProbe: more than one of httpGet"},
-    {"probe of gRPC", DEP("  livenessProbe: { grpc: { port: 1 } }"), "m.yaml:9:20: error: " AT_C "livenessProbe.grpc: refused: gRPC is not built yet"},
-    {"probe over TLS", DEP("  livenessProbe: { httpGet: { port: 1, scheme: HTTPS } }"), "m.yaml:9:48: error: " AT_C "livenessProbe.httpGet.scheme: refused: TLS is not built yet"},
+    {"probe of gRPC without port", DEP("  livenessProbe: { grpc: { service: a } }"), "m.yaml:9:26: error: " AT_C "livenessProbe.grpc.port: missing"},
+    {"probe over TLS", DEP("  livenessProbe: { httpGet: { port: 1, scheme: HTTPS } }"), "m.yaml:9:48: error: " AT_C "livenessProbe.httpGet.scheme: refused: probes over TLS are not built"},
     {"probe of an unknown port", DEP("  livenessProbe: { httpGet: { port: web } }"), "m.yaml:9:37: error: " AT_C "livenessProbe.httpGet.port: no container port has the name web"},
     {"liveness successThreshold", DEP("  livenessProbe: { successThreshold: 2, tcpSocket: { port: 1 } }"), "m.yaml:9:38: error: " AT_C "livenessProbe.successThreshold: must be 1 for a livenessProbe"},
     {"header injection in a probe", DEP("  livenessProbe: { httpGet: { port: 1, httpHeaders: [ { name: A, value: \"b\\r\\nC: d\" } ] } }"), "m.yaml:9:73: error: " AT_C "livenessProbe.httpGet.httpHeaders[0].value: not valid here"},
@@ -338,7 +338,7 @@ static const struct bad_case bad_cases[] = {
     {"headless by list", SVC("{ clusterIPs: [ None ], selector: { a: b }, ports: [ { port: 80 } ] }"), "m.yaml:4:23: error: " AT_S "clusterIPs: refused: headless services are refused for now"},
     {"NodePort", SVC("{ type: NodePort, selector: { a: b }, ports: [ { port: 80 } ] }"), "m.yaml:4:15: warning: " AT_S "type: approximated: works as ClusterIP"},
     {"session affinity", SVC("{ sessionAffinity: ClientIP, selector: { a: b }, ports: [ { port: 80, protocol: SCTP } ] }"),
-     "m.yaml:4:26: error: " AT_S "sessionAffinity: refused: session affinity is not built yet\nm.yaml:4:87: error: " AT_S "ports[0].protocol: refused: SCTP is not built"},
+     "m.yaml:4:26: error: " AT_S "sessionAffinity: refused: session affinity is not a Service's here; remove it, and write a DestinationRule\nm.yaml:4:87: error: " AT_S "ports[0].protocol: refused: SCTP is not built"},
     {"nothing in a Service", SVC("{}"), "m.yaml:4:7: error: " AT_S "ports: missing: nothing can be called\nm.yaml:4:7: error: " AT_S "selector: missing: endpoints that are written by hand"},
     {"ports of a Service", SVC("{ selector: { a: b }, ports: [ { port: 80 }, { port: 80, name: b, targetPort: \"80\" } ] }"),
      "m.yaml:4:38: error: " AT_S "ports[0].name: missing, where there are several ports\n"
@@ -354,26 +354,53 @@ static const struct bad_case bad_cases[] = {
     {"Secret data in clear", "apiVersion: v1\nkind: Secret\nmetadata: { name: m }\ndata: { a: hunter2! }\n", "m.yaml:4:9: error: Secret/default/m data[\"a\"]: not base64"},
 
     /* Gateways, routes */
-    {"TLS", GW("listeners: [ { name: a, port: 443, protocol: HTTPS, tls: {} } ]"), "m.yaml:5:46: error: " AT_G "listeners[0].protocol: refused: TLS is not built yet\nm.yaml:5:53: error: " AT_G "listeners[0].tls: refused: TLS is not built yet"},
+    {"TLS of listeners", GW("listeners: [ { name: a, port: 443, protocol: HTTPS, tls: {} }, { name: b, port: 444, protocol: TLS },\n{ name: c, port: 445, protocol: HTTPS, tls: { mode: Passthrough } },\n{ name: d, port: 80, protocol: HTTP, tls: {} }, { name: e, port: 81, protocol: UDP } ]"),
+     "m.yaml:5:58: error: " AT_G "listeners[0].tls.certificateRefs: missing, with mode Terminate\n"
+     "m.yaml:5:64: error: " AT_G "listeners[1].tls: missing, with this protocol\n"
+     "m.yaml:6:53: error: " AT_G "listeners[2].tls.mode: HTTPS cannot be passed through\n"
+     "m.yaml:7:43: error: " AT_G "listeners[3].tls: has no meaning with this protocol\n"
+     "m.yaml:7:79: error: " AT_G "listeners[4].protocol: refused: UDP is not built"},
+    {"options of TLS", GW("listeners: [ { name: a, port: 443, protocol: HTTPS, tls: { certificateRefs: [ { name: s } ],\noptions: { weir.dev/min-version: \"1.1\", x.example/y: z } } } ]"),
+     "m.yaml:6:12: error: " AT_G "listeners[0].tls.options[\"weir.dev/min-version\"]: not a version of TLS: \"1.1\"\n"
+     "m.yaml:6:41: warning: " AT_G "listeners[0].tls.options[\"x.example/y\"]: ignored: the option is not known here"},
+    {"routes that a protocol cannot carry", GW("listeners: [ { name: a, port: 80, protocol: HTTP, allowedRoutes: { kinds: [ { kind: TCPRoute } ] } }, { name: b, port: 9, protocol: TCP, hostname: x.example } ]"),
+     "m.yaml:5:77: error: " AT_G "listeners[0].allowedRoutes.kinds[0].kind: the protocol of this listener cannot carry a TCPRoute\n"
+     "m.yaml:5:150: error: " AT_G "listeners[1].hostname: has no meaning with protocol TCP"},
     {"same listener", GW("listeners: [ { name: a, port: 80, protocol: HTTP }, { name: a, port: 80, protocol: HTTP } ]"),
      "m.yaml:5:53: error: " AT_G "listeners[1]: the same port and hostname as the listener at line 5\nm.yaml:5:61: error: " AT_G "listeners[1].name: the name a is given twice"},
     {"routes by selector", GW("listeners: [ { name: a, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: Selector } } } ]"), "m.yaml:5:88: error: " AT_G "listeners[0].allowedRoutes.namespaces.from: refused: namespaces by selector"},
     {"address by name", GW("addresses: [ { value: localhost } ], listeners: [ { name: a, port: 80, protocol: HTTP } ]"), "m.yaml:5:23: error: " AT_G "addresses[0].value: not valid here: \"localhost\"; give an IP address"},
     {"address covered", GW("addresses: [ { value: 0.0.0.0 }, { value: 127.0.0.1 } ], listeners: [ { name: a, port: 80, protocol: HTTP } ]"), "m.yaml:5:43: error: " AT_G "addresses[1].value: an address that another one of this list is or covers"},
-    {"mesh route", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { parentRefs: [ { kind: Service, group: \"\", name: s } ], rules: [ { " TO_S " } ] }\n",
-     "m.yaml:4:31: error: " AT_R "parentRefs[0].kind: refused: routes for the mesh\nm.yaml:4:47: error: " AT_R "parentRefs[0].group: refused: routes for the mesh"},
-    {"regular expressions", ROUTE("{ " TO_S ",\nmatches: [ { path: { type: RegularExpression, value: /a } }, { headers: [ { type: RegularExpression, name: a, value: b } ] } ] }"),
-     "m.yaml:6:28: error: " AT_R "rules[0].matches[0].path.type: refused: regular expressions are not built yet\n"
-     "m.yaml:6:83: error: " AT_R "rules[0].matches[1].headers[0].type: refused: regular expressions are not built yet"},
+    {"mesh route", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { parentRefs: [ { kind: Service, name: s }, { group: \"\", name: g } ], rules: [ { " TO_S " } ] }\n",
+     "m.yaml:4:23: error: " AT_R "parentRefs[0].group: a Service is of the core group; add group\nm.yaml:4:51: error: " AT_R "parentRefs[1].kind: a Gateway is not of the core group"},
+    {"regular expressions", ROUTE("{ " TO_S ",\nmatches: [ { path: { type: RegularExpression, value: /a( } }, { headers: [ { type: RegularExpression, name: a, value: \"*\" } ] } ] }"),
+     "m.yaml:6:54: error: " AT_R "rules[0].matches[0].path.value: not a regular expression: at byte 4\n"
+     "m.yaml:6:118: error: " AT_R "rules[0].matches[1].headers[0].value: not a regular expression: at byte 1"},
     {"paths", ROUTE("{ " TO_S ",\nmatches: [ { path: { value: a } }, { path: { value: /a//b } }, { path: { value: /../x } }, { path: { value: /%2F } } ] }"),
      "m.yaml:6:29: error: " AT_R "rules[0].matches[0].path.value: not valid here: \"a\"\n"
      "m.yaml:6:53: error: " AT_R "rules[0].matches[1].path.value: not valid here: \"/a//b\"\n"
      "m.yaml:6:81: error: " AT_R "rules[0].matches[2].path.value: not valid here: \"/../x\"\n"
      "m.yaml:6:109: error: " AT_R "rules[0].matches[3].path.value: not valid here: \"/%2F\""},
-    {"filters", ROUTE("{ " TO_S ",\nfilters: [ { type: RequestMirror, requestMirror: { backendRef: {} } }, { type: URLRewrite }, { type: CORS } ] }"),
-     "m.yaml:6:20: error: " AT_R "rules[0].filters[0].type: refused: mirroring is not built yet\n"
+    {"filters", ROUTE("{ " TO_S ",\nfilters: [ { type: RequestMirror, requestMirror: { backendRef: {} } }, { type: URLRewrite }, { type: ExternalAuth },\n"
+                      "{ type: CORS, cors: { allowOrigins: [ \"*\", \"example.com\" ] } }, { type: ExtensionRef, extensionRef: { group: x, kind: Y, name: z } } ] }"),
+     "m.yaml:6:64: error: " AT_R "rules[0].filters[0].requestMirror.backendRef.name: missing\n"
+     "m.yaml:6:64: error: " AT_R "rules[0].filters[0].requestMirror.backendRef.port: missing\n"
      "m.yaml:6:72: error: " AT_R "rules[0].filters[1]: urlRewrite is missing, with type URLRewrite\n"
-     "m.yaml:6:102: error: " AT_R "rules[0].filters[2].type: refused: CORS at the gateway is not built yet"},
+     "m.yaml:6:102: error: " AT_R "rules[0].filters[2].type: refused: authorization by another service is not built yet\n"
+     "m.yaml:7:37: error: " AT_R "rules[0].filters[3].cors.allowOrigins: \"*\" is every origin\n"
+     "m.yaml:7:44: error: " AT_R "rules[0].filters[3].cors.allowOrigins[1]: not valid here: \"example.com\"; give an origin\n"
+     "m.yaml:7:111: error: " AT_R "rules[0].filters[4].extensionRef.group: \"x\" is not known; known here: weir.dev\n"
+     "m.yaml:7:120: error: " AT_R "rules[0].filters[4].extensionRef.kind: \"Y\" is not known; known here: HTTPFilter"},
+    {"shares of a mirror", ROUTE("{ " TO_S ",\nfilters: [ { type: RequestMirror, requestMirror: { " "backendRef: { name: s, port: 80 }, percent: 101, fraction: { numerator: 3, denominator: 2 } } } ] }"),
+     "m.yaml:6:95: error: " AT_R "rules[0].filters[0].requestMirror.percent: 101 is out of range; give a number from 0 to 100\n"
+     "m.yaml:6:110: error: " AT_R "rules[0].filters[0].requestMirror.fraction: both percent and fraction\n"
+     "m.yaml:6:110: error: " AT_R "rules[0].filters[0].requestMirror.fraction: more than all"},
+    {"retries and sessions", ROUTE("{ " TO_S ",\nretry: { codes: [ 200 ], backoff: 5 },\nsessionPersistence: { idleTimeout: 1h, type: Header, cookieConfig: { lifetimeType: Permanent } } }"),
+     "m.yaml:6:19: error: " AT_R "rules[0].retry.codes[0]: 200 is out of range\n"
+     "m.yaml:6:35: error: " AT_R "rules[0].retry.backoff: 5 is a whole number\n"
+     "m.yaml:7:23: warning: " AT_R "rules[0].sessionPersistence.idleTimeout: ignored\n"
+     "m.yaml:7:84: error: " AT_R "rules[0].sessionPersistence.cookieConfig.lifetimeType: Permanent needs absoluteTimeout\n"
+     "m.yaml:7:84: error: " AT_R "rules[0].sessionPersistence.cookieConfig.lifetimeType: has no meaning with type Header"},
     {"redirect and backends", ROUTE("{ " TO_S ",\nfilters: [ { type: RequestRedirect, requestRedirect: { statusCode: 305 } } ] }"),
      "m.yaml:5:25: error: " AT_R "rules[0].backendRefs: a rule with RequestRedirect has no backends\n"
      "m.yaml:6:68: error: " AT_R "rules[0].filters[0].requestRedirect.statusCode: \"305\" is not known; known here: 301, 302"},
@@ -493,7 +520,7 @@ static void test_check(void **state)
                  "m.yaml:1:1: error: Deployment/default/a spec.template.spec.containers[0].env[0].valueFrom: there is no Secret nos in the namespace default\n"
                  "m.yaml:1:1: error: Deployment/default/a spec.template.spec.containers[0].env[1].valueFrom: the ConfigMap m has no key nok\n"
                  "m.yaml:1:1: error: Deployment/default/a spec.template.spec.containers[0].envFrom[0]: there is no ConfigMap gone\n"
-                 "m.yaml:32:1: error: Gateway/other/h spec.listeners[0].port: the port 80 is used by the Gateway default/g as well\n"
+                 "m.yaml:32:1: error: Gateway/other/h spec.listeners[0].port: the port 80 is used by the Gateway default/g as well, on an address that covers the other\n"
                  "m.yaml:37:1: error: HTTPRoute/default/r spec.parentRefs[0]: there is no Gateway none\n"
                  "m.yaml:37:1: error: HTTPRoute/default/r spec.parentRefs[1]: the Gateway g has no listener named zz\n"
                  "m.yaml:37:1: error: HTTPRoute/default/r spec.parentRefs[2]: the Gateway h allows no routes of the namespace default\n"

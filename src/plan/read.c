@@ -8,44 +8,74 @@
 
 #include <stdlib.h>
 
+#define GATEWAY_GROUP "gateway.networking.k8s.io"
+#define ISTIO_GROUP "networking.istio.io"
+
 /* ---- kinds --------------------------------------------------------------------------------------------------------- */
 
-static const char *const kind_names[OBJ_KIND_COUNT] = {
-    [OBJ_NAMESPACE] = "Namespace",   [OBJ_CONFIGMAP] = "ConfigMap", [OBJ_SECRET] = "Secret",       [OBJ_SERVICE] = "Service",
-    [OBJ_DEPLOYMENT] = "Deployment", [OBJ_GATEWAY] = "Gateway",     [OBJ_HTTPROUTE] = "HTTPRoute",
+/* How people name a kind. Words are compared without case; a plural is the name with s, or listed. Where two kinds have the same
+ * name (Gateway), the name shown has the group behind it for the second, and without a group the first is meant. */
+static const struct kind_names {
+    const char *shown, *name, *group, *words; /* words: separated by spaces */
+} kind_names[OBJ_KIND_COUNT] = {
+    [OBJ_NAMESPACE] = {"Namespace", "Namespace", "", "ns"},
+    [OBJ_CONFIGMAP] = {"ConfigMap", "ConfigMap", "", "cm"},
+    [OBJ_SECRET] = {"Secret", "Secret", "", ""},
+    [OBJ_SERVICE] = {"Service", "Service", "", "svc"},
+    [OBJ_DEPLOYMENT] = {"Deployment", "Deployment", "apps", "deploy workload workloads"},
+    [OBJ_GATEWAY] = {"Gateway", "Gateway", GATEWAY_GROUP, "gtw gw"},
+    [OBJ_HTTPROUTE] = {"HTTPRoute", "HTTPRoute", GATEWAY_GROUP, "route routes"},
+    [OBJ_GRPCROUTE] = {"GRPCRoute", "GRPCRoute", GATEWAY_GROUP, ""},
+    [OBJ_TCPROUTE] = {"TCPRoute", "TCPRoute", GATEWAY_GROUP, ""},
+    [OBJ_TLSROUTE] = {"TLSRoute", "TLSRoute", GATEWAY_GROUP, ""},
+    [OBJ_REFERENCEGRANT] = {"ReferenceGrant", "ReferenceGrant", GATEWAY_GROUP, "refgrant"},
+    [OBJ_BACKENDTLSPOLICY] = {"BackendTLSPolicy", "BackendTLSPolicy", GATEWAY_GROUP, "btlspolicy backendtlspolicies"},
+    [OBJ_VIRTUALSERVICE] = {"VirtualService", "VirtualService", ISTIO_GROUP, "vs"},
+    [OBJ_DESTINATIONRULE] = {"DestinationRule", "DestinationRule", ISTIO_GROUP, "dr"},
+    [OBJ_ISTIO_GATEWAY] = {"Gateway." ISTIO_GROUP, "Gateway", ISTIO_GROUP, "gw"},
+    [OBJ_SERVICEENTRY] = {"ServiceEntry", "ServiceEntry", ISTIO_GROUP, "se serviceentries"},
+    [OBJ_SIDECAR] = {"Sidecar", "Sidecar", ISTIO_GROUP, ""},
+    [OBJ_PEERAUTHENTICATION] = {"PeerAuthentication", "PeerAuthentication", "security.istio.io", "pa"},
+    [OBJ_TRAFFICSPLIT] = {"TrafficSplit", "TrafficSplit", "split.smi-spec.io", "ts"},
+    [OBJ_HTTPFILTER] = {"HTTPFilter", "HTTPFilter", "weir.dev", ""},
+    [OBJ_BACKENDPOLICY] = {"BackendPolicy", "BackendPolicy", "weir.dev", "backendpolicies"},
 };
 
 const char *obj_kind_name(enum obj_kind k)
 {
     MUST(k < OBJ_KIND_COUNT);
-    return kind_names[k];
+    return kind_names[k].shown;
 }
 
-/* Also with a group, as kubectl writes it: deployment.apps. */
+const char *obj_kind_group(enum obj_kind k) { return kind_names[k].group; }
+const char *obj_kind_word(enum obj_kind k) { return kind_names[k].name; }
+
+static bool kind_has_word(const struct kind_names *k, struct slice s)
+{
+    struct slice name = slice_cstr(k->name), words = slice_cstr(k->words);
+    bool plural = s.n == name.n + 1 && ascii_lower(s.p[name.n]) == 's';
+    if (slice_ieq(slice_of(s.p, plural ? name.n : s.n), name))
+        return true;
+    while (words.n && s.n)
+        if (slice_ieq(slice_cut(words, ' ', &words), s))
+            return true;
+    return false;
+}
+
+/* Also with a group, or a version and a group, as kubectl writes it: deployments.apps, deployments.v1.apps. */
 bool obj_kind_parse(struct slice s, enum obj_kind *out)
 {
-    static const struct {
-        const char *name;
-        enum obj_kind kind;
-    } short_names[] = {
-        {"ns", OBJ_NAMESPACE}, {"cm", OBJ_CONFIGMAP},    {"svc", OBJ_SERVICE},      {"deploy", OBJ_DEPLOYMENT},   {"gtw", OBJ_GATEWAY},
-        {"gw", OBJ_GATEWAY},   {"route", OBJ_HTTPROUTE}, {"routes", OBJ_HTTPROUTE}, {"workload", OBJ_DEPLOYMENT}, {"workloads", OBJ_DEPLOYMENT},
-    };
-    struct slice group;
+    struct slice group, rest;
     s = slice_cut(s, '.', &group);
-    for (size_t i = 0; i < COUNT_OF(short_names); i++)
-        if (slice_ieq(s, slice_cstr(short_names[i].name))) {
-            *out = short_names[i].kind;
-            return true;
-        }
-    for (int k = 0; k < OBJ_KIND_COUNT; k++) {
-        struct slice name = slice_cstr(kind_names[k]);
-        bool plural = s.n == name.n + 1 && ascii_lower(s.p[name.n]) == 's';
-        if (slice_ieq(slice_of(s.p, plural ? name.n : s.n), name)) {
+    if (group.n > 1 && group.p[0] == 'v' && group.p[1] >= '0' && group.p[1] <= '9') {
+        (void)slice_cut(group, '.', &rest);
+        group = rest;
+    }
+    for (int k = 0; k < OBJ_KIND_COUNT; k++)
+        if (kind_has_word(&kind_names[k], s) && (!group.n || slice_ieq(group, slice_cstr(kind_names[k].group)))) {
             *out = (enum obj_kind)k;
             return true;
         }
-    }
     return false;
 }
 
@@ -86,7 +116,9 @@ static void unknown_kind(struct reader *r, const struct ynode *doc, struct slice
     const struct not_built_row *row = not_built_find(group, kind);
     const char *known = kind_api_versions(kind);
     struct buf remedy = {0};
-    if (row) {
+    if (row && row->status == ST_REFUSED) {
+        reader_error(r, at, "", "", "refused: %s", row->note);
+    } else if (row) {
         reader_warn(r, at, "", "", "%s", row->note);
     } else if (known) {
         buf_printf(&remedy, "write apiVersion: %s", known);
@@ -98,7 +130,7 @@ static void unknown_kind(struct reader *r, const struct ynode *doc, struct slice
     }
     buf_free(&remedy);
     if (r->seen_field)
-        r->seen_field(r->ctx, at->line, "kind", row ? "ignored" : "unknown", row ? row->note : "the kind is not known here");
+        r->seen_field(r->ctx, at->line, "kind", row ? field_status_name(row->status) : "unknown", row ? row->note : "the kind is not known here");
 }
 
 static void check_name(struct reader *r, const struct kind_row *row, const struct ynode *doc)
@@ -123,8 +155,20 @@ static void load_kind(struct reader *r, struct object *o, const struct ynode *do
     case OBJ_SERVICE: load_service(r, o, doc); break;
     case OBJ_DEPLOYMENT: load_deployment(r, o, doc); break;
     case OBJ_GATEWAY: load_gateway(r, o, doc); break;
-    case OBJ_HTTPROUTE: load_http_route(r, o, doc); break;
-    default: break;
+    case OBJ_HTTPROUTE:
+    case OBJ_GRPCROUTE: load_http_route(r, o, doc); break;
+    case OBJ_TCPROUTE:
+    case OBJ_TLSROUTE: load_stream_route(r, o, doc); break;
+    case OBJ_REFERENCEGRANT: load_reference_grant(r, o, doc); break;
+    case OBJ_BACKENDTLSPOLICY: load_backend_tls(r, o, doc); break;
+    case OBJ_VIRTUALSERVICE: load_virtual_service(r, o, doc); break;
+    case OBJ_DESTINATIONRULE: load_destination_rule(r, o, doc); break;
+    case OBJ_ISTIO_GATEWAY: load_istio_gateway(r, o, doc); break;
+    case OBJ_SERVICEENTRY: load_service_entry(r, o, doc); break;
+    case OBJ_TRAFFICSPLIT: load_traffic_split(r, o, doc); break;
+    case OBJ_HTTPFILTER: load_http_filter(r, o, doc); break;
+    case OBJ_BACKENDPOLICY: load_backend_policy(r, o, doc); break;
+    default: break; /* Namespace, Sidecar, PeerAuthentication: nothing is kept but the manifest */
     }
 }
 
@@ -154,7 +198,7 @@ struct object *reader_object(struct reader *r, const struct ynode *doc)
         ns = slice_cstr(r->default_ns);
     if (row && !row->namespaced)
         ns = SLICE("");
-    reader_begin(r, kind, ns, name);
+    reader_begin(r, row ? slice_cstr(obj_kind_name(row->obj)) : kind, ns, name);
     if (r->seen_object)
         r->seen_object(r->ctx, doc->line, r->where.p);
     if (!row) {

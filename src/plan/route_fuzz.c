@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     const struct plan_listener *ln = &fuzz_plan->listeners[data[0] >> 2 & 1];
     struct plan_hit hit = {0};
     struct naive_hit naive;
-    bool found = plan_route(fuzz_plan, ln, &h, &hit);
+    bool found = plan_route(fuzz_plan, ln, &h, false, SLICE(""), &hit);
     MUST(found == naive_find(fuzz_set, &ln->address, &h, &naive));
     if (found) {
         MUST(hit.prefix_len == naive.prefix_len);

@@ -14,7 +14,10 @@
  *
  *   live --absent from plan G--> retired --slots_begin() of a plan > G, no held plan has it--> free --another key--> gone
  *
- * Control thread only, plan_life_end() excepted.
+ * The memory also keeps what workers share of endpoints and clusters (counted, so plans may outlive the memory), and what is
+ * costly to make and often the same in the next plan: compiled expressions, TLS contexts, ticket keys.
+ *
+ * Control thread only, plan_life_end() and the unref functions excepted.
  */
 #include "route_int.h"
 
@@ -25,6 +28,8 @@ struct slot_entry {
     uint64_t first, last;  /* generations of the first and the last plan that has it */
     bool live;             /* it is in the last plan, or in the one being compiled */
     bool keyed;            /* the table still leads here; false for an endpoint's old entry after it came back */
+    uint64_t since_ms;     /* monotonic: when the entry was made */
+    void *shared;          /* one reference: struct endpoint_health, struct cluster_shared, or NULL for routes */
     size_t key_n;
     char key[];            /* a copy, so that deletion may name it */
 };
@@ -34,6 +39,11 @@ struct slot_space {
     struct list free;            /* the same, and the slot may go to another key */
     struct slot_entry **by_slot; /* the holder, or the last one */
     uint32_t top, cap;
+};
+/* Something made once, by content. */
+struct made {
+    void *thing;          /* one reference; NULL: making it failed */
+    uint64_t generation;  /* that asked for it last */
 };
 /* Shared by the memory and one plan; whoever lets go last frees it. */
 struct plan_life {
@@ -45,8 +55,13 @@ struct plan_life {
 struct plan_memory {
     uint64_t generation;     /* of the plan being compiled, or of the last one */
     uint64_t next_id;
+    uint64_t now_ms;         /* monotonic, when the compilation began */
     struct slot_space spaces[SLOT_KINDS];
     struct plan_life *lives; /* oldest first */
+    struct table regexes;    /* 'w' or 'p' and the text -> struct made of struct plan_regex */
+    struct table tls;        /* 16 bytes of hash -> struct made of struct tls_ctx */
+    struct tls_tickets *tickets;
+    char *locality;
 };
 
 struct plan_memory *plan_memory_new(void)
@@ -60,10 +75,91 @@ struct plan_memory *plan_memory_new(void)
     return m;
 }
 
+/* ---- what all workers share of an endpoint or a cluster ---------------------------------------------------------------- */
+
+struct endpoint_health *endpoint_health_ref(struct endpoint_health *h)
+{
+    uint32_t before = __atomic_fetch_add(&h->refs, 1, __ATOMIC_RELAXED);
+    MUST(before > 0 && before < UINT32_MAX);
+    return h;
+}
+
+void endpoint_health_unref(struct endpoint_health *h)
+{
+    if (h && __atomic_sub_fetch(&h->refs, 1, __ATOMIC_ACQ_REL) == 0)
+        mem_free(h);
+}
+
+struct cluster_shared *cluster_shared_ref(struct cluster_shared *s)
+{
+    uint32_t before = __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
+    MUST(before > 0 && before < UINT32_MAX);
+    return s;
+}
+
+void cluster_shared_unref(struct cluster_shared *s)
+{
+    if (s && __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) == 0)
+        mem_free(s);
+}
+
+static void *shared_new(enum slot_kind kind)
+{
+    if (kind == SLOT_ENDPOINT) {
+        struct endpoint_health *h = mem_new(MEM_PLAN, sizeof *h);
+        h->refs = 1;
+        return h;
+    }
+    if (kind == SLOT_CLUSTER) {
+        struct cluster_shared *s = mem_new(MEM_PLAN, sizeof *s);
+        s->refs = 1;
+        return s;
+    }
+    return NULL;
+}
+
+static void entry_free(enum slot_kind kind, struct slot_entry *e)
+{
+    if (!e)
+        return;
+    if (kind == SLOT_ENDPOINT)
+        endpoint_health_unref(e->shared);
+    else if (kind == SLOT_CLUSTER)
+        cluster_shared_unref(e->shared);
+    mem_free(e);
+}
+
+/* ---- the memory ------------------------------------------------------------------------------------------------------- */
+
 static void life_unref(struct plan_life *life)
 {
     if (__atomic_sub_fetch(&life->refs, 1, __ATOMIC_ACQ_REL) == 0)
         mem_free(life);
+}
+
+static void regex_drop(void *thing) { regex_unref(thing); }
+static void tls_drop(void *thing) { tls_ctx_unref(thing); }
+
+/* Lets go what nobody asked for since generation `before`. A table must not change while it is walked: the rest moves to a new one. */
+static void made_drop(struct table *t, uint64_t before, void (*drop)(void *))
+{
+    struct table keep = {0};
+    bool any = false;
+    for (struct table_slot *s = NULL; !any && (s = table_next(t, s));)
+        any = ((struct made *)s->value)->generation < before;
+    if (!any)
+        return;
+    for (struct table_slot *s = NULL; (s = table_next(t, s));) {
+        struct made *made = s->value;
+        if (made->generation >= before) {
+            table_put(&keep, slice_of(s->key, s->key_n), made);
+            continue;
+        }
+        drop(made->thing);
+        mem_free(made);
+    }
+    table_fini(t);
+    *t = keep;
 }
 
 void plan_memory_free(struct plan_memory *m)
@@ -73,7 +169,7 @@ void plan_memory_free(struct plan_memory *m)
     for (int k = 0; k < SLOT_KINDS; k++) {
         struct slot_space *sp = &m->spaces[k];
         for (uint32_t i = 0; i < sp->top; i++) /* every entry that exists holds a slot, or held it last */
-            mem_free(sp->by_slot[i]);
+            entry_free((enum slot_kind)k, sp->by_slot[i]);
         mem_free(sp->by_slot);
         table_fini(&sp->keys);
     }
@@ -82,7 +178,69 @@ void plan_memory_free(struct plan_memory *m)
         m->lives = life->next;
         life_unref(life);
     }
+    made_drop(&m->regexes, UINT64_MAX, regex_drop);
+    made_drop(&m->tls, UINT64_MAX, tls_drop);
+    tls_tickets_unref(m->tickets);
+    mem_free(m->locality);
     mem_free(m);
+}
+
+void plan_memory_locality(struct plan_memory *m, const char *locality)
+{
+    mem_free(m->locality);
+    m->locality = mem_strdup(MEM_PLAN, locality);
+}
+
+const char *memory_locality(const struct plan_memory *m) { return m->locality ? m->locality : ""; }
+
+struct tls_tickets *plan_memory_tickets(struct plan_memory *m)
+{
+    if (!m->tickets)
+        m->tickets = tls_tickets_new(wall_ns() / 1000000);
+    return m->tickets;
+}
+
+void plan_memory_tickets_set(struct plan_memory *m, struct tls_tickets *t)
+{
+    struct tls_tickets *old = m->tickets;
+    m->tickets = tls_tickets_ref(t);
+    tls_tickets_unref(old);
+}
+
+struct plan_regex *memory_regex(struct plan_memory *m, struct slice text, bool whole)
+{
+    struct buf key = {0};
+    buf_addc(&key, whole ? 'w' : 'p');
+    buf_add_slice(&key, text);
+    struct made *made = table_get(&m->regexes, buf_slice(&key));
+    if (!made) {
+        made = mem_new(MEM_PLAN, sizeof *made);
+        made->thing = regex_new(text, whole, NULL);
+        table_put(&m->regexes, buf_slice(&key), made);
+    }
+    buf_free(&key);
+    made->generation = m->generation;
+    return made->thing;
+}
+
+static struct slice tls_key(const uint64_t hash[2]) { return slice_of((const char *)hash, 2 * sizeof *hash); }
+
+struct tls_ctx *memory_tls(struct plan_memory *m, const uint64_t hash[2], bool *found)
+{
+    struct made *made = table_get(&m->tls, tls_key(hash));
+    *found = made != NULL;
+    if (!made)
+        return NULL;
+    made->generation = m->generation;
+    return made->thing;
+}
+
+void memory_tls_put(struct plan_memory *m, const uint64_t hash[2], struct tls_ctx *ctx)
+{
+    struct made *made = mem_new(MEM_PLAN, sizeof *made);
+    *made = (struct made){ctx, m->generation};
+    struct made *before = table_put(&m->tls, tls_key(hash), made);
+    MUST(!before);
 }
 
 /* ---- one compilation ----------------------------------------------------------------------------------------------- */
@@ -113,6 +271,7 @@ static bool slot_held(const struct plan_memory *m, const struct slot_entry *e)
 uint64_t slots_begin(struct plan_memory *m)
 {
     m->generation++;
+    m->now_ms = mono_ns() / 1000000;
     lives_sweep(m);
     for (int k = 0; k < SLOT_KINDS; k++) {
         struct slot_space *sp = &m->spaces[k];
@@ -128,7 +287,7 @@ uint64_t slots_begin(struct plan_memory *m)
 }
 
 /* A slot that may pass to another key, the one that rested longest first; else a new one. */
-static uint32_t slot_pick(struct slot_space *sp)
+static uint32_t slot_pick(struct slot_space *sp, enum slot_kind kind)
 {
     if (!list_empty(&sp->free)) {
         struct slot_entry *old = CONTAINER_OF(sp->free.next, struct slot_entry, link);
@@ -136,7 +295,7 @@ static uint32_t slot_pick(struct slot_space *sp)
         list_del(&old->link);
         if (old->keyed)
             table_del(&sp->keys, slice_of(old->key, old->key_n));
-        mem_free(old);
+        entry_free(kind, old);
         sp->by_slot[slot] = NULL;
         return slot;
     }
@@ -145,14 +304,17 @@ static uint32_t slot_pick(struct slot_space *sp)
     return sp->top++;
 }
 
-static struct slot_entry *slot_new(struct plan_memory *m, struct slot_space *sp, struct slice key)
+static struct slot_entry *slot_new(struct plan_memory *m, enum slot_kind kind, struct slice key)
 {
-    uint32_t slot = slot_pick(sp);
+    struct slot_space *sp = &m->spaces[kind];
+    uint32_t slot = slot_pick(sp, kind);
     struct slot_entry *e = mem_new(MEM_PLAN, sizeof *e + key.n + 1);
     list_init(&e->link);
     e->slot = slot;
     e->id = m->next_id++;
     e->first = m->generation;
+    e->since_ms = m->now_ms;
+    e->shared = shared_new(kind);
     e->keyed = true;
     e->key_n = key.n;
     memcpy(e->key, key.p, key.n);
@@ -172,11 +334,11 @@ struct slot_take slots_take(struct plan_memory *m, enum slot_kind kind, struct s
         e = NULL;
     }
     if (!e)
-        e = slot_new(m, sp, key);
+        e = slot_new(m, kind, key);
     list_del(&e->link);
     e->live = true;
     e->last = m->generation;
-    return (struct slot_take){e->slot, e->id};
+    return (struct slot_take){e->slot, e->id, e->since_ms, e->shared};
 }
 
 void slots_end(struct plan_memory *m)
@@ -191,6 +353,8 @@ void slots_end(struct plan_memory *m)
             list_push(&sp->retired, &e->link);
         }
     }
+    made_drop(&m->regexes, m->generation - 1, regex_drop);
+    made_drop(&m->tls, m->generation - 1, tls_drop);
 }
 
 uint32_t slots_top(const struct plan_memory *m, enum slot_kind kind)

@@ -125,6 +125,53 @@ enum err value_duration_ms(struct slice s, uint32_t *out)
     return OK;
 }
 
+/* The unit at the start of s in nanoseconds, and its length; 0 when there is none. Go's "\xc2\xb5s" is taken too. */
+static uint64_t go_unit(struct slice s, size_t *n)
+{
+    static const struct {
+        const char *text;
+        uint64_t ns;
+    } units[] = {{"ns", 1}, {"us", 1000}, {"\xc2\xb5s", 1000}, {"ms", 1000000}, {"s", 1000000000}, {"m", 60000000000}, {"h", 3600000000000}};
+    for (size_t i = 0; i < COUNT_OF(units); i++)
+        if (slice_starts(s, slice_cstr(units[i].text))) {
+            *n = strlen(units[i].text);
+            return units[i].ns;
+        }
+    return 0;
+}
+
+#define GO_DIGITS_MAX 9 /* before and after the point: 10^9 h * 10^9 fits no counter that matters, and is refused */
+
+/* digits[.digits]unit, once or more, or "0" (time.ParseDuration). Rounded up to a millisecond, so that no timeout becomes none. */
+enum err value_go_duration_ms(struct slice s, uint32_t *out)
+{
+    unsigned __int128 total = 0; /* in 10^-9 ns */
+    size_t at = 0, unit_n = 0;
+    if (slice_is(s, "0"))
+        s = SLICE("0s");
+    do {
+        uint64_t v = 0, scale = 1000000000;
+        size_t digits = 0, fraction = 0;
+        for (; at < s.n && is_digit(s.p[at]) && digits <= GO_DIGITS_MAX; at++, digits++)
+            v = v * 10 + (uint64_t)(s.p[at] - '0');
+        if (at < s.n && s.p[at] == '.')
+            for (at++; at < s.n && is_digit(s.p[at]) && fraction < GO_DIGITS_MAX; at++, fraction++) {
+                v = v * 10 + (uint64_t)(s.p[at] - '0');
+                scale /= 10;
+            }
+        uint64_t unit = go_unit(slice_of(s.p + at, s.n - at), &unit_n);
+        if (!(digits + fraction) || digits > GO_DIGITS_MAX || !unit)
+            return ERR_SYNTAX;
+        at += unit_n;
+        total += (unsigned __int128)v * scale * unit;
+        if (total > (unsigned __int128)DURATION_MS_MAX * 1000000 * 1000000000)
+            return ERR_LIMIT;
+    } while (at < s.n);
+    const uint64_t ms = 1000000000000000u;
+    *out = (uint32_t)((total + ms - 1) / ms);
+    return OK;
+}
+
 /* ---- base64 ------------------------------------------------------------------------------------------------------- */
 
 static int base64_digit(char c)
@@ -297,3 +344,48 @@ bool value_is_url_path(struct slice s)
 
 bool value_is_path_part(struct slice s) { return !s.n || (s.p[0] == '/' && s.n <= 1024 && is_path_text(s, "")); }
 bool value_is_target(struct slice s) { return s.n && s.p[0] == '/' && s.n <= 4096 && is_path_text(s, "?"); }
+
+/* ---- Istio's names --------------------------------------------------------------------------------------------------- */
+
+bool value_is_host_pattern(struct slice s)
+{
+    struct addr a;
+    return slice_is(s, "*") || value_is_hostname(s, true) || (addr_parse(s, 0, &a) == OK && a.family != ADDR_UNIX);
+}
+
+bool value_is_gateway_host(struct slice s)
+{
+    struct slice host;
+    if (slice_find(s, '/') < 0)
+        return value_is_host_pattern(s);
+    struct slice ns = slice_cut(s, '/', &host);
+    return (slice_is(ns, ".") || slice_is(ns, "*") || value_is_label(ns)) && value_is_host_pattern(host);
+}
+
+bool value_is_gateway_ref(struct slice s)
+{
+    struct slice name;
+    if (slice_find(s, '/') < 0)
+        return value_is_subdomain(s);
+    struct slice ns = slice_cut(s, '/', &name);
+    return value_is_label(ns) && value_is_subdomain(name);
+}
+
+bool value_is_origin(struct slice s)
+{
+    ptrdiff_t colon = slice_find(s, ':');
+    if (slice_is(s, "*"))
+        return true;
+    if (colon <= 0 || s.n > 253 || !slice_starts(slice_of(s.p + colon, s.n - (size_t)colon), SLICE("://")) || ascii_lower(s.p[0]) < 'a' || ascii_lower(s.p[0]) > 'z')
+        return false;
+    for (ptrdiff_t i = 0; i < colon; i++)
+        if (!is_alnum(s.p[i]) && !strchr("+-.", s.p[i]))
+            return false;
+    struct slice host = slice_of(s.p + colon + 3, s.n - (size_t)colon - 3), port;
+    bool has_port = slice_find(host, ':') >= 0;
+    host = slice_cut(host, ':', &port);
+    uint64_t number;
+    return value_is_host_pattern(host) && (!has_port || (slice_u64(port, 65535, &number) == OK && number));
+}
+
+bool value_is_scope(struct slice s) { return slice_is(s, ".") || slice_is(s, "*") || slice_is(s, "~") || value_is_label(s); }

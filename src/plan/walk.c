@@ -111,6 +111,17 @@ static bool str_fits(enum field_type t, struct slice s)
     case FT_ENV_NAME: return value_is_env_name(s);
     case FT_CONFIG_KEY: return value_is_config_key(s);
     case FT_IP: return addr_parse(s, 0, &a) == OK && a.family != ADDR_UNIX;
+    case FT_GO_DURATION: return value_go_duration_ms(s, &ms) == OK;
+    case FT_REGEX: return s.n && s.n <= 1024;
+    case FT_HOST_PATTERN: return value_is_host_pattern(s);
+    case FT_GATEWAY_HOST: return value_is_gateway_host(s);
+    case FT_GATEWAY_REF: return value_is_gateway_ref(s);
+    case FT_ORIGIN: return value_is_origin(s);
+    case FT_SCOPE: return value_is_scope(s);
+    case FT_PERCENT:
+    case FT_NUMBER:
+    case FT_INT_MAP:
+    case FT_HEADER_MAP:
     case FT_OBJ:
     case FT_BOOL:
     case FT_INT:
@@ -241,6 +252,29 @@ static void check_enum(struct reader *r, const struct field *f, const struct yno
     buf_free(&list);
 }
 
+static void check_number(struct reader *r, const struct field *f, const struct ynode *n)
+{
+    int64_t min = f->type == FT_PERCENT ? 0 : f->min, max = f->type == FT_PERCENT ? 100 : f->max;
+    double v = n->type == Y_INT ? (double)n->num : n->real;
+    if (n->type != Y_INT && n->type != Y_FLOAT) {
+        wrong_type(r, f, n);
+    } else if (!(v >= (double)min && v <= (double)max)) {
+        char remedy[80];
+        snprintf(remedy, sizeof remedy, "give a number from %lld to %lld", (long long)min, (long long)max);
+        reader_error(r, n, "", remedy, "%.*s is out of range", SHOW(n->text));
+    }
+}
+
+/* SMI's first version has amounts ("500m"), the later ones whole numbers. */
+static void check_weight(struct reader *r, const struct field *f, const struct ynode *n)
+{
+    uint64_t v;
+    if (n->type != Y_STR && n->type != Y_INT)
+        wrong_type(r, f, n);
+    else if (value_quantity(n->text, 3, 1000000000, &v) != OK)
+        bad_value(r, n, "not a weight:", "a whole number up to 1000000, or an amount such as 500m");
+}
+
 /* ---- maps of strings ------------------------------------------------------------------------------------------------------ */
 
 /* What is wrong with the pair, or NULL; *remedy: what to give. */
@@ -252,9 +286,15 @@ static const char *str_map_wrong(enum field_type t, const struct ypair *p, const
     if (labels && !value_is_label_key(p->key)) {
         wrong = "not a valid key";
         *remedy = "give at most 63 of letters, digits, '-', '_' and '.', perhaps after a prefix such as example.com/";
-    } else if (!labels && !value_is_config_key(p->key)) {
+    } else if (t == FT_HEADER_MAP && !h1_is_token(p->key)) {
+        wrong = "not a valid name of an HTTP field";
+        *remedy = "give letters, digits and '-'";
+    } else if (!labels && t != FT_HEADER_MAP && !value_is_config_key(p->key)) {
         wrong = "not a valid key";
         *remedy = "give letters, digits, '-', '_' and '.', at most 253";
+    } else if (t == FT_HEADER_MAP && !h1_is_value(p->value->text)) {
+        wrong = "not valid as an HTTP field's value";
+        *remedy = "leave line breaks and other control characters out";
     } else if (t == FT_LABELS && !value_is_label_value(p->value->text)) {
         wrong = "not a valid value of a label";
         *remedy = "give at most 63 of letters, digits, '-', '_' and '.', the ends letters or digits";
@@ -289,6 +329,21 @@ static void check_str_map(struct reader *r, const struct field *f, const struct 
     }
 }
 
+static void check_int_map(struct reader *r, const struct field *f, const struct ynode *n)
+{
+    static const struct field any_int = {.type = FT_INT};
+    if (n->type != Y_MAP)
+        wrong_type(r, f, n);
+    for (uint32_t i = 0; n->type == Y_MAP && i < n->n; i++) {
+        size_t mark = reader_push(r, "[\"%.*s\"]", SHOW(n->pairs[i].key));
+        if (n->pairs[i].value->type != Y_INT)
+            wrong_type(r, &any_int, n->pairs[i].value);
+        else
+            check_range(r, n->pairs[i].value, f->min, f->max);
+        reader_pop(r, mark);
+    }
+}
+
 /* ---- fields ---------------------------------------------------------------------------------------------------------------- */
 
 static void check_type(struct reader *r, const struct field *f, const struct ynode *n)
@@ -312,6 +367,11 @@ static void check_type(struct reader *r, const struct field *f, const struct yno
     case FT_MEMORY: check_quantity(r, f, n); break;
     case FT_PORT_REF: check_port_ref(r, f, n); break;
     case FT_INT_PCT: check_int_pct(r, f, n); break;
+    case FT_PERCENT:
+    case FT_NUMBER: check_number(r, f, n); break;
+    case FT_WEIGHT: check_weight(r, f, n); break;
+    case FT_INT_MAP: check_int_map(r, f, n); break;
+    case FT_HEADER_MAP:
     case FT_LABELS:
     case FT_ANNOTATIONS:
     case FT_DATA:
@@ -403,6 +463,22 @@ static void walk_list(struct reader *r, const struct field *f, const struct ypai
         check_unique(r, list);
 }
 
+/* A map of any keys to maps of one schema. */
+static void walk_object_map(struct reader *r, const struct field *f, const struct ypair *p)
+{
+    static const struct field map = {.type = FT_OBJ};
+    const struct ynode *n = p->value;
+    if (r->seen_field)
+        r->seen_field(r->ctx, p->line, reader_path(r), field_status_name(f->status), f->note);
+    if (n->type != Y_MAP)
+        wrong_type(r, &map, n);
+    for (uint32_t i = 0; n->type == Y_MAP && i < n->n; i++) {
+        size_t mark = reader_push(r, "[\"%.*s\"]", SHOW(n->pairs[i].key));
+        walk_map(r, f->sub, n->pairs[i].value);
+        reader_pop(r, mark);
+    }
+}
+
 /* A list of the key's values that has rows of its own (clusterIPs: [None]). */
 static bool list_of_valued(const struct field *f, const struct ynode *n)
 {
@@ -432,6 +508,8 @@ static void walk_pair(struct reader *r, enum schema_id s, const struct ypair *p)
         ; /* absent, as in Kubernetes */
     else if (f->list)
         walk_list(r, f, p);
+    else if (f->map)
+        walk_object_map(r, f, p);
     else if (list_of_valued(f, p->value))
         walk_value(r, f, p->value->items[0], p->line, p->column);
     else
@@ -448,9 +526,8 @@ void walk_map(struct reader *r, enum schema_id s, const struct ynode *n)
     }
     for (uint32_t i = 0; i < n->n; i++)
         walk_pair(r, s, &n->pairs[i]);
-    for (size_t i = 0; i < fields_n; i++) {
-        const struct field *f = &fields[i];
-        if (f->schema != s || !(f->flags & FL_REQUIRED) || y_get(n, f->name))
+    for (const struct field *f = NULL; (f = field_next(s, f));) {
+        if (!(f->flags & FL_REQUIRED) || y_get(n, f->name))
             continue;
         size_t mark = reader_push(r, "%s%s", r->where.n > r->where_base ? "." : "", f->name);
         struct buf remedy = {0};

@@ -41,7 +41,7 @@ void access_end(struct exchange *x)
     if (!f)
         return;
     struct buf b = {0};
-    const struct door *o = x->down->door;
+    const struct door *o = x->door;
     uint64_t took_us = (loop_now_ns(x->p->loop) - x->start_ns) / 1000;
     buf_printf(&b, "{\"time_ms\":%llu,\"status\":%u,\"flags\":\"%s\",\"duration_ms\":%llu.%03u", (unsigned long long)(wall_ns() / 1000000u), x->status, flag_names[x->flag],
                (unsigned long long)(took_us / 1000), (unsigned)(took_us % 1000));
@@ -53,6 +53,8 @@ void access_end(struct exchange *x)
     json_field(&b, "source", slice_cstr(o->source_workload));
     if (x->rule && x->rule->route[0])
         json_field(&b, "route", slice_cstr(x->rule->route));
+    else if (x->tcp_rule && x->tcp_rule->route[0])
+        json_field(&b, "route", slice_cstr(x->tcp_rule->route));
     if (x->cluster)
         json_field(&b, "service", slice_cstr(x->cluster->host));
     if (x->ep)

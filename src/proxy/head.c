@@ -89,19 +89,19 @@ static bool listed_has(const struct listed *l, struct slice name)
     return false;
 }
 
-static void fields_put(struct head_out *o, const struct h1_head *h, uint8_t dropped, const struct header_edit *a, const struct header_edit *b)
+static void fields_put(struct head_out *o, const struct h1_head *h, uint8_t dropped, const struct header_edit *a, const struct header_edit *b, const struct exchange_more *m)
 {
     struct listed listed;
     if (!listed_gather(&listed, h)) { /* more than LISTED_MAX: no honest peer, and refused like a head that is too large */
         o->over = true;
         return;
     }
-    bool slow = a || b || listed.n;
+    bool slow = a || b || m || listed.n;
     for (uint16_t i = 0; i < h->n; i++) {
         const struct h1_field *f = &h->fields[i];
         if (drop[f->id] & dropped)
             continue;
-        if (UNLIKELY(slow) && (edited(a, f->name) || edited(b, f->name) || listed_has(&listed, f->name)))
+        if (UNLIKELY(slow) && (edited(a, f->name) || edited(b, f->name) || listed_has(&listed, f->name) || (m && steps_owns(m, f))))
             continue;
         head_field(o, f->name, f->value);
     }
@@ -224,7 +224,7 @@ static bool quotes_closed(const struct h1_head *h, enum h1_name id)
 }
 
 /* RFC 7239 section 4. An unsound chain is dropped; ours begins a new one. */
-static void forwarded_element_put(struct head_out *o, const struct h1_head *h, struct slice peer)
+static void forwarded_element_put(struct head_out *o, const struct h1_head *h, struct slice peer, bool secure)
 {
     bool v6 = slice_find(peer, ':') >= 0;
     if (h->known[H1_FORWARDED] && !quotes_closed(h, H1_FORWARDED))
@@ -242,7 +242,7 @@ static void forwarded_element_put(struct head_out *o, const struct h1_head *h, s
         head_slice(o, h->authority);
         head_lit(o, "\"");
     }
-    head_lit(o, ";proto=http\r\n");
+    head_slice(o, secure ? SLICE(";proto=https\r\n") : SLICE(";proto=http\r\n"));
 }
 
 /* Forwarded and X-Forwarded-*: for clients outside only; between workloads the caller's own fields pass as they are. */
@@ -255,11 +255,11 @@ static void forwarded_put(struct head_out *o, struct exchange *x, const struct h
         head_lit(o, "\r\n");
     }
     if (ours(x, SLICE("X-Forwarded-Proto")))
-        head_lit(o, "X-Forwarded-Proto: http\r\n");
+        head_slice(o, x->secure ? SLICE("X-Forwarded-Proto: https\r\n") : SLICE("X-Forwarded-Proto: http\r\n"));
     if (h->authority.n && ours(x, SLICE("X-Forwarded-Host")))
         head_field(o, SLICE("X-Forwarded-Host"), h->authority);
     if (ours(x, SLICE("Forwarded")))
-        forwarded_element_put(o, h, peer);
+        forwarded_element_put(o, h, peer, x->secure);
 }
 
 static void via_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
@@ -267,7 +267,7 @@ static void via_put(struct head_out *o, struct exchange *x, const struct h1_head
     if (!x->p->conf.via)
         return;
     chain_put(o, h, H1_VIA, SLICE("Via"));
-    head_slice(o, h->minor ? SLICE("1.1 ") : SLICE("1.0 "));
+    head_slice(o, h->major == 2 ? SLICE("2 ") : h->minor ? SLICE("1.1 ") : SLICE("1.0 "));
     head_slice(o, slice_cstr(x->p->conf.node_name));
     head_lit(o, "\r\n");
 }
@@ -306,6 +306,17 @@ static void query_put(struct head_out *o, const struct h1_head *h)
     head_slice(o, h->query);
 }
 
+static void base64_16(const uint8_t in[16], char out[24])
+{
+    static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (int i = 0; i < 6; i++) {
+        uint32_t v = (uint32_t)in[3 * i] << 16 | (i < 5 ? (uint32_t)in[3 * i + 1] << 8 | in[3 * i + 2] : 0);
+        for (int k = 0; k < 4; k++)
+            out[4 * i + k] = set[v >> (18 - 6 * k) & 63];
+    }
+    out[22] = out[23] = '=';
+}
+
 /* ---- requests ------------------------------------------------------------------------------------------------------------------- */
 
 static void request_line_put(struct head_out *o, struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
@@ -330,20 +341,49 @@ static void request_line_put(struct head_out *o, struct exchange *x, const struc
     head_lit(o, "\r\n");
 }
 
+static bool head_keep(struct exchange *x)
+{
+    struct head_out *o = &x->p->out;
+    if (o->over)
+        return false;
+    if (o->n > HEAD_INLINE_BYTES)
+        x->head = mem_new(MEM_CONN, o->n);
+    memcpy(x->head, o->p, o->n);
+    x->head_n = (uint32_t)o->n;
+    return true;
+}
+
+/* An upgrade passes on hop by hop (RFC 9110 section 7.8). A WebSocket that came over HTTP/2 has no key (RFC 8441 section 5): the
+ * service's side gets one. */
+static void upgrade_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+{
+    const struct h1_field *f = h1_get(h, H1_UPGRADE);
+    head_lit(o, "Connection: Upgrade\r\n");
+    head_field(o, SLICE("Upgrade"), f->value);
+    if (h->major == 2 && slice_ieq(f->value, SLICE("websocket")) && !h1_find(h, SLICE("sec-websocket-key"))) {
+        uint64_t r[2] = {loop_random(x->p->loop), loop_random(x->p->loop)};
+        char key[24];
+        base64_16((const uint8_t *)r, key);
+        head_field(o, SLICE("Sec-WebSocket-Key"), slice_of(key, sizeof key));
+    }
+}
+
 bool head_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
 {
     struct head_out *o = &x->p->out;
-    bool gateway = x->down->door->token != 0;
+    bool gateway = x->door->token != 0;
     head_clear(o);
     request_line_put(o, x, h, hit);
-    fields_put(o, h, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req);
+    fields_put(o, h, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req, NULL);
     if (gateway)
         forwarded_put(o, x, h);
     if (ours(x, SLICE("Via")))
         via_put(o, x, h);
     trace_put(o, x, h);
     request_id_put(o, x, h);
-    if (h->te_trailers)
+    if (UNLIKELY(x->framing == H1_TUNNEL))
+        upgrade_put(o, x, h);
+    else if (h->te_trailers)
         head_lit(o, "TE: trailers\r\nConnection: TE\r\n");
     if (h->framing == H1_LENGTH) {
         head_lit(o, "Content-Length: ");
@@ -354,13 +394,32 @@ bool head_request(struct exchange *x, const struct h1_head *h, const struct plan
     edit_put(o, x->rule->req);
     edit_put(o, x->backend->req);
     head_lit(o, "\r\n");
-    if (o->over)
-        return false;
-    if (o->n > HEAD_INLINE_BYTES)
-        x->head = mem_new(MEM_CONN, o->n);
-    memcpy(x->head, o->p, o->n);
-    x->head_n = (uint32_t)o->n;
-    return true;
+    return head_keep(x);
+}
+
+/* What a part asks for is JSON, as it is: conditions, ranges and codings of the client's request concern the merged answer. */
+bool head_part(struct exchange *x, const struct h1_head *h, struct slice path)
+{
+    static const char *const dropped[] = {"accept-encoding", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "content-type"};
+    struct head_out *o = &x->p->out;
+    head_clear(o);
+    head_lit(o, "GET ");
+    head_slice(o, path);
+    head_lit(o, " HTTP/1.1\r\nHost: ");
+    head_slice(o, slice_cstr(x->cluster->authority ? x->cluster->authority : x->cluster->host));
+    head_lit(o, "\r\n");
+    for (uint16_t i = 0; i < h->n; i++) {
+        const struct h1_field *f = &h->fields[i];
+        bool skip = (drop[f->id] & (DROP_REQUEST | DROP_GATEWAY)) || f->id == H1_EXPECT || h1_connection_names(h, f->name);
+        for (size_t k = 0; k < COUNT_OF(dropped) && !skip; k++)
+            skip = slice_ieq(f->name, slice_cstr(dropped[k]));
+        if (!skip)
+            head_field(o, f->name, f->value);
+    }
+    trace_put(o, x, h);
+    request_id_put(o, x, h);
+    head_lit(o, "\r\n");
+    return head_keep(x);
 }
 
 void head_location(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit, struct buf *out)
@@ -369,17 +428,18 @@ void head_location(struct exchange *x, const struct h1_head *h, const struct pla
     struct head_out *o = &x->p->out;
     uint16_t port = s->redirect_port;
     bool scheme_given = s->redirect_scheme != NULL;
-    const char *scheme = scheme_given ? s->redirect_scheme : "http";
+    const char *here_scheme = x->secure ? "https" : "http";
+    const char *scheme = scheme_given ? s->redirect_scheme : here_scheme;
     uint16_t usual = strcmp(scheme, "https") == 0 ? 443 : 80;
     if (!port) /* HTTPRequestRedirectFilter: the scheme's own port when one is given, else the listener's */
-        port = scheme_given ? usual : h->port ? h->port : 80;
+        port = scheme_given ? usual : h->port ? h->port : usual;
     buf_adds(out, scheme);
     buf_adds(out, "://");
     struct addr here;
     char text[ADDR_TEXT_MAX];
     if (s->redirect_host || h->host.n)
         buf_add_slice(out, s->redirect_host ? slice_cstr(s->redirect_host) : h->host);
-    else if (stream_local_addr(&x->down->srv.s, &here) == OK) { /* HTTP/1.0 without Host: it knows us by this address */
+    else if (stream_local_addr(http_srv_stream(&x->down->srv), &here) == OK) { /* HTTP/1.0 without Host: it knows us by this address */
         addr_format_ip(&here, text);
         buf_printf(out, here.family == ADDR_IP6 ? "[%s]" : "%s", text);
         if (!s->redirect_port && !scheme_given)
@@ -419,10 +479,12 @@ void head_response(struct exchange *x, const struct h1_head *h)
     struct head_out *o = &x->p->out;
     head_clear(o);
     head_status(o, h->status, h->reason);
-    bool interim = h->status < 200;
-    fields_put(o, h, DROP_RESPONSE, x->rule->resp, x->backend->resp);
+    bool interim = h->status < 200 && h->status != 101;
+    fields_put(o, h, DROP_RESPONSE, x->rule->resp, x->backend->resp, x->more);
     if (interim)
         return;
+    if (UNLIKELY(h->status == 101))
+        head_field(o, SLICE("Upgrade"), h1_get(h, H1_UPGRADE) ? h1_get(h, H1_UPGRADE)->value : SLICE("websocket"));
     const struct h1_field *length = h1_get(h, H1_CONTENT_LENGTH);
     if (h->framing == H1_NO_BODY && length && (x->method_id == H1_HEAD || h->status == 304))
         head_field(o, length->name, length->value); /* the length that a GET would have had */
@@ -431,6 +493,8 @@ void head_response(struct exchange *x, const struct h1_head *h)
         date_put(o, x->p);
     if (!edited(a, SLICE("Via")) && !edited(b, SLICE("Via")))
         via_put(o, x, h);
+    if (UNLIKELY(x->more != NULL))
+        steps_put(x, h, o);
     edit_put(o, x->rule->resp);
     edit_put(o, x->backend->resp);
 }
@@ -438,10 +502,9 @@ void head_response(struct exchange *x, const struct h1_head *h)
 /* ---- trailers ----------------------------------------------------------------------------------------------------------------------- */
 
 /* What may not pass in a head does not pass behind the body either. */
-static int trailers_put(struct proxy *p, const struct h1_chunked *ch, uint8_t dropped, const struct header_edit *a, const struct header_edit *b)
+static int trailers_put(struct proxy *p, const struct h1_field *f, int n, uint8_t dropped, const struct header_edit *a, const struct header_edit *b)
 {
-    struct h1_field f[H1_FIELDS_MAX];
-    int n = ch ? h1_chunked_trailers(ch, f, H1_FIELDS_MAX) : 0, put = 0;
+    int put = 0;
     head_clear(&p->out);
     for (int i = 0; i < n; i++) {
         if ((drop[f[i].id] & dropped) || edited(a, f[i].name) || edited(b, f[i].name))
@@ -452,16 +515,13 @@ static int trailers_put(struct proxy *p, const struct h1_chunked *ch, uint8_t dr
     return put;
 }
 
-int trailers_request(struct exchange *x, const struct h1_chunked *ch)
+int trailers_request(struct exchange *x, const struct h1_field *f, int n)
 {
-    bool gateway = x->down->door->token != 0;
-    return trailers_put(x->p, ch, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req);
+    bool gateway = x->door->token != 0;
+    return trailers_put(x->p, f, n, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req);
 }
 
-int trailers_response(struct exchange *x, const struct h1_chunked *ch)
-{
-    return trailers_put(x->p, ch, DROP_RESPONSE, x->rule->resp, x->backend->resp);
-}
+int trailers_response(struct exchange *x, const struct h1_field *f, int n) { return trailers_put(x->p, f, n, DROP_RESPONSE, x->rule->resp, x->backend->resp); }
 
 /* ---- answers of our own ---------------------------------------------------------------------------------------------------------------- */
 

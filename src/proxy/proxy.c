@@ -39,20 +39,28 @@ static void downs_close(struct proxy *p, bool all)
         struct down *d = CONTAINER_OF(l, struct down, link);
         if (!all && !d->door->token)
             continue;
-        if (d->x)
-            exchange_abandon(d->x, FLAG_DC);
-        h1_srv_close(&d->srv);
+        down_close(d);
     }
 }
 
 static void drain_over(struct timer *t)
 {
     struct proxy *p = CONTAINER_OF(t, struct proxy, drain_timer);
-    downs_close(p, false);
-    if (p->outside_n == 0 && p->drained) { /* else the last released() tells */
+    downs_close(p, p->leaving);
+    if ((p->leaving ? p->downs_n : p->outside_n) == 0 && p->drained) { /* else the last released() tells */
         void (*done)(void *) = p->drained;
         p->drained = NULL;
         done(p->drained_ctx);
+    }
+}
+
+static void rest_over(struct timer *t)
+{
+    struct proxy *p = CONTAINER_OF(t, struct proxy, rest_timer);
+    LIST_FOREACH(l, &p->downs) {
+        struct down *d = CONTAINER_OF(l, struct down, link);
+        if (d->rested && http_srv_idle(&d->srv))
+            http_srv_close(&d->srv);
     }
 }
 
@@ -64,17 +72,89 @@ struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct
     p->ops = ops;
     p->ctx = ctx;
     head_out_init(&p->out);
-    p->srv_conf = (struct h1_srv_conf){&p->conf.limits, c->head_timeout_ms, c->idle_timeout_ms, c->body_timeout_ms, 2000, &p->out};
+    http_srv_conf_default(&p->srv_conf);
+    p->srv_conf.h1 = (struct h1_srv_conf){&p->conf.limits, c->head_timeout_ms, c->idle_timeout_ms, c->body_timeout_ms, 2000, &p->out, true};
+    http_cli_conf_default(&p->cli_conf);
+    p->cli_conf.limits = &p->conf.limits;
+    p->cli_conf.out = &p->out;
     list_init(&p->doors);
     list_init(&p->downs);
     p->series = mem_new(MEM_METRIC, SERIES_MAX * sizeof *p->series);
     timer_init(&p->sweep, sweep);
     timer_init(&p->drain_timer, drain_over);
+    timer_init(&p->rest_timer, rest_over);
     timer_set(l, &p->sweep, SWEEP_MS);
     return p;
 }
 
 /* ---- doors ------------------------------------------------------------------------------------------------------------ */
+
+void down_peer(struct down *d, const struct addr *peer)
+{
+    char text[ADDR_TEXT_MAX];
+    size_t n = addr_format_ip(peer, text);
+    d->peer_addr = *peer;
+    d->peer_n = (uint8_t)MIN(n, sizeof d->peer);
+    memcpy(d->peer, text, d->peer_n);
+}
+
+static void http_begin(struct down *d, int fd, struct tls_ctx *tls)
+{
+    struct proxy *p = d->p;
+    http_srv_open(&d->srv, p->loop, &p->srv_conf, &down_ops, fd, tls);
+    if (UNLIKELY(p->downs_n > p->conf.connections_max)) {
+        counter_inc(&p->c.connections_over);
+        http_srv_refuse(&d->srv, 503, "too_many_connections", "this gateway has as many connections as it may; try again");
+    }
+}
+
+static void gateway_begin(struct down *d, int fd)
+{
+    const struct plan *plan = d->p->hold->plan;
+    const struct plan_listener *ln = plan_listener_find(plan, d->door->token);
+    if (!ln || (!ln->proxy_protocol && !ln->tls_peek && (ln->protocol == LISTEN_HTTP || ln->protocol == LISTEN_HTTPS)))
+        http_begin(d, fd, ln ? ln->tls : NULL);
+    else
+        hello_start(d, fd, ln->proxy_protocol, ln->tls_peek || ln->protocol == LISTEN_TLS);
+}
+
+static void mesh_begin(struct down *d, int fd)
+{
+    const struct plan *plan = d->p->hold->plan;
+    if (socket_local_addr(fd, &d->local) != OK)
+        d->local = (struct addr){.family = ADDR_NONE};
+    switch (plan_mesh_protocol(plan, &d->local)) {
+    case MESH_HTTP:
+        http_begin(d, fd, NULL);
+        return;
+    case MESH_TCP:
+        hello_start(d, fd, false, false);
+        return;
+    case MESH_TLS:
+        hello_start(d, fd, false, true);
+        return;
+    case MESH_NONE: /* as if nobody listened there */
+        counter_inc(&d->p->c.mesh_undeclared);
+        http_begin(d, fd, NULL);
+        stream_reset(http_srv_stream(&d->srv));
+        http_srv_close(&d->srv);
+        return;
+    }
+}
+
+void down_speaks(struct down *d, struct slice sni, bool passed, struct slice early)
+{
+    const struct plan *plan = d->p->hold->plan;
+    if (!d->door->token) {
+        tcp_begin(d, plan_tcp_mesh(plan, &d->local, sni, d->door->caller), early);
+        return;
+    }
+    const struct plan_listener *ln = plan_listener_find(plan, d->door->token);
+    if (ln && !passed && (ln->protocol == LISTEN_HTTP || ln->protocol == LISTEN_HTTPS))
+        http_srv_take(&d->srv, &d->p->srv_conf, &down_ops, ln->tls, early);
+    else
+        tcp_begin(d, ln ? plan_tcp_route(plan, ln, sni) : NULL, early);
+}
 
 static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
 {
@@ -93,38 +173,25 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     }
     d->p = p;
     d->door = o;
-    o->downs++;
+    o->users++;
+    list_init(&d->xs);
     list_push(&p->downs, &d->link);
     p->downs_n++;
     if (o->token)
         p->outside_n++;
     counter_set(&p->c.connections_now, p->downs_n);
-    if (peer) {
-        char text[ADDR_TEXT_MAX];
-        size_t n = addr_format_ip(peer, text);
-        d->peer_n = (uint8_t)MIN(n, sizeof d->peer);
-        memcpy(d->peer, text, d->peer_n);
-    }
-    h1_srv_open(&d->srv, p->loop, &p->srv_conf, &down_ops, fd);
-    if (!o->token) {
-        bool known = stream_local_addr(&d->srv.s, &d->local) == OK && plan_mesh_rule(p->hold->plan, &d->local);
-        if (!known) { /* as if nobody listened there */
-            counter_inc(&p->c.mesh_undeclared);
-            stream_reset(&d->srv.s);
-            h1_srv_close(&d->srv);
-            return;
-        }
-    }
-    if (UNLIKELY(p->downs_n > p->conf.connections_max)) {
-        counter_inc(&p->c.connections_over);
-        h1_srv_refuse(&d->srv, 503, "too_many_connections", "this gateway has as many connections as it may; try again");
-    }
+    if (peer)
+        down_peer(d, peer);
+    if (o->token)
+        gateway_begin(d, fd);
+    else
+        mesh_begin(d, fd);
 }
 
 /* Before the first plan nothing is accepted: whoever connects waits in the backlog, also while a new engine takes over. */
 static void door_open(struct door *o)
 {
-    if (o->p->hold && !o->ln.open && !(o->token && o->p->draining))
+    if (o->p->hold && !o->ln.open && !(o->p->draining && (o->token || o->p->leaving)))
         listener_start(&o->ln, o->p->loop, o->fd, false, door_accepted);
 }
 
@@ -141,7 +208,7 @@ static struct door *door_new(struct proxy *p, int fd)
 
 void door_release(struct door *o)
 {
-    if (o->downs || !o->closed)
+    if (o->users || !o->closed)
         return;
     mem_free(o->source_ns);
     mem_free(o->source_workload);
@@ -185,6 +252,7 @@ void proxy_mesh_listen(struct proxy *p, uint64_t replica_id, int fd, const char 
     o->source_ns = mem_strdup(MEM_CONN, ns);
     o->source_workload = mem_strdup(MEM_CONN, workload);
     o->source_replica = mem_strdup(MEM_CONN, replica);
+    o->caller = p->hold ? plan_caller_find(p->hold->plan, ns, workload) : NULL;
     door_open(o);
 }
 
@@ -194,9 +262,7 @@ void proxy_mesh_unlisten(struct proxy *p, uint64_t replica_id)
         struct down *d = CONTAINER_OF(l, struct down, link);
         if (d->door->token || d->door->replica_id != replica_id)
             continue;
-        if (d->x)
-            exchange_abandon(d->x, FLAG_DC);
-        h1_srv_close(&d->srv);
+        down_close(d);
     }
     LIST_FOREACH(l, &p->doors) {
         struct door *o = CONTAINER_OF(l, struct door, link);
@@ -216,6 +282,10 @@ void proxy_plan(struct proxy *p, struct plan *plan)
     p->hold = h;
     series_swap(p);
     endpoints_swap(p, plan);
+    LIST_FOREACH(l, &p->doors) {
+        struct door *o = CONTAINER_OF(l, struct door, link);
+        o->caller = o->token ? NULL : plan_caller_find(plan, o->source_ns, o->source_workload);
+    }
     counter_inc(&p->c.swaps);
     counter_set(&p->generation, plan->generation);
     LIST_FOREACH(l, &p->doors)
@@ -240,14 +310,34 @@ void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
     }
     LIST_FOREACH(l, &p->downs) {
         struct down *d = CONTAINER_OF(l, struct down, link);
-        if (h1_srv_idle(&d->srv) && d->door->token)
-            h1_srv_close(&d->srv);
-        else if (d->door->token)
-            h1_srv_last(&d->srv);
+        if (d->door->token)
+            http_srv_last(&d->srv);
     }
     p->drained = done;
     p->drained_ctx = ctx;
     timer_set(p->loop, &p->drain_timer, p->outside_n ? ms : 0);
+}
+
+/* To close a connection at rest would fail the request that its client is just sending: so it waits for one more. */
+void proxy_leave(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ctx)
+{
+    p->draining = p->leaving = true;
+    p->srv_conf.h1.idle_timeout_ms = MIN(p->srv_conf.h1.idle_timeout_ms, PROXY_REST_MS);
+    LIST_FOREACH(l, &p->doors) {
+        struct door *o = CONTAINER_OF(l, struct door, link);
+        if (o->ln.open)
+            listener_stop(&o->ln);
+    }
+    LIST_FOREACH(l, &p->downs) {
+        struct down *d = CONTAINER_OF(l, struct down, link);
+        d->rested = http_srv_idle(&d->srv);
+        if (!d->rested)
+            http_srv_last(&d->srv);
+    }
+    p->drained = done;
+    p->drained_ctx = ctx;
+    timer_set(p->loop, &p->rest_timer, PROXY_REST_MS);
+    timer_set(p->loop, &p->drain_timer, p->downs_n ? ms : 0);
 }
 
 void proxy_free(struct proxy *p)
@@ -263,6 +353,7 @@ void proxy_free(struct proxy *p)
     loop_turn(p->loop, 0);
     timer_clear(&p->sweep);
     timer_clear(&p->drain_timer);
+    timer_clear(&p->rest_timer);
     if (p->hold) {
         MUST(p->hold->uses == 1);
         plan_unref(p->hold->plan);

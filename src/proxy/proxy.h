@@ -48,6 +48,10 @@ void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_
 /* Gateway doors stop accepting, keep-alive ends after the current requests; done(ctx) when no client from outside is left, or
  * after ms. The mesh goes on: workloads that are being stopped still need each other. */
 void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ctx);
+/* Another engine serves: no door accepts any more, the mesh's neither. A connection ends with the answer under way if that can still say
+ * so, else with its next one; at rest it is closed after PROXY_REST_MS. done(ctx) when none is left, or after ms. */
+#define PROXY_REST_MS 5000
+void proxy_leave(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ctx);
 
 /* From any thread. */
 uint64_t proxy_plan_generation(const struct proxy *p);                   /* of the plan in use */

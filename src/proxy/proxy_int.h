@@ -2,16 +2,19 @@
  *
  *   struct proxy        one per worker; owns all below
  *    |- door            an open listener: a Gateway's address, or a replica's way out into the mesh
- *    |- down            a client's connection (h1_srv); holds at most one exchange
+ *    |- down            a client's connection (http_srv); HTTP/1 has one exchange at a time, HTTP/2 many
  *    |- exchange        one request on its way: from the head's arrival until answered, failed or abandoned
- *    |- endpoint        what this worker knows of one endpoint: idle connections, sockets in stock, requests in flight
- *    |- up              a connection to an endpoint (h1_cli); in an exchange or in the endpoint's idle list
+ *    |- upstream        a cluster of the plan as this worker sees it: balancer, breakers, requests that wait for a connection
+ *    |- endpoint        one of its endpoints: connections, sockets in stock, requests in flight
+ *    |- up              a connection to an endpoint (http_cli); carries calls of exchanges, or rests in the endpoint's idle list
  *    |- plan_hold       a plan in use, counted by this worker alone, so that a request costs no atomic operation
  *    '- series          counters of one combination of labels
  */
 #ifndef PROXY_INT_H
 #define PROXY_INT_H
 
+#include "cluster.h"
+#include "filter.h"
 #include "http.h"
 #include "proxy.h"
 
@@ -26,7 +29,7 @@
 #define TRIED_MAX 4
 
 /* Envoy's response flags, in the order of their names in flag_names[]. */
-enum flag { FLAG_NONE, FLAG_UF, FLAG_UH, FLAG_UT, FLAG_UC, FLAG_UO, FLAG_UPE, FLAG_NR, FLAG_NC, FLAG_DC, FLAG_DI, FLAG_SI, FLAG_COUNT };
+enum flag { FLAG_NONE, FLAG_UF, FLAG_UH, FLAG_UT, FLAG_UC, FLAG_UO, FLAG_UPE, FLAG_NR, FLAG_NC, FLAG_DC, FLAG_DI, FLAG_FI, FLAG_SI, FLAG_URX, FLAG_UR, FLAG_OM, FLAG_COUNT };
 extern const char *const flag_names[FLAG_COUNT];
 
 struct plan_hold {
@@ -42,89 +45,174 @@ struct door {
     uint64_t token;             /* of a Gateway's address; 0 for the mesh */
     uint64_t replica_id;        /* mesh: whose namespace it stands in */
     uint32_t id;                /* unique for the life of the worker: part of the series' key */
-    uint32_t downs;             /* connections accepted here and still open */
-    bool closed;                /* unlistened; freed with its last connection */
+    uint32_t users;             /* connections accepted here and still open, and exchanges */
+    bool closed;                /* unlistened; freed with its last user */
     char *source_ns, *source_workload, *source_replica;
+    const struct plan_caller *caller; /* of the current plan: who calls through a mesh door; NULL: unknown */
 };
 
 struct down {
-    struct h1_srv srv;
+    struct http_srv srv;        /* its stream is there from the beginning, whatever is spoken on it */
     struct proxy *p;
+    struct hello *hello;        /* while it has to be found out what is spoken; NULL */
+    struct tcp *tcp;            /* bytes are passed on; NULL: HTTP */
     struct door *door;
     struct list link;           /* in proxy.downs */
-    struct exchange *x;         /* the request in progress, or NULL */
+    struct list xs;             /* its exchanges */
     struct addr local;          /* mesh: the service address that the client connected to */
+    struct addr peer_addr;      /* the client's; as a PROXY header says, where there is one */
     char peer[46];              /* the client's address, for X-Forwarded-For and logs */
     uint8_t peer_n;
+    bool rested;                /* it was at rest when this engine began to leave */
 };
 
+/* Whose request it is. Children have no client of their own: what is answered to them goes to child.c. */
+enum exchange_role { X_CLIENT, X_MIRROR, X_HEDGE, X_PART, X_TCP /* not a request: bytes, see tcp.c */ };
+
 enum exchange_state {
+    X_BEGIN,   /* nothing was sent anywhere yet: filters look at it, or a fault's delay runs */
     X_SOCKET,  /* waits in endpoint.pending for a socket */
+    X_PERMIT,  /* waits in upstream.waiting: the cluster has all the connections it may */
+    X_CONNECT, /* waits for a connection whose version is not known */
     X_SENT,    /* written, or queued on a connection that is being made; no answer yet */
     X_ANSWER,  /* the answer's head has gone to the client, its body follows */
-    X_PAUSE,   /* waits before another attempt at the same endpoint */
+    X_PAUSE,   /* waits before another attempt */
+    X_LOCAL,   /* an answer of our own is being sent, or gathered from parts */
 };
 
 struct exchange {
     struct proxy *p;
-    struct down *down;
-    struct up *up;              /* with X_SENT and X_ANSWER */
-    struct endpoint *ep;        /* counted in ep->in_flight while set */
-    struct plan_hold *hold;         /* the plan that routed it */
-    struct plan_hold *cluster_hold; /* a newer plan that cluster belongs to, or NULL: hold's */
+    struct http_req *req;       /* the client's request; NULL for children, and once the answer is complete */
+    struct http_call call;      /* under way while up is set */
+    struct up *up;              /* with X_CONNECT, X_SENT and X_ANSWER */
+    struct door *door;          /* through which it came; counted there */
+    struct down *down;          /* NULL for children */
+    struct list in_down;        /* in down.xs */
+    struct upstream *us;        /* where it goes; held */
+    struct endpoint *ep;        /* counted in flight there while set */
+    struct plan_hold *hold;     /* the plan that routed it */
     const struct plan_rule *rule;
     const struct plan_backend *backend;
+    const struct plan_tcp_rule *tcp_rule; /* X_TCP, which has no rule */
     const struct plan_cluster *cluster;
-    struct list pending;        /* X_SOCKET: in endpoint.pending */
+    struct list pending;        /* X_SOCKET: in endpoint.pending; X_PERMIT: in upstream.waiting */
+    struct list in_up;          /* with up: in up.xs */
     struct timer timer;
     uint64_t start_ns;
+    uint64_t sent_ns;           /* this attempt */
     uint64_t deadline_ms;       /* loop time; 0: none */
+    uint64_t attempt_ms;        /* loop time at which this attempt is given up; 0: with the deadline */
     uint64_t request_bytes, response_bytes;
     char *head;                 /* what goes upstream: inline_head, or allocated when larger */
     uint32_t head_n;
     struct buf replay;          /* the body so far, while another attempt may need it */
     uint64_t tried[TRIED_MAX];  /* endpoint ids that failed */
     uint8_t tries;
+    uint8_t held;               /* what breakers count of it: see breaker_enter() */
+    uint8_t rank;               /* how unimportant: breaker_rank() */
+    bool hashed;                /* hash is set */
+    uint64_t hash;              /* of what the policy hashes on */
     uint8_t state;              /* enum exchange_state */
-    uint8_t framing;            /* of the request's body */
+    uint8_t role;               /* enum exchange_role */
+    uint8_t framing;            /* of the request's body, as it goes upstream */
     uint8_t method_id;
     uint8_t flag;               /* enum flag */
     bool idempotent;            /* RFC 9110 section 9.2.2 */
     bool request_end;           /* the whole request was read */
     bool replayable;            /* replay holds all of the body so far */
+    bool grpc;                  /* its Content-Type begins with application/grpc: refusals are gRPC statuses */
+    bool secure;                /* the client came over TLS */
+    bool tunnel;                /* an upgrade was agreed to */
+    bool calling;               /* call is under way */
+    bool stalled;               /* the client does not keep up with the answer: the service is not read */
     uint16_t status;
     uint8_t trace_id[32];       /* hex */
     char request_id[64];
     uint8_t request_id_n;
+    struct exchange_more *more; /* what only some requests have; NULL */
     struct buf log;             /* method, authority, path, user agent for the access log; empty when it is off */
     struct exchange *next_free;
     char inline_head[HEAD_INLINE_BYTES];
 };
 
+/* What only requests on routes with filters, splits over several services, or policies of their own have. */
+struct exchange_more {
+    struct cors_state cors;
+    const struct cors_policy *cors_policy;      /* NULL: none */
+    const struct compress_filter *compress;     /* NULL: none */
+    const struct plan_filter *transform;        /* NULL: none */
+    uint16_t accepts;                           /* of compress_accepts() */
+    struct body_filter *request_filter, *answer_filter;
+    struct slice coding;                        /* of answer_filter; a static string */
+    bool varies;                                /* Vary: Accept-Encoding, whether compressed or not */
+    uint32_t delay_ms;                          /* a fault's, before the first attempt; 0: none */
+    const struct fault_policy *abort;           /* behind the delay; NULL: none */
+    struct buf filtered;                        /* what a filter gave for the pieces at hand */
+    struct buf cookie;                          /* a Set-Cookie value of ours, or empty */
+    char ws_accept[29];                         /* for the client's Sec-WebSocket-Key; [0] 0: none */
+    uint64_t session;                           /* key of the endpoint that the client's session names; 0: none */
+    struct exchange *parent;                    /* of a hedge or a part */
+    struct list children;                       /* mirrors are not among them: nobody waits for them */
+    struct list sibling;                        /* in parent's children */
+    struct list mirrors;                        /* of the parent: they get its body as it comes */
+    uint32_t hedges;                            /* begun */
+    const struct hedge_policy *hedge;           /* NULL: none */
+    struct timer hedge_timer;
+    struct exchange *x;
+    struct aggregate *aggregate;                /* parts that are being gathered; NULL */
+    uint32_t part;                              /* of a part: which */
+    struct buf body;                            /* of a part: its answer so far */
+    struct pour pour;                           /* a file on its way to the client */
+    int file;                                   /* -1: none */
+    uint64_t file_offset, file_left;            /* with copies */
+    bool copies;                                /* by reading and writing instead of pour */
+    uint64_t file_moved;                        /* when its progress was last looked at */
+};
+
 struct up {
-    struct h1_cli cli;
+    struct http_cli cli;
     struct proxy *p;
     struct endpoint *ep;        /* NULL once the endpoint is gone */
-    struct exchange *x;         /* NULL: at rest */
-    struct list link;           /* at rest: in endpoint.idle; newest first */
+    struct list link;           /* HTTP/1 at rest: in endpoint.idle, newest first; HTTP/2, and while the version is not known: in endpoint.shared */
+    struct list xs;             /* exchanges whose up it is */
+    uint32_t requests;          /* begun on it */
     uint64_t rest_ms;           /* when it came to rest */
+    uint64_t born_ms;
+    struct upstream *us;        /* where it is counted; held */
+    uint8_t held;               /* what breakers count of it */
+    bool resting;               /* in endpoint.idle */
+    bool closed;                /* by us, or by its peer: nothing more goes over it */
+};
+
+/* A cluster of the plan; by slot. Lives while a plan names it, an exchange goes there or a connection counts there. */
+struct upstream {
+    struct proxy *p;
+    struct cluster *c;          /* the balancer's and the breakers' */
+    struct list waiting;        /* exchanges in X_PERMIT */
+    struct task pump;           /* one of them goes on */
+    struct timer retry;         /* while some wait: a connection may have become free on another worker */
+    uint32_t uses;              /* exchanges and connections; one more while it is in proxy.upstreams */
+    uint64_t plan_mark;         /* generation of the last plan that named it */
+    char *name;                 /* owned: "ns/service:port" with the subset, for logs and metrics */
 };
 
 struct endpoint {
-    uint64_t id, replica_id;
+    struct lb_host lb;          /* id, requests in flight, what the balancer knows */
+    uint64_t replica_id;
     struct addr address;
     bool inside;                /* reached through sockets from its namespace */
     uint64_t plan_mark;         /* generation of the last plan that named it */
-    uint64_t shun_until_ms;
-    uint32_t in_flight;
+    struct upstream *us;        /* alive as long as the endpoint */
     uint32_t idle_n, pending_n;
     uint32_t ups;               /* connections that point here */
     struct list idle;
+    struct list shared;
     struct list pending;
     int *stock;                 /* SOCKET_STOCK_MAX places, with inside; NULL until the first arrive */
     uint32_t stock_n;
     bool asked;                 /* sockets_wanted() was called and not yet answered */
     bool leaving;               /* not in the plan any more */
+    struct tls_session_slot sessions;
     char *name;                 /* owned; for the access log */
 };
 
@@ -146,7 +234,8 @@ struct proxy {
     struct proxy_conf conf;
     const struct proxy_ops *ops;
     void *ctx;
-    struct h1_srv_conf srv_conf;
+    struct http_srv_conf srv_conf;
+    struct http_cli_conf cli_conf;
     struct head_out out;
     struct plan_hold *hold;     /* the current plan; NULL before the first */
     counter generation;
@@ -156,6 +245,8 @@ struct proxy {
     uint32_t outside_n;         /* of downs: those that came through a Gateway */
     struct endpoint **eps;      /* by slot */
     uint32_t eps_n;
+    struct upstream **upstreams; /* by cluster slot */
+    uint32_t upstreams_n;
     struct exchange *free_exchanges;
     struct timer sweep;
     struct proxy_counters c;
@@ -167,37 +258,109 @@ struct proxy {
     char date[30];              /* IMF-fixdate of date_s */
     uint64_t date_s;
     bool draining;
+    bool leaving;               /* ... the mesh too */
     void (*drained)(void *ctx);
     void *drained_ctx;
     struct timer drain_timer;
+    struct timer rest_timer;    /* leaving: closes what is at rest still */
 };
 
 /* proxy.c */
 void door_release(struct door *o); /* frees it when it is closed and its last connection is gone */
-/* exchange.c */
-extern const struct h1_srv_ops down_ops;
-extern const struct h1_cli_ops up_ops;
-void exchange_socket(struct exchange *x);                /* a socket is in stock: go on */
-void exchange_failed(struct exchange *x, enum err e, bool never_sent); /* this attempt failed before an answer */
+/* exchange.c: a request's life, and its client's side */
+extern const struct http_srv_ops down_ops;
+struct exchange *exchange_new(struct proxy *p, struct door *door);
+void exchange_share_plan(struct exchange *x, const struct exchange *with); /* the plan that routed the other one */
+void exchange_finish(struct exchange *x);                /* over: counted, logged, taken off both sides */
 void exchange_abandon(struct exchange *x, enum flag f);  /* without an answer */
+void exchange_wait(struct exchange *x, uint64_t ms);     /* for the next step at most so long, and never past the deadline */
+void client_reading(struct exchange *x, bool on);        /* of the request's body */
+void down_close(struct down *d);                         /* with all its exchanges */
+/* attempt.c: its service's side */
+extern const struct http_cli_ops up_ops;
+void exchange_begin(struct exchange *x, struct pieces body); /* the first attempt; head is built */
+void exchange_dispatch(struct exchange *x);              /* chooses an endpoint, then: */
+void exchange_socket(struct exchange *x);                /* x has an endpoint, and perhaps a socket is in stock: a connection */
+void exchange_timer(struct timer *t);
+void attempt_failed(struct exchange *x, enum err e, bool unsent); /* before an answer; the call is over or was never begun */
+void attempt_drop(struct exchange *x);                   /* takes x off its connection and its endpoint */
+void request_more(struct exchange *x, struct pieces body, bool end); /* of the request's body */
+void request_flow(struct exchange *x);                   /* the client's side is free again */
+/* steps.c: what a route does beyond passing on */
+enum step { STEP_ON, STEP_OVER /* answered, or waits: the caller is done with it */ };
+enum step steps_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit);
+void step_delayed(struct exchange *x);                     /* the delay is over */
+void step_file_timer(struct exchange *x);
+void step_file_more(struct exchange *x);
+enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h); /* at the answer's head: chooses its filter; the framing that it goes out with */
+enum err steps_body(struct exchange *x, struct body_filter *f, struct pieces body, bool end, struct iovec *v, struct pieces *out); /* through a filter; valid until the next call */
+bool steps_owns(const struct exchange_more *m, const struct h1_field *f);  /* a field of the service's answer that is dropped */
+void steps_put(struct exchange *x, const struct h1_head *h, struct head_out *o); /* fields of the answer */
+struct exchange_more *exchange_more(struct exchange *x);   /* made when first asked for */
+void more_free(struct exchange *x);
+/* child.c: requests that nobody outside asked for: mirrors, hedges, parts */
+void mirrors_begin(struct exchange *x, struct pieces body);
+void mirrors_body(struct exchange *x, struct pieces body, bool end);
+void hedge_start(struct exchange *x);
+void hedge_timer(struct timer *t);
+bool hedges_pending(const struct exchange *x);             /* another attempt of it is under way elsewhere */
+void children_end(struct exchange *x);
+void aggregate_timer(struct exchange *x);                  /* out of time: with what arrived */
+void aggregate_free(struct aggregate *g);                  /* NULL-safe */
+enum step aggregate_begin(struct exchange *x, const struct plan_filter *f, const struct h1_head *h);
+/* An answer to a child: true when it is dealt with; false: it goes to the client (a hedge won: x is the client's now). */
+bool child_response(struct exchange *x, const struct h1_head *h, struct pieces body, bool end);
+void child_body(struct exchange *x, struct pieces body, bool end);
+void child_failed(struct exchange *x, uint16_t status, enum flag f, const char *text);
+/* sticky.c */
+void sticky_request(struct exchange *x, const struct h1_head *h); /* what the cluster hashes on, and the session */
+const struct session_policy *session_of(const struct exchange *x); /* NULL: none */
+struct lb_host *sticky_host(struct exchange *x);           /* of its session; NULL: any */
+void sticky_put(struct exchange *x, struct head_out *o);   /* tells the client its session, when that is new */
+/* hello.c: what a new connection begins with */
+void hello_start(struct down *d, int fd, bool proxy_protocol, bool tls);
+void hello_stop(struct down *d);
+/* proxy.c */
+void down_speaks(struct down *d, struct slice sni, bool passed, struct slice early); /* hello.c has found out */
+void down_peer(struct down *d, const struct addr *peer);   /* who the client is */
+void down_gone(struct down *d);                            /* its stream is released */
+/* tcp.c: bytes from a client to a service */
+void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early); /* the stream is adopted */
+void tcp_socket(struct exchange *x);                       /* a socket is in stock */
+void tcp_failed(struct exchange *x);                       /* no way to the endpoint */
+void tcp_timer(struct exchange *x);
+void tcp_close(struct down *d);
+/* local.c: answers of our own */
+void answer_pieces(struct exchange *x, struct pieces body); /* what lies in p->out, and these */
+void answer_length(struct exchange *x, uint64_t length, struct pieces body); /* the same for a HEAD: the length that a GET would have */
+void answer_grpc(struct exchange *x, uint32_t code, enum flag f, const char *text);
+void answer_text(struct exchange *x, uint16_t status, enum flag f, const char *text);
+void answer_https(struct exchange *x, const struct h1_head *h);
+void answer_redirect(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit);
 /* upstream.c */
 struct endpoint *endpoint_pick(struct exchange *x);      /* NULL: none */
-/* A connection for x->ep: from the pool, new, or NULL when x waits for a socket (X_SOCKET) or was answered with an error. */
+/* A connection with room for x at x->ep: kept, shared or new. NULL: x waits (X_SOCKET, X_CONNECT). */
 struct up *up_get(struct exchange *x);
-void up_release(struct up *u);                           /* to the pool, or closed */
+/* A socket for connecting to x->ep: *fd, or -1 when any will do. False: x waits for one (X_SOCKET). */
+bool socket_take(struct exchange *x, int *fd);
+void up_done(struct up *u);                              /* a call of it is over: it rests, goes on, or closes */
 void up_close(struct up *u);
-void endpoint_done(struct endpoint *ep, struct proxy *p); /* one request less in flight */
+void endpoint_take(struct exchange *x, struct endpoint *ep); /* x goes there: one request more in flight */
+void endpoint_done(struct exchange *x);                  /* one less */
+struct upstream *upstream_hold(struct upstream *us);
+void upstream_release(struct upstream *us);
 void endpoints_swap(struct proxy *p, struct plan *plan);
 void endpoints_free(struct proxy *p);
 void upstream_sweep(struct proxy *p);
 /* head.c */
 bool head_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit); /* fills x->head; false: too large */
+bool head_part(struct exchange *x, const struct h1_head *h, struct slice path);          /* the same for a part of an aggregated answer: GET path */
 void head_response(struct exchange *x, const struct h1_head *h);    /* fills p->out */
 void head_location(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit, struct buf *out);
 void head_local(struct exchange *x, uint16_t status, const char *type);
-/* Fill p->out with the trailers of a finished chunked body that may pass on (ch may be NULL); return their number. */
-int trailers_request(struct exchange *x, const struct h1_chunked *ch);
-int trailers_response(struct exchange *x, const struct h1_chunked *ch);
+/* Fill p->out with those of n trailers that may pass on; return their number. */
+int trailers_request(struct exchange *x, const struct h1_field *f, int n);
+int trailers_response(struct exchange *x, const struct h1_field *f, int n);
 /* series.c */
 void series_count(struct exchange *x);
 void refusal_count(struct proxy *p, const char *label);

@@ -8,7 +8,7 @@
 #include "prom.h"
 
 const double proxy_duration_bounds_ms[PROXY_DURATION_BUCKETS] = {0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000};
-const char *const flag_names[FLAG_COUNT] = {"-", "UF", "UH", "UT", "UC", "UO", "UPE", "NR", "NC", "DC", "DI", "SI"};
+const char *const flag_names[FLAG_COUNT] = {"-", "UF", "UH", "UT", "UC", "UO", "UPE", "NR", "NC", "DC", "DI", "FI", "SI", "URX", "UR", "OM"};
 
 /* ---- counting --------------------------------------------------------------------------------------------------------- */
 
@@ -17,7 +17,7 @@ static const char *keep(const char *text) { return mem_strdup(MEM_METRIC, text ?
 static struct series *series_find(struct exchange *x)
 {
     struct proxy *p = x->p;
-    const struct door *o = x->down->door;
+    const struct door *o = x->door;
     const struct plan_cluster *c = x->cluster;
     const char *route = x->rule ? x->rule->route : "";
     struct buf key = {0};
@@ -63,10 +63,10 @@ void series_count(struct exchange *x)
     struct proxy *p = x->p;
     struct series *s = NULL;
     uint64_t key = 0;
-    bool cacheable = x->hold == p->hold && !x->cluster_hold && x->rule && x->cluster;
+    bool cacheable = x->hold == p->hold && x->rule && x->cluster;
     if (LIKELY(cacheable)) {
         const uint64_t m = 0x9fb21c651e98df25ull; /* odd: no two small inputs meet, however many doors and rules there are */
-        key = (((x->down->door->id * m ^ x->rule->slot) * m ^ x->cluster->slot) * m ^ ((uint64_t)x->status << 4 | x->flag)) | 1ull << 63;
+        key = (((x->door->id * m ^ x->rule->slot) * m ^ x->cluster->slot) * m ^ ((uint64_t)x->status << 4 | x->flag)) | 1ull << 63;
         uint32_t at = (uint32_t)((key * 0x9E3779B97F4A7C15ull) >> 54) & (SERIES_CACHE - 1);
         if (p->cache[at].key == key)
             s = p->cache[at].s;

@@ -9,61 +9,30 @@
  */
 #include "proxy_int.h"
 
+#define PERMIT_RETRY_MS 10 /* while requests wait for a connection that another worker may give back */
+
 /* ---- choice ------------------------------------------------------------------------------------------------------ */
-
-static bool tried(const struct exchange *x, uint64_t id)
-{
-    for (uint32_t i = 0; i < TRIED_MAX && i < x->tries; i++)
-        if (x->tried[i] == id)
-            return true;
-    return false;
-}
-
-/* Lower is better: requests in flight, behind whether it failed. */
-static uint64_t endpoint_cost(const struct exchange *x, const struct endpoint *ep)
-{
-    uint64_t now = loop_now_ms(x->p->loop);
-    uint64_t bad = (tried(x, ep->id) ? 2u : 0u) + (ep->shun_until_ms > now ? 1u : 0u);
-    return bad << 32 | ep->in_flight;
-}
-
-static struct endpoint *endpoint_at(const struct exchange *x, uint32_t i)
-{
-    const struct plan_endpoint *pe = &x->cluster->eps[i];
-    struct endpoint *ep = pe->slot < x->p->eps_n ? x->p->eps[pe->slot] : NULL;
-    return ep && ep->id == pe->id ? ep : NULL;
-}
 
 struct endpoint *endpoint_pick(struct exchange *x)
 {
-    uint32_t n = x->cluster->eps_n;
-    if (n == 0)
-        return NULL;
-    if (n == 1)
-        return endpoint_at(x, 0);
-    uint64_t r = loop_random(x->p->loop);
-    if (x->tries == 0) {
-        uint32_t i = (uint32_t)(r % n), j = (uint32_t)((r >> 32) % (n - 1));
-        struct endpoint *a = endpoint_at(x, i), *b = endpoint_at(x, j >= i ? j + 1 : j);
-        if (a && b) {
-            uint64_t ca = endpoint_cost(x, a), cb = endpoint_cost(x, b);
-            struct endpoint *best = cb < ca ? b : a;
-            if (MIN(ca, cb) >> 32 == 0)
-                return best;
-        }
-    }
-    /* A second attempt, or both failed lately: look at all, from a random place. */
-    struct endpoint *best = NULL;
-    uint64_t best_cost = UINT64_MAX;
-    for (uint32_t k = 0; k < n; k++) {
-        struct endpoint *ep = endpoint_at(x, (uint32_t)((r + k) % n));
-        uint64_t cost = ep ? endpoint_cost(x, ep) : UINT64_MAX;
-        if (ep && cost < best_cost) {
-            best = ep;
-            best_cost = cost;
-        }
-    }
-    return best;
+    struct loop *l = x->p->loop;
+    struct lb_request rq = {.hash = x->hash,
+                            .hashed = x->hashed,
+                            .random = loop_random(l),
+                            .now_ms = loop_now_ms(l),
+                            .now_ns = loop_now_ns(l),
+                            .tried = x->tried,
+                            .tried_n = MIN(x->tries, TRIED_MAX)};
+    struct lb_host *h = UNLIKELY(x->more != NULL) ? sticky_host(x) : NULL;
+    if (!h)
+        h = cluster_pick(x->us->c, &rq);
+    return h ? CONTAINER_OF(h, struct endpoint, lb) : NULL;
+}
+
+void endpoint_take(struct exchange *x, struct endpoint *ep)
+{
+    x->ep = ep;
+    cluster_begin(x->us->c, &ep->lb);
 }
 
 /* ---- connections ---------------------------------------------------------------------------------------------------- */
@@ -77,61 +46,191 @@ static void stock_ask(struct proxy *p, struct endpoint *ep)
     p->ops->sockets_wanted(p->ctx, p->conf.worker, ep->replica_id, n);
 }
 
-static struct up *up_new(struct exchange *x, int fd)
+static struct up *up_new(struct exchange *x, int fd, uint8_t held)
 {
     struct proxy *p = x->p;
     struct up *u = mem_new(MEM_CONN, sizeof *u);
+    const struct cluster_policy *policy = x->cluster->policy;
+    bool h2 = policy->pool.http == UPSTREAM_HTTP2, secure = policy->tls.ctx != NULL;
+    enum http_version version = h2 ? HTTP_2 : secure && policy->pool.http == UPSTREAM_AUTO ? HTTP_UNKNOWN : HTTP_1;
     u->p = p;
     u->ep = x->ep;
     u->ep->ups++;
+    u->us = upstream_hold(x->us);
+    u->held = held;
+    u->born_ms = loop_now_ms(p->loop);
     list_init(&u->link);
+    list_init(&u->xs);
     counter_inc(&p->c.up_connections_total);
     counter_inc(&p->c.up_connections_now);
-    h1_cli_connect(&u->cli, p->loop, &p->conf.limits, &up_ops, fd, &x->ep->address);
+    struct slice sni = slice_cstr(policy->tls.sni ? policy->tls.sni : "");
+    struct http_tls tls = {policy->tls.ctx, {sni, policy->tls.sans_n || policy->tls.insecure ? SLICE("") : sni}, &x->ep->sessions};
+    http_cli_connect(&u->cli, p->loop, &p->cli_conf, &up_ops, fd, &x->ep->address, version, secure ? &tls : NULL);
+    if (version != HTTP_1)
+        list_push_front(&u->ep->shared, &u->link);
     return u;
 }
 
-struct up *up_get(struct exchange *x)
+/* What its policy lets one connection carry is used up. */
+static bool up_spent(const struct up *u)
+{
+    const struct pool_policy *pool = &u->us->c->policy->pool;
+    if (LIKELY(!pool->requests_per_connection_max && !pool->connection_lifetime_ms && !pool->proxy_protocol))
+        return false;
+    return pool->proxy_protocol || (pool->requests_per_connection_max && u->requests >= pool->requests_per_connection_max) ||
+           (pool->connection_lifetime_ms && loop_now_ms(u->p->loop) - u->born_ms >= pool->connection_lifetime_ms);
+}
+
+/* An open connection that takes one more: at rest, or with a free stream. */
+static struct up *up_kept(struct exchange *x)
 {
     struct endpoint *ep = x->ep;
     struct proxy *p = x->p;
     while (!list_empty(&ep->idle)) {
         struct up *u = CONTAINER_OF(ep->idle.next, struct up, link);
         list_del(&u->link);
+        u->resting = false;
         ep->idle_n--;
-        if (LIKELY(h1_cli_reusable(&u->cli))) {
+        if (LIKELY(http_cli_room(&u->cli))) {
             counter_inc(&p->c.up_reused);
             return u;
         }
         up_close(u);
     }
+    uint32_t streams_max = x->us->c->policy->pool.streams_max;
+    LIST_FOREACH(l, &ep->shared) {
+        struct up *u = CONTAINER_OF(l, struct up, link);
+        if (http_cli_room(&u->cli) && (!streams_max || http_cli_calls(&u->cli) < streams_max) && !up_spent(u)) {
+            counter_inc(&p->c.up_reused);
+            return u;
+        }
+    }
+    return NULL;
+}
+
+/* Waits for a connection whose version ALPN has not yet decided; with others, since it may be HTTP/2. */
+static void wait_version(struct exchange *x, struct up *u)
+{
+    x->state = X_CONNECT;
+    x->up = u;
+    list_push(&u->xs, &x->in_up);
+}
+
+bool socket_take(struct exchange *x, int *fd)
+{
+    struct endpoint *ep = x->ep;
+    *fd = -1;
     if (!ep->inside)
-        return up_new(x, -1);
+        return true;
     if (ep->stock_n) {
-        int fd = ep->stock[--ep->stock_n];
-        stock_ask(p, ep);
-        return up_new(x, fd);
+        *fd = ep->stock[--ep->stock_n];
+        stock_ask(x->p, ep);
+        return true;
     }
     x->state = X_SOCKET;
     list_push(&ep->pending, &x->pending);
     ep->pending_n++;
-    counter_inc(&p->c.socket_waits);
-    stock_ask(p, ep);
+    counter_inc(&x->p->c.socket_waits);
+    stock_ask(x->p, ep);
+    return false;
+}
+
+/* The cluster has all the connections that it may: x waits for one to be given back, and chooses its endpoint then. */
+static void wait_permit(struct exchange *x)
+{
+    endpoint_done(x);
+    x->state = X_PERMIT;
+    list_push(&x->us->waiting, &x->pending);
+    if (!timer_is_set(&x->us->retry))
+        timer_set(x->p->loop, &x->us->retry, PERMIT_RETRY_MS);
+}
+
+/* A connection is free, or may be made: the one that waits longest goes on. */
+static void upstream_pump(struct upstream *us)
+{
+    if (list_empty(&us->waiting))
+        return;
+    struct exchange *x = CONTAINER_OF(us->waiting.next, struct exchange, pending);
+    list_del(&x->pending);
+    exchange_dispatch(x);
+}
+
+/* Connections are counted over all workers, but a worker hears only of its own. */
+static void upstream_retry(struct timer *t)
+{
+    struct upstream *us = CONTAINER_OF(t, struct upstream, retry);
+    upstream_hold(us);
+    struct list *last = us->waiting.prev;
+    while (!list_empty(&us->waiting)) {
+        bool end = us->waiting.next == last;
+        upstream_pump(us);
+        if (end)
+            break;
+    }
+    if (!list_empty(&us->waiting))
+        timer_set(us->p->loop, &us->retry, PERMIT_RETRY_MS);
+    upstream_release(us);
+}
+
+struct up *up_get(struct exchange *x)
+{
+    struct endpoint *ep = x->ep;
+    struct up *u = up_kept(x);
+    if (LIKELY(u))
+        return u;
+    LIST_FOREACH(l, &ep->shared) {
+        u = CONTAINER_OF(l, struct up, link);
+        if (u->cli.waits && !u->closed) {
+            wait_version(x, u);
+            return NULL;
+        }
+    }
+    uint8_t held = 0;
+    int fd;
+    if (UNLIKELY(breaker_enter(x->us->c, BREAKER_CONNECTIONS, 0, &held) != OVERFLOW_NONE)) {
+        wait_permit(x);
+        return NULL;
+    }
+    if (!socket_take(x, &fd)) {
+        breaker_leave(x->us->c, BREAKER_CONNECTIONS, &held);
+        return NULL;
+    }
+    u = up_new(x, fd, held);
+    if (LIKELY(http_cli_room(&u->cli)))
+        return u;
+    wait_version(x, u);
     return NULL;
 }
 
-void up_release(struct up *u)
+/* Whether it may carry another call later. */
+static bool up_keeps(const struct up *u)
+{
+    const struct endpoint *ep = u->ep;
+    return ep && !ep->leaving && !u->cli.ending && u->cli.h1.connected && ep->idle_n < u->p->conf.pool_max && !up_spent(u);
+}
+
+void up_done(struct up *u)
 {
     struct endpoint *ep = u->ep;
-    u->x = NULL;
-    if (!ep || ep->leaving || !h1_cli_reusable(&u->cli) || u->cli.s.out_bytes || ep->idle_n >= u->p->conf.pool_max) {
+    if (u->closed || !list_empty(&u->xs))
+        return;
+    u->rest_ms = loop_now_ms(u->p->loop);
+    if (u->cli.version != HTTP_1) {
+        if (!up_keeps(u))
+            up_close(u);
+        return;
+    }
+    if (!up_keeps(u) || !http_cli_room(&u->cli) || http_cli_stream(&u->cli)->out_bytes) {
         up_close(u);
         return;
     }
-    h1_cli_reading(&u->cli, true);
-    u->rest_ms = loop_now_ms(u->p->loop);
+    http_cli_rest(&u->cli);
+    list_del(&u->link); /* from shared, when ALPN said HTTP/1 */
     list_push_front(&ep->idle, &u->link);
+    u->resting = true;
     ep->idle_n++;
+    if (UNLIKELY(!list_empty(&u->us->waiting)))
+        loop_defer(u->p->loop, &u->us->pump);
 }
 
 static void endpoint_reap(struct proxy *p, struct endpoint *ep);
@@ -139,12 +238,16 @@ static void endpoint_reap(struct proxy *p, struct endpoint *ep);
 void up_close(struct up *u)
 {
     struct endpoint *ep = u->ep;
-    u->x = NULL;
-    if (u->link.next != &u->link) {
-        list_del(&u->link);
+    u->closed = true;
+    list_del(&u->link);
+    if (u->resting)
         ep->idle_n--;
-    }
-    h1_cli_close(&u->cli);
+    u->resting = false;
+    http_cli_close(&u->cli);
+    breaker_leave(u->us->c, BREAKER_CONNECTIONS, &u->held);
+    if (!list_empty(&u->us->waiting))
+        loop_defer(u->p->loop, &u->us->pump);
+    upstream_release(u->us);
     if (ep) {
         u->ep = NULL;
         ep->ups--;
@@ -170,7 +273,7 @@ void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_
             list_del(&x->pending);
             ep->pending_n--;
             if (none)
-                exchange_failed(x, ERR_REFUSED, true);
+                attempt_failed(x, ERR_REFUSED, true);
             else
                 exchange_socket(x);
         }
@@ -186,16 +289,27 @@ void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_
 void upstream_sweep(struct proxy *p)
 {
     uint64_t now = loop_now_ms(p->loop);
+    for (uint32_t s = 0; s < p->upstreams_n; s++)
+        if (p->upstreams[s] && p->upstreams[s]->c->sweeps)
+            cluster_sweep(p->upstreams[s]->c, now, loop_random(p->loop));
     for (uint32_t s = 0; s < p->eps_n; s++) {
         struct endpoint *ep = p->eps[s];
         if (!ep)
             continue;
+        uint32_t given_ms = ep->us->c->policy->pool.idle_timeout_ms;
+        uint64_t rest_ms = given_ms ? given_ms : p->conf.upstream_idle_ms;
         LIST_FOREACH(l, &ep->idle) {
             struct up *u = CONTAINER_OF(l, struct up, link);
-            uint64_t rest_max = p->conf.upstream_idle_ms;
-            if (u->cli.keep_alive_s)
-                rest_max = MIN(rest_max, u->cli.keep_alive_s > 1 ? (u->cli.keep_alive_s - 1) * 1000u : 500u);
+            uint64_t rest_max = rest_ms;
+            uint32_t told_s = u->cli.h1.keep_alive_s;
+            if (told_s)
+                rest_max = MIN(rest_max, told_s > 1 ? (told_s - 1) * 1000u : 500u);
             if (now - u->rest_ms >= rest_max)
+                up_close(u);
+        }
+        LIST_FOREACH(l, &ep->shared) {
+            struct up *u = CONTAINER_OF(l, struct up, link);
+            if (list_empty(&u->xs) && now - u->rest_ms >= rest_ms)
                 up_close(u);
         }
     }
@@ -205,21 +319,29 @@ void upstream_sweep(struct proxy *p)
 
 static void endpoint_reap(struct proxy *p, struct endpoint *ep)
 {
-    if (!ep->leaving || ep->in_flight || ep->ups)
+    if (!ep->leaving || ep->lb.in_flight || ep->ups)
         return;
+    upstream_release(ep->us);
     mem_free(ep->stock);
+    tls_session_slot_fini(&ep->sessions);
     mem_free(ep->name);
     mem_free(ep);
 }
 
-void endpoint_done(struct endpoint *ep, struct proxy *p)
+static void endpoint_over(struct proxy *p, struct endpoint *ep)
 {
-    MUST(ep->in_flight > 0);
-    ep->in_flight--;
-    if (ep->leaving && ep->in_flight == 0) {
-        p->ops->endpoint_left(p->ctx, p->conf.worker, ep->id, ep->replica_id);
+    if (ep->leaving && ep->lb.in_flight == 0) {
+        p->ops->endpoint_left(p->ctx, p->conf.worker, ep->lb.id, ep->replica_id);
         endpoint_reap(p, ep);
     }
+}
+
+void endpoint_done(struct exchange *x)
+{
+    struct endpoint *ep = x->ep;
+    x->ep = NULL;
+    cluster_end(ep->us->c, &ep->lb);
+    endpoint_over(x->p, ep);
 }
 
 /* The plan does not name ep any more: nothing new goes there, what is in flight ends in peace. */
@@ -227,69 +349,182 @@ static void endpoint_leave(struct proxy *p, struct endpoint *ep)
 {
     while (ep->stock_n)
         socket_close(ep->stock[--ep->stock_n]);
-    ep->in_flight++; /* keep it while its lists are emptied */
+    cluster_begin(ep->us->c, &ep->lb); /* keep it while its lists are emptied */
     ep->leaving = true;
     LIST_FOREACH(l, &ep->idle)
         up_close(CONTAINER_OF(l, struct up, link));
+    LIST_FOREACH(l, &ep->shared)
+        if (list_empty(&CONTAINER_OF(l, struct up, link)->xs))
+            up_close(CONTAINER_OF(l, struct up, link));
     LIST_FOREACH(l, &ep->pending) {
         struct exchange *x = CONTAINER_OF(l, struct exchange, pending);
         list_del(&x->pending);
         ep->pending_n--;
-        exchange_failed(x, ERR_REFUSED, true);
+        attempt_failed(x, ERR_REFUSED, true);
     }
-    endpoint_done(ep, p);
+    cluster_end(ep->us->c, &ep->lb);
+    endpoint_over(p, ep);
 }
 
-static struct endpoint *endpoint_new(const struct plan_endpoint *pe)
+static struct endpoint *endpoint_new(const struct plan_endpoint *pe, struct upstream *us)
 {
     struct endpoint *ep = mem_new(MEM_CONN, sizeof *ep);
-    ep->id = pe->id;
+    ep->lb.id = pe->id;
+    ep->us = upstream_hold(us);
     ep->replica_id = pe->replica_id;
     ep->address = pe->address;
     ep->inside = pe->inside;
     ep->name = mem_strdup(MEM_CONN, pe->name);
     list_init(&ep->idle);
+    list_init(&ep->shared);
     list_init(&ep->pending);
     return ep;
 }
 
+struct upstream *upstream_hold(struct upstream *us)
+{
+    us->uses++;
+    return us;
+}
+
+void upstream_release(struct upstream *us)
+{
+    if (--us->uses)
+        return;
+    MUST(list_empty(&us->waiting));
+    timer_clear(&us->retry);
+    list_del(&us->pump.link);
+    cluster_release(us->c);
+    mem_free(us->name);
+    mem_free(us);
+}
+
+static void upstream_pump_task(struct task *t)
+{
+    struct upstream *us = CONTAINER_OF(t, struct upstream, pump);
+    upstream_hold(us);
+    upstream_pump(us);
+    upstream_release(us);
+}
+
+static void told_ejected(void *ctx, struct cluster *c, struct lb_host *h, enum ejection why, uint64_t for_ms)
+{
+    const struct upstream *us = ctx;
+    const struct endpoint *ep = CONTAINER_OF(h, struct endpoint, lb);
+    log_warn("proxy", "%s: endpoint %s is ejected for %llu ms: %s", us->name, ep->name, (unsigned long long)for_ms, ejection_label(why));
+}
+
+static void told_unejected(void *ctx, struct cluster *c, struct lb_host *h)
+{
+    const struct upstream *us = ctx;
+    log_info("proxy", "%s: endpoint %s is no longer ejected", us->name, CONTAINER_OF(h, struct endpoint, lb)->name);
+}
+
+static const struct cluster_ops cluster_ops = {.ejected = told_ejected, .unejected = told_unejected};
+
+static struct upstream *upstream_new(struct proxy *p, const struct plan_cluster *pc)
+{
+    struct upstream *us = mem_new(MEM_CONN, sizeof *us);
+    struct buf name = {0};
+    us->p = p;
+    us->c = cluster_hold(cluster_new(&cluster_ops, us, loop_random(p->loop)));
+    us->uses = 1;
+    list_init(&us->waiting);
+    timer_init(&us->retry, upstream_retry);
+    task_init(&us->pump, upstream_pump_task);
+    buf_printf(&name, "%s/%s:%u%s%s", pc->ns, pc->service, pc->port, pc->subset ? "/" : "", pc->subset ? pc->subset : "");
+    us->name = mem_strndup(MEM_CONN, name.p, name.n);
+    buf_free(&name);
+    return us;
+}
+
+static void *grown(void *table, uint32_t *n, uint32_t wanted, size_t size)
+{
+    if (wanted <= *n)
+        return table;
+    table = mem_grow(MEM_CONN, table, wanted * size);
+    memset((char *)table + *n * size, 0, (wanted - *n) * size);
+    *n = wanted;
+    return table;
+}
+
+static struct lb_host *host_of(void *ctx, const struct plan_endpoint *pe)
+{
+    struct proxy *p = ctx;
+    return &p->eps[pe->slot]->lb;
+}
+
+/* Those that were in a table and that this plan does not name; the table's places for them are free. */
+struct gone {
+    void **items;
+    uint32_t n;
+};
+
+static void cluster_swap(struct proxy *p, const struct plan *plan, const struct plan_cluster *pc, struct gone *eps, struct gone *us)
+{
+    struct upstream *u = p->upstreams[pc->slot];
+    if (u && !cluster_is(u->c, pc)) {
+        us->items[us->n++] = u;
+        u = NULL;
+    }
+    if (!u)
+        u = p->upstreams[pc->slot] = upstream_new(p, pc);
+    u->plan_mark = plan->generation;
+    for (uint32_t k = 0; k < pc->eps_n; k++) {
+        const struct plan_endpoint *pe = &pc->eps[k];
+        struct endpoint *old = p->eps[pe->slot];
+        if (!old || old->lb.id != pe->id) {
+            if (old)
+                eps->items[eps->n++] = old;
+            p->eps[pe->slot] = endpoint_new(pe, u);
+        }
+        p->eps[pe->slot]->plan_mark = plan->generation;
+    }
+    cluster_sync(u->c, pc, plan->locality, host_of, p, loop_now_ms(p->loop));
+}
+
 void endpoints_swap(struct proxy *p, struct plan *plan)
 {
-    if (plan->endpoint_slots > p->eps_n) {
-        p->eps = mem_grow(MEM_CONN, p->eps, plan->endpoint_slots * sizeof *p->eps);
-        memset(p->eps + p->eps_n, 0, (plan->endpoint_slots - p->eps_n) * sizeof *p->eps);
-        p->eps_n = plan->endpoint_slots;
-    }
-    struct endpoint **gone = mem_new(MEM_CONN, (p->eps_n + 1) * sizeof *gone);
-    uint32_t gone_n = 0;
+    p->eps = grown(p->eps, &p->eps_n, plan->endpoint_slots, sizeof *p->eps);
+    p->upstreams = grown(p->upstreams, &p->upstreams_n, plan->cluster_slots, sizeof *p->upstreams);
+    struct gone eps = {mem_new(MEM_CONN, (p->eps_n + 1) * sizeof(void *)), 0}, us = {mem_new(MEM_CONN, (p->upstreams_n + 1) * sizeof(void *)), 0};
     for (uint32_t i = 0; i < plan->clusters_n; i++)
-        for (uint32_t k = 0; k < plan->clusters[i].eps_n; k++) {
-            const struct plan_endpoint *pe = &plan->clusters[i].eps[k];
-            struct endpoint *old = p->eps[pe->slot];
-            if (!old || old->id != pe->id) {
-                if (old)
-                    gone[gone_n++] = old;
-                p->eps[pe->slot] = endpoint_new(pe);
-            }
-            p->eps[pe->slot]->plan_mark = plan->generation;
-        }
+        cluster_swap(p, plan, &plan->clusters[i], &eps, &us);
     for (uint32_t s = 0; s < p->eps_n; s++)
         if (p->eps[s] && p->eps[s]->plan_mark != plan->generation) {
-            gone[gone_n++] = p->eps[s];
+            eps.items[eps.n++] = p->eps[s];
             p->eps[s] = NULL;
         }
+    for (uint32_t s = 0; s < p->upstreams_n; s++)
+        if (p->upstreams[s] && p->upstreams[s]->plan_mark != plan->generation) {
+            us.items[us.n++] = p->upstreams[s];
+            p->upstreams[s] = NULL;
+        }
+    for (uint32_t i = 0; i < us.n; i++)
+        cluster_drop(((struct upstream *)us.items[i])->c);
     /* Only now, with the new plan in place, may requests that were waiting there go elsewhere. */
-    for (uint32_t i = 0; i < gone_n; i++)
-        endpoint_leave(p, gone[i]);
-    mem_free(gone);
+    for (uint32_t i = 0; i < eps.n; i++)
+        endpoint_leave(p, eps.items[i]);
+    for (uint32_t i = 0; i < us.n; i++)
+        upstream_release(us.items[i]);
+    mem_free(eps.items);
+    mem_free(us.items);
 }
 
 void endpoints_free(struct proxy *p)
 {
+    for (uint32_t s = 0; s < p->upstreams_n; s++)
+        if (p->upstreams[s])
+            cluster_drop(p->upstreams[s]->c);
     for (uint32_t s = 0; s < p->eps_n; s++)
         if (p->eps[s])
             endpoint_leave(p, p->eps[s]);
+    for (uint32_t s = 0; s < p->upstreams_n; s++)
+        if (p->upstreams[s])
+            upstream_release(p->upstreams[s]);
     mem_free(p->eps);
+    mem_free(p->upstreams);
     p->eps = NULL;
-    p->eps_n = 0;
+    p->upstreams = NULL;
+    p->eps_n = p->upstreams_n = 0;
 }

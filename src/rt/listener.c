@@ -144,3 +144,9 @@ void watch_stop(struct watch *w)
     sys_poller_del(w->loop->poller, w->fd);
     loop_forget_events(w->loop, src_tag(w, SRC_WATCH));
 }
+
+enum err socket_local_addr(int fd, struct addr *a)
+{
+    int r = sys_local_addr(fd, a);
+    return r < 0 ? err_from_errno(-r) : OK;
+}

@@ -176,7 +176,7 @@ static void file_count_lost(struct log_file *f, uint64_t lines, int e)
     log_say(text);
 }
 
-static int file_open(struct log_file *f)
+static int sink_open(struct log_file *f)
 {
     if (f->fd >= 0) return 0;
     int fd = sys_file_append_open(f->path, LOG_FILES_MODE);
@@ -191,7 +191,9 @@ static void file_rotate(struct log_file *f)
 {
     char old[4096];
     int n = snprintf(old, sizeof old, "%s.1", f->path);
-    if (n < 0 || (size_t)n >= sizeof old || sys_rename(f->path, old) < 0) return; /* goes on growing, tried again next time */
+    if (n < 0 || (size_t)n >= sizeof old) return;
+    /* Another process may write the same file while one engine hands over to the next: who comes second finds a new one there. */
+    if (sys_file_is(f->fd, f->path) && sys_rename(f->path, old) < 0) return; /* goes on growing, tried again next time */
     sys_close(f->fd);
     f->fd = -1;
 }
@@ -220,7 +222,7 @@ static int file_write_all(struct log_file *f, const char *p, size_t n)
 static void file_write(struct log_file *f, const char *p, size_t n, uint64_t lines)
 {
     if (f->path && f->bytes_max && f->fd >= 0 && f->bytes > 0 && f->bytes + n > f->bytes_max) file_rotate(f);
-    int r = file_open(f);
+    int r = sink_open(f);
     if (r == 0 && f->torn) r = file_write_all(f, "\n", 1);
     if (r == 0) r = file_write_all(f, p, n);
     if (r == 0) f->failing = false;
@@ -381,7 +383,7 @@ struct log_file *log_file_open(const char *path, size_t bytes_max)
     f->ring = mem_new(MEM_LOG, f->ring_bytes);
     pthread_mutex_lock(&log_lock);
     list_push(&log_files, &f->link);
-    int r = file_open(f);
+    int r = sink_open(f);
     if (r < 0) file_count_lost(f, 0, -r);
     pthread_mutex_unlock(&log_lock);
     return f;

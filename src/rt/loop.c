@@ -34,6 +34,7 @@ struct loop *loop_new(const char *name)
     MUST(sys_poller_add_level(l->poller, l->wake_fd, src_tag(l, SRC_WAKE), false) == 0);
     l->now_ns = sys_mono_ns();
     sys_random(&l->random, sizeof l->random);
+    l->pipes_max = PIPES_PER_LOOP;
     l->read_buf = mem_new(MEM_LOOP, STREAM_HEADROOM + STREAM_READ_BYTES);
     list_init(&l->ready);
     list_init(&l->fresh);
@@ -70,6 +71,8 @@ void loop_free(struct loop *l)
         next = c->next;
         mem_free(c);
     }
+    pipes_free(l);
+    tls_loop_free(l);
     sys_loop_gone(l);
     sys_close(l->wake_fd);
     sys_close(l->poller);

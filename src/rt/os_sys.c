@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -14,13 +15,16 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #define RESULT(call) ((call) < 0 ? -errno : 0)
+#define PIPE_BYTES_MIN 65536 /* below this, copying is no worse */
 #define WRITE_WAIT_MS 1000 /* the longest that a file write waits for a full, non-blocking pipe or terminal */
 
 bool sys_threads(void) { return true; }
@@ -302,6 +306,40 @@ ssize_t sys_read(int fd, void *p, size_t n)
     return r < 0 ? -errno : r;
 }
 
+/* ---- bytes that stay in the kernel ---- */
+
+/* The system may refuse large pipes to those who have many (/proc/sys/fs/pipe-user-pages-soft), down to a page or two. */
+int sys_pipe(size_t want, int fds[2])
+{
+    if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0) return -errno;
+    int bytes = -1;
+    for (; bytes < 0 && want >= PIPE_BYTES_MIN; want /= 2) bytes = fcntl(fds[1], F_SETPIPE_SZ, (int)want);
+    if (bytes >= PIPE_BYTES_MIN) return bytes;
+    close(fds[0]);
+    close(fds[1]);
+    return -ENOSPC;
+}
+
+static ssize_t os_splice(int from, int to, size_t n)
+{
+    ssize_t r;
+    do r = splice(from, NULL, to, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
+ssize_t sys_splice_in(int fd, int pipe_w, size_t n) { return os_splice(fd, pipe_w, n); }
+ssize_t sys_splice_out(int pipe_r, int fd, size_t n) { return os_splice(pipe_r, fd, n); }
+
+ssize_t sys_sendfile(int fd, int file, uint64_t offset, size_t n)
+{
+    off_t at = (off_t)offset;
+    ssize_t r;
+    do r = sendfile(fd, file, &at, n);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
 /* ---- disk ---- */
 
 static int os_read_all(int fd, struct buf *out, size_t max)
@@ -411,10 +449,78 @@ int sys_file_append_open(const char *path, int mode)
 }
 
 int sys_rename(const char *from, const char *to) { return RESULT(rename(from, to)); }
+
+bool sys_file_is(int fd, const char *path)
+{
+    struct stat ours, theirs;
+    return fstat(fd, &ours) == 0 && stat(path, &theirs) == 0 && ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+}
+
 int sys_unlink(const char *path) { return RESULT(unlink(path)); }
 
 int64_t sys_file_size(int fd)
 {
     struct stat st;
     return fstat(fd, &st) < 0 ? -errno : (int64_t)st.st_size;
+}
+
+/* A FIFO would wait for its writer, and a device is nobody's static content: only regular files. */
+int sys_file_open(const char *path, uint64_t *mtime_ns)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    struct stat st;
+    int r = RESULT(fstat(fd, &st));
+    if (r == 0 && !S_ISREG(st.st_mode)) r = -EINVAL;
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    *mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000ULL + (uint64_t)st.st_mtim.tv_nsec;
+    return fd;
+}
+
+/* openat2() has no wrapper in the C library. -EAGAIN: something was renamed meanwhile and the kernel can't be sure; so few times. */
+static int open_beneath(int root, const char *path)
+{
+    struct open_how how = {.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    for (int tries = 0;; tries++) {
+        int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+        if (fd >= 0)
+            return fd;
+        if ((errno != EAGAIN && errno != EINTR) || tries == 8)
+            return -errno;
+    }
+}
+
+int sys_file_open_in(const char *root, const char *path, struct file_found *out)
+{
+    int dir = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return -errno;
+    int fd = open_beneath(dir, path);
+    close(dir);
+    if (fd < 0)
+        return fd;
+    struct stat st;
+    int r = RESULT(fstat(fd, &st));
+    if (r == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        r = -EINVAL;
+    if (r < 0 || S_ISDIR(st.st_mode)) {
+        close(fd);
+        fd = -1;
+    }
+    if (r < 0)
+        return r;
+    *out = (struct file_found){.fd = fd, .folder = fd < 0, .bytes = (uint64_t)st.st_size, .inode = (uint64_t)st.st_ino,
+                               .mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000ULL + (uint64_t)st.st_mtim.tv_nsec};
+    return 0;
+}
+
+ssize_t sys_file_pread(int fd, void *p, size_t n, uint64_t offset)
+{
+    ssize_t r;
+    do r = pread(fd, p, n, (off_t)offset);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
 }

@@ -74,6 +74,7 @@ static inline bool timer_is_set(const struct timer *t) { return t->link.next != 
 /* ---- streams: connected byte pipes with backpressure -------------------------------------------------------------- */
 
 struct stream;
+struct flow;
 struct stream_ops {
     /* The connection stands (outgoing only). */
     void (*connected)(struct stream *s);
@@ -101,6 +102,8 @@ struct stream {
     size_t out_bytes;             /* bytes queued */
     struct list ready;            /* on the loop's list of streams to read (or to be told a failure) without polling */
     struct task reap;             /* its link: on the loop's fresh list until in_poller, on its reap list once closed */
+    struct flow *in_flow;         /* takes what is read from here, instead of data() and eof(); see relays and pours */
+    struct flow *out_flow;        /* writes here, and is told instead of drained() */
     int fd;                       /* -1 when closed */
     enum err fail;                /* a failure found by a write or a connect, not yet told */
     bool connecting;              /* connected() not yet called */
@@ -112,6 +115,10 @@ struct stream {
     bool failed_told, closed;     /* failed() was called; stream_close() was called */
     bool in_poller;
     bool given;                   /* fd came from the caller of stream_connect(): others may hold it too */
+    bool tls_handshake;           /* TLS, and connected() waits for the handshake: reading goes on whatever the owner wants */
+    bool truncated;               /* TLS: eof() came from a bare FIN; what was read may not be all that was sent */
+    bool tls_plain_http;          /* failed() because the client speaks plain HTTP: see stream_tls_drop() */
+    struct stream_tls *tls;       /* NULL: plain */
 };
 /* Connects to a. fd >= 0: use this unconnected non-blocking socket (made in another network namespace) and own it, also on
  * failure; -1: make one. connected() or failed() follows later, never from inside this call. Reading is on afterwards. */
@@ -129,6 +136,191 @@ void stream_close(struct stream *s);  /* at once, unsent bytes are lost; release
 void stream_reset(struct stream *s);  /* the same with RST */
 enum err stream_local_addr(const struct stream *s, struct addr *a) WARN_UNUSED;
 enum err stream_peer_addr(const struct stream *s, struct addr *a) WARN_UNUSED;
+
+/* ---- relays and pours: bytes from one stream to another, without their owner ------------------------------------------ */
+
+/* One direction: takes bytes from a source and writes them to a stream, as fast as that takes them. Small amounts go
+ * through the loop's read buffer; where many come they are spliced, and never leave the kernel. All fields are rt's;
+ * moved and spliced may be read by others. */
+struct flow {
+    const struct flow_ops *ops;   /* what it belongs to: a relay or a pour */
+    struct stream *from;          /* NULL: a file */
+    struct stream *to;            /* NULL: not in work */
+    struct pipe *pipe;            /* from the loop's pool, while it holds bytes */
+    size_t in_pipe;               /* how many */
+    uint64_t left;                /* bytes still to be taken; UINT64_MAX: until the source ends */
+    uint64_t moved;               /* bytes taken from the source so far */
+    uint64_t spliced;             /* of these, the ones that were not copied */
+    uint64_t active_ns;           /* loop time at which bytes last moved */
+    uint8_t streak;               /* large reads in a row, or small ones while splicing */
+    bool is_back;                 /* of its relay */
+    bool splicing;
+    bool unspliceable;            /* the kernel said so */
+    bool ended;                   /* the source has ended; what waits is still to be written */
+    bool done;                    /* nothing waits any more, and the end was passed on */
+};
+
+/* Joins two connected streams, both ways, until both have ended. Ends are passed on one by one (half-close), and no side is
+ * read faster than the other takes. */
+struct relay {
+    struct flow there, back;      /* client to service, service to client */
+    void (*done)(struct relay *r, enum err e);
+    struct timer idle;
+    uint32_t idle_ms;
+    size_t waiting;               /* bytes that waited when the idle timer was last set */
+    enum err why;                 /* one side broke; bytes that it sent before are still being written to the other */
+};
+/* Takes both streams over: of their owner's callbacks only released() is called from now on. What the owner has queued is sent first;
+ * bytes written by it are not counted. idle_ms: ends with ERR_TIMEOUT when no byte moved for so long; 0: never.
+ * False: nothing was done, because one of them is closed, failed, ended, or encrypted; the owner copies.
+ * done() comes once, never from inside relay_start(): OK when both sides have sent their end and all bytes are in the kernel, else what broke.
+ * The relay is not touched afterwards; the owner closes both streams. After an error, stream_close() lets what was written still
+ * arrive, and the end then looks like any other; stream_reset() shows that it is none, and takes back what is not sent yet.
+ * stream_close() of either before done() ends the relay without it. */
+bool relay_start(struct relay *r, struct stream *client, struct stream *service, uint32_t idle_ms,
+                 void (*done)(struct relay *r, enum err e)) WARN_UNUSED;
+void relay_stop(struct relay *r);  /* without done(); both streams remain, with reading off and bytes lost: close them */
+
+/* Moves a known number of bytes, from a stream or from a regular file, into a stream. */
+struct pour {
+    struct flow flow;
+    void (*done)(struct pour *p, enum err e);
+    struct task task;             /* from a file: a round to make */
+    int file;                     /* the owner's */
+    uint64_t offset;              /* of the next byte in file */
+};
+/* The next n > 0 bytes of from go to to, after what is queued there; what follows them stays in the kernel and comes with data() after
+ * done(). Until then the owner gets no data() and eof() of from, no drained() of to, and writes nothing to to; the other direction of both is
+ * not touched. False: nothing was done, because one of them is closed, failed, ended, or encrypted; the owner copies.
+ * done() comes once, never from inside pour_start(): OK when all are in the kernel. Else flow.moved tells how many were taken, some of
+ * them perhaps not written: ERR_CLOSED when from ended too early, or what broke; the stream's own eof() or failed() follows unless done()
+ * closed it. The pour is not touched after done(). stream_close() of either before that ends the pour without done(). */
+bool pour_start(struct pour *p, struct stream *from, struct stream *to, uint64_t n, void (*done)(struct pour *p, enum err e)) WARN_UNUSED;
+/* The same from offset of a file that the owner keeps open; encrypted streams are served, by copying. ERR_IO: the file is shorter.
+ * Reading a file that is not in memory blocks the loop. */
+bool pour_file_start(struct pour *p, int file, uint64_t offset, struct stream *to, uint64_t n,
+                     void (*done)(struct pour *p, enum err e)) WARN_UNUSED;
+void pour_stop(struct pour *p);    /* without done(); what was taken from the source and not written is lost */
+uint64_t loop_pipe_misses(const struct loop *l); /* how often bytes were copied because the loop had no pipe left */
+
+/* ---- TLS: a transport under a stream ------------------------------------------------------------------------------- */
+
+/* A stream over TLS is used like any other: data() and stream_write() carry plaintext, out_bytes counts what waits as
+ * ciphertext (or, before the handshake is over, as plaintext), stream_shut() sends close_notify and FIN. What differs:
+ * connected() comes on both sides, when the handshake is complete; nothing limits how long that takes but the owner's timer;
+ * failed(ERR_TLS) has a text in stream_tls_error(). TLS 1.2 and 1.3; no renegotiation, compression or early data. */
+
+#define TLS_NAME_MAX 255 /* bytes of a server name */
+enum tls_version { TLS_VERSION_DEFAULT, TLS_VERSION_1_2, TLS_VERSION_1_3 }; /* default: 1.2 to the newest */
+enum tls_san_kind { TLS_SAN_ANY, TLS_SAN_DNS, TLS_SAN_URI, TLS_SAN_IP, TLS_SAN_EMAIL };
+/* A subjectAltName. To be matched exactly (DNS names without regard to case); ANY: of whichever kind. */
+struct tls_san {
+    enum tls_san_kind kind;
+    struct slice text;
+};
+struct tls_cert_conf {
+    struct slice chain_pem;  /* the certificate, then its intermediates */
+    struct slice key_pem;    /* not encrypted */
+    struct slice ocsp;       /* an OCSP response in DER, stapled for clients that ask; or empty */
+};
+
+/* Session ticket keys: shared by all workers and by the contexts of every plan, so that sessions survive a change of plan.
+ * Reference-counted, any thread. The current key and the two before it are accepted. */
+struct tls_tickets;
+struct tls_tickets *tls_tickets_new(uint64_t now_ms);
+struct tls_tickets *tls_tickets_ref(struct tls_tickets *t);
+void tls_tickets_unref(struct tls_tickets *t);              /* NULL-safe */
+void tls_tickets_rotate(struct tls_tickets *t, uint64_t now_ms);
+uint64_t tls_tickets_rotated_ms(const struct tls_tickets *t); /* as given to new or rotate, by whichever process */
+/* The keys as bytes, for the next engine process: secret. */
+void tls_tickets_export(const struct tls_tickets *t, struct buf *out);
+enum err tls_tickets_import(struct slice bytes, struct tls_tickets **out) WARN_UNUSED;
+
+/* What a server's or a client's connections have in common. Immutable, reference-counted, shared by all threads. */
+struct tls_ctx;
+enum tls_client_auth { TLS_CLIENT_NONE, TLS_CLIENT_OPTIONAL, TLS_CLIENT_REQUIRED }; /* optional: what is sent must be valid */
+struct tls_server_conf {
+    const struct tls_cert_conf *certs; /* chosen by server name, from their subjectAltNames; the first is the default. Two with */
+    size_t certs_n;                    /* the same names and different kinds of key are one choice */
+    bool any_time;                     /* take certificates that are expired or not yet valid */
+    enum tls_client_auth client_auth;
+    struct slice client_ca_pem;        /* needed unless TLS_CLIENT_NONE */
+    const struct tls_san *client_sans; /* a client's certificate must have one of them; none: any that the CA signed */
+    size_t client_sans_n;
+    enum tls_version min, max;
+    const char *ciphers;               /* TLS 1.2, OpenSSL's syntax; NULL: ECDHE with AEAD */
+    const char *ciphersuites;          /* TLS 1.3; NULL: AES-128-GCM, AES-256-GCM, ChaCha20 */
+    const struct slice *alpn;          /* protocols, preferred first; none: the extension is not answered */
+    size_t alpn_n;
+    struct tls_tickets *tickets;       /* NULL: no resumption */
+};
+/* why: a sentence that names what is wrong. */
+enum err tls_server_new(const struct tls_server_conf *conf, struct tls_ctx **out, struct buf *why) WARN_UNUSED;
+
+/* Several servers behind one listener, by server name. Patterns: "a.example"; "*.example", any name below it, the longest
+ * first; "" or "*", clients without a name and names that no other pattern has. Without that, such clients get an alert. */
+struct tls_host {
+    struct slice pattern;
+    struct tls_ctx *ctx;
+};
+enum err tls_hosts_new(const struct tls_host *hosts, size_t n, struct tls_ctx **out, struct buf *why) WARN_UNUSED;
+
+enum tls_trust { TLS_TRUST_CA, TLS_TRUST_SYSTEM, TLS_TRUST_ALL /* nothing is verified */ };
+struct tls_client_conf {
+    enum tls_trust trust;
+    struct slice ca_pem;               /* for TLS_TRUST_CA */
+    const struct tls_cert_conf *cert;  /* shown when the server asks; or NULL */
+    bool any_time;                     /* take cert though it is expired or not yet valid */
+    const struct tls_san *sans;        /* the server's certificate must have one of them; none: the name given to */
+    size_t sans_n;                     /* stream_tls_connect() alone decides */
+    enum tls_version min, max;
+    const char *ciphers, *ciphersuites; /* as above */
+    const struct slice *alpn;
+    size_t alpn_n;
+};
+enum err tls_client_new(const struct tls_client_conf *conf, struct tls_ctx **out, struct buf *why) WARN_UNUSED;
+struct tls_ctx *tls_ctx_ref(struct tls_ctx *ctx);
+void tls_ctx_unref(struct tls_ctx *ctx);               /* NULL-safe */
+int64_t tls_ctx_expires_s(const struct tls_ctx *ctx);  /* since 1970: the earliest end of its certificates; INT64_MAX: none */
+
+/* A client's newest session with one server: embedded by whoever keeps connections to it, zero-initialised, used by one
+ * loop. It outlives the streams that were given it. */
+struct tls_session_slot {
+    void *session;
+};
+void tls_session_slot_fini(struct tls_session_slot *slot);
+
+/* Right after stream_adopt(), or within data() of a stream that read something before TLS (a PROXY header): early are the
+ * bytes of the handshake that came with it. */
+void stream_tls_accept(struct stream *s, struct tls_ctx *ctx, struct slice early);
+/* Right after stream_connect(). What was written before goes out plain, ahead of the handshake; what is written afterwards
+ * waits for its end. server_name: sent as SNI; verify_name: the certificate must be for it (a DNS name, or an address);
+ * either may be empty. slot may be NULL. */
+struct tls_peer_name {
+    struct slice server_name, verify_name;
+};
+void stream_tls_connect(struct stream *s, struct tls_ctx *ctx, struct tls_peer_name name, struct tls_session_slot *slot);
+/* Within failed(), when tls_plain_http is set: the stream goes on without TLS. What the client sent comes as data(). */
+void stream_tls_drop(struct stream *s);
+
+/* All valid until stream_close(). */
+const char *stream_tls_error(const struct stream *s);     /* why it failed; "" when it did not */
+struct slice stream_tls_server_name(const struct stream *s); /* as the client sent it, in lower case */
+struct slice stream_tls_alpn(const struct stream *s);     /* empty: none was agreed on */
+const char *stream_tls_version(const struct stream *s);   /* "TLSv1.3"; "" before the handshake is over */
+const char *stream_tls_cipher(const struct stream *s);
+bool stream_tls_resumed(const struct stream *s);
+struct tls_cert_info {
+    struct slice subject, issuer;      /* RFC 2253 */
+    struct slice sha256;               /* of the DER, 64 hexadecimal digits */
+    struct slice pem_url;              /* PEM, percent-encoded */
+    struct tls_san *sans;
+    size_t sans_n;
+    int64_t expires_s;                 /* since 1970 */
+};
+/* The peer's certificate, or the one that was shown to it; the texts are in a. ERR_NOTFOUND: there is none. */
+enum err stream_tls_peer(const struct stream *s, struct arena *a, struct tls_cert_info *out) WARN_UNUSED;
+enum err stream_tls_own(const struct stream *s, struct arena *a, struct tls_cert_info *out) WARN_UNUSED;
 
 /* ---- listeners ----------------------------------------------------------------------------------------------------- */
 
@@ -150,6 +342,7 @@ void listener_stop(struct listener *ln);
 /* A listening stream socket, or -errno as err. */
 enum err listen_socket(const struct addr *a, int backlog, bool reuseport, int *fd) WARN_UNUSED;
 void socket_close(int fd);
+enum err socket_local_addr(int fd, struct addr *a) WARN_UNUSED;
 
 /* ---- watches: any descriptor's readability, level-triggered -------------------------------------------------------- */
 
@@ -196,6 +389,20 @@ void work_submit(struct loop *l, struct work *w);
 
 /* ---- disk ------------------------------------------------------------------------------------------------------------ */
 
+/* A regular file, to be read by pour_file_start(); ERR_INVALID for anything else. Closed by file_close(). */
+enum err file_open(const char *path, int *fd, uint64_t *bytes, uint64_t *mtime_ns) WARN_UNUSED;
+void file_close(int fd);
+enum err file_read_at(int fd, uint64_t offset, void *p, size_t n) WARN_UNUSED; /* ERR_IO: the file is shorter */
+/* What file_open_in() found. A folder is not kept open. */
+struct file_found {
+    int fd;              /* a regular file, for pour_file_start() and file_close(); -1: a folder */
+    bool folder;
+    uint64_t bytes, mtime_ns, inode;
+};
+/* Opens path below the folder root, and nothing outside of it: path is relative and without ".." elements, and a symbolic link on the way
+ * may lead anywhere but out of root. ERR_NOTFOUND: not there, or outside; ERR_PERM; ERR_INVALID: neither file nor folder; ERR_UNSUPPORTED: a
+ * kernel before 5.6, without openat2(). Blocks no longer than the folder's file system does. */
+enum err file_open_in(const char *root, const char *path, struct file_found *out) WARN_UNUSED;
 enum err file_read(const char *path, struct buf *out, size_t max) WARN_UNUSED; /* ERR_LIMIT above max */
 /* Atomically: the old or the new content, never a mixture, also after power loss. Blocks. */
 enum err file_replace(const char *path, const void *p, size_t n, int mode) WARN_UNUSED;
@@ -207,6 +414,16 @@ static inline void counter_add(counter *c, uint64_t n) { __atomic_store_n(c, *c 
 static inline void counter_inc(counter *c) { counter_add(c, 1); }
 static inline void counter_set(counter *c, uint64_t v) { __atomic_store_n(c, v, __ATOMIC_RELAXED); }
 static inline uint64_t counter_read(const counter *c) { return __atomic_load_n(c, __ATOMIC_RELAXED); }
+
+/* TLS on one loop; handshakes that came to their end count as accepted or connected. */
+struct tls_counters {
+    counter accepted, connected, resumed; /* resumed: of both */
+    counter failed;                       /* handshakes and established connections, by a fault of TLS */
+    counter plain_http;                   /* of failed: plain HTTP on a TLS port */
+    counter limits;                       /* of failed: TLS_HANDSHAKE_BYTES_MAX, TLS_CONTROL_MAX */
+    counter truncated;                    /* ends without close_notify */
+};
+const struct tls_counters *loop_tls_counters(const struct loop *l);
 
 /* ---- logs: lines into a ring, written by another thread ------------------------------------------------------------ */
 

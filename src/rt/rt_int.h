@@ -18,6 +18,10 @@
 #define FLUSH_IOV 16              /* chunks per flushing system call */
 #define IOV_PER_CALL 1024         /* the kernel's limit (IOV_MAX) */
 #define ACCEPT_PAUSE_MS 100       /* after EMFILE and the like */
+#define PIPES_PER_LOOP 256        /* pipes that hold bytes at the same time; then relays and pours copy */
+#define PIPES_KEPT 16             /* empty pipes kept per loop */
+#define PIPE_BYTES (1 << 19)      /* asked of the system, which may give less */
+#define PIPE_RETRY_NS 1000000000ULL /* after the system refused a pipe */
 
 /* ---- timer wheel (timer.c) ---- */
 #define WHEEL_BITS 6
@@ -52,8 +56,15 @@ struct loop {
     struct list listeners;
     struct stream_chunk *chunks;   /* free ones */
     uint32_t chunks_n;
+    struct pipe *pipes;            /* empty ones (pipe.c) */
+    uint32_t pipes_n, pipes_kept;  /* in all; of these, empty */
+    uint32_t pipes_max;            /* PIPES_PER_LOOP; tests set less */
+    uint64_t pipe_retry_ns;        /* no pipe is made before */
+    counter pipe_misses;
     uint32_t works;                /* submitted and not yet done */
     struct work *sim_queue, *sim_due; /* without threads: submitted in this turn; to be run in the next (work.c) */
+    struct tls_loop *tls;          /* buffers; NULL before the first TLS stream */
+    struct tls_counters tls_counters;
     void *current;                 /* the listener or mailbox whose callbacks run; NULL once it is stopped or freed */
     struct sys_event events[EVENTS_PER_POLL];
     int events_n, event_at;        /* the batch in work; entries of what was stopped meanwhile are emptied */
@@ -84,6 +95,46 @@ struct stream_chunk {
 void stream_event(struct stream *s, uint32_t what);
 void stream_look(struct stream *s);                /* taken off the ready list */
 void stream_register(struct stream *s);            /* into the poller, if it is not yet */
+void stream_queue_ready(struct stream *s);         /* to be looked at in this turn */
+void stream_read_end(struct stream *s, ssize_t r); /* a read gave r <= 0: 0 for the end, or -errno */
+void stream_break(struct stream *s, enum err e);   /* notes a failure, which is told later in the turn */
+void stream_tell_failed(struct stream *s, enum err e); /* from the loop only */
+void stream_tell_drained(struct stream *s);        /* from the loop only */
+void stream_send(struct stream *s, const struct iovec *iov, int n); /* as stream_write(), the bytes as they are */
+void stream_shut_now(struct stream *s);            /* FIN */
+
+/* ---- TLS (tls_stream.c): what stream.c calls for streams with s->tls ---- */
+void tls_start(struct stream *s);                  /* a client's connection stands; may tell failed() */
+void tls_read(struct stream *s);                   /* s may be readable, and is reading or in the handshake */
+size_t tls_write(struct stream *s, const struct iovec *iov, int n);
+void tls_notify_close(struct stream *s);           /* close_notify, unless it is too early or was sent */
+bool tls_drained(struct stream *s);                /* the queue is empty; true: the owner waits for that */
+void tls_close(struct stream *s, bool polite);     /* frees s->tls; polite: with close_notify if it is sound */
+void tls_loop_free(struct loop *l);
+
+/* ---- relays and pours (relay.c) ---- */
+struct flow_ops {
+    void (*filled)(struct flow *f);               /* all bytes that were asked for are in the kernel */
+    bool (*ended)(struct flow *f);                /* from has ended; true: its owner is not to be told */
+    bool (*failed)(struct flow *f, struct stream *s, enum err e); /* one of its streams; true: its owner is not to be told */
+    void (*room)(struct flow *f);                 /* nothing waits for to any more */
+    void (*cut)(struct flow *f);                  /* one of its streams is being closed */
+};
+void flow_read(struct flow *f);                    /* f->from may be readable */
+bool flow_ended(struct flow *f);                   /* f->from is at its end; true: its owner is not to be told */
+void flow_room(struct flow *f);                    /* f->to has sent its queue and may have room */
+bool flow_failed(struct stream *s, enum err e);    /* s has an in_flow or an out_flow; true: its owner is not to be told */
+void flow_cut(struct stream *s);                   /* s is being closed */
+
+/* ---- pipes (pipe.c) ---- */
+struct pipe {
+    struct pipe *next;
+    int r, w;
+    uint32_t bytes;                /* the most that one read puts in */
+};
+struct pipe *pipe_get(struct loop *l);             /* NULL, and counted, when there is none to be had */
+void pipe_put(struct loop *l, struct pipe *p, bool empty);
+void pipes_free(struct loop *l);
 
 /* ---- listeners and watches (listener.c) ---- */
 void listener_event(struct listener *ln);

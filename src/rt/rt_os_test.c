@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -25,6 +26,16 @@ bool world_run(struct loop *l, bool (*done)(void *ctx), void *ctx, uint64_t ms)
     }
     return true;
 }
+
+static char test_dir[] = "/tmp/rt_os_test_XXXXXX";
+
+static char *in_dir(const char *name, char out[256])
+{
+    snprintf(out, 256, "%s/%s", test_dir, name);
+    return out;
+}
+
+const char *world_path(const char *name, char out[256]) { return in_dir(name, out); }
 
 /* ---- threads and mailboxes ---- */
 
@@ -261,14 +272,6 @@ static void test_accept_pause(void **state)
 
 /* ---- files ---- */
 
-static char test_dir[] = "/tmp/rt_os_test_XXXXXX";
-
-static char *in_dir(const char *name, char out[256])
-{
-    snprintf(out, 256, "%s/%s", test_dir, name);
-    return out;
-}
-
 static void test_files(void **state)
 {
     char path[256];
@@ -358,6 +361,30 @@ static void test_log_threads(void **state)
     assert_int_equal(stat(old, &st), 0); /* it was rotated, perhaps more than once */
     uint64_t lines = check_log(old, last) + check_log(path, last);
     assert_true(lines > 0 && lines <= put);
+    unlink(path);
+    unlink(old);
+}
+
+/* Two processes write one log: only one of them renames it, the other goes on in the new file. */
+static void test_log_shared(void **state)
+{
+    char path[256], old[256], line[60];
+    struct buf text = {0};
+    in_dir("shared.log", path);
+    in_dir("shared.log.1", old);
+    memset(line, 'x', sizeof line);
+    struct log_file *a = log_file_open(path, 100), *b = log_file_open(path, 100);
+    assert_true(log_file_put(a, "first", 5) && log_file_put(b, line, sizeof line));
+    assert_true(log_file_put(a, line, sizeof line) && log_file_put(a, line, sizeof line)); /* the second of these does not fit */
+    assert_true(log_file_put(b, line, sizeof line));
+    assert_int_equal(file_read(old, &text, 4096), OK);
+    assert_int_equal(text.n, 6 + 61 + 61);
+    buf_clear(&text);
+    assert_int_equal(file_read(path, &text, 4096), OK);
+    assert_int_equal(text.n, 61 + 61);
+    log_file_close(a);
+    log_file_close(b);
+    buf_free(&text);
     unlink(path);
     unlink(old);
 }
@@ -465,14 +492,16 @@ static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
     cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_accept_pause),
     cmocka_unit_test(test_files),
-    cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_full),
+    cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),
 };
 
 int main(void)
 {
+    signal(SIGPIPE, SIG_IGN);
     MUST(mkdtemp(test_dir));
     int failed = _cmocka_run_group_tests("rt on os: scenarios", scenario_tests, scenario_tests_n, NULL, NULL);
+    failed += _cmocka_run_group_tests("rt on os: relays", relay_tests, relay_tests_n, NULL, NULL);
     failed += cmocka_run_group_tests_name("rt on os", os_tests, NULL, NULL);
     rmdir(test_dir);
     return failed;

@@ -9,7 +9,7 @@
 
 /* ---- ends ---- */
 
-static char pattern(uint64_t at)
+char pattern(uint64_t at)
 {
     return (char)(at * 7 + (at >> 8) * 13 + (at >> 16));
 }
@@ -103,9 +103,9 @@ static void end_released(struct stream *s)
     timer_clear(&e->pause);
 }
 
-static const struct stream_ops end_ops = {end_connected, end_data, end_eof, end_drained, end_failed, end_released};
+const struct stream_ops end_ops = {end_connected, end_data, end_eof, end_drained, end_failed, end_released};
 
-static void end_unpause(struct timer *t)
+void end_unpause(struct timer *t)
 {
     struct end *e = CONTAINER_OF(t, struct end, pause);
     if (!e->s.closed) stream_reading(&e->s, true);

@@ -32,6 +32,12 @@ bool world_run(struct loop *l, bool (*done)(void *ctx), void *ctx, uint64_t ms)
     return sim_run(done, ctx, ms);
 }
 
+const char *world_path(const char *name, char out[256])
+{
+    snprintf(out, 256, "/%s", name);
+    return out;
+}
+
 /* ---- faults ---- */
 
 #define PAIRS 6
@@ -277,6 +283,7 @@ int main(void)
 {
     int failed = 0;
     for (int round = 0; round < 3; round++) /* each with seeds of its own */
-        failed += _cmocka_run_group_tests("rt in the simulator: scenarios", scenario_tests, scenario_tests_n, NULL, NULL);
+        failed += _cmocka_run_group_tests("rt in the simulator: scenarios", scenario_tests, scenario_tests_n, NULL, NULL) +
+                  _cmocka_run_group_tests("rt in the simulator: relays", relay_tests, relay_tests_n, NULL, NULL);
     return failed + cmocka_run_group_tests_name("rt in the simulator", sim_tests, NULL, NULL);
 }

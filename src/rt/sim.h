@@ -37,7 +37,7 @@ int sim_socket(uint64_t ns);                         /* unconnected, for stream_
 /* A listening socket; a NULL: takes every connection of its namespace that no other listener takes, as the BPF lookup of
  * sup does: stream_local_addr() of the accepted tells what was meant. */
 int sim_listen(uint64_t ns, const struct addr *a);
-uint32_t sim_sockets_open(void);                     /* sockets and listeners not closed: to find leaks */
+uint32_t sim_sockets_open(void);                     /* sockets, listeners, pipes and files not closed: to find leaks */
 /* Disk: the bytes of path now (NULL when absent); the next n file operations fail with errno e. */
 const struct buf *sim_file(const char *path);
 void sim_disk_fail(uint32_t n, int errno_value);

@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <unistd.h>
 
+#define SIM_MTIME_NS 1767225600000000000ULL /* every file is from 2026-01-01 */
+
 struct sim_disk_file {
     struct buf bytes;
     struct sim_disk_file *next;   /* on sim.files_all */
@@ -93,6 +95,8 @@ ssize_t sys_file_write(int fd, const void *p, size_t n)
 
 bool sys_file_ready(int fd) { return true; }
 
+bool sys_file_is(int fd, const char *path) { return true; }
+
 int sys_rename(const char *from, const char *to)
 {
     int r = disk_fault(4);
@@ -113,6 +117,63 @@ int sys_unlink(const char *path)
 int64_t sys_file_size(int fd)
 {
     return (int64_t)sim_obj_get(fd, SIM_FILE)->file->bytes.n;
+}
+
+int sys_file_open(const char *path, uint64_t *mtime_ns)
+{
+    int r = disk_fault(6);
+    if (r < 0) return r;
+    struct sim_disk_file *f = disk_find(path);
+    if (!f) return -ENOENT;
+    struct sim_obj *o = sim_obj_new(SIM_FILE);
+    o->file = f;
+    *mtime_ns = SIM_MTIME_NS;
+    return o->fd;
+}
+
+/* A path that is the beginning of a file's, up to a slash, is a folder. There are no links. */
+static bool disk_folder(struct slice path)
+{
+    for (struct table_slot *t = NULL; (t = table_next(&sim.files, t));) {
+        struct slice key = slice_of(t->key, t->key_n);
+        if (key.n > path.n && slice_starts(key, path) && (path.p[path.n - 1] == '/' || key.p[path.n] == '/'))
+            return true;
+    }
+    return false;
+}
+
+int sys_file_open_in(const char *root, const char *path, struct file_found *out)
+{
+    int r = disk_fault(8);
+    if (r < 0)
+        return r;
+    struct buf whole = {0};
+    buf_adds(&whole, root);
+    if (strcmp(path, ".") != 0)
+        buf_printf(&whole, "/%s", path);
+    struct sim_disk_file *f = disk_find(whole.p);
+    if (f) {
+        struct sim_obj *o = sim_obj_new(SIM_FILE);
+        o->file = f;
+        *out = (struct file_found){.fd = o->fd, .bytes = f->bytes.n, .mtime_ns = SIM_MTIME_NS, .inode = hash_slice(buf_slice(&whole))};
+    } else if (disk_folder(buf_slice(&whole))) {
+        *out = (struct file_found){.fd = -1, .folder = true, .mtime_ns = SIM_MTIME_NS};
+    } else {
+        r = -ENOENT;
+    }
+    buf_free(&whole);
+    return r;
+}
+
+ssize_t sys_file_pread(int fd, void *p, size_t n, uint64_t offset)
+{
+    int r = disk_fault(7);
+    if (r < 0) return r;
+    const struct buf *b = &sim_obj_get(fd, SIM_FILE)->file->bytes;
+    if (offset >= b->n) return 0;
+    n = MIN(n, b->n - offset);
+    memcpy(p, b->p + offset, n);
+    return (ssize_t)n;
 }
 
 void sim_disk_fini(void)

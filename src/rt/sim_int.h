@@ -12,7 +12,7 @@
 #define SIM_FD_BASE (1 << 20)
 #define SIM_LOOPS_MAX 64
 
-enum sim_kind { SIM_SOCKET, SIM_LISTENER, SIM_POLLER, SIM_WAKE, SIM_FILE };
+enum sim_kind { SIM_SOCKET, SIM_LISTENER, SIM_POLLER, SIM_WAKE, SIM_FILE, SIM_PIPE };
 enum sim_state { SIM_NEW, SIM_CONNECTING, SIM_OPEN, SIM_DEAD /* reset, refused or timed out */ };
 
 /* Whatever a descriptor names. Fields of other kinds are zero. */
@@ -35,8 +35,8 @@ struct sim_obj {
     struct addr server;          /* the listening side's address: what partitions and kills name */
     uint64_t ns;
     bool is_server;
-    struct sim_obj *other;       /* the other end, from accept on; stays set after close */
-    struct buf rx;               /* arrived bytes; read from rx_from */
+    struct sim_obj *other;       /* the other end, from accept on; stays set after close. Of a pipe: likewise */
+    struct buf rx;               /* arrived bytes; read from rx_from. Of a pipe: in the end that is read */
     size_t rx_from;
     size_t unread;               /* sent to this end and not yet read by it */
     uint64_t last_ns;            /* when the last thing sent to this end arrives: keeps order */

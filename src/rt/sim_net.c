@@ -18,6 +18,7 @@
 #include <errno.h>
 
 #define SIM_SEGMENT_BYTES 16384
+#define SIM_PIPE_BYTES 40000
 #define SIM_SYN_RETRY_NS 1000000000ULL           /* a full backlog drops the SYN, which is sent again */
 #define SIM_CONNECT_TIMEOUT_NS 127000000000ULL   /* six retries of Linux's SYN */
 
@@ -113,7 +114,8 @@ static uint32_t obj_ready(const struct sim_obj *o)
     case SIM_LISTENER: return o->waiting_n ? SYS_IN : 0;
     case SIM_WAKE: return o->wakes ? SYS_IN : 0;
     case SIM_POLLER:
-    case SIM_FILE: break;
+    case SIM_FILE:
+    case SIM_PIPE: break;
     }
     return 0;
 }
@@ -143,7 +145,7 @@ static struct sim_obj *pollable(int fd)
 {
     MUST(fd >= SIM_FD_BASE && (uint32_t)(fd - SIM_FD_BASE) < sim.objs_n);
     struct sim_obj *o = sim.objs[fd - SIM_FD_BASE];
-    MUST(!o->closed && o->kind != SIM_POLLER);
+    MUST(!o->closed && o->kind != SIM_POLLER && o->kind != SIM_PIPE);
     return o;
 }
 
@@ -492,22 +494,31 @@ static ssize_t recv_nothing(struct sim_obj *o)
     return -EAGAIN;
 }
 
+/* How many of n bytes a read gets, n > 0: sometimes the rest shows only later. */
+static size_t recv_split(struct sim_obj *o, size_t n)
+{
+    if (n < 2 || !sim_chance(sim.conf.split_pct, 100)) return n;
+    o->held = true;
+    sim_later(o, SIM_UNHOLD, sim_latency());
+    return sim_between(1, n - 1);
+}
+
+static void recv_take(struct sim_obj *o, size_t n)
+{
+    o->rx_from += n;
+    o->unread -= n;
+    if (o->other->nospace && !o->other->closed) sim_later(o->other, SIM_ROOM, sim_latency());
+    sim_note(20, (uint64_t)o->fd, n);
+}
+
 ssize_t sys_recv(int fd, void *p, size_t n)
 {
     struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET);
     size_t have = o->held ? 0 : rx_n(o);
     if (have == 0) return recv_nothing(o);
-    n = MIN(n, have);
-    if (n > 1 && sim_chance(sim.conf.split_pct, 100)) {
-        n = sim_between(1, n - 1);
-        o->held = true;
-        sim_later(o, SIM_UNHOLD, sim_latency());
-    }
+    n = recv_split(o, MIN(n, have));
     memcpy(p, o->rx.p + o->rx_from, n);
-    o->rx_from += n;
-    o->unread -= n;
-    if (o->other->nospace && !o->other->closed) sim_later(o->other, SIM_ROOM, sim_latency());
-    sim_note(20, (uint64_t)fd, n);
+    recv_take(o, n);
     return (ssize_t)n;
 }
 
@@ -567,6 +578,57 @@ ssize_t sys_writev(int fd, const struct iovec *iov, int n)
     return (ssize_t)take;
 }
 
+/* ---- pipes ---- */
+
+int sys_pipe(size_t want, int fds[2])
+{
+    struct sim_obj *r = sim_obj_new(SIM_PIPE), *w = sim_obj_new(SIM_PIPE);
+    r->other = w;
+    w->other = r;
+    fds[0] = r->fd;
+    fds[1] = w->fd;
+    return SIM_PIPE_BYTES;
+}
+
+/* Sometimes the pipe has no piece left (Linux: 16 or more, each with a few bytes or many): the rest stays readable in the
+ * socket, and no edge will tell of it. */
+ssize_t sys_splice_in(int fd, int pipe_w, size_t n)
+{
+    struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET), *r = sim_obj_get(pipe_w, SIM_PIPE)->other;
+    size_t have = o->held ? 0 : rx_n(o), room = SIM_PIPE_BYTES - rx_n(r);
+    if (room == 0) return -EAGAIN;
+    if (have == 0) return recv_nothing(o);
+    n = MIN(MIN(n, have), room);
+    if (sim_chance(sim.conf.split_pct, 100)) n = sim_between(1, n);
+    else n = recv_split(o, n);
+    buf_add(&r->rx, o->rx.p + o->rx_from, n);
+    recv_take(o, n);
+    return (ssize_t)n;
+}
+
+ssize_t sys_splice_out(int pipe_r, int fd, size_t n)
+{
+    struct sim_obj *r = sim_obj_get(pipe_r, SIM_PIPE);
+    MUST(rx_n(r) > 0); /* would wait for a writer */
+    struct iovec iov = {r->rx.p + r->rx_from, MIN(n, rx_n(r))};
+    ssize_t sent = sys_writev(fd, &iov, 1);
+    if (sent > 0) r->rx_from += (size_t)sent;
+    if (rx_n(r) == 0) {
+        buf_clear(&r->rx);
+        r->rx_from = 0;
+    }
+    return sent;
+}
+
+ssize_t sys_sendfile(int fd, int file, uint64_t offset, size_t n)
+{
+    char bytes[SIM_SEGMENT_BYTES];
+    ssize_t r = sys_file_pread(file, bytes, MIN(n, sizeof bytes), offset);
+    if (r <= 0) return r;
+    struct iovec iov = {bytes, (size_t)r};
+    return sys_writev(fd, &iov, 1);
+}
+
 int sys_shutdown_write(int fd)
 {
     struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET);
@@ -614,6 +676,7 @@ void sys_close(int fd)
     obj_unpoll(o);
     if (o->kind == SIM_SOCKET) socket_close_sim(o);
     if (o->kind == SIM_LISTENER) listener_drop(o);
+    if (o->kind == SIM_PIPE) buf_free(&o->rx);
     o->closed = true;
 }
 
@@ -658,7 +721,7 @@ uint32_t sim_sockets_open(void)
     uint32_t n = 0;
     for (uint32_t i = 0; i < sim.objs_n; i++) {
         const struct sim_obj *o = sim.objs[i];
-        n += !o->closed && (o->kind == SIM_SOCKET || o->kind == SIM_LISTENER);
+        n += !o->closed && (o->kind == SIM_SOCKET || o->kind == SIM_LISTENER || o->kind == SIM_PIPE || o->kind == SIM_FILE);
     }
     return n;
 }

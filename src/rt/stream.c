@@ -106,13 +106,13 @@ static void stream_init(struct stream *s, struct loop *l, const struct stream_op
     list_init(&s->reap.link);
 }
 
-static void stream_queue_ready(struct stream *s)
+void stream_queue_ready(struct stream *s)
 {
     if (list_empty(&s->ready)) list_push(&s->loop->ready, &s->ready);
 }
 
 /* Notes a failure; the ready list tells it. What is queued can never be sent. */
-static void stream_break(struct stream *s, enum err e)
+void stream_break(struct stream *s, enum err e)
 {
     if (s->fail || s->failed_told) return;
     s->fail = e;
@@ -141,6 +141,7 @@ void stream_connect(struct stream *s, struct loop *l, const struct stream_ops *o
     else sys_nodelay(fd);
     int r = fd < 0 ? fd : sys_connect(fd, a);
     if (fd < 0) s->fd = -1;
+    if (r == -EAGAIN) r = -ECONNREFUSED; /* a Unix socket whose backlog is full: nothing will tell when there is room */
     if (r < 0 && r != -EINPROGRESS) {
         stream_break(s, err_from_errno(-r));
         return;
@@ -158,19 +159,20 @@ void stream_adopt(struct stream *s, struct loop *l, const struct stream_ops *ops
 
 /* ---- failing ---- */
 
-static void stream_tell_failed(struct stream *s, enum err e)
+void stream_tell_failed(struct stream *s, enum err e)
 {
     if (s->failed_told) return;
     s->failed_told = true;
     s->readable = false;
     list_del(&s->ready);
     out_drop(s);
-    s->ops->failed(s, e);
+    if ((s->in_flow || s->out_flow) && flow_failed(s, e)) return;
+    if (!s->closed) s->ops->failed(s, e);
 }
 
 /* ---- writing ---- */
 
-static void stream_shut_now(struct stream *s)
+void stream_shut_now(struct stream *s)
 {
     s->shut_done = true;
     int r = sys_shutdown_write(s->fd);
@@ -198,10 +200,9 @@ static size_t iov_bytes(const struct iovec *iov, int n)
     return sum;
 }
 
-size_t stream_write(struct stream *s, const struct iovec *iov, int n)
+void stream_send(struct stream *s, const struct iovec *iov, int n)
 {
-    MUST(!s->shut_wanted);
-    if (s->closed || s->failed_told || s->fail) return 0;
+    if (s->closed || s->failed_told || s->fail) return;
     size_t sent = 0;
     while (n > 0 && !s->out && !s->connecting) {
         int part = MIN(n, IOV_PER_CALL);
@@ -209,7 +210,7 @@ size_t stream_write(struct stream *s, const struct iovec *iov, int n)
         ssize_t r = want ? sys_writev(s->fd, iov, part) : 0;
         if (r < 0 && r != -EAGAIN) {
             stream_break(s, err_from_errno((int)-r));
-            return 0;
+            return;
         }
         sent = r < 0 ? 0 : (size_t)r;
         if (sent < want) break;
@@ -218,6 +219,14 @@ size_t stream_write(struct stream *s, const struct iovec *iov, int n)
         n -= part;
     }
     if (n > 0 && !stream_append(s, iov, n, sent)) stream_break(s, ERR_NOMEM);
+}
+
+size_t stream_write(struct stream *s, const struct iovec *iov, int n)
+{
+    MUST(!s->shut_wanted);
+    if (s->closed || s->failed_told || s->fail) return 0;
+    if (s->tls) return tls_write(s, iov, n);
+    stream_send(s, iov, n);
     return s->out_bytes;
 }
 
@@ -225,6 +234,12 @@ size_t stream_write_slice(struct stream *s, struct slice b)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)b.p, .iov_len = b.n};
     return stream_write(s, &iov, b.n ? 1 : 0);
+}
+
+void stream_tell_drained(struct stream *s)
+{
+    if (s->out_flow) flow_room(s->out_flow);
+    else s->ops->drained(s);
 }
 
 /* Hands queued chunks to the kernel until it is full or the queue is empty. */
@@ -245,20 +260,23 @@ static void stream_flush(struct stream *s)
         out_consume(s, (size_t)r);
         if ((size_t)r < want) return;
     }
+    if (s->tls_handshake) return; /* what the owner wrote is still to come */
     if (s->shut_wanted && !s->shut_done) stream_shut_now(s);
-    if (!s->fail) s->ops->drained(s);
+    if (!s->fail && (!s->tls || tls_drained(s))) stream_tell_drained(s);
 }
 
 void stream_shut(struct stream *s)
 {
     if (s->closed || s->shut_wanted) return;
     s->shut_wanted = true;
-    if (!s->out && !s->connecting && !s->fail && !s->failed_told) stream_shut_now(s);
+    if (s->connecting || s->fail || s->failed_told || s->tls_handshake) return;
+    if (s->tls) tls_notify_close(s);
+    if (!s->out && !s->fail) stream_shut_now(s);
 }
 
 /* ---- reading ---- */
 
-static void stream_read_end(struct stream *s, ssize_t r)
+void stream_read_end(struct stream *s, ssize_t r)
 {
     s->readable = false;
     if (r == -EAGAIN) {
@@ -271,13 +289,22 @@ static void stream_read_end(struct stream *s, ssize_t r)
         stream_tell_failed(s, s->fail);
     } else {
         s->eof_seen = true;
-        s->ops->eof(s);
+        if (s->in_flow && flow_ended(s->in_flow)) return;
+        if (!s->closed) s->ops->eof(s);
     }
 }
 
 /* One read and what follows from it. s is open and reading. */
 static void stream_read(struct stream *s)
 {
+    if (s->tls) {
+        tls_read(s);
+        return;
+    }
+    if (s->in_flow) {
+        flow_read(s->in_flow);
+        return;
+    }
     char *p = s->loop->read_buf + STREAM_HEADROOM;
     ssize_t r = sys_recv(s->fd, p, STREAM_READ_BYTES);
     if (r <= 0) {
@@ -294,14 +321,14 @@ void stream_reading(struct stream *s, bool on)
     s->reading = on;
     if (s->closed) return;
     if (on && s->readable && !s->connecting) stream_queue_ready(s);
-    else if (!on && !s->fail) list_del(&s->ready);
+    else if (!on && !s->fail && !s->tls_handshake) list_del(&s->ready);
 }
 
 /* From the ready list: a failure to tell, a first read, or another one. */
 void stream_look(struct stream *s)
 {
     if (s->closed || s->failed_told) return;
-    bool may_read = s->reading && !s->eof_seen && !s->connecting;
+    bool may_read = (s->reading || s->tls_handshake) && !s->eof_seen && !s->connecting;
     if (s->fail && !may_read) stream_tell_failed(s, s->fail);
     else if (may_read && (s->readable || s->fail)) stream_read(s);
 }
@@ -309,18 +336,19 @@ void stream_look(struct stream *s)
 /* ---- events ---- */
 
 /* False when the connection did not come to stand or the owner closed it. */
-static bool stream_connected(struct stream *s)
+static bool stream_connected(struct stream *s, uint32_t what)
 {
-    int r = sys_connect_result(s->fd);
+    int r = what & (SYS_HUP | SYS_ERR) ? sys_connect_result(s->fd) : 0; /* that it can be written says enough */
     if (r == -EINPROGRESS) return false;
     if (r < 0) {
         stream_tell_failed(s, err_from_errno(-r));
         return false;
     }
     s->connecting = false;
-    s->ops->connected(s);
-    if (s->closed || s->fail) return false;
-    if (s->shut_wanted && !s->out && !s->shut_done) stream_shut_now(s);
+    if (s->tls) tls_start(s);
+    else s->ops->connected(s);
+    if (s->closed || s->fail || s->failed_told) return false;
+    if (s->shut_wanted && !s->out && !s->shut_done && !s->tls_handshake) stream_shut_now(s);
     return !s->fail;
 }
 
@@ -338,15 +366,16 @@ static void stream_broken_unread(struct stream *s)
 void stream_event(struct stream *s, uint32_t what)
 {
     if (s->closed || s->failed_told) return;
-    if (s->connecting && !stream_connected(s)) return;
-    if (s->out && (what & (SYS_OUT | SYS_HUP))) {
-        stream_flush(s);
+    if (s->connecting && !stream_connected(s, what)) return;
+    if ((s->out || s->out_flow) && (what & (SYS_OUT | SYS_HUP))) {
+        if (s->out) stream_flush(s);
+        else flow_room(s->out_flow);
         if (s->closed || s->failed_told) return;
     }
     if (!(what & (SYS_IN | SYS_HUP))) return;
     s->readable = !s->eof_seen;
     if (what & SYS_HUP) s->hup = true;
-    if (s->readable && s->reading) {
+    if (s->readable && (s->reading || s->tls_handshake)) {
         list_del(&s->ready); /* this read is the one it waited for */
         stream_read(s);
     } else if (what & SYS_ERR) {
@@ -359,7 +388,9 @@ void stream_event(struct stream *s, uint32_t what)
 void stream_close(struct stream *s)
 {
     if (s->closed) return;
+    if (s->tls) tls_close(s, true);
     s->closed = true;
+    if (s->in_flow || s->out_flow) flow_cut(s);
     s->readable = false;
     list_del(&s->ready);
     list_del(&s->reap.link);
@@ -375,6 +406,7 @@ void stream_close(struct stream *s)
 void stream_reset(struct stream *s)
 {
     if (!s->closed && s->fd >= 0) sys_linger_reset(s->fd);
+    if (s->tls) tls_close(s, false);
     stream_close(s);
 }
 

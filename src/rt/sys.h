@@ -54,6 +54,16 @@ int sys_linger_reset(int fd);                           /* the coming close send
 void sys_close(int fd);
 ssize_t sys_read(int fd, void *p, size_t n);            /* pipes and files */
 
+/* ---- bytes that stay in the kernel ---- */
+/* A pipe, fds[0] to be read, fds[1] to be written; returns the bytes that it was made to hold, at most want. -ENOSPC when the
+ * system grants only pipes too small to be of use. */
+int sys_pipe(size_t want, int fds[2]);
+/* Up to n bytes from a socket into an empty pipe, or from a pipe into a socket. Fewer bytes than n from a socket do not
+ * prove it empty: a pipe counts pieces, too. 0: the socket's end. -EINVAL: not with this socket. */
+ssize_t sys_splice_in(int fd, int pipe_w, size_t n);
+ssize_t sys_splice_out(int pipe_r, int fd, size_t n);
+ssize_t sys_sendfile(int fd, int file, uint64_t offset, size_t n); /* fewer than n, and an edge is owed, when the socket is full */
+
 /* ---- disk ---- */
 int sys_file_read(const char *path, struct buf *out, size_t max); /* whole file; -EFBIG above max */
 int sys_file_replace(const char *path, const void *p, size_t n, int mode); /* temporary file, fsync, rename, fsync of the folder */
@@ -61,7 +71,11 @@ int sys_file_append_open(const char *path, int mode);
 ssize_t sys_file_write(int fd, const void *p, size_t n);
 bool sys_file_ready(int fd);                            /* a write of up to 4 KiB (PIPE_BUF) would not wait for a reader */
 int sys_rename(const char *from, const char *to);
+bool sys_file_is(int fd, const char *path);             /* path names the very file that fd has open */
 int sys_unlink(const char *path);
 int64_t sys_file_size(int fd);
+int sys_file_open(const char *path, uint64_t *mtime_ns);          /* a regular file, to be read; -EINVAL for anything else */
+int sys_file_open_in(const char *root, const char *path, struct file_found *out); /* 0; -EXDEV: it leads outside */
+ssize_t sys_file_pread(int fd, void *p, size_t n, uint64_t offset);
 
 #endif

@@ -113,6 +113,12 @@ static void outpipe_readable(struct watch *w)
         outpipe_close(o);
 }
 
+void outpipe_drop(struct outpipe *o)
+{
+    buf_free(&o->part);
+    outpipe_close(o);
+}
+
 void outpipe_finish(struct outpipe *o)
 {
     if (o->fd >= 0)

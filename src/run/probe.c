@@ -33,6 +33,7 @@ void probe_describe(const struct probe *spec, struct buf *out)
     case PROBE_HTTP: buf_printf(out, "GET %s", spec->path && *spec->path ? spec->path : "/"); break;
     case PROBE_TCP: buf_printf(out, "connect to port %u", spec->port); break;
     case PROBE_EXEC: buf_printf(out, "exec %s", spec->argv && spec->argv[0] ? spec->argv[0] : ""); break;
+    case PROBE_GRPC: buf_printf(out, "gRPC health of port %u", spec->port); break;
     case PROBE_NONE: buf_adds(out, "no probe"); break;
     }
 }

@@ -57,6 +57,16 @@ void rep_free(struct replica *rp)
     mem_free(rp);
 }
 
+void rep_let_go(struct replica *rp)
+{
+    timer_clear(&rp->timer);
+    probers_stop(rp);
+    netcheck_cancel(rp->pre_stop);
+    rp->pre_stop = NULL;
+    for (int i = 0; i < 2; i++)
+        outpipe_drop(&rp->out[i]);
+}
+
 /* sup may forget the process: its namespaces and pipes go. */
 static void rep_forget(struct replica *rp)
 {
@@ -240,8 +250,16 @@ void rep_start(struct replica *rp)
     r->starting_n++;
 }
 
+static void rep_pipes(struct replica *rp, const struct sup_replica *rep, const struct saved_replica *was)
+{
+    for (int i = 0; was && i < 2; i++)
+        buf_add_slice(&rp->out[i].part, was->part[i]);
+    outpipe_open(&rp->out[0], rep->out_fd);
+    outpipe_open(&rp->out[1], rep->err_fd);
+}
+
 /* The process runs: what both a start and an adoption do. */
-static void rep_running(struct replica *rp, const struct sup_replica *rep)
+static void rep_running(struct replica *rp, const struct sup_replica *rep, const struct saved_replica *was)
 {
     struct run *r = RUN_OF(rp);
     rp->phase = PH_RUNNING;
@@ -249,8 +267,7 @@ static void rep_running(struct replica *rp, const struct sup_replica *rep)
     rp->started_wall_ns = rep->started_wall_ns;
     rp->started_ms = loop_now_ms(r->loop);
     rp->age0_ms = 0;
-    outpipe_open(&rp->out[0], rep->out_fd);
-    outpipe_open(&rp->out[1], rep->err_fd);
+    rep_pipes(rp, rep, was);
     rp->up = true;
     r->ops.replica_up(r->ctx, rp->id, rp->wl->ns, rp->wl->name, rp->name, rep->listen_fd);
 }
@@ -266,7 +283,7 @@ void rep_started(struct replica *rp, enum err e, const char *text, const struct 
         rep_start_failed(rp);
         return;
     }
-    rep_running(rp, rep);
+    rep_running(rp, rep, NULL);
     log_info("run", "%s/%s: started, process %d", rp->wl->ns, rp->name, (int)rp->pid);
     if (rp->doomed)
         rep_drain(rp);
@@ -276,31 +293,50 @@ void rep_started(struct replica *rp, enum err e, const char *text, const struct 
 
 /* ---- adoption ---------------------------------------------------------------------------------------------------------------- */
 
-void rep_adopt(struct replica *rp, const struct sup_replica *rep, bool was_ready, bool was_doomed)
+/* Milliseconds from now until wall-clock time due_ms; not more than max. */
+static uint64_t rep_left_ms(uint64_t due_ms, uint64_t max)
+{
+    uint64_t now = wall_ns() / 1000000;
+    return due_ms > now ? MIN(due_ms - now, max) : 0;
+}
+
+static void rep_adopt_exited(struct replica *rp, const struct sup_replica *rep, const struct saved_replica *was)
+{
+    struct run *r = RUN_OF(rp);
+    rep_pipes(rp, rep, was);
+    if (rep->listen_fd >= 0)
+        socket_close(rep->listen_fd);
+    rp->phase = PH_RUNNING;
+    rp->started_ms = loop_now_ms(r->loop);
+    rep_exited(rp, rep->exit_status, rep->oom_killed);
+    if (was->backoff && was->due_wall_ms && rp->phase == PH_BACKOFF) /* its delay had begun */
+        timer_set(r->loop, &rp->timer, rep_left_ms(was->due_wall_ms, r->conf.backoff_ms_max));
+}
+
+void rep_adopt(struct replica *rp, const struct sup_replica *rep, const struct saved_replica *was)
 {
     struct run *r = RUN_OF(rp);
     rp->id = rep->id;
     rp->known = true;
     (void)table_put(&r->by_id, slice_of((const char *)&rp->id, sizeof rp->id), rp);
     rp->adopted = true;
-    rp->doomed = was_doomed;
+    rp->doomed = was->doomed;
     if (rep->exited) {
-        outpipe_open(&rp->out[0], rep->out_fd);
-        outpipe_open(&rp->out[1], rep->err_fd);
-        if (rep->listen_fd >= 0)
-            socket_close(rep->listen_fd);
-        rp->phase = PH_RUNNING;
-        rp->started_ms = loop_now_ms(r->loop);
-        rep_exited(rp, rep->exit_status, rep->oom_killed);
+        rep_adopt_exited(rp, rep, was);
         return;
     }
-    rep_running(rp, rep);
+    rep_running(rp, rep, was);
     uint64_t wall = wall_ns();
     rp->age0_ms = wall > rep->started_wall_ns ? (wall - rep->started_wall_ns) / 1000000 : 0;
-    log_info("run", "%s/%s: found again, process %d%s", rp->wl->ns, rp->name, (int)rp->pid, was_ready ? ", ready" : "");
-    if (was_doomed) {
+    log_info("run", "%s/%s: found again, process %d%s", rp->wl->ns, rp->name, (int)rp->pid, was->ready ? ", ready" : "");
+    if (was->termed) { /* one SIGTERM is enough: many take a second one for impatience */
+        rp->phase = PH_STOPPING;
+        rp->step = STOP_TERM;
+        timer_set(r->loop, &rp->timer, rep_left_ms(was->due_wall_ms, rep_grace_ms(rp) + RUN_PRE_STOP_EXTRA_MS));
+    } else if (was->doomed) {
+        rp->was_endpoint = r->ops.in_flight(r->ctx, rp->id); /* of an engine that is leaving */
         rep_drain(rp);
-    } else if (was_ready) {
+    } else if (was->ready) {
         rp->started_up = true;
         rep_ready_set(rp, true);
     }

@@ -10,7 +10,9 @@
  *     weir-run 1
  *     workload NAMESPACE NAME RESTART-COUNT REVISION-NUMBER KEY-OF-THE-CURRENT-REVISION
  *     revision NAMESPACE NAME KEY DIR-BYTES DIR JSON              JSON is compact: it holds no newline
- *     replica ID FLAGS                                            r: ready, d: doomed, -: neither
+ *     replica ID FLAGS DUE                                        r: ready, d: doomed, t: SIGTERM was sent, b: back-off, -: none;
+ *                                                                 DUE: of t and b, wall clock in ms; 0: none
+ *     part ID STREAM TEXT                                         a line that has begun; STREAM 0 or 1. Only at a release
  *
  * The file is written off the loop by a save_job that owns all it needs, one at a time; changes meanwhile cause another.
  * It is read once, when the engine starts. What it says of an id matters only if sup still has that process: ids are never
@@ -237,18 +239,34 @@ bool run_state_revision(struct run *r, const struct workload *wl, struct revisio
     return false;
 }
 
-bool run_state_replica(struct run *r, uint64_t id, bool *ready, bool *doomed)
+/* The next line of word that begins with id. */
+static bool state_line_of(const char *word, uint64_t id, struct slice *at, struct slice *rest)
+{
+    uint64_t have;
+    while (state_line(word, at, rest))
+        if (slice_u64(slice_cut(*rest, ' ', rest), UINT64_MAX, &have) == OK && have == id)
+            return true;
+    return false;
+}
+
+void run_state_replica(struct run *r, uint64_t id, struct saved_replica *out)
 {
     struct slice at = buf_slice(&r->saved), rest;
-    while (state_line("replica", &at, &rest)) {
-        uint64_t have;
-        if (slice_u64(slice_cut(rest, ' ', &rest), UINT64_MAX, &have) != OK || have != id)
-            continue;
-        *ready = slice_find(rest, 'r') >= 0;
-        *doomed = slice_find(rest, 'd') >= 0;
-        return true;
+    *out = (struct saved_replica){0};
+    if (state_line_of("replica", id, &at, &rest)) {
+        struct slice flags = slice_cut(rest, ' ', &rest);
+        out->ready = slice_find(flags, 'r') >= 0;
+        out->doomed = slice_find(flags, 'd') >= 0;
+        out->termed = slice_find(flags, 't') >= 0;
+        out->backoff = slice_find(flags, 'b') >= 0;
+        if (slice_u64(rest, UINT64_MAX, &out->due_wall_ms) != OK)
+            out->due_wall_ms = 0;
     }
-    return false;
+    at = buf_slice(&r->saved);
+    while (state_line_of("part", id, &at, &rest)) {
+        struct slice stream = slice_cut(rest, ' ', &rest);
+        out->part[slice_is(stream, "1")] = rest;
+    }
 }
 
 /* ---- the state file: writing ------------------------------------------------------------------------------------------------ */
@@ -275,6 +293,16 @@ static void state_put_revision(const struct workload *wl, const struct revision 
     buf_addc(out, '\n');
 }
 
+static void state_put_replica(const struct replica *rp, struct buf *out)
+{
+    bool termed = rp->phase == PH_STOPPING, backoff = rp->phase == PH_BACKOFF;
+    uint64_t due = 0, now = loop_now_ms(RUN_OF(rp)->loop);
+    if ((termed || backoff) && timer_is_set(&rp->timer))
+        due = wall_ns() / 1000000 + (rp->timer.due_ms > now ? rp->timer.due_ms - now : 0);
+    buf_printf(out, "replica %llu %s%s%s%s %llu\n", (unsigned long long)rp->id, rp->ready ? "r" : "-", rp->doomed ? "d" : "", termed ? "t" : "",
+               backoff ? "b" : "", (unsigned long long)due);
+}
+
 /* Each revision once: by cur, and by the first replica of it. */
 static void state_put_workload(struct workload *wl, struct buf *out)
 {
@@ -290,8 +318,15 @@ static void state_put_workload(struct workload *wl, struct buf *out)
         if (first)
             state_put_revision(wl, rp->rev, out);
         if (rp->known)
-            buf_printf(out, "replica %llu %s%s\n", (unsigned long long)rp->id, rp->ready ? "r" : "-", rp->doomed ? "d" : "");
+            state_put_replica(rp, out);
     }
+}
+
+static void state_text(struct run *r, struct buf *out)
+{
+    buf_adds(out, "weir-run 1\n");
+    LIST_FOREACH(it, &r->workloads)
+        state_put_workload(CONTAINER_OF(it, struct workload, link), out);
 }
 
 static void save_run(struct work *w)
@@ -329,9 +364,7 @@ static void state_save(struct timer *t)
     job->path = state_path(r);
     job->work.run = save_run;
     job->work.done = save_done;
-    buf_adds(&job->text, "weir-run 1\n");
-    LIST_FOREACH(it, &r->workloads)
-        state_put_workload(CONTAINER_OF(it, struct workload, link), &job->text);
+    state_text(r, &job->text);
     work_submit(r->loop, &job->work);
 }
 
@@ -343,6 +376,37 @@ void run_state_changed(struct run *r)
         r->save_again = true;
     else if (!timer_is_set(&r->save_timer))
         timer_set(r->loop, &r->save_timer, RUN_SAVE_MS);
+}
+
+/* On the loop: the engine that asks for it runs no workloads until another does, and the file is small. */
+enum err run_state_release(struct run *r)
+{
+    struct buf text = {0};
+    char *path = state_path(r);
+    MUST(!r->save);
+    state_text(r, &text);
+    LIST_FOREACH(it, &r->workloads) {
+        LIST_FOREACH(rit, &CONTAINER_OF(it, struct workload, link)->replicas) {
+            const struct replica *rp = CONTAINER_OF(rit, struct replica, link);
+            for (int i = 0; i < 2 && rp->known; i++) {
+                if (!rp->out[i].part.n)
+                    continue;
+                buf_printf(&text, "part %llu %d ", (unsigned long long)rp->id, i);
+                buf_add_slice(&text, buf_slice(&rp->out[i].part));
+                buf_addc(&text, '\n');
+            }
+        }
+    }
+    enum err e = file_replace(path, text.p, text.n, 0600);
+    if (e != OK) {
+        r->save_failures++;
+        log_error("run", "%s: %s", path, err_text(e));
+    } else {
+        timer_clear(&r->save_timer);
+    }
+    mem_free(path);
+    buf_free(&text);
+    return e;
 }
 
 void run_state_init(struct run *r) { timer_init(&r->save_timer, state_save); }

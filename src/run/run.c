@@ -15,6 +15,7 @@
 
 static void run_turn(struct task *t);
 static void run_grave_empty(struct timer *t);
+static void run_defer(struct run *r);
 
 /* ---- creation ------------------------------------------------------------------------------------------------------ */
 
@@ -64,6 +65,36 @@ static void workload_free(struct workload *wl)
     mem_free(wl->name);
     mem_free(wl->why);
     mem_free(wl);
+}
+
+/* ---- letting go --------------------------------------------------------------------------------------------------------- */
+
+static void release_step(struct run *r)
+{
+    if (r->starting_n || r->save)
+        return; /* an answer of sup, or the end of the writing, queues the next turn */
+    void (*done)(void *, enum err) = r->release_done;
+    enum err e = run_state_release(r);
+    r->release_done = NULL;
+    r->released = e == OK;
+    LIST_FOREACH(it, &r->workloads) {
+        struct workload *wl = CONTAINER_OF(it, struct workload, link);
+        if (!r->released)
+            break;
+        timer_clear(&wl->timer);
+        LIST_FOREACH(rit, &wl->replicas)
+            rep_let_go(CONTAINER_OF(rit, struct replica, link));
+    }
+    if (!r->released)
+        run_defer(r); /* what was held back is started now */
+    done(r->ctx, e);
+}
+
+void run_release(struct run *r, void (*done)(void *ctx, enum err e))
+{
+    MUST(!r->release_done && !r->released && !r->stopping);
+    r->release_done = done;
+    run_defer(r);
 }
 
 /* Processes go on running: the next engine adopts them. */
@@ -175,10 +206,10 @@ static void run_rollouts(struct run *r)
 static void run_turn(struct task *t)
 {
     struct run *r = CONTAINER_OF(t, struct run, turn);
-    MUST(r->magic == RUN_MAGIC);
+    MUST(r->magic == RUN_MAGIC && !r->released);
     if (r->set || r->stopping) /* before the first run_want() nobody knows what is wanted: adopted replicas just go on */
         run_rollouts(r);
-    if (r->set)
+    if (r->set && !r->release_done)
         run_start_pending(r);
     if (r->eps_dirty && (r->set || r->stopping)) {
         r->eps_dirty = false;
@@ -191,6 +222,8 @@ static void run_turn(struct task *t)
         void (*done)(void *) = r->stop_done;
         r->stop_done = NULL;
         done(r->ctx); /* the last thing: it may end the loop */
+    } else if (r->release_done) {
+        release_step(r); /* the last thing: r may be gone */
     }
 }
 
@@ -450,10 +483,10 @@ void run_on_adopt(struct run *r, const struct sup_replica *rep)
     revision_unref(rev);
     rp->restarts = (uint32_t)lb.restarts;
     rp->backoff_step = (uint32_t)MIN(lb.backoff_step, RUN_BACKOFF_STEP_MAX);
-    bool was_ready = false, was_doomed = false;
-    (void)run_state_replica(r, rep->id, &was_ready, &was_doomed);
+    struct saved_replica was;
+    run_state_replica(r, rep->id, &was);
     r->adoptions++;
-    rep_adopt(rp, rep, was_ready, was_doomed);
+    rep_adopt(rp, rep, &was);
     run_touch(wl);
     mem_free(ns);
     mem_free(dep);

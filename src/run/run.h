@@ -41,6 +41,10 @@ const struct live_endpoint *run_endpoints(struct run *r, size_t *n);
 enum err run_restart(struct run *r, const char *ns, const char *deployment) WARN_UNUSED;
 /* Drains and stops everything, then calls done(ctx). */
 void run_stop(struct run *r, void (*done)(void *ctx));
+/* Lets go of everything, for another engine or for this one in a while: starts nothing more, waits for the starts under way, writes
+ * DATA/run.state with all that an adoption needs, half-read lines included, and calls done(ctx, e). After OK nothing is read or told any
+ * more, and run_free() is the only call left (done() may make it). After an error it goes on as if nothing had been. */
+void run_release(struct run *r, void (*done)(void *ctx, enum err e));
 /* A replica by id, for sockets and names: false when unknown. */
 bool run_replica_name(struct run *r, uint64_t replica_id, const char **ns, const char **deployment, const char **name);
 

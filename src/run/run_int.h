@@ -175,6 +175,8 @@ struct run {
     size_t gone_n, gone_cap;
     bool stopping;
     void (*stop_done)(void *ctx);
+    void (*release_done)(void *ctx, enum err e); /* run_release() is under way; NULL */
+    bool released;              /* and is over: replicas are somebody else's */
     char *env_path, *env_home, *env_lang; /* of this process, for replicas */
     /* run.state */
     struct buf saved;           /* as read at run_new(); dropped at the second run_want() */
@@ -210,12 +212,22 @@ void rollout_step(struct workload *wl);
 uint32_t rollout_surge(const struct deployment *d);
 uint32_t rollout_unavailable(const struct deployment *d);
 
+/* What run.state says of a process. */
+struct saved_replica {
+    bool ready, doomed;
+    bool termed;          /* SIGTERM was sent; due_wall_ms: when SIGKILL follows */
+    bool backoff;         /* it has ended; due_wall_ms: when it is started again */
+    uint64_t due_wall_ms; /* 0: not known */
+    struct slice part[2]; /* what its pipes began to say: a line without its end */
+};
+
 /* ---- replica.c ---- */
 struct replica *rep_new(struct workload *wl, struct revision *rev, const char *name); /* name NULL: a fresh one */
 void rep_free(struct replica *rp);        /* only run.c, from the graveyard or run_free() */
 void rep_start(struct replica *rp);       /* Pending -> Starting, or BackOff when that fails */
 void rep_started(struct replica *rp, enum err e, const char *text, const struct sup_replica *rep);
-void rep_adopt(struct replica *rp, const struct sup_replica *rep, bool was_ready, bool was_doomed);
+void rep_adopt(struct replica *rp, const struct sup_replica *rep, const struct saved_replica *was);
+void rep_let_go(struct replica *rp);      /* without a word to sup or to the process */
 void rep_exited(struct replica *rp, int32_t status, bool oom_killed);
 void rep_doom(struct replica *rp);        /* drained and stopped, not restarted */
 void rep_kill_bad(struct replica *rp);    /* a probe says it must be restarted; why is set */
@@ -247,6 +259,7 @@ void netcheck_cancel(struct check *c);           /* NULL-safe; done() is not cal
 /* ---- output.c ---- */
 void outpipe_init(struct outpipe *o, struct replica *rp, bool from_stderr);
 void outpipe_open(struct outpipe *o, int fd); /* owns fd */
+void outpipe_drop(struct outpipe *o);         /* closes, and reads and tells nothing more */
 void outpipe_finish(struct outpipe *o);       /* reads what is left, tells it, closes */
 bool outpipe_read(struct outpipe *o, size_t max); /* false at the end of the pipe */
 
@@ -267,7 +280,8 @@ void run_state_changed(struct run *r);            /* written soon */
 void run_state_detach(struct run *r);             /* run_free() */
 void run_state_workload(struct run *r, struct workload *wl);                   /* its counters, if they were saved */
 bool run_state_revision(struct run *r, const struct workload *wl, struct revision *rev); /* its template, if it was saved */
-bool run_state_replica(struct run *r, uint64_t id, bool *ready, bool *doomed);
+void run_state_replica(struct run *r, uint64_t id, struct saved_replica *out); /* zero when it was not saved; its slices point into r->saved */
+enum err run_state_release(struct run *r) WARN_UNUSED;                    /* written at once, with half-read lines */
 
 /* ---- files.c ---- */
 void run_files_write(struct run *r);              /* hosts and resolv of every namespace with a Deployment */

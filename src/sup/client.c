@@ -143,12 +143,35 @@ static bool on_ready(struct sup_client *c, struct sup_in *in)
     caps.cgroup = (int)sup_get_u32(&in->r);
     caps.seccomp = sup_get_u32(&in->r) != 0;
     const char *why = sup_get_str(&in->r);
-    uint32_t restarts = sup_get_u32(&in->r);
+    struct sup_history h = {.restarts = sup_get_u32(&in->r)};
+    h.upgrades = sup_get_u32(&in->r);
+    h.leaving_pid = (int32_t)sup_get_u32(&in->r);
+    h.again = sup_get_u32(&in->r) != 0;
     if (!why || !sup_get_end(&in->r))
         return false;
     memcpy(caps.why, why, MIN(strlen(why), sizeof caps.why - 1));
     send_numbers(c, SUP_ACK, NULL);
-    c->ops->ready(c->ctx, &caps, restarts);
+    c->ops->ready(c->ctx, &caps, &h);
+    return true;
+}
+
+static bool on_drain(struct sup_client *c, struct sup_in *in)
+{
+    uint32_t ms = sup_get_u32(&in->r);
+    int32_t pid = (int32_t)sup_get_u32(&in->r);
+    if (!sup_get_end(&in->r))
+        return false;
+    c->ops->drain(c->ctx, ms, pid);
+    return true;
+}
+
+static bool on_upgrade_failed(struct sup_client *c, struct sup_in *in)
+{
+    enum err e = (enum err)sup_get_u32(&in->r);
+    const char *text = sup_get_str(&in->r);
+    if (!text || !sup_get_end(&in->r))
+        return false;
+    c->ops->upgrade_failed(c->ctx, e, text);
     return true;
 }
 
@@ -164,6 +187,12 @@ static bool dispatch(struct sup_client *c, struct sup_in *in)
     case SUP_ADOPT_REPLICA: return on_adopt_replica(c, in);
     case SUP_READY: return on_ready(c, in);
     case SUP_STOP: c->ops->stop(c->ctx); return true;
+    case SUP_REHEARSE: c->ops->rehearse(c->ctx); return true;
+    case SUP_TAKE: c->ops->take(c->ctx); return true;
+    case SUP_RELEASE: c->ops->release(c->ctx); return true;
+    case SUP_DRAIN: return on_drain(c, in);
+    case SUP_UPGRADE_FAILED: return on_upgrade_failed(c, in);
+    case SUP_ALONE: c->ops->alone(c->ctx); return true;
     default: return false;
     }
 }
@@ -211,6 +240,15 @@ static void on_flush(struct timer *t)
         timer_set(c->loop, t, FLUSH_MS);
 }
 
+static void hello(struct sup_client *c)
+{
+    struct buf b = {0};
+    sup_put_u32(&b, SUP_PROTOCOL);
+    sup_put_str(&b, WEIR_VERSION);
+    send_numbers(c, SUP_HELLO, &b);
+    buf_free(&b);
+}
+
 struct sup_client *sup_client_new(struct loop *l, int fd, const struct sup_client_ops *ops, void *ctx)
 {
     struct sup_client *c = mem_new(MEM_SUP, sizeof *c);
@@ -220,6 +258,7 @@ struct sup_client *sup_client_new(struct loop *l, int fd, const struct sup_clien
     sup_chan_init(&c->chan, fd);
     timer_init(&c->flush, on_flush);
     watch_start(&c->watch, l, fd, on_readable);
+    hello(c);
     return c;
 }
 
@@ -234,15 +273,17 @@ void sup_client_free(struct sup_client *c)
 
 /* ---- requests -------------------------------------------------------------------------------------------------------- */
 
-static enum err send_msg(struct sup_client *c, uint32_t type, const struct buf *b)
+static enum err send_with(struct sup_client *c, uint32_t type, const struct buf *b, const int *fds, int n)
 {
     if (c->dead)
         return ERR_CLOSED;
-    enum err e = sup_chan_send(&c->chan, type, b, NULL, 0);
+    enum err e = sup_chan_send(&c->chan, type, b, fds, n);
     if (!list_empty(&c->chan.out) && !timer_is_set(&c->flush))
         timer_set(c->loop, &c->flush, FLUSH_MS);
     return e;
 }
+
+static enum err send_msg(struct sup_client *c, uint32_t type, const struct buf *b) { return send_with(c, type, b, NULL, 0); }
 
 /* Small requests: they can fail only when sup is gone (then the watch sees it), or has not read 16 MiB of them. */
 static void send_numbers(struct sup_client *c, uint32_t type, const struct buf *b)
@@ -342,3 +383,27 @@ void sup_shutdown(struct sup_client *c, int exit_status)
     send_numbers(c, SUP_SHUTDOWN, &b);
     buf_free(&b);
 }
+
+void sup_upgrade(struct sup_client *c, int exe_fd, const char *path, uint32_t ready_ms, uint32_t drain_ms)
+{
+    struct buf b = {0};
+    sup_put_u32(&b, ready_ms);
+    sup_put_u32(&b, drain_ms);
+    sup_put_str(&b, path);
+    if (send_with(c, SUP_UPGRADE, &b, &exe_fd, 1) == ERR_LIMIT)
+        lost("the supervisor does not read its messages");
+    buf_free(&b);
+}
+
+static void send_verdict(struct sup_client *c, uint32_t type, enum err e, const char *why_not)
+{
+    struct buf b = {0};
+    sup_put_u32(&b, (uint32_t)e);
+    sup_put_str(&b, e == OK ? "" : why_not);
+    send_numbers(c, type, &b);
+    buf_free(&b);
+}
+
+void sup_prepared(struct sup_client *c, enum err e, const char *why_not) { send_verdict(c, SUP_PREPARED, e, why_not); }
+void sup_released(struct sup_client *c, enum err e, const char *why_not) { send_verdict(c, SUP_RELEASED, e, why_not); }
+void sup_serving(struct sup_client *c) { send_numbers(c, SUP_SERVING, NULL); }

@@ -190,7 +190,7 @@ void exec_start(struct sup *s, uint64_t id, uint64_t token, const char *const *a
     struct exec *x = mem_new(MEM_SUP, sizeof *x);
     x->id = id;
     x->token = token;
-    x->engine = s->engine;
+    x->engine = engine_number(s);
     x->pid = pid;
     x->result_fd = result[0];
     list_push(&s->execs, &x->link);
@@ -213,7 +213,7 @@ bool exec_reaped(struct sup *s, pid_t pid, int status)
             if (x->out.fd >= 0 && x->output_n < sizeof x->output)
                 on_output(s, &x->out);
         } while (x->output_n > before);
-        if (x->engine == s->engine)
+        if (x->engine == engine_number(s))
             tell(s, x->id, x->token, res.err < ERR_COUNT ? (enum err)res.err : ERR_INTERNAL, res.status, slice_of(x->output, x->output_n));
         exec_free(s, x);
         return true;

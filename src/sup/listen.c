@@ -124,7 +124,7 @@ void listen_text(const struct addr *a, int errno_value, char text[SUP_TEXT_MAX])
     addr_format_ip(a, ip);
     if (a->family == ADDR_UNIX) {
         snprintf(text, SUP_TEXT_MAX, "cannot listen on %s: %s%s", a->path, strerror(errno_value),
-                 errno_value == EADDRINUSE ? "; another process listens there" : "");
+                 errno_value == EADDRINUSE ? "; another process listens there, or a file of that name is in the way" : "");
         return;
     }
     switch (errno_value) {
@@ -188,7 +188,7 @@ int listen_one(const struct addr *a, bool reuseport)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one); /* IPv4 has its own listener */
     if (a->family == ADDR_UNIX)
         unix_remove_stale(&sa, n);
-    mode_t mask = umask(0077); /* a socket file is its owner's */
+    mode_t mask = umask(0177); /* a socket file is its owner's */
     int r = bind(fd, &sa.sa, n) < 0 || listen(fd, SUP_LISTEN_BACKLOG) < 0 ? -errno : fd;
     umask(mask);
     if (r < 0)
@@ -269,7 +269,7 @@ void listener_request(struct sup *s, uint64_t token, const struct addr *a, uint6
     s->listeners_n++;
     if (ns_id) {
         struct replica *r = replica_find(s, ns_id);
-        if (r && replica_ask(s, r, INIT_LISTEN, token, 0, a))
+        if (r && replica_ask(r, engine_number(s), INIT_LISTEN, token, 0, a))
             return;
         tell(s, token, ERR_NOTFOUND, "the replica is gone", NULL, 0);
         listener_free(s, ln);
@@ -286,7 +286,7 @@ void listener_answer(struct sup *s, struct replica *r, uint64_t token, uint32_t 
 {
     struct sup_listener *ln = find(s, token);
     /* Dropped meanwhile, or asked for by an engine that is no more (the next one asks anew). */
-    if (!ln || ln->ns_id != r->id || ln->n > 0 || engine != s->engine) {
+    if (!ln || ln->ns_id != r->id || ln->n > 0 || engine != engine_number(s)) {
         if (fd >= 0)
             close(fd);
         if (ln && ln->n == 0)

@@ -133,12 +133,14 @@ static void tell_exited(struct sup *s, const struct replica *r)
     buf_free(&b);
 }
 
-static void tell_sockets(struct sup *s, uint64_t id, uint64_t token, const int *fds, int n)
+/* To the engine that asked, if it is still there: one that has handed over goes on asking. */
+static void tell_sockets(struct sup *s, struct sup_engine *e, uint64_t id, uint64_t token, const int *fds, int n)
 {
     struct buf b = {0};
     sup_put_u64(&b, id);
     sup_put_u64(&b, token);
-    sup_tell(s, SUP_SOCKETS_MADE, &b, fds, n);
+    if (e)
+        sup_tell_to(s, e, SUP_SOCKETS_MADE, &b, fds, n);
     buf_free(&b);
 }
 
@@ -152,14 +154,14 @@ static bool ctl_send(struct replica *r, uint32_t op, uint64_t token, int32_t val
     return r->ctl.fd >= 0 && packet_send(r->ctl.fd, &m, sizeof m, NULL, 0) == (ssize_t)sizeof m;
 }
 
-bool replica_ask(struct sup *s, struct replica *r, uint32_t op, uint64_t token, int32_t value, const struct addr *a)
+bool replica_ask(struct replica *r, uint32_t engine, uint32_t op, uint64_t token, int32_t value, const struct addr *a)
 {
     if (r->state != REPLICA_RUNNING || r->killed || r->asks_n >= SUP_ASKS_MAX || !ctl_send(r, op, token, value, a))
         return false;
     struct ask *q = mem_new(MEM_SUP, sizeof *q);
     q->op = op;
     q->token = token;
-    q->engine = s->engine;
+    q->engine = engine;
     list_push(&r->asks, &q->link);
     r->asks_n++;
     return true;
@@ -188,16 +190,16 @@ static void asks_fail(struct sup *s, struct replica *r)
         (void)ask_take(r, q.op, q.token);
         if (q.op == INIT_LISTEN)
             listener_answer(s, r, q.token, q.engine, ESRCH, -1);
-        else if (q.engine == s->engine)
-            tell_sockets(s, r->id, q.token, NULL, 0);
+        else
+            tell_sockets(s, engine_find(s, q.engine), r->id, q.token, NULL, 0);
     }
 }
 
-void replica_sockets(struct sup *s, uint64_t id, uint64_t token, int n)
+void replica_sockets(struct sup *s, struct sup_engine *asker, uint64_t id, uint64_t token, int n)
 {
     struct replica *r = replica_find(s, id);
-    if (!r || n < 1 || !replica_ask(s, r, INIT_SOCKETS, token, MIN(n, SUP_FDS_MAX), NULL))
-        tell_sockets(s, id, token, NULL, 0);
+    if (!r || n < 1 || !replica_ask(r, asker->number, INIT_SOCKETS, token, MIN(n, SUP_FDS_MAX), NULL))
+        tell_sockets(s, asker, id, token, NULL, 0);
 }
 
 /* ---- the end of a replica -------------------------------------------------------------------------------------------- */
@@ -289,8 +291,7 @@ static void on_ctl_msg(struct sup *s, struct replica *r, const struct init_msg *
         break;
     case INIT_SOCKETS_MADE:
         engine = ask_take(r, INIT_SOCKETS, m->token);
-        if (engine == s->engine && engine)
-            tell_sockets(s, r->id, m->token, fds, n);
+        tell_sockets(s, engine_find(s, engine), r->id, m->token, fds, n);
         break;
     case INIT_LISTENING:
         engine = ask_take(r, INIT_LISTEN, m->token);

@@ -55,16 +55,22 @@ void source_writable(struct sup *s, struct source *src, bool on)
 
 /* ---- to the engine --------------------------------------------------------------------------------------------------- */
 
+void sup_tell_to(struct sup *s, struct sup_engine *e, uint32_t type, const struct buf *payload, const int *fds, int n)
+{
+    if (e->src.fd < 0 || !e->greeted)
+        return;
+    enum err er = sup_chan_send(&e->chan, type, payload, fds, n);
+    if (er == ERR_LIMIT) {
+        log_error("sup", "the engine does not read its messages: more than %u MiB wait; it is ended", SUP_QUEUE_BYTES_MAX >> 20);
+        engine_kill(e);
+    }
+    source_writable(s, &e->src, !list_empty(&e->chan.out)); /* ERR_CLOSED: SIGCHLD tells */
+}
+
 void sup_tell(struct sup *s, uint32_t type, const struct buf *payload, const int *fds, int n)
 {
-    if (s->chan.fd < 0)
-        return;
-    enum err e = sup_chan_send(&s->chan, type, payload, fds, n);
-    if (e == ERR_LIMIT) {
-        log_error("sup", "the engine does not read its messages: more than %u MiB wait; it is restarted", SUP_QUEUE_BYTES_MAX >> 20);
-        engine_kill(s);
-    }
-    source_writable(s, &s->chan_src, !list_empty(&s->chan.out)); /* ERR_CLOSED: SIGCHLD tells */
+    if (s->charge)
+        sup_tell_to(s, s->charge, type, payload, fds, n);
 }
 
 /* ---- from the engine ------------------------------------------------------------------------------------------------- */
@@ -90,7 +96,7 @@ static void on_listen(struct sup *s, struct sup_reader *r)
 }
 
 /* Requests of two numbers and no more. */
-static void on_numbers(struct sup *s, uint32_t type, struct sup_reader *r)
+static void on_numbers(struct sup *s, struct sup_engine *e, uint32_t type, struct sup_reader *r)
 {
     uint64_t id = sup_get_u64(r), token = type == SUP_SOCKETS ? sup_get_u64(r) : 0;
     uint32_t value = type == SUP_SIGNAL || type == SUP_SOCKETS ? sup_get_u32(r) : 0;
@@ -99,63 +105,90 @@ static void on_numbers(struct sup *s, uint32_t type, struct sup_reader *r)
     switch (type) {
     case SUP_UNLISTEN: listener_drop(s, id); break;
     case SUP_SIGNAL: replica_signal(s, id, value > 64 ? 0 : (int)value); break;
-    case SUP_SOCKETS: replica_sockets(s, id, token, (int)MIN(value, (uint32_t)SUP_FDS_MAX)); break;
+    case SUP_SOCKETS: replica_sockets(s, e, id, token, (int)MIN(value, (uint32_t)SUP_FDS_MAX)); break;
     default: replica_forget(s, id); break;
     }
 }
 
-/* False when the message is none of ours. */
-static bool dispatch(struct sup *s, struct sup_in *in)
+static void on_hello(struct sup *s, struct sup_engine *e, struct sup_reader *r)
 {
+    uint32_t protocol = sup_get_u32(r);
+    const char *version = sup_get_str(r);
+    if (version && !r->bad)
+        engine_hello(s, e, protocol, version);
+    r->n = 0; /* a later protocol may say more */
+}
+
+/* What has to do with upgrades; any engine may say it. */
+static void on_upgrade(struct sup *s, struct sup_engine *e, struct sup_in *in)
+{
+    enum err er = in->type == SUP_SERVING || in->type == SUP_UPGRADE ? OK : (enum err)sup_get_u32(&in->r);
+    const char *text = in->type == SUP_SERVING || in->type == SUP_UPGRADE ? "" : sup_get_str(&in->r);
+    if (!text || in->r.bad)
+        return;
+    switch (in->type) {
+    case SUP_UPGRADE: upgrade_request(s, e, in); break;
+    case SUP_PREPARED: upgrade_prepared(s, e, er, text); break;
+    case SUP_RELEASED: upgrade_released(s, e, er, text); break;
+    default: upgrade_serving(s, e); break;
+    }
+}
+
+/* False when the message is none of ours. */
+static bool dispatch(struct sup *s, struct sup_engine *e, struct sup_in *in)
+{
+    switch (in->type) {
+    case SUP_HELLO: on_hello(s, e, &in->r); return !in->r.bad;
+    case SUP_UPGRADE:
+    case SUP_PREPARED:
+    case SUP_RELEASED:
+    case SUP_SERVING: on_upgrade(s, e, in); return sup_get_end(&in->r);
+    case SUP_SOCKETS: on_numbers(s, e, in->type, &in->r); return sup_get_end(&in->r);
+    case SUP_ACK: return sup_get_end(&in->r);
+    default: break;
+    }
+    if (e != s->charge) /* it has let go of all that */
+        return true;
     switch (in->type) {
     case SUP_LISTEN: on_listen(s, &in->r); break;
     case SUP_START: replica_start(s, in); return true; /* reads a copy; says itself what is wrong */
     case SUP_EXEC: on_exec(s, &in->r); break;
     case SUP_UNLISTEN:
     case SUP_SIGNAL:
-    case SUP_SOCKETS:
-    case SUP_FORGET: on_numbers(s, in->type, &in->r); break;
-    case SUP_SHUTDOWN:
+    case SUP_FORGET: on_numbers(s, e, in->type, &in->r); break;
+    case SUP_SHUTDOWN: {
+        int status = (int)sup_get_u32(&in->r);
         if (s->phase != SUP_ENDING)
-            sup_end(s, (int)sup_get_u32(&in->r), false);
+            sup_end(s, status, false);
         break;
-    case SUP_ACK: break;
+    }
     default: return false;
     }
     return sup_get_end(&in->r);
 }
 
-void sup_read_engine(struct sup *s)
+void sup_read_engine(struct sup *s, struct sup_engine *e)
 {
     struct sup_in in;
-    for (enum err e; s->chan.fd >= 0 && (e = sup_chan_recv(&s->chan, &in)) != ERR_AGAIN;) {
-        if (e == ERR_CLOSED) { /* it is ending, or ought to */
-            engine_kill(s);
-            source_close(s, &s->chan_src);
-            s->chan.fd = -1;
-            return;
-        }
-        bool good = e == OK && dispatch(s, &in);
-        if (e == OK)
+    for (enum err er; e->src.fd >= 0 && (er = sup_chan_recv(&e->chan, &in)) != ERR_AGAIN;) {
+        bool good = er == OK && (e->greeted || in.type == SUP_HELLO) && dispatch(s, e, &in);
+        if (er == OK)
             sup_in_done(&in);
-        if (!good) {
-            log_error("sup", "the engine sent a malformed message (type %u); it is restarted", e == OK ? in.type : 0);
-            engine_kill(s);
-            source_close(s, &s->chan_src);
-            s->chan.fd = -1;
-            return;
-        }
+        if (good)
+            continue;
+        if (er != ERR_CLOSED && e->src.fd >= 0) /* closed: it is ending, or ought to */
+            log_error("sup", "the engine (pid %d) sent a malformed message (type %u); it is ended", (int)e->pid, er == OK ? in.type : 0);
+        engine_discard(s, e);
     }
 }
 
-static void on_engine(struct sup *s, struct source *src)
+void sup_on_engine(struct sup *s, struct source *src)
 {
-    enum err e = sup_chan_flush(&s->chan);
-    source_writable(s, src, e == ERR_AGAIN);
-    sup_read_engine(s);
+    struct sup_engine *e = CONTAINER_OF(src, struct sup_engine, src);
+    enum err er = sup_chan_flush(&e->chan);
+    source_writable(s, src, er == ERR_AGAIN);
+    sup_read_engine(s, e);
 }
-
-void sup_watch_engine(struct sup *s) { source_open(s, &s->chan_src, s->chan.fd, on_engine); }
 
 /* ---- ending ---------------------------------------------------------------------------------------------------------- */
 
@@ -165,8 +198,11 @@ void sup_end(struct sup *s, int exit_status, bool at_once)
     s->exit_status = exit_status;
     s->deadline_ms = sup_now_ms() + SUP_END_MS_MAX;
     s->restart_at_ms = 0;
-    if (at_once)
-        engine_kill(s);
+    LIST_FOREACH (it, &s->engines) {
+        struct sup_engine *e = CONTAINER_OF(it, struct sup_engine, link);
+        if (at_once || e != s->charge)
+            engine_kill(e);
+    }
     LIST_FOREACH (it, &s->execs)
         (void)kill(CONTAINER_OF(it, struct exec, link)->pid, SIGKILL);
     LIST_FOREACH (it, &s->replicas) {
@@ -178,13 +214,13 @@ void sup_end(struct sup *s, int exit_status, bool at_once)
 
 static void on_stop_signal(struct sup *s, int signo)
 {
-    if (s->phase == SUP_SERVING && s->engine_pid) {
+    if (s->phase == SUP_RUNNING && s->charge) {
         log_info("sup", "stopping (signal %d); a second one ends all at once", signo);
         s->phase = SUP_STOPPING;
         s->deadline_ms = sup_now_ms() + SUP_STOP_MS_MAX;
-        sup_tell(s, SUP_STOP, NULL, NULL, 0);
+        upgrade_stop(s);
     } else if (s->phase == SUP_ENDING) {
-        engine_kill(s);
+        engine_kill(s->charge);
     } else {
         log_warn("sup", "ending all at once (signal %d)", signo);
         sup_end(s, 128 + signo, true);
@@ -218,7 +254,9 @@ static int next_wait(const struct sup *s, uint64_t now)
     uint64_t due = UINT64_MAX;
     if (s->restart_at_ms)
         due = s->restart_at_ms;
-    if (s->phase != SUP_SERVING)
+    if (s->up.state != UPGRADE_NONE)
+        due = MIN(due, s->up.deadline_ms);
+    if (s->phase != SUP_RUNNING)
         due = MIN(due, s->deadline_ms);
     if (s->starting_n)
         due = MIN(due, now + 500);
@@ -228,15 +266,16 @@ static int next_wait(const struct sup *s, uint64_t now)
 static void on_time(struct sup *s, uint64_t now)
 {
     replica_deadlines(s, now);
-    if (s->restart_at_ms && now >= s->restart_at_ms && s->phase == SUP_SERVING)
+    if (s->restart_at_ms && now >= s->restart_at_ms && s->phase == SUP_RUNNING)
         engine_start(s);
+    upgrade_deadline(s, now);
     if (s->phase == SUP_STOPPING && now >= s->deadline_ms) {
         log_error("sup", "the engine has not finished within %d s of the stop signal; ending all at once", SUP_STOP_MS_MAX / 1000);
         sup_end(s, 1, true);
     }
 }
 
-static bool is_done(const struct sup *s) { return s->phase == SUP_ENDING && s->engine_pid == 0 && s->replicas_n == 0 && s->execs_n == 0; }
+static bool is_done(const struct sup *s) { return s->phase == SUP_ENDING && list_empty(&s->engines) && s->replicas_n == 0 && s->execs_n == 0; }
 
 static void run(struct sup *s)
 {
@@ -250,7 +289,8 @@ static void run(struct sup *s)
             if (!patient)
                 break; /* a process that even SIGKILL does not end: the kernel holds it */
             patient = false;
-            engine_kill(s);
+            LIST_FOREACH (it, &s->engines)
+                engine_kill(CONTAINER_OF(it, struct sup_engine, link));
             s->deadline_ms = now + 1000;
         }
         struct epoll_event ev;
@@ -306,9 +346,10 @@ static bool sup_open(struct sup *s)
     process_title("weir: sup");
     raise_descriptor_limit();
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
+    s->exe_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     s->self_pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
     int signals = open_signals();
-    if (s->epoll < 0 || s->self_pidfd < 0 || signals < 0) {
+    if (s->epoll < 0 || s->exe_fd < 0 || s->self_pidfd < 0 || signals < 0) {
         log_error("sup", "cannot begin: %s%s", strerror(errno), errno == ENOSYS ? " (a kernel of version 5.3 or later is needed)" : "");
         return false;
     }
@@ -321,7 +362,9 @@ static void sup_close(struct sup *s)
     execs_free(s);
     replicas_free(s);
     listeners_free(s);
-    source_close(s, &s->chan_src);
+    engines_free(s);
+    upgrade_free(s);
+    close(s->exe_fd);
     source_close(s, &s->signals);
     cgroup_root_fini(&s->cgroups);
     seccomp_free(&s->filter);
@@ -336,7 +379,8 @@ static void sup_close(struct sup *s)
 
 int sup_main(const struct sup_conf *conf)
 {
-    struct sup s = {.signals = {.fd = -1}, .chan_src = {.fd = -1}, .chan = {.fd = -1}, .epoll = -1, .self_pidfd = -1};
+    struct sup s = {.signals = {.fd = -1}, .epoll = -1, .self_pidfd = -1, .exe_fd = -1, .up = {.exe_fd = -1}};
+    list_init(&s.engines);
     list_init(&s.replicas);
     list_init(&s.listeners);
     list_init(&s.execs);

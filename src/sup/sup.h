@@ -13,7 +13,7 @@
 /* ---- the parent --------------------------------------------------------------------------------------------------- */
 
 struct sup_conf {
-    char *const *engine_argv;  /* the engine is /proc/self/exe with these arguments; SUP_FD_ENV tells it its descriptor */
+    char *const *engine_argv;  /* the engine is this binary, later that of an upgrade, with these arguments; SUP_FD_ENV tells it its descriptor */
     const char *data_dir;      /* absolute; hidden from workloads */
     const char *name;          /* of this node's cgroups: weir-NAME */
 };
@@ -73,6 +73,14 @@ struct sup_replica {
     uint64_t started_wall_ns;
 };
 
+/* What a new engine finds. */
+struct sup_history {
+    uint32_t restarts;     /* engines that were started because one had died */
+    uint32_t upgrades;     /* engines that have handed over to another binary's */
+    int32_t leaving_pid;   /* of the engine that hands over to this one and still finishes its requests; 0: none. alone() follows */
+    bool again;            /* this engine was in charge before: the upgrade that it made way for came to nothing */
+};
+
 struct sup_client;
 struct sup_client_ops {
     /* Answer to sup_listen(): n descriptors (one per worker) or an error whose text names the holder of the port. */
@@ -86,13 +94,27 @@ struct sup_client_ops {
     void (*exec_done)(void *ctx, uint64_t id, uint64_t token, enum err e, int32_t status, struct slice output);
     /* Unconnected, non-blocking TCP sockets inside replica id's namespace (IPv4); n may be 0 when it is gone. */
     void (*sockets)(void *ctx, uint64_t id, uint64_t token, const int *fds, int n);
-    /* Only after a restart of the engine, before ready(): what is already there. */
+    /* This engine is in charge from here on: what is already there follows, then ready(). */
+    void (*take)(void *ctx);
+    /* Only after a restart of the engine or at a hand-over, between take() and ready(): what is already there. */
     void (*adopt_listener)(void *ctx, uint64_t token, const struct addr *a, uint64_t ns_id, const int *fds, int n);
     void (*adopt_replica)(void *ctx, const struct sup_replica *r);
-    /* All adopted; requests may be sent. restarts: how often sup has restarted the engine. */
-    void (*ready)(void *ctx, const struct sup_caps *caps, uint32_t restarts);
+    /* All adopted; requests may be sent. sup_serving() answers when this engine serves. */
+    void (*ready)(void *ctx, const struct sup_caps *caps, const struct sup_history *h);
     /* SIGTERM or SIGINT: drain, stop everything, then sup_shutdown(). */
     void (*stop)(void *ctx);
+    /* The new engine of an upgrade: show that you can do it, change nothing; sup_prepared() answers. */
+    void (*rehearse)(void *ctx);
+    /* The old engine of an upgrade: let go of everything but the requests in flight, keep accepting; sup_released() answers.
+     * Then either drain() or take() follows. */
+    void (*release)(void *ctx);
+    /* Another engine serves: stop accepting, finish what is in flight, and exit within so many ms. From release() on only
+     * sup_sockets() may be asked. */
+    void (*drain)(void *ctx, uint32_t ms, int32_t new_pid);
+    /* The upgrade that this engine asked for was refused or has failed; it goes on. */
+    void (*upgrade_failed)(void *ctx, enum err e, const char *text);
+    /* The engine that was leaving has ended. */
+    void (*alone)(void *ctx);
 };
 /* fd: from SUP_FD_ENV. If the connection ends the process exits: without sup there is no engine. */
 struct sup_client *sup_client_new(struct loop *l, int fd, const struct sup_client_ops *ops, void *ctx);
@@ -112,5 +134,11 @@ void sup_sockets(struct sup_client *c, uint64_t id, uint64_t token, int n); /* n
 /* Releases an exited replica. One that runs or is being started is killed first, and nothing more is told of it. */
 void sup_forget(struct sup_client *c, uint64_t id);
 void sup_shutdown(struct sup_client *c, int exit_status);
+/* A new engine from the binary exe_fd (stays the caller's) is to take over: within ready_ms it must be prepared, and the old one has
+ * drain_ms for what it has in flight. path: for messages. Answered by drain() or upgrade_failed(). */
+void sup_upgrade(struct sup_client *c, int exe_fd, const char *path, uint32_t ready_ms, uint32_t drain_ms);
+void sup_prepared(struct sup_client *c, enum err e, const char *why_not); /* OK, or the upgrade has failed */
+void sup_released(struct sup_client *c, enum err e, const char *why_not); /* OK, or this engine stays in charge */
+void sup_serving(struct sup_client *c);                                   /* once after each ready() */
 
 #endif

@@ -10,7 +10,7 @@
  *        +---- pipes ----------------------------------- exec helper ---- the command
  *
  * A message between sup and the engine is one packet: struct sup_head, then its payload. Numbers are in the machine's
- * byte order (both ends are the same binary or its next version on the same machine); a string is its u32 length, its
+ * byte order (both ends are of one machine, and say the version of their protocol first); a string is its u32 length, its
  * bytes and a NUL (length UINT32_MAX and nothing else: NULL); a list is a u32 count and its strings. Descriptors travel
  * in SCM_RIGHTS, at most SUP_FDS_MAX. The order of the fields of each message is in README.md.
  */
@@ -42,15 +42,26 @@
 #define SUP_PIDS_DEFAULT 1024     /* processes and threads of a replica without a limit of its own */
 #define SUP_EXEC_MS_MAX 600000    /* the longest exec probe; also for timeout 0 */
 #define SUP_LISTEN_BACKLOG 4096
+#define SUP_READY_MS_MAX 600000   /* the longest that an upgrade may allow its new engine until it is prepared */
+#define SUP_DRAIN_MS_MAX 86400000 /* the longest that it may allow the old one for its requests */
+#define SUP_ORPHAN_MS_MAX 1000    /* while nobody is in charge: the candidate's time to be prepared */
+#define SUP_RELEASE_MS_MAX 15000  /* from release() to sup_released(): longer than a start of a replica may take */
+#define SUP_TAKE_MS_MAX 15000     /* from take() to sup_serving() */
+#define SUP_LEAVE_MS_MAX 5000     /* beyond the drain: the old engine's time to exit */
 
 /* ---- message.c: the protocol ----------------------------------------------------------------------------------------- */
+
+/* The version of this protocol and of the engine's command line. An engine of another binary says its own in SUP_HELLO, whose
+ * number and first fields stay as they are for ever; sup can't be exchanged while the node runs. */
+#define SUP_PROTOCOL 2u
 
 enum sup_type {
     /* engine to sup */
     SUP_LISTEN = 1, SUP_UNLISTEN, SUP_START, SUP_SIGNAL, SUP_EXEC, SUP_SOCKETS, SUP_FORGET, SUP_SHUTDOWN, SUP_ACK,
+    SUP_HELLO, SUP_UPGRADE, SUP_PREPARED, SUP_RELEASED, SUP_SERVING,
     /* sup to engine */
     SUP_LISTENING = 64, SUP_STARTED, SUP_EXITED, SUP_EXEC_DONE, SUP_SOCKETS_MADE, SUP_ADOPT_LISTENER, SUP_ADOPT_REPLICA,
-    SUP_READY, SUP_STOP,
+    SUP_READY, SUP_STOP, SUP_REHEARSE, SUP_TAKE, SUP_RELEASE, SUP_DRAIN, SUP_UPGRADE_FAILED, SUP_ALONE,
 };
 
 struct sup_head {
@@ -281,7 +292,31 @@ struct exec {
     size_t output_n;
 };
 
-enum sup_phase { SUP_SERVING, SUP_STOPPING, SUP_ENDING };
+/* An engine's process. Exactly one is in charge (sup.charge) or none; during an upgrade there is one more. */
+struct sup_engine {
+    struct list link;             /* sup.engines */
+    struct source src;            /* of chan.fd; -1: the channel is closed */
+    struct sup_chan chan;
+    uint32_t number;              /* 1 is the first */
+    pid_t pid;
+    int exec_fd;                  /* the child writes its errno here when the binary can't be executed */
+    bool greeted;                 /* its SUP_HELLO was read: it may be spoken to */
+    uint64_t start_ms;
+};
+
+/* The states are in README.md. */
+enum upgrade_state { UPGRADE_NONE, UPGRADE_PREPARING, UPGRADE_RELEASING, UPGRADE_TAKING, UPGRADE_DRAINING };
+struct upgrade {
+    enum upgrade_state state;
+    struct sup_engine *from, *to; /* NULL: has ended */
+    int exe_fd;                   /* to's binary, until it serves; -1 */
+    char *path;                   /* its name, for messages */
+    char *failed;                 /* RELEASING: why it has failed; `from` takes again when it has released */
+    uint32_t drain_ms;
+    uint64_t deadline_ms;         /* of the state */
+};
+
+enum sup_phase { SUP_RUNNING, SUP_STOPPING, SUP_ENDING };
 struct sup {
     char **engine_argv;           /* copies: the title overwrites the originals */
     char *data_dir, *name;
@@ -290,11 +325,13 @@ struct sup {
     struct seccomp_filter filter;
     int epoll, self_pidfd;
     struct source signals;        /* signalfd */
-    struct source chan_src;
-    struct sup_chan chan;         /* chan.fd is -1 when no engine is there */
-    pid_t engine_pid;             /* 0: none */
-    uint32_t engine;              /* number of engines started */
-    uint64_t engine_start_ms, restart_at_ms; /* restart_at_ms: 0 when none is due */
+    struct list engines;
+    struct sup_engine *charge;    /* NULL: none */
+    uint32_t engines_n;           /* started so far: the number of the last */
+    uint32_t restarts, upgrades;
+    struct upgrade up;
+    int exe_fd;                   /* the binary of the engine in charge and of those after it */
+    uint64_t restart_at_ms;       /* 0 when none is due */
     uint32_t backoff_ms;          /* before the next restart */
     enum sup_phase phase;
     uint64_t deadline_ms;         /* of STOPPING and ENDING */
@@ -303,10 +340,11 @@ struct sup {
     size_t replicas_n, listeners_n, execs_n, starting_n;
 };
 uint64_t sup_now_ms(void);
-/* To the engine; nothing when there is none. An engine that does not read is killed. */
+/* To the engine in charge; nothing when there is none. An engine that does not read is killed. */
 void sup_tell(struct sup *s, uint32_t type, const struct buf *payload, const int *fds, int n);
-void sup_watch_engine(struct sup *s);   /* after sup_chan_init() */
-void sup_read_engine(struct sup *s);    /* until nothing is left */
+void sup_tell_to(struct sup *s, struct sup_engine *e, uint32_t type, const struct buf *payload, const int *fds, int n);
+void sup_on_engine(struct sup *s, struct source *src);
+void sup_read_engine(struct sup *s, struct sup_engine *e); /* until nothing is left */
 void sup_end(struct sup *s, int exit_status, bool at_once); /* at_once: the engine too is killed */
 
 /* ---- caps.c ------------------------------------------------------------------------------------------------------------------ */
@@ -324,8 +362,8 @@ void replica_start(struct sup *s, struct sup_in *in);
 void replica_signal(struct sup *s, uint64_t id, int signo);
 void replica_kill(struct sup *s, struct replica *r);
 void replica_forget(struct sup *s, uint64_t id);
-void replica_sockets(struct sup *s, uint64_t id, uint64_t token, int n);
-bool replica_ask(struct sup *s, struct replica *r, uint32_t op, uint64_t token, int32_t value, const struct addr *a);
+void replica_sockets(struct sup *s, struct sup_engine *asker, uint64_t id, uint64_t token, int n);
+bool replica_ask(struct replica *r, uint32_t engine, uint32_t op, uint64_t token, int32_t value, const struct addr *a);
 bool replica_reaped(struct sup *s, pid_t pid, int status);  /* false: not an init */
 void replica_deadlines(struct sup *s, uint64_t now_ms);
 void replicas_engine_gone(struct sup *s);
@@ -349,8 +387,33 @@ void execs_free(struct sup *s);
 
 /* ---- engine.c ------------------------------------------------------------------------------------------------------------------ */
 
-void engine_start(struct sup *s);
+void engine_start(struct sup *s);                            /* it will be in charge */
+struct sup_engine *engine_launch(struct sup *s, int exe_fd); /* NULL with errno */
+void engine_hello(struct sup *s, struct sup_engine *e, uint32_t protocol, const char *version);
+/* e is in charge from now on: all that there is and SUP_READY. */
+void engine_take(struct sup *s, struct sup_engine *e, bool again);
+void engine_restart_later(struct sup *s, uint64_t lived_ms);
+struct sup_engine *engine_find(struct sup *s, uint32_t number); /* NULL when it has ended */
+static inline uint32_t engine_number(const struct sup *s) { return s->charge ? s->charge->number : 0; }
+/* "ended with status 1"; false: "can't be executed: ..." */
+bool engine_end_text(const struct sup_engine *e, int status, char text[SUP_TEXT_MAX]);
 bool engine_reaped(struct sup *s, pid_t pid, int status);
-void engine_kill(struct sup *s);
+void engine_kill(struct sup_engine *e);  /* NULL-safe */
+void engine_discard(struct sup *s, struct sup_engine *e); /* NULL-safe: killed, and heard no more */
+void engines_free(struct sup *s);
+
+/* ---- upgrade.c ----------------------------------------------------------------------------------------------------------------- */
+
+void upgrade_request(struct sup *s, struct sup_engine *from, struct sup_in *in);
+void upgrade_greeted(struct sup *s, struct sup_engine *e, const char *wrong); /* wrong: NULL, or why it can't be spoken to */
+void upgrade_prepared(struct sup *s, struct sup_engine *e, enum err er, const char *why_not);
+void upgrade_released(struct sup *s, struct sup_engine *e, enum err er, const char *why_not);
+void upgrade_serving(struct sup *s, struct sup_engine *e);
+/* An engine has ended (status as wait(2)); it is in no list any more, and charge is NULL if it was its. False: nothing of an upgrade, the
+ * caller goes on as for any engine. */
+bool upgrade_reaped(struct sup *s, struct sup_engine *e, bool was_charge, int status);
+void upgrade_stop(struct sup *s);        /* the node is being stopped: to whom STOP goes */
+void upgrade_deadline(struct sup *s, uint64_t now_ms);
+void upgrade_free(struct sup *s);
 
 #endif

@@ -6,6 +6,7 @@
  * is skipped, with a line that says so.
  */
 #include "sup_int.h"
+#include "sup_work_test.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -35,122 +36,6 @@
 
 static char self_path[4096];
 
-/* ---- the workload's part --------------------------------------------------------------------------------------------- */
-
-static struct sockaddr_in ip4(uint32_t ip, int port)
-{
-    return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(ip)};
-}
-
-static int listen_on(uint32_t ip, int port)
-{
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in a = ip4(ip, port);
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 64) < 0) {
-        int e = errno;
-        close(fd);
-        errno = e;
-        return -1;
-    }
-    return fd;
-}
-
-/* What the server at ip:port says, or why there is none. */
-static const char *ask_server(uint32_t ip, int port)
-{
-    static char text[128];
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in a = ip4(ip, port);
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
-        snprintf(text, sizeof text, "%s", strerror(errno));
-    } else {
-        ssize_t n = read(fd, text, sizeof text - 1);
-        text[n > 0 ? n : 0] = 0;
-    }
-    close(fd);
-    return text;
-}
-
-/* Answers every connection with a text, for ever. */
-static _Noreturn void serve_text(int lfd, const char *text)
-{
-    for (;;) {
-        int fd = accept(lfd, NULL, NULL);
-        if (fd < 0)
-            _exit(1);
-        (void)!write(fd, text, strlen(text));
-        close(fd);
-    }
-}
-
-static int work_serve(int port, const char *text)
-{
-    int fd = listen_on(INADDR_ANY, port);
-    printf("%s\n", fd < 0 ? strerror(errno) : "listening");
-    fflush(stdout);
-    if (fd >= 0)
-        serve_text(fd, text);
-    return 1;
-}
-
-/* Listens on 0.0.0.0:80 itself, and calls: itself, a service address on the same port and on another, and the host. */
-static int work_lookup(int host_port)
-{
-    int fd = listen_on(INADDR_ANY, 80);
-    pid_t pid = fd < 0 ? -1 : fork();
-    if (pid == 0)
-        serve_text(fd, "own");
-    printf("own %s\n", fd < 0 ? strerror(errno) : ask_server(0x7f000001, 80));
-    printf("service80 %s\n", ask_server(0x7fc80102, 80));
-    printf("service5432 %s\n", ask_server(0x7fc80103, 5432));
-    printf("host %s\n", ask_server(0x7f000001, host_port));
-    fflush(stdout);
-    if (pid > 0)
-        kill(pid, SIGKILL);
-    return 0;
-}
-
-static int work_eat(size_t mib)
-{
-    for (size_t i = 0; i < mib; i++) {
-        char *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED)
-            return 1;
-        memset(p, 1, 1 << 20);
-    }
-    return 0;
-}
-
-static int work_fork(int n)
-{
-    int made = 0;
-    for (; made < n; made++) {
-        pid_t pid = fork();
-        if (pid == 0)
-            pause();
-        if (pid < 0)
-            break;
-    }
-    printf("forked %d\n", made);
-    return 0;
-}
-
-static int work(char **argv)
-{
-    const char *what = argv[0];
-    if (strcmp(what, "serve") == 0)
-        return work_serve((int)strtol(argv[1], NULL, 10), argv[2]);
-    if (strcmp(what, "lookup") == 0)
-        return work_lookup((int)strtol(argv[1], NULL, 10));
-    if (strcmp(what, "call") == 0)
-        return printf("%s\n", ask_server((uint32_t)strtoul(argv[1], NULL, 16), (int)strtol(argv[2], NULL, 10))) < 0;
-    if (strcmp(what, "sleep") == 0)
-        return pause();
-    if (strcmp(what, "eat") == 0)
-        return work_eat((size_t)strtoul(argv[1], NULL, 10));
-    return work_fork((int)strtol(argv[1], NULL, 10));
-}
-
 /* ---- the engine's part: requests that wait for their answer ---------------------------------------------------------- */
 
 static struct engine {
@@ -159,7 +44,9 @@ static struct engine {
     const char *dir;
     struct sup_caps caps;
     uint32_t restarts;
-    bool ready, stop;
+    struct sup_history history;
+    bool ready, stop, taken, rehearsing, releasing, draining, alone;
+    int failures;        /* upgrade_failed() so far */
     uint64_t seen_id;    /* of the last answer of each kind */
     bool has_started, has_exited, has_exec, has_sockets, has_listening;
     enum err e;
@@ -246,16 +133,38 @@ static void on_adopt_replica(void *ctx, const struct sup_replica *r)
     E.adopted[E.adopted_n++] = *r;
 }
 
-static void on_ready(void *ctx, const struct sup_caps *caps, uint32_t restarts)
+static void on_ready(void *ctx, const struct sup_caps *caps, const struct sup_history *h)
 {
+    WANT(E.taken);
     E.caps = *caps;
-    E.restarts = restarts;
+    E.history = *h;
+    E.restarts = h->restarts;
     E.ready = true;
+}
+
+static void on_take(void *ctx)
+{
+    E.taken = true;
+    E.ready = false;
+    E.adopted_n = 0;
+}
+
+static void on_rehearse(void *ctx) { E.rehearsing = true; }
+static void on_release(void *ctx) { E.releasing = true; }
+static void on_drain(void *ctx, uint32_t ms, int32_t new_pid) { E.draining = ms == 2000 && new_pid > 0; }
+static void on_alone(void *ctx) { E.alone = true; }
+
+static void on_upgrade_failed(void *ctx, enum err e, const char *text)
+{
+    E.failures++;
+    E.e = e;
+    snprintf(E.text, sizeof E.text, "%s", text);
 }
 
 static void on_stop(void *ctx) { E.stop = true; }
 
-static const struct sup_client_ops ops = {on_listening, on_started, on_exited, on_exec_done, on_sockets, on_adopt_listener, on_adopt_replica, on_ready, on_stop};
+static const struct sup_client_ops ops = {on_listening, on_started, on_exited, on_exec_done, on_sockets, on_take, on_adopt_listener, on_adopt_replica, on_ready, on_stop,
+                                          on_rehearse, on_release, on_drain, on_upgrade_failed, on_alone};
 
 static void wait_until(const bool *flag, const char *what, int line)
 {
@@ -804,6 +713,192 @@ static void script_many(void)
     script_done(0);
 }
 
+/* ---- upgrades: the same program is the new engine, and knows it by being asked to rehearse ---- */
+
+enum { NEW_GOOD, NEW_DEAF, NEW_UNABLE, NEW_OTHER_PROTOCOL, NEW_DIES_TAKING };
+
+static void upgrade_to(const char *path, uint32_t ready_ms)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    WANT(fd >= 0);
+    sup_upgrade(E.c, fd, path, ready_ms, 2000);
+    close(fd);
+}
+
+static void wait_failure(int n, const char *text)
+{
+    uint64_t end = mono_ns() + WAIT_MS * 1000000ull;
+    while (E.failures < n && mono_ns() < end)
+        loop_turn(E.loop, 20);
+    WANT(E.failures == n);
+    WANT_IN(E.text, text);
+}
+
+static void upgrade_begin(void)
+{
+    struct addr a = {.family = ADDR_UNIX};
+    snprintf(a.path, sizeof a.path, "%s/s", E.dir);
+    sup_listen(E.c, 42, &a, 0, 1);
+    WAIT(E.has_listening);
+    WANT(E.e == OK);
+    SHELL(1, "while [ ! -e go ]; do echo tick; sleep 0.05; done; exit 7");
+    write_number("pid", E.rep.pid);
+    write_number("old", getpid());
+}
+
+static void adopted_is_whole(void)
+{
+    WANT(E.adopted_n == 1 && E.adopted[0].id == 1 && !E.adopted[0].exited && E.adopted[0].pid == read_number(E.dir, "pid"));
+    WANT(E.listener_token == 42 && E.listener_after >= 1);
+    WANT_IN(read_until(E.adopted[0].out_fd, "tick"), "tick");
+}
+
+/* The old engine: hands over, may still have sockets made, may start nothing, and ends. */
+static void upgrade_old(void)
+{
+    struct sup_spec spec = spec_of(2, (const char *const[]){"true", NULL});
+    upgrade_begin();
+    write_number("mode", NEW_GOOD);
+    upgrade_to(self_path, 10000);
+    WAIT(E.releasing);
+    sup_released(E.c, OK, NULL);
+    WAIT(E.draining);
+    E.has_sockets = E.has_started = false;
+    WANT(sup_start(E.c, &spec) == OK); /* not heard */
+    sup_sockets(E.c, 1, 5, 2);
+    WAIT(E.has_sockets);
+    WANT(E.n == 2 || E.caps.net == SUP_NET_HOST);
+    WANT(!E.has_started);
+    write_number("left", 1);
+    _exit(0);
+}
+
+static _Noreturn void upgrade_new_good(void)
+{
+    sup_prepared(E.c, OK, NULL);
+    WAIT(E.ready);
+    adopted_is_whole();
+    bool old = read_number(E.dir, "old") == E.history.leaving_pid;
+    WANT(E.history.restarts == 0 && E.history.upgrades == 1 && !E.history.again && (old || E.history.leaving_pid == 0));
+    sup_serving(E.c);
+    if (old) {
+        WAIT(E.alone);
+        WANT(read_number(E.dir, "left") == 1);
+    }
+    RUN(3, "true");
+    write_number("go", 1);
+    E.exits = 0;
+    sup_forget(E.c, 1);
+    upgrade_to("/bin/false", 10000); /* an upgrade after an upgrade is one like any */
+    wait_failure(1, "ended with status 1 before it was ready");
+    script_done(0);
+}
+
+static void upgrade_new(void)
+{
+    struct sup_spec spec = spec_of(4, (const char *const[]){"sleep", "1000", NULL});
+    switch (read_number(E.dir, "mode")) {
+    case NEW_GOOD: upgrade_new_good();
+    case NEW_UNABLE: sup_prepared(E.c, ERR_INVALID, "the objects are of another time"); break;
+    case NEW_DIES_TAKING:
+        sup_prepared(E.c, OK, NULL);
+        WAIT(E.ready);
+        run_spec(&spec);
+        kill(getpid(), SIGKILL);
+        break;
+    default: break; /* NEW_DEAF */
+    }
+    for (;;)
+        loop_turn(E.loop, 100);
+}
+
+/* Candidates that come to nothing, one after the other: the old engine is never asked for anything. */
+static void upgrade_bad(void)
+{
+    char text[4200];
+    upgrade_begin();
+    upgrade_to("/bin/false", 10000);
+    wait_failure(1, "ended with status 1 before it was ready");
+    snprintf(text, sizeof text, "%s/pid", E.dir);
+    upgrade_to(text, 10000);
+    wait_failure(2, "can't be executed: ");
+    write_number("mode", NEW_DEAF);
+    upgrade_to(self_path, 300);
+    upgrade_to(self_path, 300);
+    wait_failure(3, "an upgrade is in progress: the new engine");
+    wait_failure(4, "was not ready in time");
+    write_number("mode", NEW_UNABLE);
+    upgrade_to(self_path, 10000);
+    wait_failure(5, "the objects are of another time");
+    write_number("mode", NEW_OTHER_PROTOCOL);
+    upgrade_to(self_path, 10000);
+    wait_failure(6, "(weir 99.0) speaks version 99");
+    WANT_IN(E.text, "(weir " WEIR_VERSION ") speaks version 2");
+    WANT(!E.releasing && !E.has_exited);
+    exec_in(1, "echo $X", 10000);
+    WANT_IN(E.output, "some value");
+    script_done(0);
+}
+
+static void upgrade_refused(void)
+{
+    upgrade_begin();
+    write_number("mode", NEW_GOOD);
+    upgrade_to(self_path, 10000);
+    WAIT(E.releasing);
+    sup_released(E.c, ERR_IO, "no room on the disk");
+    wait_failure(1, "no room on the disk");
+    E.has_started = false;
+    RUN(2, "true"); /* still in charge */
+    script_done(0);
+}
+
+static void upgrade_back(void)
+{
+    upgrade_begin();
+    write_number("mode", NEW_DIES_TAKING);
+    upgrade_to(self_path, 10000);
+    WAIT(E.releasing);
+    E.ready = false;
+    sup_released(E.c, OK, NULL);
+    WAIT(E.ready);
+    WANT(E.history.again && E.history.restarts == 0 && E.history.leaving_pid == 0);
+    E.adopted_n = MIN(E.adopted_n, 1); /* the other engine's replica is there as well: it ran */
+    adopted_is_whole();
+    wait_failure(1, "was ended by signal 9 (Killed) before it served");
+    script_done(0);
+}
+
+static void script_upgrade(const char *how)
+{
+    if (E.rehearsing)
+        upgrade_new();
+    if (E.restarts)
+        script_failed("was restarted", __LINE__);
+    if (strcmp(how, "") == 0)
+        upgrade_old();
+    if (strcmp(how, "-bad") == 0)
+        upgrade_bad();
+    if (strcmp(how, "-refused") == 0)
+        upgrade_refused();
+    if (strcmp(how, "-back") == 0)
+        upgrade_back();
+    upgrade_begin(); /* -stop, -orphan, -orphan-late */
+    write_number("mode", strcmp(how, "-stop") == 0 ? NEW_DEAF : NEW_GOOD);
+    upgrade_to(self_path, 10000);
+    if (strcmp(how, "-orphan") == 0)
+        kill(getpid(), SIGKILL);
+    if (strcmp(how, "-orphan-late") == 0) {
+        WAIT(E.releasing);
+        kill(getpid(), SIGKILL);
+    }
+    write_number("workload", read_number(E.dir, "pid"));
+    write_number("engine", getpid());
+    WAIT(E.stop);
+    wait_failure(1, "the node is being stopped");
+    script_done(5);
+}
+
 /* Runs a workload with children and waits to be told, or to be killed with everything. */
 static void script_idle(const char *how)
 {
@@ -860,6 +955,20 @@ static void script_closed(void)
     script_done(0);
 }
 
+/* An engine of another time says so in the words of all times. */
+static _Noreturn void other_protocol(int fd)
+{
+    struct sup_chan c;
+    struct buf b = {0};
+    sup_chan_init(&c, fd);
+    sup_put_u32(&b, 99);
+    sup_put_str(&b, "99.0");
+    sup_put_str(&b, "and more");
+    (void)!sup_chan_send(&c, SUP_HELLO, &b, NULL, 0);
+    for (;;)
+        pause();
+}
+
 static int engine_main(const char *script, const char *dir)
 {
     const char *fd = getenv(SUP_FD_ENV);
@@ -870,7 +979,14 @@ static int engine_main(const char *script, const char *dir)
     E.dir = dir;
     snprintf(self_path, sizeof self_path, "%s/sup_test", dir); /* copy_self() put it there */
     E.loop = loop_new("engine");
+    if (read_number(dir, "mode") == NEW_OTHER_PROTOCOL && read_number(dir, "old") != getpid())
+        other_protocol((int)strtol(fd ? fd : "-1", NULL, 10));
     E.c = sup_client_new(E.loop, (int)strtol(fd ? fd : "-1", NULL, 10), &ops, NULL);
+    bool upgrade = strncmp(script, "upgrade", 7) == 0;
+    while (upgrade && !E.rehearsing && !E.ready)
+        loop_turn(E.loop, 100);
+    if (upgrade)
+        script_upgrade(script + 7);
     WAIT(E.ready);
     static const struct {
         const char *name;
@@ -1155,6 +1271,16 @@ static void stop_with(const char *script, enum how how, int signals, int want)
 static void test_stop(void **state) { stop_with("polite", AS_ROOT, 1, 5); }
 static void test_stop_twice(void **state) { stop_with("deaf", AS_ROOT, 2, 128 + SIGINT); }
 static void test_stop_engine_dies(void **state) { stop_with("dies", AS_ROOT, 1, 1); }
+
+static void test_upgrade(void **state) { play("upgrade", AS_ROOT); }
+static void test_nobody_upgrade(void **state) { play("upgrade", AS_NOBODY); }
+static void test_host_upgrade(void **state) { play("upgrade", WITHOUT_NAMESPACES); }
+static void test_upgrade_bad(void **state) { play("upgrade-bad", AS_ROOT); }
+static void test_upgrade_refused(void **state) { play("upgrade-refused", AS_ROOT); }
+static void test_upgrade_back(void **state) { play("upgrade-back", AS_ROOT); }
+static void test_upgrade_orphan(void **state) { play("upgrade-orphan", AS_ROOT); }
+static void test_upgrade_orphan_late(void **state) { play("upgrade-orphan-late", AS_ROOT); }
+static void test_upgrade_stop(void **state) { stop_with("upgrade-stop", AS_ROOT, 1, 5); }
 static void test_host_stop(void **state) { stop_with("polite", WITHOUT_NAMESPACES, 1, 5); }
 
 static void kill_sup(enum how how)
@@ -1267,6 +1393,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_nobody_listen_ns), cmocka_unit_test(test_nobody_isolation), cmocka_unit_test(test_nobody_adopt),
         cmocka_unit_test(test_nobody_kill_sup), cmocka_unit_test(test_host_basic), cmocka_unit_test(test_host_exec), cmocka_unit_test(test_host_adopt),
         cmocka_unit_test(test_host_refusals), cmocka_unit_test(test_host_stop), cmocka_unit_test(test_host_kill_sup),
+        cmocka_unit_test(test_upgrade), cmocka_unit_test(test_nobody_upgrade), cmocka_unit_test(test_host_upgrade), cmocka_unit_test(test_upgrade_bad),
+        cmocka_unit_test(test_upgrade_refused), cmocka_unit_test(test_upgrade_back), cmocka_unit_test(test_upgrade_orphan),
+        cmocka_unit_test(test_upgrade_orphan_late), cmocka_unit_test(test_upgrade_stop),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

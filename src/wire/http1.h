@@ -28,7 +28,10 @@ struct h1_field {
 };
 
 /* How the length of the body is known (RFC 9112 section 6.3). */
-enum h1_framing { H1_NO_BODY, H1_LENGTH, H1_CHUNKED, H1_UNTIL_CLOSE };
+enum h1_framing {
+    H1_NO_BODY, H1_LENGTH, H1_CHUNKED, H1_UNTIL_CLOSE,
+    H1_TUNNEL /* bytes of another protocol in both directions, after 101 (section 7.8 of RFC 9110) or a CONNECT; never from the parser */
+};
 
 #define H1_FIELDS_MAX 128
 
@@ -47,7 +50,8 @@ struct h1_head {
     uint16_t status;
     struct slice reason;
     /* both */
-    uint8_t minor;             /* HTTP/1.<minor>: 0 or 1 */
+    uint8_t major;             /* 1, or 2 when an HTTP/2 stream was put into this form */
+    uint8_t minor;             /* HTTP/1.<minor>: 0 or 1; 1 with major 2 */
     enum h1_framing framing;
     uint64_t length;           /* with H1_LENGTH */
     bool keep_alive;           /* this sender is willing to go on (RFC 9112 section 9.3) */

@@ -142,7 +142,7 @@ enum h1_result h1_chunked_next(struct h1_chunked *c, const char *p, size_t n, si
 
 /* Fields that a recipient must not take from trailers (RFC 9110 section 6.5.1): they decide about framing, routing,
  * authentication, or how the content is to be read, which has all happened by then. Names with an id first. */
-static bool trailer_forbidden(const struct h1_field *f)
+bool h1_trailer_forbidden(const struct h1_field *f)
 {
     static const char *const names[] = {
         "authorization",    "www-authenticate",  "authentication-info", "proxy-authentication-info", "content-encoding", "content-range",
@@ -170,7 +170,7 @@ int h1_chunked_trailers(const struct h1_chunked *c, struct h1_field *fields, int
         if (h1_field_line(&p, end, &f))
             return -1;
         f.id = h1_name_id(f.name);
-        if (trailer_forbidden(&f))
+        if (h1_trailer_forbidden(&f))
             continue;
         if (n == max)
             return -1;

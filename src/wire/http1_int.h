@@ -31,6 +31,12 @@ static inline bool h1_is_ctl(char c) { return ((unsigned char)c < 0x20 && c != '
 /* Parses one field line at *pp, through its CRLF. f->id is not set. *pp moves on with H1_OK only. */
 enum h1_error h1_field_line(const char **pp, const char *end, struct h1_field *f);
 
+/* The id of a name that is known to be a token. */
+enum h1_name h1_token_id(const char *p, size_t n);
+enum h1_method h1_method_id(const char *p, size_t n);
+/* RFC 9110 section 6.5.1; f->id is set. */
+bool h1_trailer_forbidden(const struct h1_field *f);
+
 /* Meaning, once all fields are there: framing, authority, connection options. (http1_meaning.c) */
 enum h1_error h1_target_split(struct h1_head *h, const char *query);
 enum h1_error h1_request_finish(struct h1_head *h);

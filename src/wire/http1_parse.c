@@ -86,6 +86,8 @@ static inline enum h1_name token_id(const char *p, size_t n)
     return H1_OTHER;
 }
 
+enum h1_name h1_token_id(const char *p, size_t n) { return token_id(p, n); }
+
 enum h1_name h1_name_id(struct slice name)
 {
     return h1_is_token(name) ? token_id(name.p, name.n) : H1_OTHER;
@@ -191,6 +193,7 @@ static enum h1_error version(const char **pp, const char *end, struct h1_head *h
     static const char form[] = "HTTP/d.d";
     const char *p = *pp;
     if (LIKELY(end - p >= 8 && memcmp(p, "HTTP/1.1", 8) == 0)) {
+        h->major = 1;
         h->minor = 1;
         *pp = p + 8;
         return H1_OK;
@@ -203,6 +206,7 @@ static enum h1_error version(const char **pp, const char *end, struct h1_head *h
     }
     if (p[5] != '1')
         return H1_E_VERSION;
+    h->major = 1;
     h->minor = p[7] > '0';
     *pp = p + 8;
     return H1_OK;
@@ -211,7 +215,7 @@ static enum h1_error version(const char **pp, const char *end, struct h1_head *h
 /* ---- requests ------------------------------------------------------------------------------------------------------------ */
 
 /* Methods are case-sensitive (RFC 9110 section 9.1). */
-static enum h1_method method_id(const char *p, size_t n)
+enum h1_method h1_method_id(const char *p, size_t n)
 {
     switch (n) {
     case 3: return memcmp(p, "GET", 3) == 0 ? H1_GET : memcmp(p, "PUT", 3) == 0 ? H1_PUT : H1_M_OTHER;
@@ -231,7 +235,7 @@ static enum h1_error method(const char **pp, const char *end, struct h1_head *h)
     if (UNLIKELY(*stop != ' ' || stop == p))
         return *stop == '\n' ? H1_E_BARE_LF : *stop == '\r' ? H1_E_REQUEST_LINE : H1_E_METHOD;
     h->method = slice_of(p, (size_t)(stop - p));
-    h->method_id = method_id(p, h->method.n);
+    h->method_id = h1_method_id(p, h->method.n);
     *pp = stop + 1;
     return H1_OK;
 }
