@@ -359,13 +359,13 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:5:64: error: " AT_G "listeners[1].tls: missing, with this protocol\n"
      "m.yaml:6:53: error: " AT_G "listeners[2].tls.mode: HTTPS cannot be passed through\n"
      "m.yaml:7:43: error: " AT_G "listeners[3].tls: has no meaning with this protocol\n"
-     "m.yaml:7:79: error: " AT_G "listeners[4].protocol: refused: UDP is not built"},
+     "m.yaml:7:80: error: " AT_G "listeners[4].protocol: refused: UDP is not built"},
     {"options of TLS", GW("listeners: [ { name: a, port: 443, protocol: HTTPS, tls: { certificateRefs: [ { name: s } ],\noptions: { weir.dev/min-version: \"1.1\", x.example/y: z } } } ]"),
      "m.yaml:6:12: error: " AT_G "listeners[0].tls.options[\"weir.dev/min-version\"]: not a version of TLS: \"1.1\"\n"
      "m.yaml:6:41: warning: " AT_G "listeners[0].tls.options[\"x.example/y\"]: ignored: the option is not known here"},
     {"routes that a protocol cannot carry", GW("listeners: [ { name: a, port: 80, protocol: HTTP, allowedRoutes: { kinds: [ { kind: TCPRoute } ] } }, { name: b, port: 9, protocol: TCP, hostname: x.example } ]"),
      "m.yaml:5:77: error: " AT_G "listeners[0].allowedRoutes.kinds[0].kind: the protocol of this listener cannot carry a TCPRoute\n"
-     "m.yaml:5:150: error: " AT_G "listeners[1].hostname: has no meaning with protocol TCP"},
+     "m.yaml:5:148: error: " AT_G "listeners[1].hostname: has no meaning with protocol TCP"},
     {"same listener", GW("listeners: [ { name: a, port: 80, protocol: HTTP }, { name: a, port: 80, protocol: HTTP } ]"),
      "m.yaml:5:53: error: " AT_G "listeners[1]: the same port and hostname as the listener at line 5\nm.yaml:5:61: error: " AT_G "listeners[1].name: the name a is given twice"},
     {"routes by selector", GW("listeners: [ { name: a, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: Selector } } } ]"), "m.yaml:5:88: error: " AT_G "listeners[0].allowedRoutes.namespaces.from: refused: namespaces by selector"},
@@ -375,7 +375,7 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:4:23: error: " AT_R "parentRefs[0].group: a Service is of the core group; add group\nm.yaml:4:51: error: " AT_R "parentRefs[1].kind: a Gateway is not of the core group"},
     {"regular expressions", ROUTE("{ " TO_S ",\nmatches: [ { path: { type: RegularExpression, value: /a( } }, { headers: [ { type: RegularExpression, name: a, value: \"*\" } ] } ] }"),
      "m.yaml:6:54: error: " AT_R "rules[0].matches[0].path.value: not a regular expression: at byte 4\n"
-     "m.yaml:6:118: error: " AT_R "rules[0].matches[1].headers[0].value: not a regular expression: at byte 1"},
+     "m.yaml:6:119: error: " AT_R "rules[0].matches[1].headers[0].value: not a regular expression: at byte 1"},
     {"paths", ROUTE("{ " TO_S ",\nmatches: [ { path: { value: a } }, { path: { value: /a//b } }, { path: { value: /../x } }, { path: { value: /%2F } } ] }"),
      "m.yaml:6:29: error: " AT_R "rules[0].matches[0].path.value: not valid here: \"a\"\n"
      "m.yaml:6:53: error: " AT_R "rules[0].matches[1].path.value: not valid here: \"/a//b\"\n"
@@ -389,12 +389,12 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:6:102: error: " AT_R "rules[0].filters[2].type: refused: authorization by another service is not built yet\n"
      "m.yaml:7:37: error: " AT_R "rules[0].filters[3].cors.allowOrigins: \"*\" is every origin\n"
      "m.yaml:7:44: error: " AT_R "rules[0].filters[3].cors.allowOrigins[1]: not valid here: \"example.com\"; give an origin\n"
-     "m.yaml:7:111: error: " AT_R "rules[0].filters[4].extensionRef.group: \"x\" is not known; known here: weir.dev\n"
-     "m.yaml:7:120: error: " AT_R "rules[0].filters[4].extensionRef.kind: \"Y\" is not known; known here: HTTPFilter"},
+     "m.yaml:7:110: error: " AT_R "rules[0].filters[4].extensionRef.group: \"x\" is not known; known here: weir.dev\n"
+     "m.yaml:7:119: error: " AT_R "rules[0].filters[4].extensionRef.kind: \"Y\" is not known; known here: HTTPFilter"},
     {"shares of a mirror", ROUTE("{ " TO_S ",\nfilters: [ { type: RequestMirror, requestMirror: { " "backendRef: { name: s, port: 80 }, percent: 101, fraction: { numerator: 3, denominator: 2 } } } ] }"),
-     "m.yaml:6:95: error: " AT_R "rules[0].filters[0].requestMirror.percent: 101 is out of range; give a number from 0 to 100\n"
-     "m.yaml:6:110: error: " AT_R "rules[0].filters[0].requestMirror.fraction: both percent and fraction\n"
-     "m.yaml:6:110: error: " AT_R "rules[0].filters[0].requestMirror.fraction: more than all"},
+     "m.yaml:6:96: error: " AT_R "rules[0].filters[0].requestMirror.percent: 101 is out of range; give a number from 0 to 100\n"
+     "m.yaml:6:111: error: " AT_R "rules[0].filters[0].requestMirror.fraction: both percent and fraction\n"
+     "m.yaml:6:111: error: " AT_R "rules[0].filters[0].requestMirror.fraction: more than all"},
     {"retries and sessions", ROUTE("{ " TO_S ",\nretry: { codes: [ 200 ], backoff: 5 },\nsessionPersistence: { idleTimeout: 1h, type: Header, cookieConfig: { lifetimeType: Permanent } } }"),
      "m.yaml:6:19: error: " AT_R "rules[0].retry.codes[0]: 200 is out of range\n"
      "m.yaml:6:35: error: " AT_R "rules[0].retry.backoff: 5 is a whole number\n"

@@ -21,9 +21,11 @@ static struct exchange *exchange_of(struct http_call *k) { return CONTAINER_OF(k
 
 /* ---- time --------------------------------------------------------------------------------------------------------------- */
 
+/* Until the head of the answer. While the client still sends, it is the one who may be slow: its connection's own limit comes first. */
 static uint64_t answer_ms(const struct exchange *x)
 {
-    return x->rule->backend_timeout_ms ? x->rule->backend_timeout_ms : x->rule->timeout_ms ? x->rule->timeout_ms : x->p->conf.answer_timeout_ms;
+    uint64_t ms = x->rule->backend_timeout_ms ? x->rule->backend_timeout_ms : x->rule->timeout_ms ? x->rule->timeout_ms : x->p->conf.answer_timeout_ms;
+    return LIKELY(x->request_end) ? ms : MAX(ms, x->p->conf.body_timeout_ms + 1000ull);
 }
 
 static uint64_t connect_ms(const struct exchange *x)
@@ -424,7 +426,7 @@ void request_more(struct exchange *x, struct pieces body, bool end)
         return;
     }
     if (x->state == X_SENT && x->up->cli.h1.connected)
-        exchange_wait(x, MAX(answer_ms(x), (uint64_t)x->p->conf.body_timeout_ms));
+        exchange_wait(x, answer_ms(x));
     else if (x->state == X_ANSWER && !x->stalled)
         exchange_wait(x, body_ms(x)); /* the exchange moves on, if only upwards */
     if (queued)
