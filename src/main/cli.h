@@ -104,6 +104,7 @@ struct client_call {
     const char *socket_path, *method, *target;
     struct slice body;
     uint32_t timeout_ms; /* for everything; 0: none */
+    const char *late;    /* said when the time is over within a stream that had begun; NULL: the node did not answer */
     /* Where the body of an answer of 200 goes as it comes; false ends the call well. NULL: collect it in the answer. */
     bool (*data)(void *ctx, struct slice data);
     void *ctx;
@@ -126,7 +127,8 @@ int node_call(const struct args *a, const char *method, const char *target, stru
 /* The same for what takes its time. *lost: the node ended the connection before its answer; nothing is said then. */
 int node_call_long(const struct args *a, const char *method, const char *target, struct slice body, uint32_t timeout_ms, bool *lost, struct client_answer *out);
 int node_get_json(const struct args *a, const char *target, json_t **out);
-int node_stream(const struct args *a, const char *target, uint32_t timeout_ms, bool (*data)(void *, struct slice), void *ctx);
+/* late: what takes too long when the time is over; may be NULL when there is no limit. */
+int node_stream(const struct args *a, const char *target, uint32_t timeout_ms, const char *late, bool (*data)(void *, struct slice), void *ctx);
 /* A lock that a node holds for life: true when nobody holds it (*fd is ours then, close-on-exec), else *pid of the holder. */
 bool node_lock(const char *data_dir, int *fd, int *pid);
 void query_add(struct buf *target, const char *key, const char *value); /* "?key=value" or "&key=value", percent-encoded */

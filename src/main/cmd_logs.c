@@ -57,7 +57,7 @@ static int follow_all(const struct args *a, const char *target)
         if (f->mark[0])
             query_add(&again, "after", f->mark);
         f->now_n = 0;
-        code = node_stream(a, again.p, 0, follow, f);
+        code = node_stream(a, again.p, 0, NULL, follow, f);
         buf_free(&again);
         more = code == EXIT_OK && !ferror(stdout) && !node_ended(dir);
     }

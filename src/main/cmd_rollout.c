@@ -74,7 +74,8 @@ static int status_of(const struct args *a, const char *name, uint32_t timeout_ms
     do {
         uint64_t now = mono_ns();
         w.interrupted = false;
-        code = node_stream(a, target.p, !due ? 0 : due > now ? (uint32_t)((due - now) / 1000000 + 1) : 1, take, &w);
+        code = node_stream(a, target.p, !due ? 0 : due > now ? (uint32_t)((due - now) / 1000000 + 1) : 1,
+                           "the rollout was not complete within the time given", take, &w);
     } while (!code && w.interrupted);
     if (!code && w.gone)
         code = cli_fail(EXIT_FAILED, a->cmd->name, NULL, "the workload was deleted meanwhile");

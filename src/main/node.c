@@ -117,7 +117,10 @@ static int call_said(const struct args *a, struct client_call *call, uint16_t al
     enum client_end end = client_run(call, out);
     if (lost)
         *lost = end == CLIENT_BROKEN;
-    code = lost && *lost ? EXIT_FAILED : say_end(a, end, dir);
+    if (end == CLIENT_LATE && call->late && out->status == 200)
+        code = cli_fail(EXIT_TIMEOUT, a->cmd->name, "it goes on; see weir get replicas", "%s", call->late);
+    else
+        code = lost && *lost ? EXIT_FAILED : say_end(a, end, dir);
     if (!code && (out->status < 200 || out->status > 299) && out->status != also)
         code = say_refusal(a, out);
     buf_free(&path);
@@ -152,9 +155,9 @@ int node_get_json(const struct args *a, const char *target, json_t **out)
     return code;
 }
 
-int node_stream(const struct args *a, const char *target, uint32_t timeout_ms, bool (*data)(void *, struct slice), void *ctx)
+int node_stream(const struct args *a, const char *target, uint32_t timeout_ms, const char *late, bool (*data)(void *, struct slice), void *ctx)
 {
-    struct client_call call = {.method = "GET", .target = target, .timeout_ms = timeout_ms, .data = data, .ctx = ctx};
+    struct client_call call = {.method = "GET", .target = target, .timeout_ms = timeout_ms, .late = late, .data = data, .ctx = ctx};
     struct client_answer answer;
     int code = call_said(a, &call, 0, NULL, &answer);
     buf_free(&answer.body);

@@ -353,7 +353,7 @@ static void cluster_entry(struct compile *c, struct plan_cluster *cl, const stru
     struct entry_endpoint itself = {.address = (char *)t->host};
     const struct entry_endpoint *from = e->endpoints;
     size_t from_n = e->endpoints_n, n = 0;
-    if (!from_n && e->resolution == ENTRY_DNS && !labels) {
+    if (!from_n && e->resolution != ENTRY_STATIC && !labels) {
         from = &itself; /* "If no endpoints are specified, the proxy will resolve the DNS address specified in the hosts field" */
         from_n = 1;
     }

@@ -1,16 +1,10 @@
 /* compile_test.c - the compiler and the router: precedence tables after the ideas of Gateway API's conformance tests,
  * random rule sets against the slow oracle of route_naive.h, slots over sequences of plans, and the bounds on memory.
  *
- * Sets are made from manifests, so the reader is part of what is tested; a request is one line of text,
- * "METHOD HOST TARGET [NAME:VALUE...]", and a wanted rule is "namespace/route rule-name", or "-" for none.
+ * A wanted rule is "namespace/route rule-name", or "-" for none. Clusters' policies, Istio's kinds, bytes and calls from inside
+ * are in compile_more_test.c.
  */
-#include "route_int.h"
-#include "route_naive.h"
-
-#include <setjmp.h>
-#include <stdio.h>
-
-#include <cmocka.h>
+#include "compile_test.h"
 
 /* xorshift64*: the same sequence for the same seed everywhere. */
 static uint64_t chance_state;
@@ -20,56 +14,6 @@ static uint32_t chance(uint32_t n)
     chance_state ^= chance_state << 25;
     chance_state ^= chance_state >> 27;
     return (uint32_t)(chance_state * 0x2545f4914f6cdd1du >> 33) % n;
-}
-
-/* ---- sets, plans, requests -------------------------------------------------------------------------------------------- */
-
-static struct objset *set_read(struct slice text)
-{
-    struct objset *s = objset_new();
-    struct diags d = {0};
-    objset_read(s, "test.yaml", "/", text, "default", false, &d);
-    struct buf out = {0};
-    for (size_t i = 0; i < d.n; i++)
-        if (d.items[i].level == DIAG_ERROR) {
-            diag_format(&d.items[i], &out);
-            buf_addc(&out, '\n');
-        }
-    if (d.errors)
-        fail_msg("%s", out.p ? out.p : "errors without a text");
-    diags_free(&d);
-    buf_free(&out);
-    return s;
-}
-
-static struct plan *plan_only(const struct objset *s)
-{
-    struct plan_memory *m = plan_memory_new();
-    struct plan *p = plan_compile(m, s, NULL, 0, NULL, 0);
-    plan_memory_free(m);
-    return p;
-}
-
-#define GATEWAY(name, listeners)                                                                                          \
-    "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: " name "}, spec: {gatewayClassName: weir, " \
-    "listeners: [" listeners "]}}\n"
-#define LISTENER(name, more) "{name: " name ", protocol: HTTP, port: 80" more "}"
-#define FROM_ALL ", allowedRoutes: {namespaces: {from: All}}"
-#define ROUTE(meta, parent, hosts, rules)                                                                                  \
-    "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {" meta "}, spec: {parentRefs: [" parent "], " \
-    "hostnames: [" hosts "], rules: [" rules "]}}\n"
-#define RULE(name, matches) "{name: " name ", matches: [" matches "], backendRefs: [{name: web, port: 80}]}"
-#define SERVICE "---\n{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}\n"
-
-static void request_parse(struct h1_head *h, const char *line)
-{
-    struct slice rest, value, method = slice_cut(slice_cstr(line), ' ', &rest);
-    struct slice host = slice_cut(rest, ' ', &rest), target = slice_cut(rest, ' ', &rest);
-    request_begin(h, method, host, target);
-    while (rest.n) {
-        struct slice name = slice_cut(slice_cut(rest, ' ', &rest), ':', &value);
-        request_field(h, name, value);
-    }
 }
 
 /* "namespace/route rule" of the rule that a request gets, or "-". Both answers, the plan's and the oracle's, must be one. */
@@ -357,15 +301,6 @@ static void test_namespaces(void **state)
                 want, COUNT_OF(want));
 }
 
-static const struct plan_listener *listener_at(const struct plan *p, uint16_t port)
-{
-    for (uint32_t i = 0; i < p->listeners_n; i++)
-        if (p->listeners[i].address.port == port)
-            return &p->listeners[i];
-    fail_msg("no listener on port %u", port);
-    return NULL;
-}
-
 static void test_sections_and_ports(void **state)
 {
     struct objset *s = set_read(slice_cstr(
@@ -439,14 +374,6 @@ static struct container_port port_named[] = {{"http", 8080}, {"admin", 9000}};
 static struct live_endpoint live(uint64_t id, const char *ns, const char *name, const struct kvs *labels)
 {
     return (struct live_endpoint){.replica_id = id, .ns = ns, .deployment = "web", .name = name, .labels = labels, .ports = port_named, .ports_n = 2};
-}
-
-static const struct plan_cluster *cluster_find(const struct plan *p, const char *ns, const char *service, uint16_t port)
-{
-    for (uint32_t i = 0; i < p->clusters_n; i++)
-        if (strcmp(p->clusters[i].ns, ns) == 0 && strcmp(p->clusters[i].service, service) == 0 && p->clusters[i].port == port)
-            return &p->clusters[i];
-    return NULL;
 }
 
 static const char cluster_manifests[] =

@@ -845,6 +845,7 @@ static void test_transform_limits(void **state)
     transform_fini(&t);
     buf_free(&bomb);
     buf_free(&out);
+    filters_fini();
     assert_int_equal(mem_bytes(MEM_FILTER), 0);
 }
 
@@ -1350,6 +1351,7 @@ static void test_aggregate_members(void **state)
     }
     print_ns("three small parts merged", 100000);
     buf_free(&out);
+    filters_fini();
     assert_int_equal(mem_bytes(MEM_FILTER), 0);
 }
 

@@ -102,6 +102,7 @@ void stream_tell_failed(struct stream *s, enum err e); /* from the loop only */
 void stream_tell_drained(struct stream *s);        /* from the loop only */
 void stream_send(struct stream *s, const struct iovec *iov, int n); /* as stream_write(), the bytes as they are */
 void stream_shut_now(struct stream *s);            /* FIN */
+size_t iov_bytes(const struct iovec *iov, int n);
 
 /* ---- TLS (tls_stream.c): what stream.c calls for streams with s->tls ---- */
 void tls_start(struct stream *s);                  /* a client's connection stands; may tell failed() */

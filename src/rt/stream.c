@@ -193,7 +193,7 @@ static bool stream_append(struct stream *s, const struct iovec *iov, int n, size
     return true;
 }
 
-static size_t iov_bytes(const struct iovec *iov, int n)
+size_t iov_bytes(const struct iovec *iov, int n)
 {
     size_t sum = 0;
     for (int i = 0; i < n; i++) sum += iov[i].iov_len;

@@ -120,6 +120,7 @@ struct tls_loop {
     size_t in_from, in_to;
     char *out;                         /* TLS_OUT_BYTES */
     size_t out_n;
+    bool last;                         /* the record that OpenSSL makes is the last one of a write */
     char *gather;                      /* TLS_RECORD_BYTES: small pieces become one record */
 };
 

@@ -27,6 +27,7 @@
 #include <openssl/err.h>
 #include <pthread.h>
 
+#define OUT_DIRECT_MIN 4096 /* the last record of a write, if as long, is sent from where OpenSSL has it */
 #define EARLY_MIN 4096 /* first allocation for what is written before the handshake is over */
 
 /* ---- the BIO ---- */
@@ -43,6 +44,12 @@ static int bio_write(BIO *b, const char *p, int n)
 {
     struct tls_loop *tl = BIO_get_data(b);
     BIO_clear_retry_flags(b);
+    if (tl->last && n >= OUT_DIRECT_MIN) {
+        struct iovec iov[2] = {{tl->out, tl->out_n}, {(void *)(uintptr_t)p, (size_t)n}};
+        tl->out_n = 0;
+        stream_send(tl->cur, iov, 2);
+        return n;
+    }
     for (size_t left = (size_t)n; left;) {
         if (tl->out_n == TLS_OUT_BYTES) tls_flush(tl);
         size_t take = MIN(left, TLS_OUT_BYTES - tl->out_n);
@@ -249,25 +256,35 @@ static bool put_record(struct stream_tls *t, const char *p, size_t n)
     return n == 0 || SSL_write(t->ssl, p, (int)n) == (int)n;
 }
 
-/* Pieces are gathered to full records; what is a record's worth in one piece is not copied. */
+static size_t records_of(size_t n) { return (n + TLS_RECORD_BYTES - 1) / TLS_RECORD_BYTES; }
+
+/* Pieces are gathered to full records, unless as many records come of it when what was gathered goes by itself (a head before a long
+ * body): then the rest is not copied. */
 static bool encrypt(struct tls_loop *tl, struct stream_tls *t, const struct iovec *iov, int n)
 {
-    size_t have = 0;
+    size_t have = 0, rest = iov_bytes(iov, n);
     for (int i = 0; i < n; i++) {
         const char *p = iov[i].iov_base;
-        for (size_t left = iov[i].iov_len, take; left; left -= take, p += take) {
-            take = MIN(left, TLS_RECORD_BYTES - have);
-            if (have == 0 && (take == TLS_RECORD_BYTES || i == n - 1)) {
+        for (size_t left = iov[i].iov_len, take; left; left -= take, rest -= take, p += take) {
+            take = MIN(left, TLS_RECORD_BYTES);
+            bool whole = take == TLS_RECORD_BYTES || take == rest;
+            if (whole && (have == 0 || records_of(have) + records_of(rest) == records_of(have + rest))) {
+                if (!put_record(t, tl->gather, have)) return false;
+                have = 0;
+                tl->last = take == rest;
                 if (!put_record(t, p, take)) return false;
                 continue;
             }
+            take = MIN(left, TLS_RECORD_BYTES - have);
             memcpy(tl->gather + have, p, take);
             have += take;
             if (have < TLS_RECORD_BYTES) continue;
+            tl->last = take == rest;
             if (!put_record(t, tl->gather, have)) return false;
             have = 0;
         }
     }
+    tl->last = true;
     return put_record(t, tl->gather, have);
 }
 
@@ -308,6 +325,7 @@ size_t tls_write(struct stream *s, const struct iovec *iov, int n)
             tls_die(s, NULL);
             stream_break(s, ERR_TLS);
         }
+        tl->last = false;
         tls_flush(tl);
     }
     t->drain_owed |= s->out_bytes > 0;
@@ -469,6 +487,7 @@ static void send_early(struct stream *s, struct tls_loop *tl)
         tls_die(s, NULL);
         stream_break(s, ERR_TLS);
     }
+    tl->last = false;
     early_drop(t);
 }
 

@@ -127,7 +127,8 @@ static void body(struct message *m, const struct h1_head *h, const char *p, size
 {
     size_t left = n - m->used, take = 0;
     switch (h->framing) {
-    case H1_NO_BODY: return;
+    case H1_NO_BODY:
+    case H1_TUNNEL: return;
     case H1_CHUNKED: body_chunked(m, p, n); return;
     case H1_LENGTH:
         take = h->length < left ? (size_t)h->length : left;
