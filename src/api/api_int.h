@@ -118,6 +118,12 @@ void api_dispatch(struct api_conn *c);
 /* ---- shared by handlers ---- */
 /* A JSON object of a request body; answers 400 itself and returns NULL when it is not one. The caller decrefs. */
 json_t *api_body_object(struct api_conn *c);
+
+/* conditions.c: the status of Gateways, routes, and what else has conditions; NULL for other kinds. plan may be NULL. */
+json_t *conditions_status(const struct objset *set, const struct plan *plan, const struct object *o);
+json_t *json_condition(const char *type, bool on, const char *reason, const char *message);
+json_t *json_reason(const char *text); /* text that may hold anything; NULL is "" */
+void json_put(json_t *o, const char *key, json_t *value); /* takes value */
 const char *api_json_str(const json_t *o, const char *key, const char *absent);
 /* "ns/name" of parameter workload split in place (namespace "default" when it has no '/'); false: absent. */
 bool api_query_workload(struct api_conn *c, const char **ns, const char **name);

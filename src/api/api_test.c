@@ -419,6 +419,30 @@ static void test_upgrade(void **state)
     ask_expect("GET", "/healthz", "", 200, "ok");
 }
 
+/* What nobody has declared is there all the same: "default", and where something is. */
+static void namespaces_are(const char *want)
+{
+    json_t *list = ask_json("/v1/namespaces"), *o;
+    struct buf names = {0};
+    size_t i;
+    json_array_foreach (json_object_get(list, "items"), i, o)
+        buf_printf(&names, "%s ", json_string_value(json_object_get(json_object_get(o, "metadata"), "name")));
+    assert_string_equal(names.p, want);
+    buf_free(&names);
+    json_decref(list);
+}
+
+static void test_namespaces(void **state)
+{
+    struct diags d = {0};
+    const char *more = "apiVersion: v1\nkind: Namespace\nmetadata: {name: empty}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: used}\n"
+                       "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: d, namespace: used}\n";
+    namespaces_are("default ");
+    objset_read(node.set, "more.yaml", "/", slice_cstr(more), "default", false, &d);
+    diags_free(&d);
+    namespaces_are("empty default used ");
+}
+
 static void test_pipelined(void **state)
 {
     struct client c = client_open(true);
@@ -807,6 +831,7 @@ int main(void)
         T(test_probes),
         T(test_methods_and_paths),
         T(test_public_port),
+        T(test_namespaces),
         T(test_suspend),
         T(test_upgrade),
         T(test_pipelined),

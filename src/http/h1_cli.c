@@ -242,6 +242,13 @@ void h1_cli_reading(struct h1_cli *c, bool on)
     stream_reading(&c->s, on);
 }
 
+void h1_cli_poured(struct h1_cli *c)
+{
+    MUST(c->state == CLI_BODY && c->body.framing == H1_LENGTH && !c->in_n);
+    c->body.left = 0;
+    rest(c, 0);
+}
+
 const struct h1_chunked *h1_cli_trailers(const struct h1_cli *c) { return c->body.chunked; }
 
 /* readable: behind the answer there is more in the kernel, if only the end of the connection. */

@@ -192,6 +192,7 @@ size_t h1_cli_send(struct h1_cli *c, struct pieces body);
 void h1_cli_end(struct h1_cli *c, struct slice trailers);
 void h1_cli_reading(struct h1_cli *c, bool on);
 const struct h1_chunked *h1_cli_trailers(const struct h1_cli *c);
+void h1_cli_poured(struct h1_cli *c); /* the rest of the answer's body was taken from the stream by somebody else */
 /* After the answer's end: the connection may carry another request. */
 bool h1_cli_reusable(const struct h1_cli *c);
 void h1_cli_close(struct h1_cli *c);
@@ -326,6 +327,7 @@ struct http_cli {
     struct http_call *call;       /* HTTP/1's one */
     const struct http_cli_ops *ops;
     const struct http_cli_conf *conf;
+    struct slice ahead;           /* the owner's, before http_cli_connect(): bytes that go out before all else (a PROXY header) */
     uint8_t version;              /* enum http_version; HTTP_UNKNOWN until ALPN has decided */
     bool waits;                   /* the version is not known: no calls before connected() */
     bool ending;                  /* ended() is on its way or was told */
@@ -349,6 +351,11 @@ size_t http_call_send(struct http_call *k, struct pieces body);
 void http_call_end(struct http_call *k, struct slice trailers);
 void http_call_reading(struct http_call *k, bool on);
 int http_call_trailers(struct http_call *k, struct h1_field *fields, int max);
+/* From within response() or body(), with nothing queued for r: what is left of the answer's body goes to r's client inside the kernel,
+ * without its owner. done as in pour_start(): after OK, http_call_poured() ends the call, and http_req_end() the answer. False: it can't be
+ * done (HTTP/2, TLS, another framing, too little is left), and nothing changes. */
+bool http_call_pour(struct http_call *k, struct http_req *r, struct pour *p, void (*done)(struct pour *p, enum err e));
+void http_call_poured(struct http_call *k);
 /* Gives it up: HTTP/2 resets the stream; HTTP/1's connection is useless afterwards (http_cli_room() is 0, close it). */
 void http_call_cancel(struct http_call *k);
 void http_cli_close(struct http_cli *c); /* at once; calls under way get failed(ERR_CLOSED) unless cancelled before */

@@ -11,6 +11,7 @@
 #define WINDOW_BYTES (256u << 10)
 #define CONN_WINDOW_BYTES (1u << 20)
 #define STREAMS_MAX 1000
+#define POUR_BYTES_MIN 98304 /* below, one or two reads do it with less to set up */
 
 static struct http_cli *cli_of(struct h1_cli *c) { return CONTAINER_OF(c, struct http_cli, h1); }
 
@@ -107,6 +108,8 @@ void http_cli_connect(struct http_cli *c, struct loop *l, const struct http_cli_
     c->version = (uint8_t)(version == HTTP_UNKNOWN && !tls ? HTTP_1 : version);
     c->waits = c->version == HTTP_UNKNOWN;
     h1_cli_connect(&c->h1, l, conf->limits, &h1_ops, fd, a);
+    if (c->ahead.n)
+        stream_write_slice(&c->h1.s, c->ahead);
     if (tls)
         stream_tls_connect(&c->h1.s, tls->ctx, tls->name, tls->sessions);
     if (c->version == HTTP_2)
@@ -178,6 +181,24 @@ int http_call_trailers(struct http_call *k, struct h1_field *fields, int max)
         return h2_call_trailers(k, fields, max);
     const struct h1_chunked *ch = h1_cli_trailers(&k->c->h1);
     return ch && ch->trailer_n ? h1_chunked_trailers(ch, fields, max) : 0;
+}
+
+bool http_call_pour(struct http_call *k, struct http_req *r, struct pour *p, void (*done)(struct pour *p, enum err e))
+{
+    if (k->h2 || r->h2)
+        return false;
+    struct h1_cli *up = &k->c->h1;
+    struct h1_srv *down = &r->c->h1;
+    if (up->body.framing != H1_LENGTH || up->body.left < POUR_BYTES_MIN || up->state != CLI_BODY || down->answer != H1_LENGTH || down->head_request || down->s.out_bytes)
+        return false;
+    return pour_start(p, &up->s, &down->s, up->body.left, done);
+}
+
+void http_call_poured(struct http_call *k)
+{
+    MUST(k->c->call == k);
+    h1_cli_poured(&k->c->h1);
+    call_take(k->c);
 }
 
 void http_call_cancel(struct http_call *k)

@@ -39,7 +39,7 @@ static int delete_one(const struct args *a, const char *kind, const char *name)
     const struct view *v = view_find(kind);
     struct buf body = {0};
     if (!v)
-        return cli_fail(EXIT_USAGE, a->cmd->name, "use workload, service, route, gateway, configmap, secret or namespace", "there is no kind \"%s\"", kind);
+        return cli_fail(EXIT_USAGE, a->cmd->name, "use a kind that weir get shows, such as workload, service, route or virtualservice", "there is no kind \"%s\"", kind);
     if (v->replicas)
         return cli_fail(EXIT_USAGE, a->cmd->name, "restart a workload's replicas with weir rollout restart WORKLOAD", "replicas can't be deleted one by one");
     if (args_has(a, "ignore-not-found") && absent(a, v, name))

@@ -259,6 +259,121 @@ static void row_namespace(struct grid *g, const json_t *o, bool wide)
     age_cell(g, o, "metadata.creationTimestamp");
 }
 
+/* The strings of a list, or the member `key` of its maps, with commas between; "-" when there are none. */
+static void list_cell(struct grid *g, const json_t *list, const char *key)
+{
+    struct buf text = {0};
+    size_t i;
+    json_t *e;
+    json_array_foreach (list, i, e) {
+        const char *s = key ? text_at(e, key) : json_string_value(e);
+        joined_add(&text, ",", "%s", s && *s ? s : "-");
+    }
+    if (!text.n)
+        buf_addc(&text, '-');
+    cell_take(g, &text);
+}
+
+static void text_cell(struct grid *g, const json_t *o, const char *path, const char *absent)
+{
+    const char *s = text_at(o, path);
+    grid_add(g, "%s", *s ? s : absent);
+}
+
+static void reconciled_cells(struct grid *g, const json_t *o)
+{
+    grid_add(g, "%s", condition_text(at(o, "status.conditions"), "Reconciled"));
+    age_cell(g, o, "metadata.creationTimestamp");
+}
+
+static void row_age(struct grid *g, const json_t *o, bool wide) { age_cell(g, o, "metadata.creationTimestamp"); }
+
+static void row_grant(struct grid *g, const json_t *o, bool wide)
+{
+    list_cell(g, at(o, "spec.from"), "namespace");
+    list_cell(g, at(o, "spec.to"), "kind");
+    age_cell(g, o, "metadata.creationTimestamp");
+}
+
+/* Policies of either kind: BackendTLSPolicy has conditions for each Service, BackendPolicy for itself. */
+static void row_policy(struct grid *g, const json_t *o, bool wide)
+{
+    const char *state = condition_text(at(o, "status.conditions"), "Reconciled");
+    size_t i;
+    json_t *e;
+    json_array_foreach (at(o, "status.ancestors"), i, e) {
+        const char *s = worst_condition(at(e, "conditions"));
+        state = !*state || strcmp(state, "True") == 0 ? s : state;
+    }
+    list_cell(g, at(o, "spec.targetRefs"), "name");
+    grid_add(g, "%s", state);
+    age_cell(g, o, "metadata.creationTimestamp");
+}
+
+static void row_virtual_service(struct grid *g, const json_t *o, bool wide)
+{
+    list_cell(g, at(o, "spec.gateways"), NULL);
+    list_cell(g, at(o, "spec.hosts"), NULL);
+    reconciled_cells(g, o);
+}
+
+static void row_destination_rule(struct grid *g, const json_t *o, bool wide)
+{
+    text_cell(g, o, "spec.host", "-");
+    list_cell(g, at(o, "spec.subsets"), "name");
+    reconciled_cells(g, o);
+}
+
+static void row_istio_gateway(struct grid *g, const json_t *o, bool wide)
+{
+    struct buf ports = {0}, hosts = {0};
+    size_t i, k;
+    json_t *server, *host;
+    json_array_foreach (at(o, "spec.servers"), i, server) {
+        joined_add(&ports, ",", "%lld", number_at(server, "port.number"));
+        json_array_foreach (at(server, "hosts"), k, host)
+            joined_add(&hosts, ",", "%s", json_string_value(host) ? json_string_value(host) : "");
+    }
+    list_cell(g, at(o, "status.addresses"), "value");
+    cell_take(g, &ports);
+    cell_take(g, &hosts);
+    grid_add(g, "%s", condition_text(at(o, "status.conditions"), "Programmed"));
+    age_cell(g, o, "metadata.creationTimestamp");
+}
+
+static void row_service_entry(struct grid *g, const json_t *o, bool wide)
+{
+    list_cell(g, at(o, "spec.hosts"), NULL);
+    text_cell(g, o, "spec.location", "MESH_EXTERNAL");
+    text_cell(g, o, "spec.resolution", "NONE");
+    list_cell(g, at(o, "status.addresses"), "value");
+    reconciled_cells(g, o);
+}
+
+static void row_peer(struct grid *g, const json_t *o, bool wide)
+{
+    text_cell(g, o, "spec.mtls.mode", "UNSET");
+    age_cell(g, o, "metadata.creationTimestamp");
+}
+
+static void row_split(struct grid *g, const json_t *o, bool wide)
+{
+    text_cell(g, o, "spec.service", "-");
+    list_cell(g, at(o, "spec.backends"), "service");
+    reconciled_cells(g, o);
+}
+
+static void row_filter(struct grid *g, const json_t *o, bool wide)
+{
+    const char *key;
+    json_t *e;
+    const char *kind = "-";
+    json_object_foreach (at(o, "spec"), key, e)
+        kind = key;
+    grid_add(g, "%s", kind);
+    reconciled_cells(g, o);
+}
+
 /* The columns behind NAMESPACE and NAME. */
 static const struct layout {
     enum obj_kind kind;
@@ -275,6 +390,20 @@ static const struct layout {
     {OBJ_CONFIGMAP, false, {"DATA", "AGE"}, {"KEYS"}, false, row_map},
     {OBJ_SECRET, false, {"TYPE", "DATA", "AGE"}, {"KEYS"}, false, row_secret},
     {OBJ_NAMESPACE, false, {"STATUS", "AGE"}, {NULL}, false, row_namespace},
+    {OBJ_GRPCROUTE, false, {"GATEWAYS", "HOSTNAMES", "ACCEPTED", "AGE"}, {NULL}, false, row_route},
+    {OBJ_TCPROUTE, false, {"GATEWAYS", "HOSTNAMES", "ACCEPTED", "AGE"}, {NULL}, false, row_route},
+    {OBJ_TLSROUTE, false, {"GATEWAYS", "HOSTNAMES", "ACCEPTED", "AGE"}, {NULL}, false, row_route},
+    {OBJ_REFERENCEGRANT, false, {"FROM", "TO", "AGE"}, {NULL}, false, row_grant},
+    {OBJ_BACKENDTLSPOLICY, false, {"SERVICES", "ACCEPTED", "AGE"}, {NULL}, false, row_policy},
+    {OBJ_VIRTUALSERVICE, false, {"GATEWAYS", "HOSTS", "RECONCILED", "AGE"}, {NULL}, false, row_virtual_service},
+    {OBJ_DESTINATIONRULE, false, {"HOST", "SUBSETS", "RECONCILED", "AGE"}, {NULL}, false, row_destination_rule},
+    {OBJ_ISTIO_GATEWAY, false, {"ADDRESSES", "PORTS", "HOSTS", "PROGRAMMED", "AGE"}, {NULL}, false, row_istio_gateway},
+    {OBJ_SERVICEENTRY, false, {"HOSTS", "LOCATION", "RESOLUTION", "ADDRESSES", "RECONCILED", "AGE"}, {NULL}, false, row_service_entry},
+    {OBJ_SIDECAR, false, {"AGE"}, {NULL}, false, row_age},
+    {OBJ_PEERAUTHENTICATION, false, {"MODE", "AGE"}, {NULL}, false, row_peer},
+    {OBJ_TRAFFICSPLIT, false, {"SERVICE", "BACKENDS", "RECONCILED", "AGE"}, {NULL}, false, row_split},
+    {OBJ_HTTPFILTER, false, {"KIND", "RECONCILED", "AGE"}, {NULL}, false, row_filter},
+    {OBJ_BACKENDPOLICY, false, {"SERVICES", "RECONCILED", "AGE"}, {NULL}, false, row_policy},
 };
 
 static const struct layout *layout_of(const struct view *v)

@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+#define OBJECTS "/v1/objects?kind=" /* kinds without an endpoint of their own */
+
 const struct view views[] = {
     {"workloads", "/v1/workloads", "deployment", OBJ_DEPLOYMENT, false},
     {"replicas", "/v1/workloads", "replica", OBJ_DEPLOYMENT, true},
@@ -12,6 +14,20 @@ const struct view views[] = {
     {"configmaps", "/v1/configmaps", "configmap", OBJ_CONFIGMAP, false},
     {"secrets", "/v1/secrets", "secret", OBJ_SECRET, false},
     {"namespaces", "/v1/namespaces", "namespace", OBJ_NAMESPACE, false},
+    {"grpcroutes", OBJECTS "GRPCRoute", "grpcroute", OBJ_GRPCROUTE, false},
+    {"tcproutes", OBJECTS "TCPRoute", "tcproute", OBJ_TCPROUTE, false},
+    {"tlsroutes", OBJECTS "TLSRoute", "tlsroute", OBJ_TLSROUTE, false},
+    {"referencegrants", OBJECTS "ReferenceGrant", "referencegrant", OBJ_REFERENCEGRANT, false},
+    {"backendtlspolicies", OBJECTS "BackendTLSPolicy", "backendtlspolicy", OBJ_BACKENDTLSPOLICY, false},
+    {"virtualservices", OBJECTS "VirtualService", "virtualservice", OBJ_VIRTUALSERVICE, false},
+    {"destinationrules", OBJECTS "DestinationRule", "destinationrule", OBJ_DESTINATIONRULE, false},
+    {"gateways.networking.istio.io", OBJECTS "Gateway.networking.istio.io", "gateway.networking.istio.io", OBJ_ISTIO_GATEWAY, false},
+    {"serviceentries", OBJECTS "ServiceEntry", "serviceentry", OBJ_SERVICEENTRY, false},
+    {"sidecars", OBJECTS "Sidecar", "sidecar", OBJ_SIDECAR, false},
+    {"peerauthentications", OBJECTS "PeerAuthentication", "peerauthentication", OBJ_PEERAUTHENTICATION, false},
+    {"trafficsplits", OBJECTS "TrafficSplit", "trafficsplit", OBJ_TRAFFICSPLIT, false},
+    {"httpfilters", OBJECTS "HTTPFilter", "httpfilter", OBJ_HTTPFILTER, false},
+    {"backendpolicies", OBJECTS "BackendPolicy", "backendpolicy", OBJ_BACKENDPOLICY, false},
 };
 const size_t views_n = COUNT_OF(views);
 

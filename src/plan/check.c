@@ -686,27 +686,39 @@ static void check_filter(struct check *c)
     }
 }
 
+static void check_object(struct check *c)
+{
+    switch (c->o->kind) {
+    case OBJ_DEPLOYMENT: check_deployment(c); break;
+    case OBJ_SERVICE: check_service(c); break;
+    case OBJ_GATEWAY:
+    case OBJ_ISTIO_GATEWAY: check_gateway(c); break;
+    case OBJ_HTTPROUTE:
+    case OBJ_GRPCROUTE:
+    case OBJ_TCPROUTE:
+    case OBJ_TLSROUTE: check_route(c); break;
+    case OBJ_VIRTUALSERVICE: check_virtual_service(c); break;
+    case OBJ_DESTINATIONRULE: check_destination_rule(c); break;
+    case OBJ_BACKENDTLSPOLICY: check_backend_tls(c); break;
+    case OBJ_BACKENDPOLICY: check_backend_policy(c); break;
+    case OBJ_TRAFFICSPLIT: check_split(c); break;
+    case OBJ_SERVICEENTRY: check_entry(c); break;
+    case OBJ_HTTPFILTER: check_filter(c); break;
+    default: break;
+    }
+}
+
 void objset_check(const struct objset *s, struct diags *d)
 {
-    for (size_t i = 0; i < objset_n(s); i++) {
-        struct check c = {.s = s, .d = d, .o = objset_at(s, i), .index = i};
-        switch (c.o->kind) {
-        case OBJ_DEPLOYMENT: check_deployment(&c); break;
-        case OBJ_SERVICE: check_service(&c); break;
-        case OBJ_GATEWAY:
-        case OBJ_ISTIO_GATEWAY: check_gateway(&c); break;
-        case OBJ_HTTPROUTE:
-        case OBJ_GRPCROUTE:
-        case OBJ_TCPROUTE:
-        case OBJ_TLSROUTE: check_route(&c); break;
-        case OBJ_VIRTUALSERVICE: check_virtual_service(&c); break;
-        case OBJ_DESTINATIONRULE: check_destination_rule(&c); break;
-        case OBJ_BACKENDTLSPOLICY: check_backend_tls(&c); break;
-        case OBJ_BACKENDPOLICY: check_backend_policy(&c); break;
-        case OBJ_TRAFFICSPLIT: check_split(&c); break;
-        case OBJ_SERVICEENTRY: check_entry(&c); break;
-        case OBJ_HTTPFILTER: check_filter(&c); break;
-        default: break;
-        }
-    }
+    for (size_t i = 0; i < objset_n(s); i++)
+        check_object(&(struct check){.s = s, .d = d, .o = objset_at(s, i), .index = i});
+}
+
+void objset_check_object(const struct objset *s, const struct object *o, struct diags *d)
+{
+    size_t i = objset_first(s, o->kind, o->ns);
+    while (i < objset_n(s) && objset_at(s, i) != o)
+        i++;
+    MUST(i < objset_n(s));
+    check_object(&(struct check){.s = s, .d = d, .o = o, .index = i});
 }

@@ -91,17 +91,20 @@ static const struct object *split_of(const struct target *t, const struct plan_c
     return t && t->split && cl && !subset && split_sum(t->split) ? t->split : NULL;
 }
 
-static void shares_add(struct compile *c, struct shares *to, const struct object *split, struct plan_backend b, uint64_t weight)
+/* times: what all weights of the rule are multiplied by, so that the sum of the split divides them. */
+static void shares_add(struct compile *c, struct shares *to, const struct object *split, struct plan_backend b, uint64_t weight, uint64_t times)
 {
     if (!split) {
-        to->items[to->n++] = (struct share){b, weight};
+        to->items[to->n++] = (struct share){b, weight * times};
         return;
     }
+    uint64_t sum = split_sum(split);
     for (size_t i = 0; i < split->split.backends_n; i++) {
         const struct route_backend *leaf = &split->split.backends[i];
         struct plan_backend one = b;
         one.cluster = leaf_cluster(c, split, leaf, b.cluster->port);
-        to->items[to->n++] = (struct share){one, weight * leaf->weight};
+        uint64_t share = weight * leaf->weight * times / sum;
+        to->items[to->n++] = (struct share){one, share ? share : weight && leaf->weight};
     }
 }
 
@@ -125,30 +128,42 @@ static uint32_t shares_keep(struct compile *c, const struct shares *from, struct
     return (uint32_t)from->n;
 }
 
+#define TIMES_MAX (1u << 20) /* with weights of at most 1,000,000 on both levels, products stay below 2^60 */
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* The least common multiple of the splits' sums: shares stay exactly what they are. Where it is too large, they are rounded. */
+static uint64_t times_with(uint64_t times, uint64_t sum)
+{
+    uint64_t next = times / common_divisor(times, sum) * sum;
+    return next > TIMES_MAX ? TIMES_MAX : next;
+}
+
 static uint32_t backends_fill(struct compile *c, const struct object *o, const struct route_backend *from, size_t n, uint16_t near, bool edits, struct plan_backend **out, uint32_t *weight_sum)
 {
-    const struct target **targets = arena_alloc(&c->scratch, (n + 1) * sizeof(void *));
-    uint64_t times = 1; /* every split's sum, so that shares stay what they are */
+    const struct object **splits = arena_alloc(&c->scratch, (n + 1) * sizeof(void *));
+    const struct plan_cluster **clusters = arena_alloc(&c->scratch, (n + 1) * sizeof(void *));
+    uint64_t times = 1;
     size_t total = 0;
     for (size_t i = 0; i < n; i++) {
-        targets[i] = backend_target(c, o, &from[i]);
-        const struct object *split = targets[i] ? targets[i]->split : NULL;
-        total += split ? MAX(1, split->split.backends_n) : 1;
+        const struct target *t = backend_target(c, o, &from[i]);
+        clusters[i] = target_cluster(c, t, from[i].port, near, from[i].subset);
+        splits[i] = split_of(t, clusters[i], from[i].subset);
+        total += splits[i] ? splits[i]->split.backends_n : 1;
+        times = splits[i] ? times_with(times, split_sum(splits[i])) : times;
     }
     struct shares shares = {arena_alloc(&c->scratch, (total + 1) * sizeof *shares.items), 0};
-    uint64_t *sums = arena_zalloc(&c->scratch, (n + 1) * sizeof *sums);
-    const struct plan_cluster **clusters = arena_zalloc(&c->scratch, (n + 1) * sizeof(void *));
     for (size_t i = 0; i < n; i++) {
-        clusters[i] = target_cluster(c, targets[i], from[i].port, near, from[i].subset);
-        const struct object *split = split_of(targets[i], clusters[i], from[i].subset);
-        sums[i] = split ? split_sum(split) : 1;
-        if (times < UINT32_MAX / MAX(1, sums[i]))
-            times *= sums[i];
-    }
-    for (size_t i = 0; i < n; i++) {
-        const struct object *split = split_of(targets[i], clusters[i], from[i].subset);
         struct plan_backend b = {.cluster = clusters[i], .req = edits ? edit_new(&c->keep, &from[i].req) : NULL, .resp = edits ? edit_new(&c->keep, &from[i].resp) : NULL};
-        shares_add(c, &shares, split, b, from[i].weight * (times / sums[i] ? times / sums[i] : 1));
+        shares_add(c, &shares, splits[i], b, from[i].weight, times);
     }
     return shares_keep(c, &shares, out, weight_sum);
 }
@@ -158,7 +173,7 @@ uint32_t backends_default(struct compile *c, const struct target *t, const struc
     const struct object *split = split_of(t, cl, NULL);
     struct share *items = arena_alloc(&c->scratch, (1 + (split ? split->split.backends_n : 0)) * sizeof *items);
     struct shares shares = {items, 0};
-    shares_add(c, &shares, split, (struct plan_backend){.cluster = cl}, 1);
+    shares_add(c, &shares, split, (struct plan_backend){.cluster = cl}, 1, split ? split_sum(split) : 1);
     return shares_keep(c, &shares, out, weight_sum);
 }
 

@@ -69,8 +69,19 @@ static void table_values(struct buf *out, const char *path, const struct field *
     }
 }
 
+/* Where each schema was written out in the table at hand; a second time a reference is enough. */
+struct shown {
+    char *path[SCH_COUNT];
+};
+
+static void shown_free(struct shown *sh)
+{
+    for (size_t i = 0; i < SCH_COUNT; i++)
+        mem_free(sh->path[i]);
+}
+
 /* The rows of schema s below path; recursion ends because fields.def has no schema inside itself. */
-static void table_schema(struct buf *out, const char *path, enum schema_id s)
+static void table_schema(struct buf *out, const char *path, enum schema_id s, struct shown *sh)
 {
     for (const struct field *f = NULL; (f = field_next(s, f));) {
         struct buf sub = {0};
@@ -79,10 +90,15 @@ static void table_schema(struct buf *out, const char *path, enum schema_id s)
         table_type(out, f);
         buf_adds(out, " | ");
         add_note(out, f->note, f->remedy);
+        bool again = f->type == FT_OBJ && sh->path[f->sub];
+        if (again)
+            buf_printf(out, "%sfields as of `%s`", f->note[0] || f->remedy[0] ? "; " : "", sh->path[f->sub]);
         buf_adds(out, " |\n");
         table_values(out, sub.p, f);
-        if (f->type == FT_OBJ && f->sub != SCH_META)
-            table_schema(out, sub.p, f->sub);
+        if (f->type == FT_OBJ && f->sub != SCH_META && !again) {
+            sh->path[f->sub] = mem_strdup(MEM_MANIFEST, sub.p);
+            table_schema(out, sub.p, f->sub, sh);
+        }
         buf_free(&sub);
     }
 }
@@ -99,16 +115,20 @@ void explain_table(struct buf *out)
                   "- **refused**: an error: running without it would not be what was asked for.\n"
                   "- A field that is not listed is unknown: a warning, and an error with `--strict`.\n\n");
     buf_printf(out, "## metadata of every kind\n\n%s", table_head);
-    table_schema(out, "metadata", SCH_META);
+    struct shown shown = {0};
+    table_schema(out, "metadata", SCH_META, &shown);
+    shown_free(&shown);
     for (size_t i = 0; i < kind_rows_n; i++) {
         const struct kind_row *row = &kind_rows[i];
         if (i && kind_rows[i - 1].schema == row->schema)
             continue; /* another apiVersion of the same */
-        buf_printf(out, "\n## %s\n\n`apiVersion: %s`", row->kind, row->api_version);
+        buf_printf(out, "\n## %s\n\n`apiVersion: %s`", obj_kind_name(row->obj), row->api_version);
         for (size_t k = i + 1; k < kind_rows_n && kind_rows[k].schema == row->schema; k++)
             buf_printf(out, " or `%s`", kind_rows[k].api_version);
         buf_printf(out, "\n\n%s", table_head);
-        table_schema(out, "", row->schema);
+        shown = (struct shown){0};
+        table_schema(out, "", row->schema, &shown);
+        shown_free(&shown);
     }
     buf_adds(out, "\n## Kinds that are not built\n\nWhat is ignored is reported, and an error with `--strict`. Any other kind is unknown, and treated alike.\n\n"
                   "| apiVersion's group | kind | status | |\n|---|---|---|---|\n");

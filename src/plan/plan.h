@@ -416,6 +416,7 @@ void objset_read(struct objset *s, const char *file, const char *dir, struct sli
 /* References that must hold in the whole set: routes to Gateways and Services, ConfigMaps and Secrets that are not
  * optional, selectors that match nothing, port clashes. */
 void objset_check(const struct objset *s, struct diags *d);
+void objset_check_object(const struct objset *s, const struct object *o, struct diags *d); /* the same of one object in s */
 /* into := into + from (from's objects win and keep created_ns, generation and addresses of those they replace). from is left empty. */
 void objset_merge(struct objset *into, struct objset *from);
 bool objset_remove(struct objset *s, enum obj_kind k, const char *ns, const char *name);

@@ -11,9 +11,11 @@
  */
 #include "proxy_int.h"
 
+#define POUR_LENGTH_MIN 131072u /* a body of this length is worth a look whether it can be spliced */
 #define TUNNEL_IDLE_MS 3600000u /* a tunnel in which nothing moves */
 
 static void answer_wait(struct exchange *x);
+static bool pour_moved(struct exchange *x);
 static void attempt_again(struct exchange *x);
 static bool retry_take(struct exchange *x, uint32_t causes, bool safe);
 
@@ -49,6 +51,10 @@ void attempt_drop(struct exchange *x)
     if (u) {
         x->up = NULL;
         list_del(&x->in_up);
+        if (UNLIKELY(x->more && x->more->pouring)) {
+            pour_stop(&x->more->pour);
+            x->more->pouring = false;
+        }
         if (x->calling)
             http_call_cancel(&x->call);
         x->calling = false;
@@ -100,6 +106,8 @@ void exchange_timer(struct timer *t)
         return;
     }
     if (x->state == X_ANSWER) { /* too late for an answer of our own: cut it off */
+        if (!over && x->more && x->more->pouring && pour_moved(x))
+            return;
         counter_inc(&p->c.timeouts_body);
         if (x->role != X_CLIENT) {
             child_failed(x, 504, FLAG_UT, "timeout");
@@ -455,6 +463,48 @@ static void up_interim(struct http_call *k, const struct h1_head *h)
     http_req_interim(x->req, &x->p->out);
 }
 
+/* The rest of a large answer goes on inside the kernel. */
+static void poured(struct pour *pour, enum err e)
+{
+    struct exchange_more *m = CONTAINER_OF(pour, struct exchange_more, pour);
+    struct exchange *x = m->x;
+    m->pouring = false;
+    x->response_bytes += pour->flow.moved;
+    if (e != OK) {
+        answer_cut(x, FLAG_UC);
+        return;
+    }
+    struct http_req *r = x->req;
+    http_call_poured(&x->call);
+    x->calling = false;
+    x->req = NULL;
+    r->owner = NULL;
+    http_req_end(r, SLICE(""));
+    exchange_finish(x);
+}
+
+static bool answer_pour(struct exchange *x, const struct h1_head *h)
+{
+    if (LIKELY(h->framing != H1_LENGTH || h->length < POUR_LENGTH_MIN) || http_req_is_h2(x->req) || x->call.h2)
+        return false;
+    struct exchange_more *m = exchange_more(x);
+    m->pouring = !m->answer_filter && http_call_pour(&x->call, x->req, &m->pour, poured);
+    if (m->pouring)
+        exchange_wait(x, body_ms(x));
+    return m->pouring;
+}
+
+/* Time is up, unless bytes have moved since it was last looked at. */
+static bool pour_moved(struct exchange *x)
+{
+    struct exchange_more *m = x->more;
+    if (m->pour.flow.moved == m->poured_before)
+        return false;
+    m->poured_before = m->pour.flow.moved;
+    exchange_wait(x, body_ms(x));
+    return true;
+}
+
 /* More of the answer is to come. queued: the client does not keep up, so nothing more is read until request_flow(). */
 static void answer_flow(struct exchange *x, size_t queued)
 {
@@ -507,7 +557,7 @@ static void answer_begin(struct exchange *x, struct http_call *k, const struct h
         answer_end(x, k);
     if (end)
         exchange_finish(x);
-    else
+    else if (queued || !answer_pour(x, h))
         answer_flow(x, queued);
 }
 

@@ -754,7 +754,8 @@ static double ns_per_pick(struct world *w)
     enum { PICKS = 200000 };
     uint64_t begin = mono_ns(), sum = 0;
     for (uint32_t k = 0; k < PICKS; k++) {
-        struct lb_request rq = {.random = chance(&w->random), .now_ms = w->now_ms, .now_ns = w->now_ms * 1000000 + k};
+        uint64_t now_ms = w->now_ms + k / 100; /* refreshes are part of the cost */
+        struct lb_request rq = {.random = chance(&w->random), .now_ms = now_ms, .now_ns = now_ms * 1000000};
         rq.hash = rq.random;
         rq.hashed = true;
         sum += cluster_pick(w->c, &rq)->id;

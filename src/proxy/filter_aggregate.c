@@ -177,7 +177,7 @@ struct merge {
 static void member_put(struct merge *m, struct slice name, struct slice value)
 {
     buf_clear(&m->names);
-    json_string(name, &m->names);
+    jtext_string(name, &m->names);
     uintptr_t at = (uintptr_t)table_get(&m->index, buf_slice(&m->names));
     if (at) {
         m->items[at - 1].value = value;
@@ -241,14 +241,14 @@ static void part_put(struct merge *m, const struct aggregate_part *part, const s
         part_missing(m, part, r->why ? r->why : "unknown", NULL);
         return;
     }
-    enum err e = json_check(r->body, &value);
+    enum err e = jtext_check(r->body, &value);
     if (e != OK) {
         part_missing(m, part, e == ERR_LIMIT ? "nested too deeply" : "not JSON", NULL);
         return;
     }
     if (part->pointer) {
-        struct json_place at;
-        e = json_find(value, slice_cstr(part->pointer), &at);
+        struct jtext_place at;
+        e = jtext_find(value, slice_cstr(part->pointer), &at);
         if (e != OK || !at.value.p) {
             part_missing(m, part, e == ERR_SYNTAX ? "ambiguous: a name stands twice on the way to " : "nothing at ", part->pointer);
             return;
@@ -262,7 +262,7 @@ static void part_put(struct merge *m, const struct aggregate_part *part, const s
     } else {
         struct slice name;
         struct slice each;
-        for (struct json_iter it = json_iter(value); json_next(&it, &name, &each);)
+        for (struct jtext_iter it = jtext_iter(value); jtext_next(&it, &name, &each);)
             member_put(m, name, each);
     }
 }

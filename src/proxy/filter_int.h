@@ -32,24 +32,24 @@ size_t compress_most_bytes(void);
 
 /* OK: text is one JSON value (RFC 8259, valid UTF-8) in white space, perhaps behind a byte order mark; *value is it alone. ERR_SYNTAX: it is not.
  * ERR_LIMIT: nested deeper than JSON_DEPTH_MAX. */
-enum err json_check(struct slice text, struct slice *value) WARN_UNUSED;
+enum err jtext_check(struct slice text, struct slice *value) WARN_UNUSED;
 
-/* What follows is for values that json_check() let pass; slices lie in it. */
-struct json_iter { const char *p, *end; bool object; };
-struct json_iter json_iter(struct slice value);       /* of an object or array; of anything else: empty */
+/* What follows is for values that jtext_check() let pass; slices lie in it. */
+struct jtext_iter { const char *p, *end; bool object; };
+struct jtext_iter jtext_iter(struct slice value);       /* of an object or array; of anything else: empty */
 /* The next element; name: with its quotes, empty in an array. */
-bool json_next(struct json_iter *it, struct slice *name, struct slice *value);
+bool jtext_next(struct jtext_iter *it, struct slice *name, struct slice *value);
 
-struct json_place {
+struct jtext_place {
     struct slice value;   /* what the pointer names; p NULL: nothing is there */
     struct slice name;    /* of that member, with quotes; empty: an element, or the whole */
     struct slice parent;  /* the innermost object or array on the way; p NULL: none */
     struct slice rest;    /* of the pointer, when nothing is there: from the '/' of the first token that parent lacks */
 };
 /* RFC 6901. ERR_INVALID: malformed pointer. ERR_SYNTAX: a member on the way stands there twice, so that readers would disagree. */
-enum err json_find(struct slice value, struct slice pointer, struct json_place *out) WARN_UNUSED;
-void json_string(struct slice quoted, struct buf *out);          /* the text of a JSON string, as UTF-8 */
-void json_pointer_token(struct slice token, struct buf *out);    /* ~1 and ~0 undone */
+enum err jtext_find(struct slice value, struct slice pointer, struct jtext_place *out) WARN_UNUSED;
+void jtext_string(struct slice quoted, struct buf *out);          /* the text of a JSON string, as UTF-8 */
+void jtext_token(struct slice token, struct buf *out);    /* ~1 and ~0 undone */
 
 /* ---- dates (RFC 9110 section 5.6.7): filter_date.c ---------------------------------------------------------------------- */
 

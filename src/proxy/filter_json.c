@@ -1,6 +1,6 @@
 /* filter_json.c - JSON as text: one pass that checks it, and walks over what was checked.
  *
- * json_check() is the only function here that sees bytes from outside: it accepts exactly RFC 8259's grammar with valid UTF-8, keeps the
+ * jtext_check() is the only function here that sees bytes from outside: it accepts exactly RFC 8259's grammar with valid UTF-8, keeps the
  * open containers as bits (so that nesting costs no stack), and stops at JSON_DEPTH_MAX. All others run over text that it let pass, and
  * rely on it: a string ends, containers close, a comma or colon stands where one belongs. They still stop at the end of what they were given.
  */
@@ -233,7 +233,7 @@ static enum err scan_value(struct scan *s)
     return OK;
 }
 
-enum err json_check(struct slice text, struct slice *value)
+enum err jtext_check(struct slice text, struct slice *value)
 {
     struct scan s = {(const uint8_t *)text.p, (const uint8_t *)text.p + text.n};
     if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0)
@@ -297,9 +297,9 @@ static const char *skip_value(const char *p, const char *end)
     return end;
 }
 
-struct json_iter json_iter(struct slice value)
+struct jtext_iter jtext_iter(struct slice value)
 {
-    struct json_iter it = {value.p, value.p, false};
+    struct jtext_iter it = {value.p, value.p, false};
     if (value.n >= 2 && (value.p[0] == '{' || value.p[0] == '[')) {
         it.object = value.p[0] == '{';
         it.p = value.p + 1;
@@ -308,7 +308,7 @@ struct json_iter json_iter(struct slice value)
     return it;
 }
 
-bool json_next(struct json_iter *it, struct slice *name, struct slice *value)
+bool jtext_next(struct jtext_iter *it, struct slice *name, struct slice *value)
 {
     const char *p = skip_ws(it->p, it->end);
     if (p < it->end && *p == ',')
@@ -399,7 +399,7 @@ static struct slice unquoted(struct slice quoted)
     return quoted.n >= 2 ? slice_of(quoted.p + 1, quoted.n - 2) : slice_of(quoted.p, 0);
 }
 
-void json_string(struct slice quoted, struct buf *out)
+void jtext_string(struct slice quoted, struct buf *out)
 {
     struct slice s = unquoted(quoted);
     char bytes[4];
@@ -420,7 +420,7 @@ static bool token_step(const char **p, const char *end, char *out)
     return true;
 }
 
-void json_pointer_token(struct slice token, struct buf *out)
+void jtext_token(struct slice token, struct buf *out)
 {
     char c;
     for (const char *p = token.p, *end = token.p + token.n; p < end && token_step(&p, end, &c);)
@@ -463,12 +463,12 @@ static bool token_index(struct slice token, uint64_t *index)
 /* One step down from container; p of *value stays NULL when nothing is there. */
 static enum err step_down(struct slice container, struct slice token, struct slice *name, struct slice *value)
 {
-    struct json_iter it = json_iter(container);
+    struct jtext_iter it = jtext_iter(container);
     uint64_t index = 0, at = 0;
     struct slice n, v;
     if (!it.object && !token_index(token, &index))
         return OK;
-    while (json_next(&it, &n, &v)) {
+    while (jtext_next(&it, &n, &v)) {
         if (it.object ? !name_is(n, token) : at++ != index)
             continue;
         if (value->p)
@@ -481,9 +481,9 @@ static enum err step_down(struct slice container, struct slice token, struct sli
     return OK;
 }
 
-enum err json_find(struct slice value, struct slice pointer, struct json_place *out)
+enum err jtext_find(struct slice value, struct slice pointer, struct jtext_place *out)
 {
-    *out = (struct json_place){.value = value};
+    *out = (struct jtext_place){.value = value};
     if (!pointer_valid(pointer))
         return ERR_INVALID;
     for (struct slice rest = pointer; rest.n;) {

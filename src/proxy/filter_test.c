@@ -5,6 +5,7 @@
 #include "filter_int.h"
 
 #include <fcntl.h>
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -569,17 +570,17 @@ static void test_json_check(void **state)
     };
     struct slice value;
     for (size_t i = 0; i < COUNT_OF(good); i++)
-        if (json_check(slice_cstr(good[i]), &value) != OK)
+        if (jtext_check(slice_cstr(good[i]), &value) != OK)
             fail_msg("refused: %s", good[i]);
     for (size_t i = 0; i < COUNT_OF(bad); i++)
-        if (json_check(slice_cstr(bad[i]), &value) != ERR_SYNTAX)
+        if (jtext_check(slice_cstr(bad[i]), &value) != ERR_SYNTAX)
             fail_msg("not refused: %s", bad[i]);
     /* a prefix is good only where it is a whole number */
     const char *text = good[13];
     for (size_t n = 0; n < strlen(text) - 2; n++)
-        assert_int_equal(json_check(slice_of(text, n), &value), ERR_SYNTAX);
-    assert_int_equal(json_check(slice_of("\"a\0b\"", 5), &value), ERR_SYNTAX);
-    assert_int_equal(json_check(SLICE("\xef\xbb\xbf  [1] \n"), &value), OK);
+        assert_int_equal(jtext_check(slice_of(text, n), &value), ERR_SYNTAX);
+    assert_int_equal(jtext_check(slice_of("\"a\0b\"", 5), &value), ERR_SYNTAX);
+    assert_int_equal(jtext_check(SLICE("\xef\xbb\xbf  [1] \n"), &value), OK);
     assert_text_(value, "[1]", __LINE__);
 }
 
@@ -595,17 +596,17 @@ static void test_json_depth(void **state)
         buf_adds(&b, "1");
         for (int i = JSON_DEPTH_MAX + more - 1; i >= 0; i--)
             buf_adds(&b, i % 2 ? "}" : "]");
-        assert_int_equal(json_check(buf_slice(&b), &value), more ? ERR_LIMIT : OK);
+        assert_int_equal(jtext_check(buf_slice(&b), &value), more ? ERR_LIMIT : OK);
     }
     assert_int_equal(filter_counter_read(FILTER_JSON_DEEP), deep + 1);
     buf_clear(&b);
     for (int i = 0; i < 1000000; i++)
         buf_addc(&b, '[');
-    assert_int_equal(json_check(buf_slice(&b), &value), ERR_LIMIT);
+    assert_int_equal(jtext_check(buf_slice(&b), &value), ERR_LIMIT);
     buf_clear(&b);
     make_json(&b, 1 << 20);
     since_ns = mono_ns();
-    assert_int_equal(json_check(buf_slice(&b), &value), OK);
+    assert_int_equal(jtext_check(buf_slice(&b), &value), OK);
     print_message("    checked at %llu MB/s\n", (unsigned long long)(b.n * 1000 / (mono_ns() - since_ns)));
     buf_free(&b);
 }
@@ -620,22 +621,22 @@ static void test_json_pointers(void **state)
         {"/foo/0/x", NULL}, {"/foo/4294967296", NULL}, {"/fo", NULL}, {"/fooo", NULL},
     };
     struct slice value;
-    struct json_place at;
-    assert_int_equal(json_check(SLICE(doc), &value), OK);
+    struct jtext_place at;
+    assert_int_equal(jtext_check(SLICE(doc), &value), OK);
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        assert_int_equal(json_find(value, slice_cstr(cases[i].pointer), &at), OK);
+        assert_int_equal(jtext_find(value, slice_cstr(cases[i].pointer), &at), OK);
         if (!at.value.p != !cases[i].want || (cases[i].want && !slice_is(at.value, cases[i].want)))
             fail_msg("%s gave \"" SLICE_FMT "\"", cases[i].pointer, SLICE_ARG(at.value));
     }
-    assert_int_equal(json_find(value, SLICE("foo"), &at), ERR_INVALID);
-    assert_int_equal(json_find(value, SLICE("/~"), &at), ERR_INVALID);
-    assert_int_equal(json_find(value, SLICE("/~2"), &at), ERR_INVALID);
-    assert_int_equal(json_find(SLICE("{\"a\":1,\"b\":2,\"\\u0061\":3}"), SLICE("/a"), &at), ERR_SYNTAX);
-    assert_int_equal(json_find(SLICE("{\"a\":1,\"b\":2,\"\\u0061\":3}"), SLICE("/b"), &at), OK);
-    assert_int_equal(json_find(SLICE("{\"\\u00e9\\ud83d\\ude00\":1}"), SLICE("/\xc3\xa9\xf0\x9f\x98\x80"), &at), OK);
+    assert_int_equal(jtext_find(value, SLICE("foo"), &at), ERR_INVALID);
+    assert_int_equal(jtext_find(value, SLICE("/~"), &at), ERR_INVALID);
+    assert_int_equal(jtext_find(value, SLICE("/~2"), &at), ERR_INVALID);
+    assert_int_equal(jtext_find(SLICE("{\"a\":1,\"b\":2,\"\\u0061\":3}"), SLICE("/a"), &at), ERR_SYNTAX);
+    assert_int_equal(jtext_find(SLICE("{\"a\":1,\"b\":2,\"\\u0061\":3}"), SLICE("/b"), &at), OK);
+    assert_int_equal(jtext_find(SLICE("{\"\\u00e9\\ud83d\\ude00\":1}"), SLICE("/\xc3\xa9\xf0\x9f\x98\x80"), &at), OK);
     assert_text_(at.value, "1", __LINE__);
     struct buf b = {0};
-    json_string(SLICE("\"a\\n\\u00e9\\ud83d\\ude00\\ud800x\\/\\\"\\b\\f\\r\\t\\\\\""), &b);
+    jtext_string(SLICE("\"a\\n\\u00e9\\ud83d\\ude00\\ud800x\\/\\\"\\b\\f\\r\\t\\\\\""), &b);
     ASSERT_TEXT(&b, "a\n\xc3\xa9\xf0\x9f\x98\x80\xef\xbf\xbdx/\"\b\f\r\t\\");
     buf_free(&b);
 }
@@ -695,7 +696,7 @@ static void check_ops_(struct transform_op *ops, size_t n, const char *body, con
             struct slice value;
             assert_text_(buf_slice(&out), want, line);
             if (*want)
-                assert_int_equal(json_check(buf_slice(&out), &value), OK);
+                assert_int_equal(jtext_check(buf_slice(&out), &value), OK);
         } else {
             assert_int_equal(out.n, 0);
         }
@@ -1008,12 +1009,11 @@ static int static_setup(void **state)
     return 0;
 }
 
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw) { return remove(path); }
+
 static int static_teardown(void **state)
 {
-    struct buf command = {0};
-    buf_printf(&command, "rm -rf '%s'", W.outside);
-    int r = system(command.p);
-    buf_free(&command);
+    int r = nftw(W.outside, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     buf_free(&W.body);
     head_out_fini(&W.o);
     return r;
@@ -1295,7 +1295,7 @@ static void check_merge_(struct aggregate_part *parts, size_t n, const struct ag
     struct slice value;
     assert_int_equal(aggregate_merge(&spec, results, &out), status);
     assert_text_(buf_slice(&out), want, line);
-    assert_int_equal(json_check(buf_slice(&out), &value), OK);
+    assert_int_equal(jtext_check(buf_slice(&out), &value), OK);
     buf_free(&out);
 }
 #define CHECK_MERGE(parts, results, status, want) check_merge_(parts, COUNT_OF(parts), results, status, want, __LINE__)

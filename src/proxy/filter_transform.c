@@ -25,7 +25,7 @@ struct transformer {
 /* ---- editing text ---------------------------------------------------------------------------------------------------------- */
 
 /* Of b, the n bytes at at become with. */
-static void splice(struct buf *b, size_t at, size_t n, struct slice with)
+static void text_splice(struct buf *b, size_t at, size_t n, struct slice with)
 {
     if (with.n > n)
         buf_reserve(b, with.n - n);
@@ -36,13 +36,13 @@ static void splice(struct buf *b, size_t at, size_t n, struct slice with)
     b->p[b->n] = '\0';
 }
 
-static void splice_slice(struct buf *b, struct slice old, struct slice with) { splice(b, (size_t)(old.p - b->p), old.n, with); }
+static void text_splice_slice(struct buf *b, struct slice old, struct slice with) { text_splice(b, (size_t)(old.p - b->p), old.n, with); }
 
-static enum err find(const struct buf *b, const char *pointer, struct json_place *at)
+static enum err find(const struct buf *b, const char *pointer, struct jtext_place *at)
 {
     struct slice value;
-    enum err e = json_check(buf_slice(b), &value);
-    return e == OK ? json_find(value, slice_cstr(pointer), at) : e;
+    enum err e = jtext_check(buf_slice(b), &value);
+    return e == OK ? jtext_find(value, slice_cstr(pointer), at) : e;
 }
 
 /* ---- set --------------------------------------------------------------------------------------------------------------------- */
@@ -51,7 +51,7 @@ static enum err find(const struct buf *b, const char *pointer, struct json_place
 static void put_name(struct buf *b, struct slice token)
 {
     struct buf name = {0};
-    json_pointer_token(token, &name);
+    jtext_token(token, &name);
     buf_add_json(b, buf_slice(&name));
     buf_addc(b, ':');
     buf_free(&name);
@@ -85,42 +85,42 @@ static bool appends(struct slice array, struct slice rest)
     uint64_t index, n = 0;
     if (slice_u64(token, UINT32_MAX, &index) != OK || (token.n > 1 && token.p[0] == '0'))
         return false;
-    for (struct json_iter it = json_iter(array); json_next(&it, &name, &value);)
+    for (struct jtext_iter it = jtext_iter(array); jtext_next(&it, &name, &value);)
         n++;
     return index == n;
 }
 
-static bool settable(const struct json_place *at)
+static bool settable(const struct jtext_place *at)
 {
     if (at->value.p)
         return true;
     return at->parent.p && (at->parent.p[0] == '{' || (at->parent.p[0] == '[' && appends(at->parent, at->rest)));
 }
 
-static void set_at(struct buf *b, const struct json_place *at, struct slice value)
+static void set_at(struct buf *b, const struct jtext_place *at, struct slice value)
 {
     if (!settable(at))
         return;
     if (at->value.p) {
-        splice_slice(b, at->value, value);
+        text_splice_slice(b, at->value, value);
         return;
     }
     struct slice name, last;
-    struct json_iter it = json_iter(at->parent);
+    struct jtext_iter it = jtext_iter(at->parent);
     const char *behind = at->parent.p + 1; /* the last element, or the bracket that opens */
-    while (json_next(&it, &name, &last))
+    while (jtext_next(&it, &name, &last))
         behind = last.p + last.n;
     struct buf fresh = {0};
     if (behind > at->parent.p + 1)
         buf_addc(&fresh, ',');
     put_new(&fresh, at->parent.p[0] == '{', at->rest, value);
-    splice(b, (size_t)(behind - b->p), 0, buf_slice(&fresh));
+    text_splice(b, (size_t)(behind - b->p), 0, buf_slice(&fresh));
     buf_free(&fresh);
 }
 
 static enum err op_set(struct buf *b, const struct transform_op *op)
 {
-    struct json_place at;
+    struct jtext_place at;
     enum err e = find(b, op->pointer, &at);
     if (e == OK)
         set_at(b, &at, slice_cstr(op->value));
@@ -132,7 +132,7 @@ static enum err op_set(struct buf *b, const struct transform_op *op)
 static bool is_ws(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 /* A member or element goes, with the comma behind it, or the one before it when it is the last. */
-static void remove_at(struct buf *b, const struct json_place *at)
+static void remove_at(struct buf *b, const struct jtext_place *at)
 {
     if (!at->parent.p) /* the whole: a body is not removed */
         return;
@@ -149,12 +149,12 @@ static void remove_at(struct buf *b, const struct json_place *at)
         if (*p == ',')
             from = p;
     }
-    splice(b, (size_t)(from - b->p), (size_t)(to - from), SLICE(""));
+    text_splice(b, (size_t)(from - b->p), (size_t)(to - from), SLICE(""));
 }
 
 static enum err op_remove(struct buf *b, const struct transform_op *op)
 {
-    struct json_place at;
+    struct jtext_place at;
     enum err e = find(b, op->pointer, &at);
     if (e == OK && at.value.p)
         remove_at(b, &at);
@@ -176,14 +176,14 @@ static void rename_in_place(struct buf *b, struct slice name, struct slice token
 {
     struct buf text = {0};
     put_name(&text, token);
-    splice_slice(b, name, slice_of(text.p, text.n - 1)); /* the colon is there */
+    text_splice_slice(b, name, slice_of(text.p, text.n - 1)); /* the colon is there */
     buf_free(&text);
 }
 
 /* Taken out of one place and put in at another; if that is no place any more (an array is shorter now), nothing has happened. */
-static enum err move(struct buf *b, const struct json_place *old, const char *to)
+static enum err move(struct buf *b, const struct jtext_place *old, const char *to)
 {
-    struct json_place at;
+    struct jtext_place at;
     struct buf before = {0};
     buf_add_slice(&before, buf_slice(b));
     struct slice value = slice_of(before.p + (old->value.p - b->p), old->value.n);
@@ -202,7 +202,7 @@ static enum err move(struct buf *b, const struct json_place *old, const char *to
 
 static enum err op_rename(struct buf *b, const struct transform_op *op)
 {
-    struct json_place old, new;
+    struct jtext_place old, new;
     struct slice from = slice_cstr(op->pointer), to = slice_cstr(op->value), from_parent, to_parent;
     enum err e = find(b, op->pointer, &old);
     if (e != OK || !old.value.p || !old.parent.p)
@@ -225,15 +225,15 @@ static enum err op_rename(struct buf *b, const struct transform_op *op)
 
 static enum err replace_string(struct transformer *t, const struct transform_op *op, const struct plan_regex *regex)
 {
-    struct json_place at;
+    struct jtext_place at;
     enum err e = find(&t->body, op->pointer, &at);
     if (e != OK || !at.value.p || at.value.p[0] != '"')
         return e;
     struct buf text = {0}, changed = {0}, quoted = {0};
-    json_string(at.value, &text);
+    jtext_string(at.value, &text);
     if (plan_regex_replace(regex, buf_slice(&text), slice_cstr(op->value), t->bytes_max, &changed)) {
         buf_add_json(&quoted, buf_slice(&changed));
-        splice_slice(&t->body, at.value, buf_slice(&quoted));
+        text_splice_slice(&t->body, at.value, buf_slice(&quoted));
     } else {
         e = ERR_LIMIT;
     }

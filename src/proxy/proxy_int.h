@@ -162,7 +162,9 @@ struct exchange_more {
     struct aggregate *aggregate;                /* parts that are being gathered; NULL */
     uint32_t part;                              /* of a part: which */
     struct buf body;                            /* of a part: its answer so far */
-    struct pour pour;                           /* a file on its way to the client */
+    struct pour pour;                           /* a file, or a large body, on its way to the client */
+    bool pouring;                               /* the body of the answer; see answer_pour() */
+    uint64_t poured_before;                     /* flow.moved when its progress was last looked at */
     int file;                                   /* -1: none */
     uint64_t file_offset, file_left;            /* with copies */
     bool copies;                                /* by reading and writing instead of pour */
@@ -352,6 +354,8 @@ void upstream_release(struct upstream *us);
 void endpoints_swap(struct proxy *p, struct plan *plan);
 void endpoints_free(struct proxy *p);
 void upstream_sweep(struct proxy *p);
+/* A PROXY header that tells the service who x's client is; in out, which has PP_V2_BYTES_MAX bytes. */
+struct slice proxy_header(const struct exchange *x, uint8_t version, char *out);
 /* head.c */
 bool head_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit); /* fills x->head; false: too large */
 bool head_part(struct exchange *x, const struct h1_head *h, struct slice path);          /* the same for a part of an aggregated answer: GET path */

@@ -9,6 +9,7 @@
  * side is encrypted, bytes are copied here (copy_ops).
  */
 #include "proxy_int.h"
+#include "proxy_protocol.h"
 
 #define TCP_IDLE_MS 3600000u  /* nothing moves in either direction: as Envoy's idle_timeout */
 #define TCP_QUEUE_MAX 262144u /* copied bytes that wait for a slow side before the other is not read */
@@ -223,6 +224,10 @@ void tcp_socket(struct exchange *x)
     t->service_used = true;
     memset(&t->service, 0, sizeof t->service);
     stream_connect(&t->service, x->p->loop, &service_ops, fd, &x->ep->address);
+    uint8_t version = x->cluster->policy->pool.proxy_protocol;
+    char header[PP_V2_BYTES_MAX];
+    if (version)
+        stream_write_slice(&t->service, proxy_header(x, version, header));
     if (tls->ctx) {
         struct slice sni = slice_cstr(tls->sni ? tls->sni : "");
         stream_tls_connect(&t->service, tls->ctx, (struct tls_peer_name){sni, tls->sans_n || tls->insecure ? SLICE("") : sni}, &x->ep->sessions);

@@ -8,6 +8,7 @@
  * asked for in advance, so that a request seldom waits for one.
  */
 #include "proxy_int.h"
+#include "proxy_protocol.h"
 
 #define PERMIT_RETRY_MS 10 /* while requests wait for a connection that another worker may give back */
 
@@ -46,6 +47,24 @@ static void stock_ask(struct proxy *p, struct endpoint *ep)
     p->ops->sockets_wanted(p->ctx, p->conf.worker, ep->replica_id, n);
 }
 
+static bool pp_addr_from(const struct addr *a, struct pp_addr *out)
+{
+    if (a->family != ADDR_IP4 && a->family != ADDR_IP6)
+        return false;
+    out->family = a->family == ADDR_IP4 ? PP_IP4 : PP_IP6;
+    out->port = a->port;
+    memcpy(out->ip, a->ip, sizeof out->ip);
+    return true;
+}
+
+struct slice proxy_header(const struct exchange *x, uint8_t version, char *out)
+{
+    struct pp_header h = {.version = version};
+    const struct down *d = x->down;
+    h.local = !d || !pp_addr_from(&d->peer_addr, &h.src) || !pp_addr_from(&x->ep->address, &h.dst) || h.src.family != h.dst.family;
+    return slice_of(out, version == 1 ? pp_write_v1(&h, out) : pp_write_v2(&h, out, PP_V2_BYTES_MAX));
+}
+
 static struct up *up_new(struct exchange *x, int fd, uint8_t held)
 {
     struct proxy *p = x->p;
@@ -65,6 +84,9 @@ static struct up *up_new(struct exchange *x, int fd, uint8_t held)
     counter_inc(&p->c.up_connections_now);
     struct slice sni = slice_cstr(policy->tls.sni ? policy->tls.sni : "");
     struct http_tls tls = {policy->tls.ctx, {sni, policy->tls.sans_n || policy->tls.insecure ? SLICE("") : sni}, &x->ep->sessions};
+    char ahead[PP_V2_BYTES_MAX];
+    if (UNLIKELY(policy->pool.proxy_protocol))
+        u->cli.ahead = proxy_header(x, policy->pool.proxy_protocol, ahead);
     http_cli_connect(&u->cli, p->loop, &p->cli_conf, &up_ops, fd, &x->ep->address, version, secure ? &tls : NULL);
     if (version != HTTP_1)
         list_push_front(&u->ep->shared, &u->link);

@@ -1,6 +1,6 @@
 /* tls_testcert.h - certificates made at test time, so that none lie in the tree and none expires. Tests only.
  *
- * For tests of any room: link dep_tls_testcert. For black-box tests there is the program of the same name. */
+ * For tests of any room: link dep_tls_testcert. Black-box tests make theirs with openssl req. */
 #ifndef TLS_TESTCERT_H
 #define TLS_TESTCERT_H
 
