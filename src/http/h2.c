@@ -30,7 +30,7 @@
 #define NOISE_BYTES_MAX (1u << 20)    /* bytes read beyond eight times those of heads and bodies */
 #define NOISE_FACTOR 8
 #define SECTION_FACTOR 8              /* a field section this many times too large ends the connection */
-#define OUTBOUND_ACKS_MAX 200         /* PING and SETTINGS to be acknowledged (CVE-2019-9512, 9515) */
+#define OUTBOUND_ACKS_MAX 1000         /* PING and SETTINGS to be acknowledged (CVE-2019-9512, 9515) */
 #define SEND_BLOCK_MAX (2 * HEAD_OUT_BYTES)
 
 /* Bytes to be written: bytes[from..n) behind the pieces of v, which lie in bytes or in the owner's memory. */
@@ -185,8 +185,10 @@ void h2_stream_fault(struct h2_stream *st, uint32_t code)
     h2_stream_reset(st, code);
     if (st->known)
         h2_stream_fail(st, ERR_SYNTAX);
-    else
+    else {
         h2_stream_over(st);
+        st->c->role->unknown(st->c);
+    }
 }
 
 /* ---- writing: bytes ---------------------------------------------------------------------------------------------------------- */
@@ -923,8 +925,10 @@ void h2_conn_data(struct h2_conn *c, const char *p, size_t n)
         (void)nghttp2_session_consume_connection(c->ng, c->unacked);
         c->unacked = 0;
     }
-    if (r < 0) {
-        c->role->broken(c, ERR_SYNTAX);
+    if (UNLIKELY(r < 0)) {
+        if (r == NGHTTP2_ERR_FLOODED)
+            h2_conn_terminate(c, NGHTTP2_ENHANCE_YOUR_CALM);
+        c->role->broken(c, r == NGHTTP2_ERR_NOMEM ? ERR_NOMEM : ERR_SYNTAX);
         return;
     }
     if (UNLIKELY(c->total_bytes / NOISE_FACTOR > c->payload_bytes + NOISE_BYTES_MAX))

@@ -358,6 +358,7 @@ static void cli_sent(struct h2_conn *c, const nghttp2_frame *f)
         cli_of(c)->sent_id = f->hd.stream_id;
 }
 
+static void cli_unknown(struct h2_conn *c) {}
 static void cli_unsent(struct h2_conn *c, const nghttp2_frame *f) {} /* nghttp2 closes its stream: cli_closing() */
 static void cli_invalid(struct h2_conn *c, const nghttp2_frame *f, int why) {}
 
@@ -367,6 +368,7 @@ static const struct h2_role cli_role = {.begin = cli_begin,
                                         .body = cli_body,
                                         .drained = cli_drained,
                                         .failed = cli_failed,
+                                        .unknown = cli_unknown,
                                         .closing = cli_closing,
                                         .frame = cli_frame,
                                         .sent = cli_sent,

@@ -119,6 +119,7 @@ struct h2_role {
     void (*body)(struct h2_stream *st, struct pieces body, bool end);
     void (*drained)(struct h2_stream *st);
     void (*failed)(struct h2_stream *st, enum err e); /* the owner knows it and is not told more */
+    void (*unknown)(struct h2_conn *c); /* a stream was at fault before the owner heard of it */
     /* nghttp2 closes it. */
     void (*closing)(struct h2_stream *st, uint32_t code);
     void (*frame)(struct h2_conn *c, const nghttp2_frame *f);    /* one came */

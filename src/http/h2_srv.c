@@ -296,6 +296,8 @@ static void count_reset(struct h2_srv *v)
     h2_conn_terminate(&v->c, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
+static void srv_unknown(struct h2_conn *c) { refused(srv_of(c), 400, "h2_content_length"); }
+
 static void srv_closing(struct h2_stream *st, uint32_t code)
 {
     if (st->over)
@@ -368,6 +370,7 @@ static const struct h2_role srv_role = {.begin = srv_begin,
                                         .body = srv_body,
                                         .drained = srv_drained,
                                         .failed = srv_failed,
+                                        .unknown = srv_unknown,
                                         .closing = srv_closing,
                                         .frame = srv_frame,
                                         .sent = srv_sent,

@@ -57,6 +57,7 @@ struct call { /* one that a client's owner made */
     uint16_t status;
     enum h1_framing framing;
     bool answered, end, failed, over, unsent, pause;
+    bool open; /* its end is not sent when it drains */
     enum err err;
     size_t left; /* still to be sent */
 };
@@ -78,6 +79,7 @@ static struct {
     struct request *last;
 } W;
 
+#define OPEN SIZE_MAX /* of a call: more will be sent by hand */
 static char filler[BIG];
 
 static struct pieces one(struct iovec *v, const void *p, size_t n)
@@ -156,8 +158,8 @@ static void request_begin(struct request *q)
 {
     struct own *o = q->own;
     uint64_t n = 0;
-    const char *digits = strchr(q->path + 1, '/');
-    if (digits)
+    const char *digits = q->path[0] ? strchr(q->path + 1, '/') : NULL;
+    if (digits && (path_is(q, "/size") || path_is(q, "/drip")))
         assert_int_equal(slice_u64(slice_cstr(digits + 1), BIG, &n), OK);
     if (q->upgrade && path_is(q, "/tunnel")) {
         head_clear(&W.out);
@@ -343,7 +345,7 @@ static void use_drained(struct http_call *k)
         if (http_call_send(k, one(&v, filler, n)))
             return;
     }
-    if (!k->sent)
+    if (!k->sent && !x->open)
         http_call_end(k, SLICE("X-Client: done\r\n"));
 }
 
@@ -393,11 +395,12 @@ static struct call *call_make(struct use *u, const char *what, const char *lines
     buf_printf(&head, "%s HTTP/1.1\r\nHost: x.example:81\r\nConnection: keep-alive\r\n%s\r\n", what, lines);
     enum h1_method m = strncmp(what, "HEAD", 4) == 0 ? H1_HEAD : strncmp(what, "CONNECT", 7) == 0 ? H1_CONNECT : H1_GET;
     bool whole = framing == H1_NO_BODY || (framing != H1_TUNNEL && left == 0);
-    x->left = left;
+    x->open = framing == H1_TUNNEL || left == OPEN;
+    x->left = x->open ? 0 : left;
     size_t queued = http_cli_request(&u->cli, &x->k, m, buf_slice(&head), framing, one(&v, p, n), whole);
     memset(head.p, '!', head.n); /* nothing may point there any more */
     buf_free(&head);
-    if (left && !queued)
+    if (left && !queued && !x->open)
         use_drained(&x->k);
     return x;
 }
@@ -839,7 +842,7 @@ static void test_bodies_malformed(void **state)
         assert_true(W.requests[i]->aborted && !W.requests[i]->end);
         assert_int_equal(W.requests[i]->err, ERR_SYNTAX);
     }
-    assert_int_equal(W.requests_n, 4);
+    assert_int_equal((uint32_t)W.requests_n + W.own->refusals, 4);
     assert_false(over(r));
     world_stop();
 }
@@ -968,7 +971,7 @@ static void flood(int type, int flags, uint32_t id, const char *p, size_t n, uin
         stream_reading(&r->s, false);
     for (uint32_t i = 0; i < times && !over(r);) {
         struct buf b = {0};
-        for (int k = 0; k < 1000 && i < times; k++, i++)
+        for (int k = 0; k < 500 && i < times; k++, i++)
             frame_add(&b, type, flags, id, p, n);
         raw_buf(r, &b);
         pass(1);
@@ -988,6 +991,16 @@ static void test_floods(void **state)
     assert_string_equal(W.own->label, "h2_flood");
     flood(PING, 0, 0, "12345678", 8, 700000, true);
     assert_int_equal(goaway_code(W.raws[W.raws_n - 1]), CALM);
+    flood(SETTINGS, 0, 0, "\0\1\0\0\20\0", 6, 700000, true);
+    assert_int_equal(goaway_code(W.raws[W.raws_n - 1]), CALM);
+    struct raw *r = raw_open(true); /* more of them in one read than are acknowledged */
+    struct buf b = {0};
+    for (int i = 0; i < 3000; i++)
+        frame_add(&b, PING, 0, 0, "12345678", 8);
+    raw_buf(r, &b);
+    pass(100);
+    assert_int_equal(goaway_code(r), CALM);
+    assert_string_equal(W.own->label, "h2_flood");
     flood(PING, 0, 0, "12345678", 8, 100000, false); /* acknowledgements that nobody reads (CVE-2019-9512) */
     world_stop();
 }
@@ -1307,7 +1320,7 @@ static void test_kinds(void **state)
     assert_true(d->end && has(&d->fields, "grpc-status: 7\n"));
     assert_int_equal(e->interims, 1);
     assert_string_equal(e->body.p, "ok");
-    assert_true(f->failed && f->answered && f->err == ERR_RESET && !f->unsent);
+    assert_true(f->failed && !f->end && f->err == ERR_RESET && !f->unsent);
     assert_int_equal(f->k.reset_code, INTERNAL_ERROR);
     assert_true(g->failed && !g->answered && g->k.reset_code == CANCEL);
     assert_string_equal(h->body.p, "abc");
@@ -1436,10 +1449,15 @@ static void test_paused_answer(void **state)
 {
     plain_start();
     struct use *u = use_open();
-    struct call *x = call_make(u, "POST /stream", "", H1_CHUNKED, "", 0, 1000), *y;
+    struct iovec v;
+    struct call *x = call_make(u, "POST /stream", "", H1_CHUNKED, "", 0, OPEN), *y;
     x->pause = true;
     pass(20);
-    assert_true(x->answered && !x->end && x->body.n < 1000);
+    assert_true(x->answered && x->body.n == 0);
+    http_call_send(&x->k, one(&v, filler, 1000));
+    http_call_end(&x->k, SLICE(""));
+    pass(20);
+    assert_true(!x->end && x->body.n == 0);
     y = get(u, "/close");
     pass(20);
     assert_true(y->failed && !y->unsent && u->ended == 0);
@@ -1458,12 +1476,12 @@ static void test_tunnels(void **state)
     struct iovec v;
     const char *lines = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
     struct call *x = call_make(u, "GET /tunnel", lines, H1_TUNNEL, "", 0, 0); /* before SETTINGS */
-    struct call *z = call_make(u, "GET /none", lines, H1_TUNNEL, "", 0, 0);
+    struct call *z = call_make(u, "GET /early", lines, H1_TUNNEL, "", 0, 0);
     pass(20);
     assert_int_equal(x->status, 101);
     assert_int_equal(x->framing, H1_TUNNEL);
     assert_true(has(&x->fields, "upgrade: websocket\n") && has(&x->fields, "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\n"));
-    assert_true(z->end && z->status == 204);
+    assert_true(z->end && z->status == 403);
     struct call *y = call_make(u, "GET /tunnel", lines, H1_TUNNEL, "", 0, 0);
     pass(20);
     assert_int_equal(y->status, 101);
@@ -1660,16 +1678,16 @@ static void test_cli_flow(void **state)
     for (int i = 0; i < 40; i++)
         raw_frame(W.raw, DATA, 0, 1, filler, 10000);
     pass(20);
-    struct frame f;
-    assert_int_equal(rst_code(W.raw, 1), -1);
-    assert_int_equal(goaway_code(W.raw), FLOW_CONTROL_ERROR); /* 400,000 where 262,144 were allowed */
-    assert_true(x->failed && u->ended == 1);
-    (void)f;
+    assert_int_equal(rst_code(W.raw, 1), FLOW_CONTROL_ERROR); /* 400,000 where 262,144 were allowed */
+    assert_true(x->failed && u->ended == 0);
     world_stop();
 }
 
-int main(void)
+/* A test's name as argument: only that one. */
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_head),        cmocka_unit_test(test_gather),      cmocka_unit_test(test_malformed),   cmocka_unit_test(test_bodies_malformed),
         cmocka_unit_test(test_head_limits), cmocka_unit_test(test_rapid_reset), cmocka_unit_test(test_floods),      cmocka_unit_test(test_continuation_flood),

@@ -266,6 +266,8 @@ void http_srv_refuse(struct http_srv *c, uint16_t status, const char *label, con
  * way end well, then the connection closes. An idle one closes now. */
 void http_srv_last(struct http_srv *c);
 bool http_srv_idle(const struct http_srv *c);
+/* False while an HTTP/1 answer is on its way: its head has gone, so the client can't be told in it that no other request is wanted. */
+bool http_srv_can_say_last(const struct http_srv *c);
 void http_srv_close(struct http_srv *c); /* at once; no aborted() */
 static inline struct stream *http_srv_stream(struct http_srv *c) { return &c->h1.s; }
 static inline bool http_req_is_h2(const struct http_req *r) { return r->h2 != NULL; }

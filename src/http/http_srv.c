@@ -108,6 +108,8 @@ void http_srv_refuse(struct http_srv *c, uint16_t status, const char *label, con
 
 bool http_srv_idle(const struct http_srv *c) { return c->h2 ? h2_srv_idle(c) : h1_srv_idle(&c->h1); }
 
+bool http_srv_can_say_last(const struct http_srv *c) { return c->h2 || !c->h1.answering; }
+
 void http_srv_last(struct http_srv *c)
 {
     if (c->h2)

@@ -155,6 +155,7 @@ static void compile_fini(struct compile *c)
     table_fini(&c->filters);
     table_fini(&c->regexes);
     table_fini(&c->specs);
+    table_fini(&c->localities);
     arena_fini(&c->scratch);
 }
 

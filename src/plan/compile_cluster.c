@@ -225,6 +225,17 @@ static void endpoint_name(struct plan_endpoint *ep, const char *name)
     ep->name[n] = '\0';
 }
 
+/* There are few of them, on many endpoints. */
+static const char *locality_keep(struct compile *c, const char *locality)
+{
+    const char *kept = table_get(&c->localities, slice_cstr(locality));
+    if (!kept) {
+        kept = keep_str(&c->keep, locality);
+        table_put(&c->localities, slice_cstr(locality), (void *)kept);
+    }
+    return kept;
+}
+
 /* Gives a new endpoint of cl, whose address is set, the rest. */
 static void endpoint_add(struct compile *c, struct plan_cluster *cl, struct plan_endpoint ep, uint64_t cluster_id, uint32_t weight, const char *locality, const char *name)
 {
@@ -236,15 +247,14 @@ static void endpoint_add(struct compile *c, struct plan_cluster *cl, struct plan
     if (!ep.replica_id)
         n += addr_format(&ep.address, key.address);
     struct slot_take t = slots_take(c->m, SLOT_ENDPOINT, slice_of((const char *)&key, n));
+    if (t.again)
+        return; /* the same address given twice */
     ep.slot = t.slot;
     ep.id = t.id;
     ep.since_ms = t.since_ms;
     ep.weight = weight ? weight : 1;
-    ep.locality = !locality ? c->plan->locality : locality[0] ? keep_str(&c->keep, locality) : "";
+    ep.locality = locality ? locality_keep(c, locality) : c->plan->locality;
     endpoint_name(&ep, name);
-    for (uint32_t i = 0; i < cl->eps_n; i++)
-        if (cl->eps[i].id == ep.id)
-            return; /* the same address given twice */
     ep.health = endpoint_health_ref(t.shared);
     cl->eps[cl->eps_n++] = ep;
 }

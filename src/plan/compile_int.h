@@ -63,6 +63,7 @@ struct compile {
     struct table grants;          /* see grant_key(): what ReferenceGrants allow */
     struct table filters;         /* "ns/name" -> struct plan_filter, made when first used */
     struct table regexes;         /* text -> struct plan_regex, of this plan */
+    struct table localities;      /* text -> the same text in the plan */
     struct table specs;           /* bytes -> struct route_rule: settings that several rules share */
     struct object_list *lists;    /* all of them */
     struct route_source *sources; uint32_t sources_n; /* HTTPRoutes and GRPCRoutes */

@@ -308,6 +308,29 @@ static void test_splits(void **state)
     world_end(&w);
 }
 
+/* Sums that have no small common multiple: shares are rounded, nobody with a weight gets none, sums fit. */
+static void test_large_splits(void **state)
+{
+    struct world w = world_of(WEB("a") WEB("b") WEB("c") GATEWAY("gw", LISTENER("http", ""))
+        "---\n{apiVersion: split.smi-spec.io/v1alpha4, kind: TrafficSplit, metadata: {name: s}, spec: {service: a, backends: [{service: a, weight: 999983}, {service: c, weight: 1}]}}\n"
+        "---\n{apiVersion: split.smi-spec.io/v1alpha4, kind: TrafficSplit, metadata: {name: t}, spec: {service: b, backends: [{service: b, weight: 999979}, {service: c, weight: 4}]}}\n"
+        ROUTE("name: r", "{name: gw}", "", "{name: r, backendRefs: [{name: a, port: 80, weight: 1000000}, {name: b, port: 80, weight: 1000000}]}"));
+    static struct h1_head h;
+    struct plan_hit hit;
+    request_parse(&h, "GET x /");
+    assert_true(plan_route(w.p, listener_at(w.p, 80), &h, false, SLICE(""), &hit));
+    const struct plan_backend *b = hit.rule->backends;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < 4; i++)
+        sum += b[i].weight;
+    assert_int_equal(hit.rule->backends_n, 4);
+    assert_int_equal(sum, hit.rule->weight_sum);
+    assert_true(b[1].weight > 0 && b[3].weight > 3 * b[1].weight);
+    double first = (double)b[0].weight / (double)sum, second = (double)b[2].weight / (double)sum;
+    assert_true(first > 0.4999 && first < 0.5001 && second > 0.4999 && second < 0.5001);
+    world_end(&w);
+}
+
 /* Istio's protocol selection: appProtocol, then the port's name, then HTTP. */
 static void test_mesh_protocols(void **state)
 {
@@ -794,6 +817,7 @@ static void test_regex_limits(void **state)
     struct buf subject = {0};
     for (int i = 0; i < 200; i++)
         buf_addc(&subject, 'a');
+    buf_adds(&subject, "!b"); /* what it must end with is there, so only trying shows that it does not match */
     uint64_t before = plan_regex_overruns();
     assert_false(plan_regex_match(r, buf_slice(&subject), true));
     assert_int_equal(plan_regex_overruns(), before + 1);
@@ -825,6 +849,35 @@ static void test_regex_replace(void **state)
     }
 }
 
+struct matcher {
+    const struct plan_regex *r;
+    uint32_t hits;
+};
+
+static void matcher_run(void *arg)
+{
+    struct matcher *m = arg;
+    for (int i = 0; i < 20000; i++)
+        m->hits += plan_regex_match(m->r, i & 1 ? SLICE("/api/v12/items") : SLICE("/api/vx/items"), true);
+}
+
+/* One pattern, many threads; a thread that ends leaves nothing behind. */
+static void test_regex_threads(void **state)
+{
+    struct plan_regex *r = regex_new(SLICE("/api/v([0-9]+)/.*"), true, NULL);
+    struct matcher m[4];
+    struct thread *t[4];
+    for (int i = 0; i < 4; i++) {
+        m[i] = (struct matcher){r, 0};
+        t[i] = thread_start("matcher", matcher_run, &m[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        thread_join(t[i]);
+        assert_int_equal(m[i].hits, 10000);
+    }
+    regex_unref(r);
+}
+
 /* Expressions are compiled once for all plans, and dropped when two plans in a row had none of them. */
 static void test_regex_kept(void **state)
 {
@@ -848,9 +901,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ordered), cmocka_unit_test(test_delegates), cmocka_unit_test(test_both_apis), cmocka_unit_test(test_gateways), cmocka_unit_test(test_mesh_virtuals), cmocka_unit_test(test_mesh_choice),
-        cmocka_unit_test(test_mesh_routes), cmocka_unit_test(test_splits), cmocka_unit_test(test_mesh_protocols), cmocka_unit_test(test_tcp), cmocka_unit_test(test_grants), cmocka_unit_test(test_subsets),
+        cmocka_unit_test(test_mesh_routes), cmocka_unit_test(test_splits), cmocka_unit_test(test_large_splits), cmocka_unit_test(test_mesh_protocols), cmocka_unit_test(test_tcp), cmocka_unit_test(test_grants), cmocka_unit_test(test_subsets),
         cmocka_unit_test(test_shared), cmocka_unit_test(test_service_entries), cmocka_unit_test(test_destination_choice), cmocka_unit_test(test_policy_merge), cmocka_unit_test(test_tls), cmocka_unit_test(test_misdirected),
-        cmocka_unit_test(test_filters), cmocka_unit_test(test_regex), cmocka_unit_test(test_regex_limits), cmocka_unit_test(test_regex_replace), cmocka_unit_test(test_regex_kept),
+        cmocka_unit_test(test_filters), cmocka_unit_test(test_regex), cmocka_unit_test(test_regex_limits), cmocka_unit_test(test_regex_replace), cmocka_unit_test(test_regex_threads), cmocka_unit_test(test_regex_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

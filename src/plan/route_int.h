@@ -239,6 +239,7 @@ struct slot_take {
     uint64_t id;       /* new with each first appearance of the key, never given twice */
     uint64_t since_ms; /* monotonic time of that appearance */
     void *shared;      /* the memory's struct endpoint_health or struct cluster_shared: take a reference to keep it; NULL for routes */
+    bool again;        /* taken in this compilation already */
 };
 /* One compilation: begin, a take for each thing in the plan (again for the same key gives the same), end. */
 uint64_t slots_begin(struct plan_memory *m);

@@ -259,7 +259,7 @@ void attempt_failed(struct exchange *x, enum err e, bool unsent)
 /* ---- towards the endpoint --------------------------------------------------------------------------------------------------- */
 
 /* u has room: what is there of the request goes out. */
-static void send(struct exchange *x, struct up *u)
+static void request_send(struct exchange *x, struct up *u)
 {
     breaker_leave(x->us->c, BREAKER_PENDING, &x->held);
     x->state = X_SENT;
@@ -351,7 +351,7 @@ void exchange_socket(struct exchange *x)
     }
     struct up *u = up_get(x);
     if (u)
-        send(x, u);
+        request_send(x, u);
     else
         wait(x);
 }
@@ -402,7 +402,7 @@ void exchange_begin(struct exchange *x, struct pieces body)
             buf_add(&x->replay, body.v[i].iov_base, body.v[i].iov_len);
     }
     if (u)
-        send(x, u);
+        request_send(x, u);
     else if (x->ep)
         wait(x);
     else
@@ -684,7 +684,7 @@ static struct up *up_of(struct http_cli *c) { return CONTAINER_OF(c, struct up, 
 static void connect_over(struct exchange *x, struct up *u)
 {
     if (http_cli_room(&u->cli)) {
-        send(x, u);
+        request_send(x, u);
         return;
     }
     x->up = NULL;

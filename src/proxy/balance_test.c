@@ -98,6 +98,12 @@ static void test_two_choices(void **state)
         most = MAX(most, w->hosts[i].in_flight);
     assert_in_range(most, 1000, 1005);
     world_free(w);
+    w = world_new(2, LB_LEAST_REQUEST); /* the two are always different */
+    sync(w);
+    cluster_begin(w->c, &w->hosts[0]);
+    for (uint32_t n = 0; n < 100; n++)
+        assert_int_equal(pick(w), 1);
+    world_free(w);
     w = world_new(10, LB_LEAST_REQUEST_FULL);
     sync(w);
     for (uint32_t n = 0; n < 1000; n++)
@@ -152,6 +158,22 @@ static void test_round_robin_smooth(void **state)
             assert_in_range(counts[i], 10 * w->eps[i].weight - 1, 10 * w->eps[i].weight + 1);
         world_free(w);
     }
+}
+
+/* When the heaviest goes, the others share at once as their weights say, whatever they were owed. */
+static void test_round_robin_heaviest_goes(void **state)
+{
+    static uint32_t counts[HOSTS];
+    struct world *w = world_new(3, LB_ROUND_ROBIN);
+    w->policy.outlier.on = true;
+    w->eps[0].weight = 1000;
+    w->eps[1].weight = 2;
+    sync(w);
+    eject_until(w, 0, w->now_ms + DAY_MS);
+    tally(w, 30, counts);
+    assert_in_range(counts[1], 19, 21);
+    assert_in_range(counts[2], 9, 11);
+    world_free(w);
 }
 
 /* ---- peak EWMA ---------------------------------------------------------------------------------------------------------------- */
@@ -789,7 +811,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_shares), cmocka_unit_test(test_weighted_shares), cmocka_unit_test(test_extreme_weights),
         cmocka_unit_test(test_least_request_in_flight), cmocka_unit_test(test_two_choices), cmocka_unit_test(test_round_robin_sequence),
-        cmocka_unit_test(test_round_robin_smooth), cmocka_unit_test(test_ewma_arithmetic), cmocka_unit_test(test_ewma_choice),
+        cmocka_unit_test(test_round_robin_smooth), cmocka_unit_test(test_round_robin_heaviest_goes), cmocka_unit_test(test_ewma_arithmetic), cmocka_unit_test(test_ewma_choice),
         cmocka_unit_test(test_ewma_new_host), cmocka_unit_test(test_hash_is_stable), cmocka_unit_test(test_find_cookie_and_query),
         cmocka_unit_test(test_hash_disruption), cmocka_unit_test(test_hash_down), cmocka_unit_test(test_hash_many_hosts),
         cmocka_unit_test(test_bounded_load), cmocka_unit_test(test_find_by_key), cmocka_unit_test(test_slow_start), cmocka_unit_test(test_panic),

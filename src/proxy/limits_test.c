@@ -41,6 +41,24 @@ static void test_consecutive(void **state)
     world_free(w);
 }
 
+/* Back from an ejection it begins anew; and nobody need have looked meanwhile. */
+static void test_after_ejection(void **state)
+{
+    struct world *w = outlier_world(10);
+    results(w, 0, OUTCOME_5XX, 9); /* four of them late */
+    w->now_ms += 30000;
+    pick(w);
+    results(w, 0, OUTCOME_5XX, 4);
+    assert_int_equal(w->ejected[0], 1);
+    results(w, 0, OUTCOME_5XX, 1);
+    assert_int_equal(w->ejected[0], 2);
+    w->now_ms += 60000; /* no request, no sweep, then only failures of those still in flight */
+    results(w, 0, OUTCOME_5XX, 10);
+    assert_int_equal(w->unejected[0], 2);
+    assert_int_equal(w->ejected[0], 3);
+    world_free(w);
+}
+
 static void test_gateway_errors(void **state)
 {
     struct world *w = outlier_world(10);
@@ -412,6 +430,49 @@ static void test_workers(void **state)
     mem_free(crew);
 }
 
+/* One place, and workers that do nothing but want it: whoever looked before counting would let two in. */
+static void place_run(void *arg)
+{
+    struct hand *me = arg;
+    struct cluster *c = cluster_new(NULL, NULL, 0);
+    cluster_sync(c, &me->crew->pc, "", hand_host, me, 1000);
+    for (uint64_t k = 0; k < 300000; k++) {
+        uint8_t held = 0;
+        if (breaker_enter(c, BREAKER_CONNECTIONS, 0, &held) != OVERFLOW_NONE)
+            continue;
+        uint32_t inside = __atomic_add_fetch(&me->crew->inside, 1, __ATOMIC_SEQ_CST);
+        if (inside > 1)
+            __atomic_store_n(&me->crew->most, inside, __ATOMIC_RELAXED);
+        me->admitted++;
+        __atomic_sub_fetch(&me->crew->inside, 1, __ATOMIC_SEQ_CST);
+        breaker_leave(c, BREAKER_CONNECTIONS, &held);
+    }
+    cluster_drop(c);
+}
+
+static void test_one_place(void **state)
+{
+    struct crew *crew = mem_new(MEM_MISC, sizeof *crew);
+    struct hand *hands = mem_new(MEM_MISC, WORKERS * sizeof *hands);
+    struct thread *threads[WORKERS];
+    crew->policy.pool.connections_max = 1;
+    crew->pc = (struct plan_cluster){.eps = crew->eps, .policy = &crew->policy, .policy_hash = 1, .shared = &crew->shared};
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        hands[i].crew = crew;
+        threads[i] = thread_start("place", place_run, &hands[i]);
+    }
+    uint64_t admitted = 0;
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        thread_join(threads[i]);
+        admitted += hands[i].admitted;
+    }
+    assert_true(admitted > 1000);
+    assert_int_equal(crew->most, 0);
+    assert_int_equal(crew->shared.connections, 0);
+    mem_free(hands);
+    mem_free(crew);
+}
+
 /* ---- adaptive concurrency ------------------------------------------------------------------------------------------------------------------- */
 
 static void test_gradient_steps(void **state)
@@ -543,10 +604,10 @@ static void test_adaptive_finds_capacity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_consecutive), cmocka_unit_test(test_gateway_errors), cmocka_unit_test(test_local_errors_apart),
+        cmocka_unit_test(test_consecutive), cmocka_unit_test(test_after_ejection), cmocka_unit_test(test_gateway_errors), cmocka_unit_test(test_local_errors_apart),
         cmocka_unit_test(test_ejection_grows), cmocka_unit_test(test_ejection_cap), cmocka_unit_test(test_ejection_jitter),
         cmocka_unit_test(test_success_rate), cmocka_unit_test(test_failure_percentage), cmocka_unit_test(test_breakers),
-        cmocka_unit_test(test_retry_budget), cmocka_unit_test(test_shedding), cmocka_unit_test(test_backoff), cmocka_unit_test(test_workers),
+        cmocka_unit_test(test_retry_budget), cmocka_unit_test(test_shedding), cmocka_unit_test(test_backoff), cmocka_unit_test(test_workers), cmocka_unit_test(test_one_place),
         cmocka_unit_test(test_gradient_steps), cmocka_unit_test(test_adaptive_finds_capacity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,6 +51,7 @@ static uint64_t ejection_ms(const struct outlier_policy *p, uint32_t times, uint
     return MIN(base * times, max) + jitter;
 }
 
+/* At the end of an ejection: late answers have counted on meanwhile. */
 static void counters_reset(struct endpoint_health *eh)
 {
     __atomic_store_n(&eh->consecutive_5xx, 0, __ATOMIC_RELAXED);
@@ -63,15 +64,10 @@ static void eject(struct cluster *c, struct lb_host *h, enum ejection why, uint6
 {
     const struct outlier_policy *p = &c->policy->outlier;
     struct endpoint_health *eh = h->health;
-    uint64_t old = ejected_until(h);
-    if (old > now_ms)
-        return;
-    if (old != 0)
-        outlier_expire(c, h, now_ms);
-    old = 0;
-    uint64_t for_ms = ejection_ms(p, __atomic_load_n(&eh->ejections, __ATOMIC_RELAXED) + 1, random), until = now_ms + for_ms;
-    if (!__atomic_compare_exchange_n(&eh->ejected_until_ms, &old, until, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-        return; /* another worker was first */
+    outlier_expire(c, h, now_ms);
+    uint64_t for_ms = ejection_ms(p, __atomic_load_n(&eh->ejections, __ATOMIC_RELAXED) + 1, random), until = now_ms + for_ms, none = 0;
+    if (!__atomic_compare_exchange_n(&eh->ejected_until_ms, &none, until, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        return; /* it is ejected already, perhaps by another worker just now */
     uint64_t allowed = p->max_ejection_pct ? MAX(1u, (uint64_t)MIN(p->max_ejection_pct, 100u) * c->hosts_n / 100) : 0;
     uint32_t n = ejected_n(c, now_ms);
     if (n > allowed) {
@@ -81,7 +77,6 @@ static void eject(struct cluster *c, struct lb_host *h, enum ejection why, uint6
     }
     __atomic_fetch_add(&eh->ejections, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&c->shared->ejected, n, __ATOMIC_RELAXED);
-    counters_reset(eh);
     c->refresh_at_ms = 0;
     counter_inc(&c->count.ejections[why]);
     if (c->ops->ejected)

@@ -331,7 +331,7 @@ void proxy_leave(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
     LIST_FOREACH(l, &p->downs) {
         struct down *d = CONTAINER_OF(l, struct down, link);
         d->rested = http_srv_idle(&d->srv);
-        if (!d->rested)
+        if (!d->rested && http_srv_can_say_last(&d->srv)) /* else it rests when its answer is over, for as long as any now */
             http_srv_last(&d->srv);
     }
     p->drained = done;

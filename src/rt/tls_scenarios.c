@@ -291,6 +291,11 @@ static bool server_got_all(void *ctx)
     struct duo *x = ctx;
     return x->server.got == x->client.want;
 }
+static bool client_got_all(void *ctx)
+{
+    struct duo *x = ctx;
+    return x->client.got == x->server.want;
+}
 static bool client_eof(void *ctx) { return ((struct duo *)ctx)->client.eof; }
 static bool server_failed(void *ctx) { return ((struct duo *)ctx)->server.failed; }
 static bool client_failed(void *ctx) { return ((struct duo *)ctx)->client.failed; }
@@ -1084,6 +1089,43 @@ static void test_after_proxy_header(void **state)
     }
 }
 
+/* Files are poured into TLS by copying; relays and pours from TLS are refused. */
+static uint32_t poured;
+static void pour_over(struct pour *p, enum err e)
+{
+    assert_int_equal(e, OK);
+    poured++;
+}
+
+static void test_pour_file(void **state)
+{
+    static char bytes[700001];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = pattern(i);
+    struct loop *l = begin();
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/weir-tls-pour-%016llx", (unsigned long long)loop_random(l));
+    assert_int_equal(file_replace(path, bytes, sizeof bytes, 0600), OK);
+    int file;
+    uint64_t n, mtime_ns;
+    assert_int_equal(file_open(path, &file, &n, &mtime_ns), OK);
+    assert_int_equal(n, sizeof bytes);
+    d.client.pause_ms = 1;
+    duo_open(&d, l);
+    assert_true(world_run(l, both_connected, &d, RUN_MS));
+    static struct pour pour;
+    static struct relay relay;
+    poured = 0;
+    assert_false(relay_start(&relay, &d.server.s, &d.client.s, 0, NULL));
+    assert_true(pour_file_start(&pour, file, 0, &d.server.s, n, pour_over));
+    d.server.want = n; /* what the client is to get */
+    assert_true(world_run(l, client_got_all, &d, RUN_MS));
+    assert_true(!d.client.bad && !d.client.failed && poured == 1);
+    file_close(file);
+    assert_int_equal(sys_unlink(path), 0);
+    duo_close(&d);
+    end(l);
+}
+
 static void test_counters(void **state)
 {
     struct loop *l = begin();
@@ -1191,7 +1233,7 @@ const struct CMUnitTest tls_scenario_tests[] = {
     cmocka_unit_test(test_close_notifies), cmocka_unit_test(test_closed_in_handshake), cmocka_unit_test(test_reset),
     cmocka_unit_test(test_deaf), cmocka_unit_test(test_close_in_callbacks), cmocka_unit_test(test_garbage), cmocka_unit_test(test_plain_http),
     cmocka_unit_test(test_plain_server), cmocka_unit_test(test_handshake_limit), cmocka_unit_test(test_control_limit),
-    cmocka_unit_test(test_no_memory), cmocka_unit_test(test_after_proxy_header), cmocka_unit_test(test_counters), cmocka_unit_test(test_many),
+    cmocka_unit_test(test_no_memory), cmocka_unit_test(test_after_proxy_header), cmocka_unit_test(test_pour_file), cmocka_unit_test(test_counters), cmocka_unit_test(test_many),
     cmocka_unit_test(test_refused),
 };
 const size_t tls_scenario_tests_n = COUNT_OF(tls_scenario_tests);
