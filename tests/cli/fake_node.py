@@ -30,7 +30,7 @@ ROUTE = {'apiVersion': 'gateway.networking.k8s.io/v1', 'kind': 'HTTPRoute', 'met
          'spec': {'rules': [{'matches': [{'path': {'value': '/api'}}], 'backendRefs': [{'name': 'web', 'port': 80}]}]},
          'status': {'parents': [{'parentRef': {'name': 'gw'}, 'conditions': [{'type': 'Accepted', 'status': 'False', 'reason': 'NoMatchingParent'}]}]}}
 LISTS = {'/v1/workloads': [WEB], '/v1/services': [SERVICE], '/v1/routes': [ROUTE], '/v1/gateways': [], '/v1/configmaps': [], '/v1/secrets': [],
-         '/v1/namespaces': []}
+         '/v1/namespaces': [], '/v1/objects': []}
 DIAG = {'level': 'error', 'file': 'bad.yaml', 'line': 3, 'column': 7, 'where': 'Service/default/s', 'reason': 'the port is wrong', 'remedy': 'mend it'}
 BUCKETS = [1, 10, 100]
 
