@@ -30,6 +30,7 @@
 #define NOISE_BYTES_MAX (1u << 20)    /* bytes read beyond eight times those of heads and bodies */
 #define NOISE_FACTOR 8
 #define SECTION_FACTOR 8              /* a field section this many times too large ends the connection */
+#define DISCARD_BYTES_MAX (1u << 20)  /* of a request that was answered before its end */
 #define OUTBOUND_ACKS_MAX 1000         /* PING and SETTINGS to be acknowledged (CVE-2019-9512, 9515) */
 #define SEND_BLOCK_MAX (2 * HEAD_OUT_BYTES)
 
@@ -732,6 +733,15 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
     return c->closed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
+/* The peer may go on sending, so that it reads our answer rather than a reset; for a while. */
+static void thrown_away(struct h2_stream *st, size_t n)
+{
+    (void)nghttp2_session_consume_stream(st->c->ng, st->id, n);
+    st->discarded += n;
+    if (st->over && st->out_done && st->discarded > DISCARD_BYTES_MAX)
+        h2_stream_reset(st, NGHTTP2_NO_ERROR);
+}
+
 static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *user)
 {
     struct h2_conn *c = user;
@@ -739,6 +749,8 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     c->payload_bytes += n;
     if (!st || st->discard) {
         c->unacked += n;
+        if (st)
+            thrown_away(st, n);
         return 0;
     }
     if (UNLIKELY(!st->head_done)) { /* DATA before the (final) head */

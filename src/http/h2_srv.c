@@ -6,8 +6,9 @@
  *     connection   open --h2_srv_last()--> going (GOAWAY with the highest id; after a PING came back, with the last one)
  *                     '--> broken, idle for too long, or all done: leaving (FIN, what still comes is thrown away) --> closed
  *
- * A request is over for its owner when its answer is complete, whatever else the client sends: RST_STREAM(NO_ERROR) asks it to
- * stop (RFC 9113 section 8.1). One timer serves the connection: it looks at what is due, and sets itself again. A stream's own
+ * A request is over for its owner when its answer is complete, whatever else the client sends. That is thrown away for a while,
+ * because some clients take a reset for an error though the answer came first; then RST_STREAM(NO_ERROR) asks them to stop (RFC 9113
+ * section 8.1). One timer serves the connection: it looks at what is due, and sets itself again. A stream's own
  * timer runs only while something is waited for: a body that does not come, or an answer that does not go.
  */
 #include "h2_int.h"
@@ -21,6 +22,7 @@ struct h2_req {
     uint8_t method;             /* enum h1_method */
     bool answering;
     bool tunnel_asked;
+    bool lingering;             /* answered; the rest of it is thrown away until the stream's timer ends it */
 };
 
 struct h2_srv {
@@ -179,7 +181,7 @@ static bool waiting(const struct h2_stream *st)
 static void watch(struct h2_stream *st)
 {
     struct h2_srv *v = srv_of(st->c);
-    if (timer_is_set(&st->stall) || st->closed || !waiting(st))
+    if (timer_is_set(&st->stall) || st->closed || req_of(st)->lingering || !waiting(st))
         return;
     st->active_ms = loop_now_ms(st->c->s->loop);
     timer_set(st->c->s->loop, &st->stall, conf_of(v)->h1.body_timeout_ms);
@@ -190,7 +192,13 @@ static void stalled(struct timer *t)
     struct h2_stream *st = CONTAINER_OF(t, struct h2_stream, stall);
     struct h2_srv *v = srv_of(st->c);
     uint64_t now = loop_now_ms(st->c->s->loop), limit = conf_of(v)->h1.body_timeout_ms;
-    if (st->c->closed || !waiting(st))
+    if (st->c->closed)
+        return;
+    if (req_of(st)->lingering) {
+        h2_stream_reset(st, NGHTTP2_NO_ERROR);
+        return;
+    }
+    if (!waiting(st))
         return;
     if (st->active_ms + limit > now) {
         timer_set(st->c->s->loop, &st->stall, st->active_ms + limit - now);
@@ -213,7 +221,7 @@ static struct h2_stream *srv_begin(struct h2_conn *c, int32_t id)
         return NULL;
     h2_stream_init(&r->st, c, id, stalled);
     r->pub = (struct http_req){.c = v->srv, .h2 = r};
-    r->answering = r->tunnel_asked = false;
+    r->answering = r->tunnel_asked = r->lingering = false;
     r->method = H1_M_OTHER;
     return &r->st;
 }
@@ -319,7 +327,15 @@ static void srv_frame(struct h2_conn *c, const nghttp2_frame *f)
         goaway_last(v);
 }
 
-/* Ours is complete and the client's is not: it may stop (RFC 9113 section 8.1). */
+/* Ours is complete and the client's is not. */
+static void linger(struct h2_stream *st)
+{
+    if (st->in_end || st->closed || !st->over)
+        return;
+    req_of(st)->lingering = true;
+    timer_set(st->c->s->loop, &st->stall, conf_of(srv_of(st->c))->h1.linger_ms);
+}
+
 static void srv_sent(struct h2_conn *c, const nghttp2_frame *f)
 {
     struct h2_srv *v = srv_of(c);
@@ -331,8 +347,7 @@ static void srv_sent(struct h2_conn *c, const nghttp2_frame *f)
     if (!st)
         return;
     st->out_done = true;
-    if (!st->in_end && st->over)
-        (void)nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_NO_ERROR);
+    linger(st);
 }
 
 static void srv_unsent(struct h2_conn *c, const nghttp2_frame *f)
@@ -515,10 +530,8 @@ void h2_req_interim(struct http_req *r, struct head_out *o)
 static void answered(struct h2_stream *st)
 {
     h2_stream_over(st);
-    if (st->out_done && !st->in_end && !st->closed) { /* END_STREAM went with the head already */
-        h2_stream_reset(st, NGHTTP2_NO_ERROR);
-        h2_flush(st->c);
-    }
+    if (st->out_done) /* END_STREAM went with the head already */
+        linger(st);
     if (st->out.bytes)
         watch(st);
 }

@@ -150,43 +150,60 @@ static const struct mesh_table *virtual_table(struct compile *c, struct virtual_
 
 /* ---- entries ------------------------------------------------------------------------------------------------------------ */
 
-#define TABLES_MAX 64 /* for one address: routes of so many namespaces; more are left out, the least specific first */
+/* Tables of one address while they are gathered. */
+struct table_list {
+    const struct mesh_table **items;
+    size_t n, cap;
+};
 
-static uint32_t routes_tables(struct compile *c, const struct target *t, uint16_t port, const struct mesh_table **out)
+static void tables_add(struct table_list *l, const struct mesh_table *m)
 {
-    uint32_t n = 0;
-    const struct mesh_table *m;
-    for (size_t i = 0; t->mesh_routes && i < t->mesh_routes->n && n < TABLES_MAX / 2; i++) { /* in the order of namespaces */
-        const char *ns = t->mesh_routes->items[i]->ns;
-        bool seen = strcmp(ns, t->o->ns) == 0;
-        for (size_t k = 0; k < i && !seen; k++)
-            seen = strcmp(t->mesh_routes->items[k]->ns, ns) == 0;
-        if (!seen && (m = routes_table(c, t, port, ns)))
-            out[n++] = m;
-    }
-    if (t->mesh_routes && (m = routes_table(c, t, port, t->o->ns)))
-        out[n++] = m;
-    return n;
+    if (!m)
+        return;
+    ARRAY_GROW(MEM_PLAN, l->items, l->n, l->cap);
+    l->items[l->n++] = m;
 }
 
-static const struct mesh_table *const *tables_of(struct compile *c, const struct target *t, uint16_t port, const struct table *virtuals, uint32_t *out_n)
+static void routes_tables(struct compile *c, const struct target *t, uint16_t port, struct table_list *out)
 {
-    const struct mesh_table *found[TABLES_MAX];
-    uint32_t n = routes_tables(c, t, port, found);
-    bool all = false; /* one for everybody: nobody gets past it */
-    for (struct slice p = pattern_of(&c->scratch, t->host); virtuals->n && !all; p = pattern_up(p)) {
+    const struct object_list *routes = t->mesh_routes;
+    for (size_t i = 0; routes && i < routes->n; i++) {
+        const char *ns = routes->items[i]->ns;
+        bool seen = strcmp(ns, t->o->ns) == 0;
+        for (size_t k = 0; k < i && !seen; k++)
+            seen = strcmp(routes->items[k]->ns, ns) == 0;
+        if (!seen)
+            tables_add(out, routes_table(c, t, port, ns));
+    }
+    if (routes)
+        tables_add(out, routes_table(c, t, port, t->o->ns));
+}
+
+/* One that is for everybody is the last: nobody gets past it. */
+static void virtuals_tables(struct compile *c, const struct target *t, uint16_t port, const struct table *virtuals, struct table_list *out)
+{
+    for (struct slice p = pattern_of(&c->scratch, t->host); virtuals->n; p = pattern_up(p)) {
         const struct virtual_list *l = table_get(virtuals, p);
-        for (size_t i = 0; l && i < l->n && !all && n < TABLES_MAX; i++) {
-            found[n++] = virtual_table(c, l->items[i], port);
-            all = found[n - 1]->from_n == 0;
+        for (size_t i = 0; l && i < l->n; i++) {
+            tables_add(out, virtual_table(c, l->items[i], port));
+            if (!out->items[out->n - 1]->from_n)
+                return;
         }
         if (!p.n)
-            break;
+            return;
     }
-    *out_n = n;
-    const struct mesh_table **out = keep_new(&c->keep, n * sizeof *out);
-    for (uint32_t i = 0; i < n; i++)
-        out[i] = found[i];
+}
+
+static const struct mesh_table *const *tables_of(struct compile *c, const struct target *t, uint16_t port, const struct table *virtuals, uint32_t *n)
+{
+    struct table_list found = {0};
+    routes_tables(c, t, port, &found);
+    virtuals_tables(c, t, port, virtuals, &found);
+    const struct mesh_table **out = keep_new(&c->keep, found.n * sizeof *out);
+    for (size_t i = 0; i < found.n; i++)
+        out[i] = found.items[i];
+    *n = (uint32_t)found.n;
+    mem_free(found.items);
     return out;
 }
 

@@ -275,6 +275,8 @@ static void istio_tls(struct reader *r, struct object *o, const struct ynode *se
               : slice_is(mode, "OPTIONAL_MUTUAL") ? LISTEN_TLS_OPTIONAL_MUTUAL
               : !mode.n || slice_is(mode, "PASSTHROUGH") ? LISTEN_TLS_PASSTHROUGH /* the first value of the enumeration, and so its default */
                                                          : LISTEN_TLS_TERMINATE;
+    if (slice_is(mode, "ISTIO_MUTUAL") || slice_is(mode, "AUTO_PASSTHROUGH"))
+        return; /* refused by the walk */
     if (ln->tls != LISTEN_TLS_PASSTHROUGH)
         istio_certs(r, o, tls, ln);
     else if (ln->protocol == LISTEN_HTTPS)

@@ -219,7 +219,7 @@ static bool more_holds(const struct route_more *m, const struct route_ask *ask)
     return !m->source || source_holds(ask->caller, m->source_ns, &m->source_labels);
 }
 
-static bool preds_hold(const struct route_preds *preds, const struct route_ask *ask)
+static __attribute__((noinline)) bool preds_hold(const struct route_preds *preds, const struct route_ask *ask)
 {
     const struct h1_head *h = ask->h;
     if (preds->has_method) {
@@ -308,7 +308,7 @@ static uint32_t rest_covers(const struct route_cand *cand, struct slice path)
 
 /* Of all that hold the one with the lowest order. Each place has its candidates in order, so none is asked that comes after
  * what was found elsewhere. */
-static bool ordered_find(const struct route_paths *t, const struct route_ask *ask, struct plan_hit *hit)
+static __attribute__((noinline)) bool ordered_find(const struct route_paths *t, const struct route_ask *ask, struct plan_hit *hit)
 {
     struct slice path = ask->h->path;
     const struct route_cand *best = NULL, *cand;
@@ -334,7 +334,7 @@ static bool ordered_find(const struct route_paths *t, const struct route_ask *as
 }
 
 /* Exact, the longest prefix, expressions, "/". */
-static bool plain_find(const struct route_paths *t, const struct route_ask *ask, struct plan_hit *hit)
+static inline bool plain_find(const struct route_paths *t, const struct route_ask *ask, struct plan_hit *hit)
 {
     struct slice path = ask->h->path;
     if (t->exact_n) {
@@ -413,10 +413,8 @@ static const struct route_host *host_probe(const struct plan_hosts *t, struct sl
 
 /* The entry for a host. A trailing dot (the absolute form of a DNS name) is ignored. Of a host longer than any DNS
  * name only wildcards can match, so its last bytes are enough. */
-static const struct route_host *hosts_find(const struct plan_hosts *t, struct slice host)
+static __attribute__((noinline)) const struct route_host *names_find(const struct plan_hosts *t, struct slice host)
 {
-    if (!t->n)
-        return &t->any;
     if (host.n && host.p[host.n - 1] == '.')
         host.n--;
     char text[HOST_BYTES_MAX + 3];
@@ -436,10 +434,12 @@ static const struct route_host *hosts_find(const struct plan_hosts *t, struct sl
     return &t->any;
 }
 
+static inline const struct route_host *hosts_find(const struct plan_hosts *t, struct slice host) { return t->n ? names_find(t, host) : &t->any; }
+
 /* ---- the room's functions ------------------------------------------------------------------------------------------------ */
 
 /* What a Gateway listener says before its routes: false when the request does not get to them. */
-static bool site_admits(const struct plan_hosts *t, const struct route_host *e, const struct h1_head *h, bool secure, struct slice sni, struct plan_hit *hit)
+static __attribute__((noinline)) bool site_admits(const struct plan_hosts *t, const struct route_host *e, const struct h1_head *h, bool secure, struct slice sni, struct plan_hit *hit)
 {
     if (!secure) {
         hit->https_redirect = e->site && e->site->https_redirect;
@@ -447,7 +447,7 @@ static bool site_admits(const struct plan_hosts *t, const struct route_host *e, 
     }
     /* RFC 9110 section 7.4; Gateway API GatewaySpec.listeners: the server name chose a listener, with its certificates and
      * its demands on the client's; a host of another one must not be reached past those. */
-    hit->misdirected = sni.n && !slice_ieq(sni, h->host) && hosts_find(t, sni)->site != e->site;
+    hit->misdirected = t->sites_n > 1 && sni.n && !slice_ieq(sni, h->host) && hosts_find(t, sni)->site != e->site;
     return !hit->misdirected;
 }
 
@@ -458,12 +458,14 @@ bool plan_route(const struct plan *p, const struct plan_listener *ln, const stru
     const struct route_host *e = hosts_find(t, h->host);
     const struct route_ask ask = {.h = h, .secure = secure, .port = ln->address.port};
     hit->https_redirect = hit->misdirected = false;
-    hit->rule = NULL;
-    if (UNLIKELY((t->redirects && !secure) || (secure && t->sites_n > 1)) && !site_admits(t, e, h, secure, sni, hit))
+    if (UNLIKELY(t->redirects | secure) && !site_admits(t, e, h, secure, sni, hit)) {
+        hit->rule = NULL;
         return hit->https_redirect;
+    }
     for (const struct route_paths *paths = e->first; paths; paths = paths->next)
         if (paths_find(paths, &ask, hit))
             return true;
+    hit->rule = NULL;
     return false;
 }
 

@@ -33,7 +33,23 @@ static const char manifests[] =
     "    {path: {type: PathPrefix, value: /f}}, {path: {type: PathPrefix, value: /g}}, {path: {type: PathPrefix, value: /h}}, {path: {type: PathPrefix, value: /i}}]}]}}\n"
     "---\n"
     "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: wild}, spec: {parentRefs: [{name: gw}], hostnames: ['*.a.com', '*.b.a.com'], rules: [\n"
-    "  {name: only, matches: [{path: {type: PathPrefix, value: /only}}]}, {name: post, matches: [{method: POST}]}]}}\n";
+    "  {name: only, matches: [{path: {type: PathPrefix, value: /only}}]}, {name: post, matches: [{method: POST}]}]}}\n"
+    "---\n"
+    "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: regex}, spec: {parentRefs: [{name: gw, port: 81}], hostnames: [r.com], rules: [\n"
+    "  {name: r1, matches: [{path: {type: RegularExpression, value: '/a[a-z]*'}}]}, {name: r2, matches: [{path: {type: RegularExpression, value: '/(a|bc?)/[0-9]{1,3}'}}]},\n"
+    "  {name: r3, matches: [{headers: [{name: X-A, type: RegularExpression, value: 'a(, [a-c]+)*'}]}]}, {name: r4, matches: [{queryParams: [{name: q, type: RegularExpression, value: '[a b]+'}]}]},\n"
+    "  {name: r5, matches: [{path: {type: PathPrefix, value: /ab}}]}, {name: r6, matches: [{path: {type: Exact, value: /abc}}]}, {name: r7, matches: [{path: {type: PathPrefix, value: /}, method: PUT}]}]}}\n"
+    "---\n"
+    "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: ig}, spec: {selector: {a: b}, servers: [\n"
+    "  {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*', '*.i.com']}, {port: {number: 81, name: http, protocol: HTTP}, hosts: ['./*.com', 'x.i.com']}]}}\n"
+    "---\n"
+    "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: first}, spec: {gateways: [ig], hosts: ['*.i.com', 'x.i.com', 'v.com'], http: [\n"
+    "  {name: v1, match: [{uri: {prefix: /a}, method: {exact: PUT}}], route: [{destination: {host: web}}]}, {name: v2, match: [{uri: {exact: /ab}}, {uri: {regex: '/[a-c]+/?'}}], route: [{destination: {host: web}}]},\n"
+    "  {name: v3, match: [{uri: {prefix: /ab}, ignoreUriCase: true, headers: {x-a: {prefix: 'a, b'}}}], route: [{destination: {host: web}}]}, {name: v4, match: [{uri: {prefix: /ab/c}}, {uri: {prefix: /}, port: 81, withoutHeaders: {x-a: {}}}], route: [{destination: {host: web}}]},\n"
+    "  {name: v5, match: [{queryParams: {q: {prefix: a}}}, {queryParams: {q: {exact: ''}}}, {authority: {prefix: x}}], route: [{destination: {host: web}}]}, {name: v6, match: [{headers: {accept: {regex: '[a-z/]+(, [a-z]*)?'}}, scheme: {exact: http}}], route: [{destination: {host: web}}]}]}}\n"
+    "---\n"
+    "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: second}, spec: {gateways: [ig], hosts: ['*.i.com', '*'], http: [\n"
+    "  {name: w1, match: [{uri: {prefix: /w}}, {method: {regex: 'P[A-Z]+'}}], route: [{destination: {host: web}}]}, {name: w2, match: [{uri: {exact: /Aa}, ignoreUriCase: true}], route: [{destination: {host: web}}]}]}}\n";
 
 static const struct objset *fuzz_set;
 static const struct plan *fuzz_plan;

@@ -27,7 +27,6 @@ struct slot_entry {
     uint64_t id;
     uint64_t first, last;  /* generations of the first and the last plan that has it */
     bool live;             /* it is in the last plan, or in the one being compiled */
-    bool fresh;            /* made, and not yet taken */
     bool keyed;            /* the table still leads here; false for an endpoint's old entry after it came back */
     uint64_t since_ms;     /* monotonic: when the entry was made */
     void *shared;          /* one reference: struct endpoint_health, struct cluster_shared, or NULL for routes */
@@ -317,7 +316,6 @@ static struct slot_entry *slot_new(struct plan_memory *m, enum slot_kind kind, s
     e->since_ms = m->now_ms;
     e->shared = shared_new(kind);
     e->keyed = true;
-    e->fresh = true;
     e->key_n = key.n;
     memcpy(e->key, key.p, key.n);
     sp->by_slot[slot] = e;
@@ -337,10 +335,9 @@ struct slot_take slots_take(struct plan_memory *m, enum slot_kind kind, struct s
     }
     if (!e)
         e = slot_new(m, kind, key);
-    bool again = e->live && e->last == m->generation && !e->fresh;
+    bool again = e->live && e->last == m->generation;
     list_del(&e->link);
     e->live = true;
-    e->fresh = false;
     e->last = m->generation;
     return (struct slot_take){e->slot, e->id, e->since_ms, e->shared, again};
 }

@@ -74,6 +74,19 @@ static void answer_cut(struct exchange *x, enum flag f)
     http_req_cut(r);
 }
 
+/* No answer in time tells as much of the endpoint as an answer would. */
+static void attempt_late(struct exchange *x)
+{
+    uint64_t now_ns = loop_now_ns(x->p->loop);
+    struct cluster *c = x->us->c;
+    if (!x->ep || !x->calling)
+        return;
+    outlier_result(c, &x->ep->lb, OUTCOME_LOCAL, now_ns / 1000000u, loop_random(x->p->loop));
+    adaptive_sample(c, now_ns - x->sent_ns, now_ns / 1000000u);
+    if (c->kind == LB_PEAK_EWMA)
+        host_latency(&x->ep->lb, now_ns - x->sent_ns, now_ns);
+}
+
 /* A file that moves on, an aggregation that is out of time, a request whose hedges are. */
 static void local_timer(struct exchange *x)
 {
@@ -126,6 +139,7 @@ void exchange_timer(struct timer *t)
         return;
     }
     counter_inc(&p->c.timeouts_answer);
+    attempt_late(x);
     if (!over && x->attempt_ms && retry_take(x, RETRY_5XX | RETRY_GATEWAY_ERROR | RETRY_RESET, x->idempotent)) {
         attempt_again(x);
         return;

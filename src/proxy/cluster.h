@@ -176,7 +176,7 @@ struct cluster {
 struct cluster *cluster_new(const struct cluster_ops *ops, void *ctx, uint64_t seed);
 /* The same cluster as in the plan before: else the old one is dropped and a new one made (its slot was given away). */
 static inline bool cluster_is(const struct cluster *c, const struct plan_cluster *pc) { return !c->shared || c->shared == pc->shared; }
-/* Takes the cluster of a new plan, while the plan before is still held. Tables are made anew only when policy_hash differs; then
+/* Takes the cluster of a new plan, while the plan before is still held and the endpoints that it alone names still exist. Tables are made anew only when policy_hash differs; then
  * host_of() is called once for each endpoint and must return its lb_host, whose plan fields are filled in here. locality: of this
  * node (plan.locality). */
 void cluster_sync(struct cluster *c, const struct plan_cluster *pc, const char *locality, struct lb_host *(*host_of)(void *ctx, const struct plan_endpoint *pe),

@@ -35,7 +35,7 @@ enum filter_counter {
     FILTER_COUNTER_COUNT
 };
 uint64_t filter_counter_read(enum filter_counter c);
-/* What the calling thread keeps for reuse: at a worker's end, after its exchanges. */
+/* Frees what the calling thread keeps for reuse. A thread that ends does so by itself. */
 void filters_fini(void);
 
 /* ---- compression: filter_compress.c ------------------------------------------------------------------------------- */

@@ -11,12 +11,14 @@
  * Memory. The coders' parameters are set so that what one context takes at most is known: context_bytes(), measured by a test at every level.
  * (brotli with a window above 64 KiB would take 38 MiB at quality 9.) A thread's contexts in use are counted at that, up to
  * COMPRESS_LIVE_BYTES; where the coding that the client likes best does not fit, the next one is taken. The coders allocate through a per-thread store of blocks, so that a context for the next body costs no system call;
- * gzip's and zstd's are kept whole and reset, brotli's can't be and is made anew from the blocks.
+ * gzip's and zstd's are kept whole and reset, brotli's can't be and is made anew from the blocks. The store goes with its thread; a body that
+ * another thread frees (the control thread, when a worker has ended) leaves its memory to that one's store.
  */
 #define ZSTD_STATIC_LINKING_ONLY /* for ZSTD_createCCtx_advanced(): its memory is counted under our tag */
 #include "filter_int.h"
 
 #include <brotli/encode.h>
+#include <pthread.h>
 #include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
@@ -58,7 +60,13 @@ static _Thread_local struct {
     size_t kept_bytes;           /* of blocks and of the contexts in ready[], these counted as their most */
     size_t live_bytes;           /* of contexts in use, counted as their most */
     size_t used_bytes, most_bytes; /* of blocks that the coders hold, now and at most: what the bounds are tested against */
+    bool attached;               /* goes with the thread */
 } store;
+
+static pthread_key_t store_key;
+static pthread_once_t store_once = PTHREAD_ONCE_INIT;
+static void store_end(void *p) { filters_fini(); }
+static void store_key_make(void) { MUST(pthread_key_create(&store_key, store_end) == 0); }
 
 /* ---- the coders' memory ----------------------------------------------------------------------------------------------------- */
 
@@ -91,7 +99,7 @@ static void block_put(void *opaque, void *p)
     if (!p)
         return;
     struct block *b = (struct block *)p - 1;
-    store.used_bytes -= b->bytes;
+    store.used_bytes -= MIN(store.used_bytes, b->bytes); /* less only when it was another thread's */
     if (store.kept_bytes + b->bytes > COMPRESS_KEPT_BYTES) {
         mem_free(b);
         return;
@@ -293,6 +301,10 @@ size_t compress_context_bytes(struct slice coding, uint8_t level)
 
 static struct compressor *compressor_get(enum coding coding)
 {
+    if (!store.attached) {
+        pthread_once(&store_once, store_key_make);
+        store.attached = pthread_setspecific(store_key, &store) == 0;
+    }
     struct compressor *c = store.ready[coding];
     if (c) {
         store.ready[coding] = c->next;
@@ -462,7 +474,7 @@ static void compress_free(struct body_filter *f)
     filter_count(FILTER_COMPRESS_IN, c->in);
     filter_count(FILTER_COMPRESS_OUT, c->out);
     size_t bytes = context_bytes(c->coding, c->level);
-    store.live_bytes -= bytes;
+    store.live_bytes -= MIN(store.live_bytes, bytes); /* less only when it was another thread's */
     bool ready = c->coding == GZIP ? deflateReset(&c->gzip) == Z_OK : c->coding == ZSTD;
     if (!ready || store.kept_bytes + bytes > COMPRESS_KEPT_BYTES) {
         compressor_end(c);

@@ -337,6 +337,33 @@ static void test_compress_limit(void **state)
     assert_int_equal(mem_bytes(MEM_FILTER), 0);
 }
 
+static struct body_filter *begun_elsewhere;
+static void begin_elsewhere(void *arg)
+{
+    struct slice coding;
+    for (int i = 0; i < 2; i++) { /* one is left, and freed by another thread; the other's memory goes with this one */
+        struct body_filter *f = compress_begin(&all_codings, 1 << 6, arg, &coding);
+        struct buf out = {0};
+        assert_int_equal(feed(f, "hello", 5, false, &out), OK);
+        buf_free(&out);
+        if (i)
+            begun_elsewhere = f;
+        else
+            f->ops->free(f);
+    }
+}
+
+static void test_compress_threads(void **state)
+{
+    filters_fini();
+    struct thread *t = thread_start("other", begin_elsewhere, answer("200 OK", "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n"));
+    thread_join(t);
+    begun_elsewhere->ops->free(begun_elsewhere);
+    filters_fini();
+    assert_int_equal(mem_bytes(MEM_FILTER), 0);
+    check_trip("gzip", 0, SLICE("still in order"), 3, false, "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n");
+}
+
 /* Whatever allocation fails: no body is begun, or it ends with an error; nothing leaks. */
 static void test_compress_no_memory(void **state)
 {
@@ -1359,7 +1386,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compress_trips), cmocka_unit_test(test_compress_flushes), cmocka_unit_test(test_compress_ratio), cmocka_unit_test(test_compress_memory),
-        cmocka_unit_test(test_compress_limit), cmocka_unit_test(test_compress_no_memory), cmocka_unit_test(test_negotiation), cmocka_unit_test(test_compress_which),
+        cmocka_unit_test(test_compress_limit), cmocka_unit_test(test_compress_threads), cmocka_unit_test(test_compress_no_memory), cmocka_unit_test(test_negotiation), cmocka_unit_test(test_compress_which),
         cmocka_unit_test(test_body_changed), cmocka_unit_test(test_cors), cmocka_unit_test(test_cors_everybody), cmocka_unit_test(test_json_check), cmocka_unit_test(test_json_depth),
         cmocka_unit_test(test_json_pointers), cmocka_unit_test(test_transform_set), cmocka_unit_test(test_transform_remove), cmocka_unit_test(test_transform_rename),
         cmocka_unit_test(test_transform_replace), cmocka_unit_test(test_transform_which), cmocka_unit_test(test_transform_limits), cmocka_unit_test(test_dates),

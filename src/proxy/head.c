@@ -5,6 +5,8 @@
  */
 #include "proxy_int.h"
 
+#define PATH_BYTES_MAX 8192 /* of a path that a regular expression has rewritten */
+
 /* ---- which fields pass ----------------------------------------------------------------------------------------------- */
 
 enum { DROP_REQUEST = 1, DROP_RESPONSE = 2, DROP_GATEWAY = 4 /* rewritten where the client is outside */ };
@@ -101,7 +103,7 @@ static void fields_put(struct head_out *o, const struct h1_head *h, uint8_t drop
         const struct h1_field *f = &h->fields[i];
         if (drop[f->id] & dropped)
             continue;
-        if (UNLIKELY(slow) && (edited(a, f->name) || edited(b, f->name) || listed_has(&listed, f->name) || (m && steps_owns(m, f))))
+        if (UNLIKELY(slow) && (edited(a, f->name) || edited(b, f->name) || listed_has(&listed, f->name) || (m && (dropped & DROP_REQUEST ? steps_withholds(m, f) : steps_owns(m, f)))))
             continue;
         head_field(o, f->name, f->value);
     }
@@ -298,6 +300,20 @@ static void path_put(struct head_out *o, const struct h1_head *h, enum path_rewr
         head_lit(o, "/");
 }
 
+/* Every match in the path is replaced. What comes of it must be a path, or the head would be another message. */
+static void path_regex_put(struct head_out *o, const struct plan_regex *r, struct slice path, struct slice with)
+{
+    struct buf to = {0};
+    bool sound = r && plan_regex_replace(r, path, with, PATH_BYTES_MAX, &to) && to.n && to.p[0] == '/';
+    for (size_t i = 0; sound && i < to.n; i++)
+        sound = (unsigned char)to.p[i] > ' ' && to.p[i] != 0x7f;
+    if (sound)
+        head_slice(o, buf_slice(&to));
+    else
+        head_slice(o, path);
+    buf_free(&to);
+}
+
 static void query_put(struct head_out *o, const struct h1_head *h)
 {
     if (!h->has_query)
@@ -324,7 +340,9 @@ static void request_line_put(struct head_out *o, struct exchange *x, const struc
     const struct route_rule *spec = x->rule->spec;
     head_slice(o, h->method);
     head_lit(o, " ");
-    if (spec && spec->rewrite_path_kind != REWRITE_NONE)
+    if (spec && spec->rewrite_path_kind == REWRITE_REGEX)
+        path_regex_put(o, x->rule->rewrite, h->path, slice_cstr(spec->rewrite_path));
+    else if (spec && spec->rewrite_path_kind != REWRITE_NONE)
         path_put(o, h, spec->rewrite_path_kind, spec->rewrite_path, hit->prefix_len);
     else
         head_slice(o, h->path);
@@ -374,7 +392,7 @@ bool head_request(struct exchange *x, const struct h1_head *h, const struct plan
     bool gateway = x->door->token != 0;
     head_clear(o);
     request_line_put(o, x, h, hit);
-    fields_put(o, h, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req, NULL);
+    fields_put(o, h, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req, x->more);
     if (gateway)
         forwarded_put(o, x, h);
     if (ours(x, SLICE("Via")))
@@ -432,7 +450,7 @@ void head_location(struct exchange *x, const struct h1_head *h, const struct pla
     const char *scheme = scheme_given ? s->redirect_scheme : here_scheme;
     uint16_t usual = strcmp(scheme, "https") == 0 ? 443 : 80;
     if (!port) /* HTTPRequestRedirectFilter: the scheme's own port when one is given, else the listener's */
-        port = scheme_given ? usual : h->port ? h->port : usual;
+        port = scheme_given && !s->redirect_derive_port ? usual : h->port ? h->port : usual;
     buf_adds(out, scheme);
     buf_adds(out, "://");
     struct addr here;

@@ -296,6 +296,7 @@ void step_file_timer(struct exchange *x);
 void step_file_more(struct exchange *x);
 enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h); /* at the answer's head: chooses its filter; the framing that it goes out with */
 enum err steps_body(struct exchange *x, struct body_filter *f, struct pieces body, bool end, struct iovec *v, struct pieces *out); /* through a filter; valid until the next call */
+bool steps_withholds(const struct exchange_more *m, const struct h1_field *f); /* a field of the client's request that the service is not sent */
 bool steps_owns(const struct exchange_more *m, const struct h1_field *f);  /* a field of the service's answer that is dropped */
 void steps_put(struct exchange *x, const struct h1_head *h, struct head_out *o); /* fields of the answer */
 struct exchange_more *exchange_more(struct exchange *x);   /* made when first asked for */

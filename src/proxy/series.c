@@ -235,6 +235,20 @@ static void refusals_metric(struct proxy *const *workers, uint32_t n, struct buf
     table_fini(&seen);
 }
 
+/* What filters count for all workers together. */
+static void filters_metrics(struct buf *out)
+{
+    static const struct { const char *name, *help; } filters[] = {
+#define X(name, metric, text) {metric, text},
+#include "filter_counters.def"
+#undef X
+    };
+    for (size_t i = 0; i < COUNT_OF(filters); i++) {
+        prom_family(out, filters[i].name, PROM_COUNTER, filters[i].help);
+        prom_u64(out, filters[i].name, "", NULL, 0, filter_counter_read((enum filter_counter)i));
+    }
+}
+
 void proxy_metrics(struct proxy *const *workers, uint32_t n, struct buf *out)
 {
     struct metric_ctx m = {out, M_REQUESTS};
@@ -263,4 +277,5 @@ void proxy_metrics(struct proxy *const *workers, uint32_t n, struct buf *out)
             total += counter_read((const counter *)(const void *)((const char *)&workers[w]->c + scalars[i].offset));
         prom_u64(out, scalars[i].name, "", NULL, 0, total);
     }
+    filters_metrics(out);
 }

@@ -193,7 +193,7 @@ static enum step static_step(struct exchange *x, const struct static_filter *spe
         struct iovec v = {a.text, a.text_n};
         if (a.fd >= 0)
             file_close(a.fd);
-        answer_length(x, a.fd >= 0 ? a.length : a.text_n, (struct pieces){&v, a.text_n ? 1 : 0, a.text_n});
+        answer_length(x, a.length, (struct pieces){&v, a.text_n ? 1 : 0, a.text_n});
         return STEP_OVER;
     }
     m->file = a.fd;
@@ -269,6 +269,13 @@ enum step steps_request(struct exchange *x, const struct h1_head *h, const struc
     return s;
 }
 
+/* An answer that will be transformed is asked for whole and in clear. */
+bool steps_withholds(const struct exchange_more *m, const struct h1_field *f)
+{
+    return m->transform && transform_wants_plain(m->transform) &&
+           (slice_ieq(f->name, SLICE("accept-encoding")) || slice_ieq(f->name, SLICE("range")) || slice_ieq(f->name, SLICE("if-range")));
+}
+
 /* ---- at the answer ----------------------------------------------------------------------------------------------------------- */
 
 bool steps_owns(const struct exchange_more *m, const struct h1_field *f)
@@ -277,7 +284,7 @@ bool steps_owns(const struct exchange_more *m, const struct h1_field *f)
         return true;
     if (!m->answer_filter)
         return false;
-    return slice_ieq(f->name, SLICE("accept-ranges")) || slice_ieq(f->name, SLICE("etag")) || slice_ieq(f->name, SLICE("content-md5")) || slice_ieq(f->name, SLICE("digest"));
+    return slice_ieq(f->name, SLICE("etag")) || body_changed_drops(f->name);
 }
 
 /* A strong validator does not hold for other bytes (RFC 9110 section 8.8.1): it is weakened. */
@@ -287,9 +294,7 @@ static void etag_put(struct head_out *o, const struct h1_head *h)
     if (!f)
         return;
     head_lit(o, "ETag: ");
-    if (!slice_starts(f->value, SLICE("W/")))
-        head_lit(o, "W/");
-    head_slice(o, f->value);
+    body_changed_etag(f->value, o);
     head_lit(o, "\r\n");
 }
 

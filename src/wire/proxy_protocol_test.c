@@ -71,7 +71,7 @@ static void test_v1(void **state)
     assert_true(h.local && h.src.family == PP_NONE);
     h = GOOD("PROXY UNKNOWN whatever is here\r\n");
     assert_true(h.local);
-    h = GOOD("PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535 to the very limit of 107 bytes: xxxxxxxxxxxxxxxx\r\n");
+    h = GOOD("PROXY UNKNOWN to the very limit of 107 bytes: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n");
     assert_true(h.local);
     good("PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\n", 48, 32);
 }
@@ -84,7 +84,7 @@ static void test_v1_bad(void **state)
     BAD("PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n", V1_LINE);
     BAD("PROXY TCP4 1.2.3.4 5.6.7.8 1 2\rx", V1_LINE);
     BAD("PROXY UNKNOWN a\nb\r\n", V1_LINE);
-    BAD("PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535 to the very limit of 107 bytes: xxxxxxxxxxxxxxxxx\r\n", V1_SIZE);
+    BAD("PROXY UNKNOWN to the very limit of 107 bytes: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n", V1_SIZE);
     BAD("PROXY TCP5 1.2.3.4 5.6.7.8 1 2\r\n", V1_FAMILY);
     BAD("PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n", V1_FAMILY);
     BAD("PROXY  TCP4 1.2.3.4 5.6.7.8 1 2\r\n", V1_FAMILY);
@@ -146,6 +146,8 @@ static void test_v2_tlvs(void **state)
                                   "\x23\0\2xy");
     assert_true(slice_is(h.alpn, "h2") && slice_is(h.authority, "a.b.c") && slice_is(h.unique_id, "id") && !h.has_crc);
     assert_true(h.has_ssl && h.ssl_client == 5 && h.ssl_verify == 1 && slice_is(h.ssl_version, "TLSv1.3") && slice_is(h.ssl_cn, "me"));
+    h = GOOD(SIG "\x21\x11\0\x13" IN4 "\3\0\4\x57\x9c\xd0\x74"); /* reckoned by another implementation */
+    assert_true(h.has_crc);
 }
 
 static void test_v2_bad(void **state)
