@@ -554,7 +554,7 @@ static void check_virtual_service(struct check *c)
     for (size_t i = 0; for_mesh(route) && i < route->hostnames_n; i++)
         check_vs_host(c, i);
     for (size_t i = 0; i < route->rules_n; i++)
-        if (!i || route->rules[i].line != route->rules[i - 1].line) /* else the same rule, for another of its matches */
+        if (!i || route->rules[i].backends != route->rules[i - 1].backends) /* else the same rule, for another of its matches */
             check_vs_rule(c, &route->rules[i]);
     if (route->rules_n)
         check_filters(c, &route->rules[0], "metadata.annotations[\"weir.dev/filters\"]");

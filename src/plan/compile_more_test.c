@@ -897,13 +897,54 @@ static void test_regex_kept(void **state)
     world_end(&w);
 }
 
+/* ---- bounds ------------------------------------------------------------------------------------------------------------------------ */
+
+/* A mesh of 1,000 Services, each with a policy, two subsets and a VirtualService of three rules, and 10,000 endpoints. Time is
+ * printed, and bounded generously, for machines differ; what each Service costs is bounded. */
+static void test_bounds_mesh(void **state)
+{
+    enum { SERVICES = 1000, ENDPOINTS = 10000 };
+    struct buf text = {0};
+    static struct live_endpoint eps[ENDPOINTS];
+    static struct kv labels[SERVICES][2];
+    static struct kvs sets[SERVICES];
+    static char names[SERVICES][16];
+    for (int i = 0; i < SERVICES; i++) {
+        snprintf(names[i], sizeof names[i], "s-%d", i);
+        labels[i][0] = (struct kv){(char *)"app", names[i], strlen(names[i])};
+        labels[i][1] = (struct kv){(char *)"version", (char *)(i % 2 ? "v1" : "v2"), 2};
+        sets[i] = (struct kvs){labels[i], 2};
+        buf_printf(&text, WEB("s-%d"), i, i);
+        buf_printf(&text, ISTIO("DestinationRule", "name: s-%d", "host: s-%d, trafficPolicy: {connectionPool: {tcp: {maxConnections: 10}}}, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]"), i, i);
+        buf_printf(&text, ISTIO("VirtualService", "name: s-%d", "hosts: [s-%d], gateways: [mesh, gw], http: [{match: [{uri: {prefix: /v1}}], route: [{destination: {host: s-%d, subset: v1}}]}, "
+                                "{match: [{uri: {regex: '/x[0-9]+'}}], route: [{destination: {host: s-%d, subset: v2}}]}, {route: [{destination: {host: s-%d}}]}]"), i, i, i, i, i);
+    }
+    buf_adds(&text, ISTIO_GATEWAY("gw", "'*'"));
+    for (size_t i = 0; i < ENDPOINTS; i++)
+        eps[i] = (struct live_endpoint){.replica_id = i + 1, .ns = "default", .deployment = "d", .name = "d-1", .labels = &sets[i % SERVICES], .locality = i & 1 ? "eu/a" : "eu/b"};
+    struct world w = world_of(text.p);
+    uint64_t bare = w.p->bytes, best_ns = UINT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        world_compile(&w, eps, ENDPOINTS, NULL, 0);
+        best_ns = MIN(best_ns, w.p->compile_ns);
+    }
+    print_message("a Service with policy, subsets and VirtualService: %lu bytes; %d of them and %d endpoints compiled in %.1f ms\n", (unsigned long)(bare / SERVICES), SERVICES, ENDPOINTS, (double)best_ns / 1e6);
+    assert_true(bare / SERVICES < 8192);
+    assert_true(best_ns < 2000000000u);
+    assert_int_equal(w.p->clusters_n, 3 * SERVICES);
+    gate_want(w.p, 80, "GET s-7 /x99", "default/s-7 (4) s-7|v2:80*1");
+    mesh_want(w.p, address_of(&w, "default", "s-999", 80), NULL, "GET s-999 /v1/a", "default/s-999 (3) s-999|v1:80*1");
+    world_end(&w);
+    buf_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ordered), cmocka_unit_test(test_delegates), cmocka_unit_test(test_both_apis), cmocka_unit_test(test_gateways), cmocka_unit_test(test_mesh_virtuals), cmocka_unit_test(test_mesh_choice),
         cmocka_unit_test(test_mesh_routes), cmocka_unit_test(test_splits), cmocka_unit_test(test_large_splits), cmocka_unit_test(test_mesh_protocols), cmocka_unit_test(test_tcp), cmocka_unit_test(test_grants), cmocka_unit_test(test_subsets),
         cmocka_unit_test(test_shared), cmocka_unit_test(test_service_entries), cmocka_unit_test(test_destination_choice), cmocka_unit_test(test_policy_merge), cmocka_unit_test(test_tls), cmocka_unit_test(test_misdirected),
-        cmocka_unit_test(test_filters), cmocka_unit_test(test_regex), cmocka_unit_test(test_regex_limits), cmocka_unit_test(test_regex_replace), cmocka_unit_test(test_regex_threads), cmocka_unit_test(test_regex_kept),
+        cmocka_unit_test(test_filters), cmocka_unit_test(test_regex), cmocka_unit_test(test_regex_limits), cmocka_unit_test(test_regex_replace), cmocka_unit_test(test_regex_threads), cmocka_unit_test(test_regex_kept), cmocka_unit_test(test_bounds_mesh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -112,10 +112,10 @@ static void check_template(struct reader *r, const struct ynode *n)
     while (slice_find(rest, '{') >= 0) {
         (void)slice_cut(rest, '{', &rest);
         struct slice all = rest, name = slice_cut(rest, '}', &rest);
-        bool closed = slice_find(all, '}') >= 0, digit = name.n == 1 && name.p[0] >= '0' && name.p[0] <= '9';
+        bool closed = slice_find(all, '}') >= 0, digit = name.n == 1 && name.p[0] >= '1' && name.p[0] <= '9';
         if (closed && (digit || slice_is(name, "path") || (slice_starts(name, SLICE("query:")) && name.n > 6) || (slice_starts(name, SLICE("header:")) && name.n > 7)))
             continue;
-        reader_error(r, n, ".path", "known here: {0} to {9} (elements of the request's path), {path}, {query:NAME}, {header:NAME}", "not known: {%.*s%s",
+        reader_error(r, n, ".path", "known here: {1} to {9} (elements of the request's path), {path}, {query:NAME}, {header:NAME}", "not known: {%.*s%s",
                      (int)MIN(name.n, 60), name.p, closed ? "}" : "");
         return;
     }

@@ -664,7 +664,7 @@ static const struct bad_case bad_traffic[] = {
     {"filter of two kinds", HF("compression: {}, cors: {}"), "m.yaml:4:7: error: " AT_F ": more than one of compression, staticFiles, aggregate"},
     {"compression", HF("compression: { algorithms: [ lzma ], level: 12 }"), "m.yaml:5:30: error: " AT_F ".compression.algorithms[0]: \"lzma\" is not known; known here: gzip, br, zstd\nm.yaml:5:45: error: " AT_F ".compression.level: 12 is out of range"},
     {"aggregate", HF("aggregate: { parts: [ { name: a, backendRef: { name: s, port: 80 }, path: \"/{x}\" }, { name: a, backendRef: { name: s, port: 80 }, pointer: \"a~2\" } ] }"),
-     "m.yaml:5:75: error: " AT_F ".aggregate.parts[0].path: not known: {x}; known here: {0} to {9}\n"
+     "m.yaml:5:75: error: " AT_F ".aggregate.parts[0].path: not known: {x}; known here: {1} to {9}\n"
      "m.yaml:5:93: error: " AT_F ".aggregate.parts[1].name: the name a is given twice\n"
      "m.yaml:5:140: error: " AT_F ".aggregate.parts[1].pointer: not a JSON pointer (RFC 6901): \"a~2\""},
     {"transform", HF("transform: { request: [ { set: { pointer: a } }, {}, { replace: { regex: \"(\" } } ] }"),
@@ -694,7 +694,7 @@ static void test_bad_health(void **state)
     assert_int_equal(d.errors, 3);
     assert_non_null(strstr(all.p, "m.yaml:5:14: error: " AT_P ".healthCheck: more than one of http, tcp, grpc"));
     assert_non_null(strstr(all.p, "m.yaml:5:14: error: " AT_P ".healthCheck.interval: no time at all"));
-    assert_non_null(strstr(all.p, "m.yaml:5:69: error: " AT_P ".healthCheck.http.statuses: min is above max"));
+    assert_non_null(strstr(all.p, "m.yaml:5:67: error: " AT_P ".healthCheck.http.statuses: min is above max"));
     diags_free(&d);
     buf_free(&all);
 }
@@ -737,7 +737,7 @@ static void test_check_gateways(void **state)
                  "m.yaml:17:1: error: Gateway.networking.istio.io/default/g spec.servers[0].port: the port 80 is used by the Gateway default/a as well, with another protocol");
     expect_checked("TCP twice", GW_ON("a", "default", "80", "protocol: TCP") GW_ON("b", "default", "80", "protocol: TCP"),
                  "m.yaml:17:1: error: Gateway/default/b spec.listeners[0].port: the port 80 is used by the Gateway default/a as well, with protocol TCP, where nothing tells");
-    expect_checked("protocols of one Gateway", API "kind: Gateway\nmetadata: { name: a }\nspec: { gatewayClassName: w, listeners: [ { name: x, port: 80, protocol: HTTP, hostname: a.example }, { name: y, port: 80, protocol: TLS, tls: { mode: Passthrough } } ] }\n",
+    expect_checked("protocols of one Gateway", API "kind: Gateway\nmetadata: { name: a }\nspec: { gatewayClassName: w, listeners: [ { name: x, port: 80, protocol: HTTP, hostname: a.example }, { name: z, port: 80, protocol: TLS, tls: { mode: Passthrough } } ] }\n",
                  "m.yaml:12:1: error: Gateway/default/a spec.listeners[1].port: the port 80 is used by the Gateway default/a as well, with another protocol");
     expect_checked("certificates",
                  GW_ON("a", "default", "443", "protocol: HTTPS, tls: { certificateRefs: [ { name: none }, { name: half }, { name: c, namespace: certs } ], frontendValidation: { caCertificateRefs: [ { kind: Secret, name: half } ] } }")

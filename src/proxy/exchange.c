@@ -248,13 +248,21 @@ static struct exchange *client_exchange(struct down *d, struct http_req *r, cons
     return x;
 }
 
+static void answer_untransformable(struct exchange *x, enum err e)
+{
+    bool large = e == ERR_LIMIT;
+    answer_text(x, large ? 413 : 400, FLAG_NONE, large ? "the request's body is larger than what this route transforms"
+                                                       : "the request's body can't be transformed as this route asks: it is malformed");
+}
+
 /* The first attempt of a request with mirrors, a changed body, a fault's delay. */
 static void exchange_begin_with_steps(struct exchange *x, struct pieces body)
 {
     struct exchange_more *m = exchange_more(x);
     struct iovec v;
-    if (m->request_filter && steps_body(x, m->request_filter, body, x->request_end, &v, &body) != OK) {
-        answer_text(x, 400, FLAG_NONE, "the request's body can't be transformed as this route asks: it is malformed or too large");
+    enum err e = m->request_filter ? steps_body(x, m->request_filter, body, x->request_end, &v, &body) : OK;
+    if (e != OK) {
+        answer_untransformable(x, e);
         return;
     }
     mirrors_begin(x, body);
@@ -275,6 +283,10 @@ static bool request_admitted(struct exchange *x, const struct h1_head *h)
     struct cluster *c = x->us->c;
     const struct cluster_policy *policy = x->cluster->policy;
     uint32_t rank = 0;
+    if (UNLIKELY((policy->tls.mode == TLS_SIMPLE || policy->tls.mode == TLS_MUTUAL) && !policy->tls.ctx)) {
+        answer_text(x, 503, FLAG_UF, "the service wants TLS, and its policy names no usable certificates");
+        return false;
+    }
     if (UNLIKELY(policy->shed.header != NULL)) {
         const struct h1_field *f = h1_find(h, slice_cstr(policy->shed.header));
         rank = breaker_rank(&policy->shed, f ? f->value : SLICE(""));
@@ -303,7 +315,10 @@ static void down_request(struct http_srv *c, struct http_req *r, const struct h1
     if (refused_early(x, h))
         return;
     if (!route(x, h, &hit)) {
-        answer_text(x, 404, FLAG_NR, "no route matches this request");
+        if (hit.misdirected)
+            answer_text(x, 421, FLAG_NR, "this host is not served on a connection made for another (RFC 9110 section 15.5.20)");
+        else
+            answer_text(x, 404, FLAG_NR, "no route matches this request");
         return;
     }
     if (UNLIKELY(hit.https_redirect)) {
@@ -343,10 +358,10 @@ static void down_request(struct http_srv *c, struct http_req *r, const struct h1
 }
 
 /* A filter can't go on with the request's body. */
-static void request_broken(struct exchange *x)
+static void request_broken(struct exchange *x, enum err e)
 {
     if (x->state != X_ANSWER) {
-        answer_text(x, 400, FLAG_NONE, "the request's body can't be transformed as this route asks: it is malformed or too large");
+        answer_untransformable(x, e);
         return;
     }
     struct http_req *r = x->req;
@@ -365,8 +380,9 @@ static void down_body(struct http_req *r, struct pieces body, bool end)
     x->request_end = end;
     if (UNLIKELY(x->more != NULL)) {
         struct iovec v;
-        if (x->more->request_filter && steps_body(x, x->more->request_filter, body, end, &v, &body) != OK) {
-            request_broken(x);
+        enum err e = x->more->request_filter ? steps_body(x, x->more->request_filter, body, end, &v, &body) : OK;
+        if (e != OK) {
+            request_broken(x, e);
             return;
         }
         mirrors_body(x, body, end);

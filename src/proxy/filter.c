@@ -56,6 +56,46 @@ bool list_next(const struct h1_head *h, struct slice name, struct list_at *at, s
     }
 }
 
+/* ---- one filter behind the other ---------------------------------------------------------------------------------------------- */
+
+struct chain {
+    struct body_filter f;
+    struct body_filter *first, *second;
+    struct buf between;          /* what first gave in this call */
+};
+
+static enum err chain_feed(struct body_filter *f, struct pieces in, bool end, struct buf *out)
+{
+    struct chain *c = CONTAINER_OF(f, struct chain, f);
+    buf_clear(&c->between);
+    enum err e = c->first->ops->feed(c->first, in, end, &c->between);
+    if (e != OK || (c->between.n == 0 && !end))
+        return e;
+    struct iovec v = {c->between.p, c->between.n};
+    return c->second->ops->feed(c->second, (struct pieces){&v, v.iov_len ? 1 : 0, v.iov_len}, end, out);
+}
+
+static void chain_free(struct body_filter *f)
+{
+    struct chain *c = CONTAINER_OF(f, struct chain, f);
+    c->first->ops->free(c->first);
+    c->second->ops->free(c->second);
+    buf_free(&c->between);
+    mem_free(c);
+}
+
+struct body_filter *body_filter_chain(struct body_filter *first, struct body_filter *second)
+{
+    static const struct body_filter_ops ops = {chain_feed, chain_free};
+    if (!first || !second)
+        return first ? first : second;
+    struct chain *c = mem_new(MEM_FILTER, sizeof *c);
+    *c = (struct chain){.f.ops = &ops, .first = first, .second = second};
+    return &c->f;
+}
+
+/* ---- what a changed body changes in its head -------------------------------------------------------------------------------------- */
+
 bool body_changed_drops(struct slice name)
 {
     static const struct slice names[] = {{"digest", 6}, {"content-md5", 11}, {"repr-digest", 11}, {"accept-ranges", 13}, {"content-digest", 14}};

@@ -22,6 +22,9 @@ struct body_filter_ops {
     void (*free)(struct body_filter *f);
 };
 
+/* One behind the other; owns both. Where one is NULL it is the other, so both may be. */
+struct body_filter *body_filter_chain(struct body_filter *first, struct body_filter *second);
+
 /* Fields of a head that a changed body makes untrue (digests, ranges): dropped by the caller along with Content-Length. */
 bool body_changed_drops(struct slice field_name);
 /* W/"...": what becomes of a strong ETag when the body is changed on its way; a weak one stays. Appends the value. */

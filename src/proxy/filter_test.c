@@ -807,6 +807,35 @@ static void test_transform_replace(void **state)
     transform_fini(&t);
 }
 
+static void test_transform_then_compress(void **state)
+{
+    struct transform_op ops[] = {SET("/a", "1")};
+    struct transform_case t;
+    transform_init(&t, ops, 1);
+    const struct h1_head *h = answer("200 OK", "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n");
+    for (size_t step = 1; step < 10; step += 4) {
+        struct slice coding;
+        struct buf packed = {0}, back = {0};
+        struct body_filter *f = body_filter_chain(transform_begin(&t.pf, false, h), compress_begin(&all_codings, 1, h, &coding));
+        assert_int_equal(feed_all(f, SLICE("{\"b\":2}"), step, step == 5, &packed), OK);
+        undo(coding, buf_slice(&packed), &back);
+        ASSERT_TEXT(&back, "{\"b\":2,\"a\":1}");
+        f->ops->free(f);
+        buf_clear(&packed);
+        f = body_filter_chain(transform_begin(&t.pf, false, h), compress_begin(&all_codings, 1, h, &coding));
+        assert_int_equal(feed_all(f, SLICE("{\"b\":2"), step, false, &packed), ERR_SYNTAX);
+        f->ops->free(f);
+        buf_free(&packed);
+        buf_free(&back);
+    }
+    struct body_filter *one = transform_begin(&t.pf, false, h);
+    assert_ptr_equal(body_filter_chain(one, NULL), one);
+    assert_ptr_equal(body_filter_chain(NULL, one), one);
+    assert_null(body_filter_chain(NULL, NULL));
+    one->ops->free(one);
+    transform_fini(&t);
+}
+
 static void test_transform_which(void **state)
 {
     struct transform_op ops[] = {SET("/a", "1"), {.op = TRANSFORM_REMOVE, .pointer = "/b", .request = true}};
@@ -1389,7 +1418,7 @@ int main(void)
         cmocka_unit_test(test_compress_limit), cmocka_unit_test(test_compress_threads), cmocka_unit_test(test_compress_no_memory), cmocka_unit_test(test_negotiation), cmocka_unit_test(test_compress_which),
         cmocka_unit_test(test_body_changed), cmocka_unit_test(test_cors), cmocka_unit_test(test_cors_everybody), cmocka_unit_test(test_json_check), cmocka_unit_test(test_json_depth),
         cmocka_unit_test(test_json_pointers), cmocka_unit_test(test_transform_set), cmocka_unit_test(test_transform_remove), cmocka_unit_test(test_transform_rename),
-        cmocka_unit_test(test_transform_replace), cmocka_unit_test(test_transform_which), cmocka_unit_test(test_transform_limits), cmocka_unit_test(test_dates),
+        cmocka_unit_test(test_transform_replace), cmocka_unit_test(test_transform_then_compress), cmocka_unit_test(test_transform_which), cmocka_unit_test(test_transform_limits), cmocka_unit_test(test_dates),
         cmocka_unit_test(test_static_paths), cmocka_unit_test(test_ranges), cmocka_unit_test(test_static_files), cmocka_unit_test(test_static_fallback),
         cmocka_unit_test(test_static_conditions), cmocka_unit_test(test_static_ranges), cmocka_unit_test(test_static_precompressed), cmocka_unit_test(test_aggregate_paths),
         cmocka_unit_test(test_aggregate_merge), cmocka_unit_test(test_aggregate_members),

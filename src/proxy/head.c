@@ -44,8 +44,11 @@ static bool edited(const struct header_edit *e, struct slice name)
     return false;
 }
 
-/* Whether the proxy's own field of this name is wanted: what the route sets or removes is not put as well. */
-static bool ours(const struct exchange *x, struct slice name) { return !edited(x->rule->req, name) && !edited(x->backend->req, name); }
+/* Whether the proxy's own field of this name is wanted: what the route sets or removes is not put as well. A part has no backend. */
+static bool ours(const struct exchange *x, struct slice name)
+{
+    return !edited(x->rule->req, name) && !(x->backend && edited(x->backend->req, name));
+}
 
 static void edit_put(struct head_out *o, const struct header_edit *e)
 {
@@ -403,11 +406,11 @@ bool head_request(struct exchange *x, const struct h1_head *h, const struct plan
         upgrade_put(o, x, h);
     else if (h->te_trailers)
         head_lit(o, "TE: trailers\r\nConnection: TE\r\n");
-    if (h->framing == H1_LENGTH) {
+    if (x->framing == H1_LENGTH) {
         head_lit(o, "Content-Length: ");
         head_u64(o, h->length);
         head_lit(o, "\r\n");
-    } else if (h->framing == H1_CHUNKED)
+    } else if (x->framing == H1_CHUNKED)
         head_lit(o, "Transfer-Encoding: chunked\r\n");
     edit_put(o, x->rule->req);
     edit_put(o, x->backend->req);
@@ -541,6 +544,13 @@ int trailers_request(struct exchange *x, const struct h1_field *f, int n)
 
 int trailers_response(struct exchange *x, const struct h1_field *f, int n) { return trailers_put(x->p, f, n, DROP_RESPONSE, x->rule->resp, x->backend->resp); }
 
+void head_local_end(struct exchange *x, struct head_out *o)
+{
+    date_put(o, x->p);
+    if (x->request_id_n)
+        head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
+}
+
 /* ---- answers of our own ---------------------------------------------------------------------------------------------------------------- */
 
 void head_local(struct exchange *x, uint16_t status, const char *type)
@@ -550,7 +560,5 @@ void head_local(struct exchange *x, uint16_t status, const char *type)
     head_status(o, status, SLICE(""));
     if (type)
         head_field(o, SLICE("Content-Type"), slice_cstr(type));
-    date_put(o, x->p);
-    if (x->request_id_n)
-        head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
+    head_local_end(x, o);
 }

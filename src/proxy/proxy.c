@@ -112,6 +112,12 @@ static void gateway_begin(struct down *d, int fd)
 {
     const struct plan *plan = d->p->hold->plan;
     const struct plan_listener *ln = plan_listener_find(plan, d->door->token);
+    if (ln && ln->protocol == LISTEN_HTTPS && !ln->tls && !ln->tls_peek) { /* no usable certificate: nothing is said in clear */
+        counter_inc(&d->p->c.hello_failed);
+        http_begin(d, fd, NULL);
+        http_srv_close(&d->srv);
+        return;
+    }
     if (!ln || (!ln->proxy_protocol && !ln->tls_peek && (ln->protocol == LISTEN_HTTP || ln->protocol == LISTEN_HTTPS)))
         http_begin(d, fd, ln ? ln->tls : NULL);
     else
@@ -150,7 +156,9 @@ void down_speaks(struct down *d, struct slice sni, bool passed, struct slice ear
         return;
     }
     const struct plan_listener *ln = plan_listener_find(plan, d->door->token);
-    if (ln && !passed && (ln->protocol == LISTEN_HTTP || ln->protocol == LISTEN_HTTPS))
+    if (ln && !passed && ln->protocol == LISTEN_HTTPS && !ln->tls)
+        tcp_begin(d, NULL, early); /* no usable certificate: reset */
+    else if (ln && !passed && (ln->protocol == LISTEN_HTTP || ln->protocol == LISTEN_HTTPS))
         http_srv_take(&d->srv, &d->p->srv_conf, &down_ops, ln->tls, early);
     else
         tcp_begin(d, ln ? plan_tcp_route(plan, ln, sni) : NULL, early);

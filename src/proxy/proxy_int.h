@@ -140,7 +140,7 @@ struct exchange_more {
     struct cors_state cors;
     const struct cors_policy *cors_policy;      /* NULL: none */
     const struct compress_filter *compress;     /* NULL: none */
-    const struct plan_filter *transform;        /* NULL: none */
+    const struct plan_filter *transform;        /* one of the route's, one that changes answers if there is such; NULL: none */
     uint16_t accepts;                           /* of compress_accepts() */
     struct body_filter *request_filter, *answer_filter;
     struct slice coding;                        /* of answer_filter; a static string */
@@ -363,6 +363,7 @@ bool head_part(struct exchange *x, const struct h1_head *h, struct slice path); 
 void head_response(struct exchange *x, const struct h1_head *h);    /* fills p->out */
 void head_location(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit, struct buf *out);
 void head_local(struct exchange *x, uint16_t status, const char *type);
+void head_local_end(struct exchange *x, struct head_out *o);        /* the fields that all answers of our own have: Date, the request's id */
 /* Fill p->out with those of n trailers that may pass on; return their number. */
 int trailers_request(struct exchange *x, const struct h1_field *f, int n);
 int trailers_response(struct exchange *x, const struct h1_field *f, int n);

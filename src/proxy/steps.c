@@ -186,8 +186,10 @@ static enum step static_step(struct exchange *x, const struct static_filter *spe
     struct static_answer a = {.fd = -1};
     struct exchange_more *m = exchange_more(x);
     uint32_t skip = MIN(hit->prefix_len, (uint32_t)h->path.n);
+    head_clear(&x->p->out);
     static_request(spec, h, slice_of(h->path.p + skip, h->path.n - skip), &x->p->out, &a);
     x->status = a.status;
+    head_local_end(x, &x->p->out);
     steps_put(x, NULL, &x->p->out);
     if (a.fd < 0 || h->method_id == H1_HEAD || !a.length) {
         struct iovec v = {a.text, a.text_n};
@@ -240,9 +242,12 @@ static enum step filter_step(struct exchange *x, const struct plan_filter *pf, c
         return STEP_ON;
     case FILTER_TRANSFORM:
         m = exchange_more(x);
-        m->transform = pf;
+        if (!m->transform || transform_wants_plain(pf))
+            m->transform = pf;
         if (h->framing != H1_NO_BODY && h->framing != H1_TUNNEL)
-            m->request_filter = transform_begin(pf, true, h);
+            m->request_filter = body_filter_chain(m->request_filter, transform_begin(pf, true, h));
+        if (m->request_filter)
+            x->framing = H1_CHUNKED; /* its length changes */
         return STEP_ON;
     case FILTER_HEDGE:
         exchange_more(x)->hedge = &f->hedge;
@@ -269,9 +274,11 @@ enum step steps_request(struct exchange *x, const struct h1_head *h, const struc
     return s;
 }
 
-/* An answer that will be transformed is asked for whole and in clear. */
+/* An answer that will be transformed is asked for whole and in clear; a digest of a body that is changed says nothing. */
 bool steps_withholds(const struct exchange_more *m, const struct h1_field *f)
 {
+    if (m->request_filter && body_changed_drops(f->name))
+        return true;
     return m->transform && transform_wants_plain(m->transform) &&
            (slice_ieq(f->name, SLICE("accept-encoding")) || slice_ieq(f->name, SLICE("range")) || slice_ieq(f->name, SLICE("if-range")));
 }
@@ -321,11 +328,12 @@ enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h)
     struct exchange_more *m = x->more;
     if (h->framing == H1_NO_BODY || h->framing == H1_TUNNEL)
         return h->framing;
-    if (m->transform)
-        m->answer_filter = transform_begin(m->transform, false, h);
-    if (m->compress && !m->answer_filter) {
+    for (uint32_t i = 0; m->transform && i < x->rule->filters_n; i++)
+        if (x->rule->filters[i].spec->kind == FILTER_TRANSFORM)
+            m->answer_filter = body_filter_chain(m->answer_filter, transform_begin(&x->rule->filters[i], false, h));
+    if (m->compress) {
         m->varies = compress_varies(m->compress, h);
-        m->answer_filter = compress_begin(m->compress, m->accepts, h, &m->coding);
+        m->answer_filter = body_filter_chain(m->answer_filter, compress_begin(m->compress, m->accepts, h, &m->coding));
     }
     return m->answer_filter ? H1_CHUNKED : h->framing;
 }

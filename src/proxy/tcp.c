@@ -288,6 +288,8 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
 {
     struct proxy *p = d->p;
     const struct plan_cluster *c = r ? pick(p, r) : NULL;
+    if (c && (c->policy->tls.mode == TLS_SIMPLE || c->policy->tls.mode == TLS_MUTUAL) && !c->policy->tls.ctx)
+        c = NULL; /* no usable certificates: nothing is sent in clear */
     struct tcp *t = mem_new(MEM_CONN, sizeof *t);
     struct stream *s = http_srv_stream(&d->srv);
     t->d = d;

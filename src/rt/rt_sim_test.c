@@ -112,6 +112,68 @@ static void test_determinism(void **state)
     assert_true(a != c);
 }
 
+/* ---- relays under faults ---- */
+
+#define BRIDGES 5
+static struct bridge bridges[BRIDGES];
+
+/* Nobody waits any more: joined ends know, and those never joined were refused or broke. */
+static bool bridges_over(void *ctx)
+{
+    for (int i = 0; i < BRIDGES; i++) {
+        struct bridge *b = &bridges[i];
+        if (!bridge_over(b) && !b->client.failed && !(b->owner_failed && !b->ready)) return false;
+    }
+    return true;
+}
+
+/* Resets and refusals anywhere, slow readers, one pipe for all: a relay that ends well has moved all, and no byte is wrong. */
+static uint64_t relay_soak(uint64_t seed, uint32_t *well, uint32_t *broken)
+{
+    struct sim_conf conf = conf_of(seed);
+    conf.reset_ppm = seed % 2 ? 4000 : 0;
+    conf.refuse_pct = seed % 3 ? 5 : 0;
+    conf.socket_bytes = seed % 5 ? 0 : 3000;
+    sim_start(&conf);
+    struct loop *l = loop_new("relays"), *ends = loop_new("ends");
+    l->pipes_max = seed % 4;
+    memset(bridges, 0, sizeof bridges);
+    for (int i = 0; i < BRIDGES; i++) {
+        struct bridge *b = &bridges[i];
+        b->client.l = ends;
+        b->client.want = 3000 * (uint64_t)(i * i * i);
+        b->server.want = 400000 / (uint64_t)(i + 1);
+        b->client.shut_after = b->server.shut_after = true;
+        b->client.pause_ms = i % 2;
+        b->idle_ms = 60000;
+        bridge_open(b, l);
+    }
+    if (!sim_run(bridges_over, NULL, 600000)) fail_msg("seed %llu does not come to its end", (unsigned long long)seed);
+    for (int i = 0; i < BRIDGES; i++) {
+        const struct bridge *b = &bridges[i];
+        if (b->client.bad || b->server.bad) fail_msg("seed %llu: wrong bytes", (unsigned long long)seed);
+        bool good = b->ended && b->why == OK && !b->client.failed && !b->server.failed;
+        if (good) assert_true(b->client.got == b->server.want && b->server.got == b->client.want && b->client.eof && b->server.eof);
+        *(good ? well : broken) += 1;
+        bridge_close(&bridges[i]);
+    }
+    assert_int_equal(l->pipes_n, l->pipes_kept);
+    loop_free(ends);
+    loop_free(l);
+    uint64_t trace = sim_trace();
+    world_stop();
+    assert_int_equal(mem_bytes(MEM_STREAM) + mem_bytes(MEM_LOOP), 0);
+    return trace;
+}
+
+static void test_relay_soak(void **state)
+{
+    uint32_t well = 0, broken = 0;
+    for (uint64_t seed = 1; seed <= 80; seed++) relay_soak(seed, &well, &broken);
+    assert_in_range(broken, 20, well);
+    assert_true(relay_soak(13, &well, &broken) == relay_soak(13, &well, &broken));
+}
+
 static bool one_finished(void *ctx) { return pair_finished(ctx); }
 static bool one_failed(void *ctx) { return ((struct pair *)ctx)->client.failed; }
 static bool one_got_some(void *ctx) { return ((struct pair *)ctx)->client.got > 0; }
@@ -275,7 +337,7 @@ static void test_log_file(void **state)
 }
 
 static const struct CMUnitTest sim_tests[] = {
-    cmocka_unit_test(test_soak), cmocka_unit_test(test_determinism), cmocka_unit_test(test_partition), cmocka_unit_test(test_connect_timeout),
+    cmocka_unit_test(test_soak), cmocka_unit_test(test_relay_soak), cmocka_unit_test(test_determinism), cmocka_unit_test(test_partition), cmocka_unit_test(test_connect_timeout),
     cmocka_unit_test(test_kill), cmocka_unit_test(test_namespaces), cmocka_unit_test(test_disk), cmocka_unit_test(test_log_file),
 };
 
