@@ -220,9 +220,14 @@ static json_t *cert_wrong(const struct look *l, const struct secret_ref *ref)
     const struct object *o = objset_find(l->set, OBJ_SECRET, ref->ns, ref->name);
     if (!objset_granted(l->set, l->o, OBJ_SECRET, ref->ns, ref->name))
         return condition_printf("ResolvedRefs", "RefNotPermitted", "Secret %s/%s is not granted by a ReferenceGrant", ref->ns, ref->name);
-    if (o && kvs_get(&o->data, SLICE("tls.crt")) && kvs_get(&o->data, SLICE("tls.key")))
-        return NULL;
-    return condition_printf("ResolvedRefs", "InvalidCertificateRef", "Secret %s/%s %s", ref->ns, ref->name, o ? "has not both tls.crt and tls.key" : "is not there");
+    struct buf why = {0};
+    json_t *wrong = NULL;
+    if (!o)
+        wrong = condition_printf("ResolvedRefs", "InvalidCertificateRef", "Secret %s/%s is not there", ref->ns, ref->name);
+    else if (objset_cert(o, &why) != OK)
+        wrong = condition_printf("ResolvedRefs", "InvalidCertificateRef", "Secret %s/%s %s", ref->ns, ref->name, why.p);
+    buf_free(&why);
+    return wrong;
 }
 
 static json_t *ca_wrong(const struct look *l, const struct secret_ref *ref)

@@ -134,9 +134,13 @@ void h2_stream_free(struct h2_stream *st)
 
 void h2_stream_over(struct h2_stream *st)
 {
+    size_t held_back = st->unreturned + st->in.bytes;
     st->over = st->discard = true;
     st->want_drained = false;
+    st->unreturned = 0;
     in_clear(st);
+    if (held_back && !st->in_end && !st->closed && !st->c->closed) /* it may go on sending, into the void */
+        (void)nghttp2_session_consume_stream(st->c->ng, st->id, held_back);
     stream_dead(st);
 }
 

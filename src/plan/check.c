@@ -104,25 +104,44 @@ static void check_service(struct check *c)
 
 /* ---- Secrets and authorities -------------------------------------------------------------------------------------------- */
 
+enum err objset_cert(const struct object *secret, struct buf *why)
+{
+    static const char *const keys[] = {"tls.crt", "tls.key"};
+    struct slice pem[COUNT_OF(keys)];
+    struct tls_ctx *ctx = NULL;
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        const struct kv *kv = kvs_get(&secret->data, slice_cstr(keys[i]));
+        if (!kv) {
+            buf_printf(why, "has no key %s", keys[i]);
+            return ERR_NOTFOUND;
+        }
+        pem[i] = slice_of(kv->value, kv->value_n);
+    }
+    const struct tls_cert_conf cert = {.chain_pem = pem[0], .key_pem = pem[1]};
+    struct buf said = {0};
+    enum err e = tls_server_new(&(struct tls_server_conf){.certs = &cert, .certs_n = 1, .any_time = true}, &ctx, &said);
+    if (e != OK)
+        buf_printf(why, "is not sound: %s", said.n ? said.p : err_text(e));
+    tls_ctx_unref(ctx);
+    buf_free(&said);
+    return e;
+}
+
 /* A certificate: a Secret that may be referred to, with tls.crt and tls.key. */
 static void check_cert(struct check *c, const struct secret_ref *ref, const char *path)
 {
-    static const char *const keys[] = {"tls.crt", "tls.key"};
     const struct object *o = ref->name ? objset_find(c->s, OBJ_SECRET, ref->ns, ref->name) : NULL;
+    struct buf why = {0};
     if (!ref->name)
         return;
-    if (!objset_granted(c->s, c->o, OBJ_SECRET, ref->ns, ref->name)) {
+    if (!objset_granted(c->s, c->o, OBJ_SECRET, ref->ns, ref->name))
         check_add(c, DIAG_WARNING, 0, path, "add a ReferenceGrant in that namespace", "the Secret %s of the namespace %s is not granted: it is not used", ref->name,
                   ref->ns);
-        return;
-    }
-    if (!o) {
+    else if (!o)
         check_add(c, DIAG_ERROR, 0, path, "add it, or correct the name and the namespace", "there is no Secret %s in the namespace %s", ref->name, ref->ns);
-        return;
-    }
-    for (size_t i = 0; i < COUNT_OF(keys); i++)
-        if (!kvs_get(&o->data, slice_cstr(keys[i])))
-            check_add(c, DIAG_ERROR, 0, path, "add the key", "the Secret %s has no key %s", ref->name, keys[i]);
+    else if (objset_cert(o, &why) != OK)
+        check_add(c, DIAG_ERROR, 0, path, "give a certificate in tls.crt and its key in tls.key, both in PEM", "the Secret %s %s", ref->name, why.p);
+    buf_free(&why);
 }
 
 /* Authorities: a ConfigMap or Secret with ca.crt. maybe_cert: the Secret may be there for its certificate alone. */

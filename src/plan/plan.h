@@ -427,6 +427,8 @@ const struct object *objset_find(const struct objset *s, enum obj_kind k, const 
 /* from may refer to the object of this kind in namespace ns: its own namespace, or a ReferenceGrant there allows it (Gateway API,
  * ReferenceGrant). A route's backends elsewhere, and a Gateway's certificates, that are not granted must not be used. */
 bool objset_granted(const struct objset *s, const struct object *from, enum obj_kind to, const char *ns, const char *name);
+/* The Secret has a certificate and the key to it (tls.crt, tls.key), in whatever time it is valid; else why says what is wrong. */
+enum err objset_cert(const struct object *secret, struct buf *why) WARN_UNUSED;
 /* Gives each Service that has none an address, the same one for the same namespace and name where that is free. */
 void objset_addresses(struct objset *s);
 /* To and from the file in the data folder (JSON; see plan/README.md). */

@@ -174,6 +174,42 @@ static void test_relay_soak(void **state)
     assert_true(relay_soak(13, &well, &broken) == relay_soak(13, &well, &broken));
 }
 
+/* Everything has arrived before the pour begins, so no edge will come: what is behind the poured bytes is found nevertheless. */
+static void behind_over(struct pour *p, enum err e)
+{
+    struct bridge *b = CONTAINER_OF(p, struct bridge, pour);
+    b->ended = true;
+    b->why = e;
+    b->owner_at = p->flow.moved;
+}
+
+static bool bridge_is_ready(void *ctx) { return bridges[0].ready; }
+static bool owner_has_rest(void *ctx) { return bridges[0].ended && bridges[0].owner_at == bridges[0].client.want; }
+
+static void test_pour_behind(void **state)
+{
+    static const uint64_t sizes[] = {1, 100, 20000};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        struct sim_conf conf = {.seed = 20 + i, .latency_us_min = 20, .latency_us_max = 400};
+        struct bridge *b = &bridges[0];
+        sim_start(&conf);
+        struct loop *l = loop_new("test");
+        memset(b, 0, sizeof *b);
+        b->by_hand = true;
+        b->client.want = sizes[i] + 30000;
+        bridge_open(b, l);
+        assert_true(sim_run(bridge_is_ready, NULL, 1000));
+        sim_run(NULL, NULL, 100);
+        assert_true(b->client.s.out_bytes == 0 && b->owner_at == 0);
+        assert_true(pour_start(&b->pour, &b->down, &b->up, sizes[i], behind_over));
+        assert_true(sim_run(owner_has_rest, NULL, 1000));
+        assert_true(b->why == OK && !b->owner_bad);
+        bridge_close(b);
+        loop_free(l);
+        world_stop();
+    }
+}
+
 static bool one_finished(void *ctx) { return pair_finished(ctx); }
 static bool one_failed(void *ctx) { return ((struct pair *)ctx)->client.failed; }
 static bool one_got_some(void *ctx) { return ((struct pair *)ctx)->client.got > 0; }
@@ -337,7 +373,7 @@ static void test_log_file(void **state)
 }
 
 static const struct CMUnitTest sim_tests[] = {
-    cmocka_unit_test(test_soak), cmocka_unit_test(test_relay_soak), cmocka_unit_test(test_determinism), cmocka_unit_test(test_partition), cmocka_unit_test(test_connect_timeout),
+    cmocka_unit_test(test_soak), cmocka_unit_test(test_relay_soak), cmocka_unit_test(test_pour_behind), cmocka_unit_test(test_determinism), cmocka_unit_test(test_partition), cmocka_unit_test(test_connect_timeout),
     cmocka_unit_test(test_kill), cmocka_unit_test(test_namespaces), cmocka_unit_test(test_disk), cmocka_unit_test(test_log_file),
 };
 
