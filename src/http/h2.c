@@ -455,7 +455,8 @@ void h2_stream_end(struct h2_stream *st, struct slice trailers)
     if (trailers.n && st->deferred && h2_direct(c)) /* nothing waits before them: what nghttp2 would ask for, it need not */
         trailers_submit(st, trailers, true);
     else {
-        st->trailers = mem_strndup(MEM_CONN, trailers.p, trailers.n);
+        if (trailers.n)
+            st->trailers = mem_strndup(MEM_CONN, trailers.p, trailers.n);
         st->trailers_n = (uint32_t)trailers.n;
         resume(st);
     }
@@ -493,6 +494,13 @@ static void keep(struct h2_stream *st, struct pieces body)
         c->held_owed += n;
     if (!kept)
         sick(c);
+}
+
+/* They may be asked for during the call that tells the end, and not after it. */
+static void trailers_told(struct h2_stream *st)
+{
+    block_put(st->in_trailers);
+    st->in_trailers = NULL;
 }
 
 static void pend_clear(struct h2_conn *c)
@@ -538,6 +546,8 @@ static void hand_on(struct h2_conn *c)
             c->role->head(st, &b->f.h, body, end);
         else
             c->role->body(st, body, end);
+        if (st->in_trailers && end)
+            trailers_told(st);
         taken(st, body.bytes);
     } else
         keep(st, body);
@@ -561,6 +571,8 @@ static void hand_on_kept(struct h2_stream *st)
         bool end = st->in_end && !ch;
         st->in_end_told = end;
         c->role->body(st, body, end);
+        if (st->in_trailers && end)
+            trailers_told(st);
         h2_queue_take(&q, body.bytes);
         held_release(c, body.bytes);
         if (q.bytes && !st->discard)

@@ -82,7 +82,7 @@ struct h2_stream {
     uint32_t round_bytes;       /* sent in this round */
     /* receiving */
     struct h2_queue in;         /* bytes that came while the owner did not read */
-    struct h2_block *in_trailers; /* that came while the owner did not read, or of the call that is being made */
+    struct h2_block *in_trailers; /* that came while the owner did not read, or of the call that is being made; then they go */
     uint64_t in_left;           /* with in_counted: bytes of the body to come */
     size_t discarded;           /* bytes thrown away */
     size_t unreturned;          /* bytes of its window that were used and not given back */

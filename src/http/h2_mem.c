@@ -9,7 +9,7 @@
 #define CLASS_MIN_BITS 5   /* 32 bytes */
 #define CLASS_MAX_BITS 15  /* 32 KiB; above that base is asked each time */
 #define CLASSES (CLASS_MAX_BITS - CLASS_MIN_BITS + 1)
-#define KEPT_BYTES_MAX (256u << 10) /* of each class and thread; more are given back */
+#define KEPT_BYTES_MAX (4u << 20) /* of each thread; more are given back */
 
 #if defined(__SANITIZE_ADDRESS__)
 #define EACH_ALONE 1
@@ -33,7 +33,7 @@ struct front {
 
 static _Thread_local struct {
     struct front *free[CLASSES];
-    uint32_t kept[CLASSES];
+    size_t kept_bytes;
     int users;
 } pool;
 
@@ -53,7 +53,8 @@ void *h2_get(size_t size)
         f = pool.free[class];
         if (LIKELY(f != NULL)) {
             pool.free[class] = f->next;
-            pool.kept[class]--;
+            __builtin_prefetch(f->next, 1); /* the next one asked for will not wait for memory */
+            pool.kept_bytes -= class_bytes(class);
         } else if (!(f = mem_try(MEM_CONN, class_bytes(class))))
             return NULL;
     } else {
@@ -72,13 +73,13 @@ void h2_put(void *p)
         return;
     struct front *f = (struct front *)p - 1;
     uint64_t class = f->class;
-    if (class >= CLASSES || pool.kept[class] * class_bytes((unsigned)class) >= KEPT_BYTES_MAX) {
+    if (class >= CLASSES || pool.kept_bytes >= KEPT_BYTES_MAX) {
         mem_free(f);
         return;
     }
     f->next = pool.free[class];
     pool.free[class] = f;
-    pool.kept[class]++;
+    pool.kept_bytes += class_bytes((unsigned)class);
 }
 
 void h2_mem_user(int change)
@@ -92,8 +93,8 @@ void h2_mem_user(int change)
             mem_free(f);
         }
         pool.free[i] = NULL;
-        pool.kept[i] = 0;
     }
+    pool.kept_bytes = 0;
 }
 
 /* ---- for nghttp2 ---------------------------------------------------------------------------------------------------- */

@@ -228,7 +228,9 @@ struct up *up_get(struct exchange *x)
 static bool up_keeps(const struct up *u)
 {
     const struct endpoint *ep = u->ep;
-    return ep && !ep->leaving && !u->cli.ending && u->cli.h1.connected && ep->idle_n < u->p->conf.pool_max && !up_spent(u);
+    if (!ep || ep->leaving || u->cli.ending || up_spent(u))
+        return false;
+    return u->cli.version != HTTP_1 || (u->cli.h1.connected && ep->idle_n < u->p->conf.pool_max);
 }
 
 void up_done(struct up *u)
