@@ -103,6 +103,9 @@ char *mem_strndup(enum mem_tag t, const char *p, size_t n) WARN_UNUSED;     /* a
 /* Bytes now held under t, all threads together; readable from any thread. */
 uint64_t mem_bytes(enum mem_tag t);
 uint64_t mem_count(enum mem_tag t); /* live allocations */
+/* Gives what much work has left free back to the system, when it is much. Other threads that allocate wait meanwhile, some
+ * milliseconds at worst: for the end of a change of plan, not for the data path. */
+void mem_trim(void);
 /* Test hook: the nth mem_try() from now fails (1 = the next); 0 switches it off. */
 void mem_fail_nth(uint64_t n);
 

@@ -8,6 +8,7 @@
  */
 #include "base.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #define MEM_MAGIC 0x4d656d21u
 #define MEM_FREED 0x66726564u
 #define MEM_EXIT_STATUS 71 /* EX_OSERR of sysexits.h */
+#define TRIM_BYTES_MIN (2u << 20) /* free, below which mem_trim() leaves it */
 
 struct mem_header {
     uint64_t size; /* the caller's bytes, without this header */
@@ -200,4 +202,10 @@ char *mem_strndup(enum mem_tag t, const char *p, size_t n)
 char *mem_strdup(enum mem_tag t, const char *s)
 {
     return s ? mem_strndup(t, s, strlen(s)) : NULL;
+}
+
+void mem_trim(void)
+{
+    if (mallinfo2().fordblks >= TRIM_BYTES_MIN)
+        (void)malloc_trim(0);
 }

@@ -229,6 +229,8 @@ static int run_sup(struct up *u)
 {
     struct sup_conf conf = {.engine_argv = u->argv, .data_dir = u->data, .name = u->name};
     lock_sign(u);
+    sources_free(&u->files); /* sup stays small: the engine reads them itself */
+    mem_trim();
     int status = sup_main(&conf);
     return status == SUP_EXIT_CONFIG ? EXIT_USAGE : status;
 }

@@ -322,6 +322,7 @@ static void objects_use(struct engine *e, struct objset *next)
     engine_publish(e);
     objset_free(old);
     engine_logs_trim(e);
+    mem_trim();
 }
 
 /* Without sk_lookup a service's port has a listener of Weir's in every namespace, and a workload there that listens on the
