@@ -217,6 +217,7 @@ static void plan_metrics(const struct plan *p, struct buf *out)
     }
     prom_family(out, "weir_plan_compile_seconds", PROM_GAUGE, "Time it took to compile the plan in force.");
     prom_double(out, "weir_plan_compile_seconds", "", NULL, 0, (double)p->compile_ns / 1e9);
+    proxy_health_metrics(p, out);
 }
 
 static void node_metrics(void *ctx, struct buf *out)

@@ -167,6 +167,7 @@ static struct worker *worker_new(struct engine *e, uint32_t index)
     struct proxy_conf conf;
     proxy_conf_default(&conf);
     conf.worker = index;
+    conf.workers = e->conf.workers;
     conf.access_log = e->access;
     w->proxy = proxy_new(w->loop, &conf, &worker_proxy_ops, w);
     e->proxies[index] = w->proxy;

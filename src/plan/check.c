@@ -637,6 +637,14 @@ static void check_target(struct check *c, const char *name, const char *section,
         check_add(c, DIAG_ERROR, 0, path, "give the name of a port of the Service", "the Service %s has no port named %s", name, section);
 }
 
+static void check_entry_target(struct check *c, const char *name, size_t i)
+{
+    char path[48];
+    snprintf(path, sizeof path, "spec.targetRefs[%zu]", i);
+    if (!name || !objset_find(c->s, OBJ_SERVICEENTRY, c->o->ns, name))
+        check_add(c, DIAG_ERROR, 0, path, "add it, or correct the name", "there is no ServiceEntry %s in the namespace %s", name, c->o->ns);
+}
+
 static bool names_have(char *const *names, size_t n, const char *name)
 {
     for (size_t i = 0; i < n; i++)
@@ -658,7 +666,10 @@ static void check_backend_policy(struct check *c)
 {
     const struct backend_policy *b = &c->o->backend;
     for (size_t i = 0; i < b->services_n; i++) {
-        check_target(c, b->services[i], NULL, i);
+        if (b->entries[i])
+            check_entry_target(c, b->services[i], i);
+        else
+            check_target(c, b->services[i], NULL, i);
         for (size_t k = objset_first(c->s, OBJ_BACKENDPOLICY, c->o->ns); k < c->index; k++) {
             const struct object *o = objset_at(c->s, k);
             if (names_have(o->backend.services, o->backend.services_n, b->services[i]))

@@ -394,6 +394,18 @@ static void cluster_hash(struct plan_cluster *cl)
     cl->policy_hash = h;
 }
 
+/* An endpoint that active checks are new for is not proven yet. Where they end, their worker takes its verdict back (proxy/health.c). */
+static void checks_expect(const struct plan_cluster *cl)
+{
+    bool checks = cl->policy->health.kind != HEALTH_NONE;
+    for (uint32_t i = 0; i < cl->eps_n; i++) {
+        struct endpoint_health *h = cl->eps[i].health;
+        if (checks && !h->expected)
+            __atomic_store_n(&h->unchecked, 1, __ATOMIC_RELAXED);
+        h->expected = checks;
+    }
+}
+
 static void cluster_make(struct compile *c, const struct target *t, const struct service_port *sp, const struct subset *sub, char *workload, const uint32_t *found, uint32_t found_n)
 {
     struct slice key = cluster_key(c, t, sp->port, sub ? sub->name : NULL);
@@ -413,6 +425,7 @@ static void cluster_make(struct compile *c, const struct target *t, const struct
         cluster_entry(c, cl, t, sp, slot.id, labels);
     cl->policy = policy_of(c, t, sp, sub ? sub->name : NULL, &cl->policy_hash);
     cluster_hash(cl);
+    checks_expect(cl);
     table_put(&c->clusters, key, cl);
 }
 

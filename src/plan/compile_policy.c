@@ -23,6 +23,19 @@ static void services_index(struct compile *c, struct table *t, const struct obje
         list_add(list_at(c, t, host_full(c, o->ns, services[i])), o);
 }
 
+/* The hosts of a ServiceEntry have a name of their own. */
+static void backends_index(struct compile *c, const struct object *o)
+{
+    const struct backend_policy *b = &o->backend;
+    for (size_t i = 0; i < b->services_n; i++) {
+        const struct object *entry = b->entries[i] ? objset_find(c->s, OBJ_SERVICEENTRY, o->ns, b->services[i]) : NULL;
+        if (!b->entries[i])
+            services_index(c, &c->backend_policies, o, &b->services[i], 1);
+        for (size_t k = 0; entry && k < entry->entry.hosts_n; k++)
+            list_add(list_at(c, &c->backend_policies, pattern_of(&c->scratch, entry->entry.hosts[k])), o);
+    }
+}
+
 static int list_cmp(const void *a, const void *b) { return object_age_cmp(*(const struct object *const *)a, *(const struct object *const *)b); }
 
 static void lists_sort(struct table *t)
@@ -40,7 +53,7 @@ void policies_index(struct compile *c)
         if (o->kind == OBJ_DESTINATIONRULE && !o->dest.workload_selector.n)
             list_add(list_at(c, &c->dests, host_full(c, o->ns, o->dest.host)), o);
         else if (o->kind == OBJ_BACKENDPOLICY)
-            services_index(c, &c->backend_policies, o, o->backend.services, o->backend.services_n);
+            backends_index(c, o);
         else if (o->kind == OBJ_BACKENDTLSPOLICY)
             services_index(c, &c->backend_tls, o, o->backend_tls.services, o->backend_tls.services_n);
         else if (o->kind == OBJ_TRAFFICSPLIT) {

@@ -553,6 +553,9 @@ void load_backend_policy(struct reader *r, struct object *o, const struct ynode 
     size_t given = 0;
     cluster_policy_default(&b->policy);
     b->services = load_targets(o, spec, &b->services_n, NULL);
+    b->entries = load_array(o, b->services_n, sizeof *b->entries);
+    for (size_t i = 0; i < b->services_n; i++)
+        b->entries[i] = load_is(y_get(spec, "targetRefs")->items[i], "kind", "ServiceEntry");
     for (size_t i = 0; i < COUNT_OF(blocks); i++)
         given += *blocks[i].has = y_get(spec, blocks[i].key) != NULL;
     if (b->has_lb)

@@ -337,6 +337,7 @@ struct backend_tls { char **services; size_t services_n; char *hostname; struct 
 /* weir.dev BackendPolicy: what no open kind can say. has_*: which blocks it gives; they win over a DestinationRule's. */
 struct backend_policy {
     char **services; size_t services_n;
+    bool *entries;             /* parallel to services: the name is a ServiceEntry's */
     struct cluster_policy policy;
     bool has_lb, has_pool, has_outlier, has_health, has_tls, has_adaptive, has_shed, has_hedge, has_retry_budget, has_slow_start, has_session;
 };
@@ -461,6 +462,11 @@ struct endpoint_health {
     uint64_t ejected_until_ms;   /* monotonic; 0: not ejected */
     uint32_t unhealthy;          /* by active checks: 1; where there are none: 0 */
     uint32_t unchecked;          /* active checks are on and none has answered yet: 1 */
+    uint32_t checker;            /* 1 + the worker that makes its checks; 0: nobody yet */
+    uint32_t checks_ok, checks_failed; /* in a row */
+    uint64_t checked_ms;         /* monotonic: its checker's last sign of life */
+    uint64_t checks[3];          /* made so far: well, unwell, without an answer in time */
+    bool expected;               /* the control thread's: the plan before had checks for it */
 };
 /* The same for a cluster: its circuit breakers count over all workers. */
 struct cluster_shared {

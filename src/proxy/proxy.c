@@ -10,7 +10,8 @@
 
 void proxy_conf_default(struct proxy_conf *c)
 {
-    *c = (struct proxy_conf){.connections_max = 20000,
+    *c = (struct proxy_conf){.workers = 1,
+                             .connections_max = 20000,
                              .head_timeout_ms = 10000,
                              .idle_timeout_ms = 60000,
                              .body_timeout_ms = 60000,
@@ -80,6 +81,7 @@ struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct
     list_init(&p->doors);
     list_init(&p->downs);
     p->series = mem_new(MEM_METRIC, SERIES_MAX * sizeof *p->series);
+    health_init(p);
     timer_init(&p->sweep, sweep);
     timer_init(&p->drain_timer, drain_over);
     timer_init(&p->rest_timer, rest_over);

@@ -10,6 +10,7 @@
 
 struct proxy_conf {
     uint32_t worker;               /* index of this worker */
+    uint32_t workers;              /* how many there are: each checks its share of the endpoints; default 1 */
     uint32_t connections_max;      /* client connections; above: 503 and close; default 20,000 */
     uint32_t head_timeout_ms;      /* a request head must be complete: 408; default 10,000 */
     uint32_t idle_timeout_ms;      /* keep-alive without a request; default 60,000 */
@@ -73,5 +74,7 @@ struct proxy_series {
 void proxy_series_each(struct proxy *const *workers, uint32_t n, void (*each)(void *ctx, const struct proxy_series *s), void *ctx);
 /* Prometheus families of this room, merged. */
 void proxy_metrics(struct proxy *const *workers, uint32_t n, struct buf *out);
+/* What active checks found, of the endpoints in a plan. Any thread. */
+void proxy_health_metrics(const struct plan *plan, struct buf *out);
 
 #endif

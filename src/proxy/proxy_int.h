@@ -15,6 +15,7 @@
 
 #include "cluster.h"
 #include "filter.h"
+#include "health.h"
 #include "http.h"
 #include "proxy.h"
 
@@ -195,6 +196,7 @@ struct upstream {
     struct timer retry;         /* while some wait: a connection may have become free on another worker */
     uint32_t uses;              /* exchanges and connections; one more while it is in proxy.upstreams */
     uint64_t plan_mark;         /* generation of the last plan that named it */
+    uint32_t checkers;          /* of its endpoints that this worker checks */
     char *name;                 /* owned: "ns/service:port" with the subset, for logs and metrics */
 };
 
@@ -215,6 +217,7 @@ struct endpoint {
     bool asked;                 /* sockets_wanted() was called and not yet answered */
     bool leaving;               /* not in the plan any more */
     struct tls_session_slot sessions;
+    struct checker *checker;    /* makes its active checks, on the one worker whose share it is; NULL */
     char *name;                 /* owned; for the access log */
 };
 
@@ -250,6 +253,7 @@ struct proxy {
     struct upstream **upstreams; /* by cluster slot */
     uint32_t upstreams_n;
     struct exchange *free_exchanges;
+    struct health health;       /* active checks of this worker's share */
     struct timer sweep;
     struct proxy_counters c;
     const char *refusal_labels[REFUSALS_MAX]; /* static strings; NULL ends */
@@ -346,6 +350,7 @@ struct endpoint *endpoint_pick(struct exchange *x);      /* NULL: none */
 struct up *up_get(struct exchange *x);
 /* A socket for connecting to x->ep: *fd, or -1 when any will do. False: x waits for one (X_SOCKET). */
 bool socket_take(struct exchange *x, int *fd);
+int socket_spare(struct proxy *p, struct endpoint *ep);  /* one from the stock of an endpoint inside; -1: none now, more are asked for */
 void up_done(struct up *u);                              /* a call of it is over: it rests, goes on, or closes */
 void up_close(struct up *u);
 void endpoint_take(struct exchange *x, struct endpoint *ep); /* x goes there: one request more in flight */

@@ -157,6 +157,13 @@ bool socket_take(struct exchange *x, int *fd)
     return false;
 }
 
+int socket_spare(struct proxy *p, struct endpoint *ep)
+{
+    int fd = ep->stock_n ? ep->stock[--ep->stock_n] : -1;
+    stock_ask(p, ep);
+    return fd;
+}
+
 /* The cluster has all the connections that it may: x waits for one to be given back, and chooses its endpoint then. */
 static void wait_permit(struct exchange *x)
 {
@@ -316,6 +323,8 @@ void upstream_sweep(struct proxy *p)
     for (uint32_t s = 0; s < p->upstreams_n; s++)
         if (p->upstreams[s] && p->upstreams[s]->c->sweeps)
             cluster_sweep(p->upstreams[s]->c, now, loop_random(p->loop));
+    if (p->health.clusters_n)
+        health_sweep(p);
     for (uint32_t s = 0; s < p->eps_n; s++) {
         struct endpoint *ep = p->eps[s];
         if (!ep)
@@ -371,6 +380,7 @@ void endpoint_done(struct exchange *x)
 /* The plan does not name ep any more: nothing new goes there, what is in flight ends in peace. */
 static void endpoint_leave(struct proxy *p, struct endpoint *ep)
 {
+    health_forget(ep);
     while (ep->stock_n)
         socket_close(ep->stock[--ep->stock_n]);
     cluster_begin(ep->us->c, &ep->lb); /* keep it while its lists are emptied */
@@ -531,6 +541,7 @@ void endpoints_swap(struct proxy *p, struct plan *plan)
         endpoint_leave(p, eps.items[i]);
     for (uint32_t i = 0; i < us.n; i++)
         upstream_release(us.items[i]);
+    health_plan(p, plan);
     mem_free(eps.items);
     mem_free(us.items);
 }
