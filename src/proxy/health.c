@@ -325,6 +325,7 @@ static void endpoint_sweep(struct proxy *p, const struct plan_endpoint *pe, cons
     uint64_t limit = 2 * (uint64_t)policy->interval_ms + policy->timeout_ms + HEALTH_SLACK_MS;
     if (now < seen + limit || owner == p->conf.worker + 1 || !claim(p, pe->health, owner))
         return;
+    __atomic_store_n(&pe->health->checked_ms, now, __ATOMIC_RELAXED); /* so that nobody takes it from us before our first check */
     counter_inc(&p->c.checks_taken);
     checker_new(p, p->eps[pe->slot]);
 }
