@@ -1,12 +1,15 @@
-/* check.c - one attempt of a probe over the network: connect, and for httpGet a request and the head of its answer.
+/* check.c - one attempt of a probe over the network: connect, for httpGet a request and the head of its answer, for grpc a call of the
+ * health service (http_check does that).
  *
  * Model: a check is a stream with a verdict. It gives exactly one verdict, through done(), unless it is cancelled; the
  * stream then closes and released() frees the memory, so whoever asked may be gone by then. It keeps no time: the asker
  * cancels it. The connection is closed as soon as the head is read (RFC 9112 section 9.6: the request said close).
  */
+#include "http_check.h"
 #include "run_int.h"
 
 struct check {
+    struct http_check *grpc;   /* grpc: in place of the stream */
     struct stream stream;
     struct run *run;           /* for counters; NULL once cancelled or done */
     const struct probe *spec;  /* the asker's; not used after the verdict */
@@ -125,6 +128,22 @@ static void check_drained(struct stream *s)
 static const struct stream_ops check_ops = {.connected = check_connected, .data = check_data, .eof = check_eof,
     .drained = check_drained, .failed = check_failed, .released = check_release};
 
+/* The memory goes first: the verdict may start the next attempt. */
+static void grpc_checked(void *owner, bool ok, const char *text)
+{
+    struct check c = *(struct check *)owner;
+    mem_free(owner);
+    c.done(c.owner, ok, text);
+}
+
+static void grpc_start(struct check *c, int fd, const struct addr *to)
+{
+    char authority[ADDR_TEXT_MAX];
+    struct http_check_conf conf = {.kind = HTTP_CHECK_GRPC, .authority = slice_of(authority, addr_format(to, authority)), .agent = SLICE("weir-probe"),
+                                   .service = slice_cstr(c->spec->service)};
+    c->grpc = http_check_start(c->run->loop, fd, to, &conf, grpc_checked, c);
+}
+
 struct check *netcheck_start(struct run *r, int fd, const struct probe *spec, void (*done)(void *owner, bool ok, const char *text), void *owner)
 {
     struct check *c = mem_new(MEM_RUN, sizeof *c);
@@ -133,7 +152,10 @@ struct check *netcheck_start(struct run *r, int fd, const struct probe *spec, vo
     c->spec = spec;
     c->done = done;
     c->owner = owner;
-    stream_connect(&c->stream, r->loop, &check_ops, fd, &to);
+    if (spec->kind == PROBE_GRPC)
+        grpc_start(c, fd, &to);
+    else
+        stream_connect(&c->stream, r->loop, &check_ops, fd, &to);
     return c;
 }
 
@@ -141,6 +163,11 @@ void netcheck_cancel(struct check *c)
 {
     if (!c || !c->run)
         return;
+    if (c->grpc) {
+        http_check_cancel(c->grpc);
+        mem_free(c);
+        return;
+    }
     c->run = NULL;
     stream_close(&c->stream);
 }

@@ -1,6 +1,7 @@
 /* run_test.c - the controller: starts, restarts, probes, rollouts, drains, output and files, in the world of run_world_test.h. What outlives an
  * engine is in run_adopt_test.c.
  */
+#include "http.h"
 #include "run_world_test.h"
 
 static void test_start_ready(void **state)
@@ -334,6 +335,108 @@ static void test_http_probe(void **state)
     pass_ms(1200);
     assert_string_equal(look().rwhy, "readiness probe failed: GET /health: no socket in its namespace");
     peer_stop(fd);
+    world_stop();
+}
+
+/* ---- grpc ---------------------------------------------------------------------------------------------------------------- */
+
+/* A server of the health protocol on 127.0.0.1:9090. */
+static struct {
+    struct http_srv_conf conf;
+    struct head_out out;
+    struct listener ln;
+    const char *frame;  /* 7 bytes of answer; NULL: none comes */
+    char body[64];
+    size_t body_n;
+    uint32_t open;
+} health;
+
+static void health_answer(struct http_req *r)
+{
+    struct iovec v = {(void *)(uintptr_t)health.frame, 7};
+    if (!health.frame)
+        return;
+    head_clear(&health.out);
+    head_status(&health.out, 200, SLICE(""));
+    head_lit(&health.out, "Content-Type: application/grpc\r\n");
+    http_req_answer(r, &health.out, H1_CHUNKED, 0, (struct pieces){&v, 1, 7}, false);
+    http_req_end(r, SLICE("grpc-status: 0\r\n"));
+}
+
+static void health_body(struct http_req *r, struct pieces body, bool end)
+{
+    for (int i = 0; i < body.n; i++) {
+        assert_true(health.body_n + body.v[i].iov_len <= sizeof health.body);
+        memcpy(health.body + health.body_n, body.v[i].iov_base, body.v[i].iov_len);
+        health.body_n += body.v[i].iov_len;
+    }
+    if (end)
+        health_answer(r);
+}
+
+static void health_request(struct http_srv *c, struct http_req *r, const struct h1_head *h, struct pieces body, bool end)
+{
+    (void)c;
+    assert_true(slice_is(h->path, "/grpc.health.v1.Health/Check"));
+    assert_true(h->major == 2);
+    health.body_n = 0;
+    health_body(r, body, end);
+}
+static void health_drained(struct http_req *r) { (void)r; }
+static void health_aborted(struct http_req *r, enum err e) { (void)r, (void)e; }
+static void health_refused(struct http_srv *c, uint16_t status, const char *label) { (void)c, (void)status, (void)label; }
+static void health_released(struct http_srv *c)
+{
+    health.open--;
+    mem_free(c);
+}
+
+static void health_accepted(struct listener *ln, int fd, const struct addr *from)
+{
+    static const struct http_srv_ops ops = {.request = health_request, .body = health_body, .drained = health_drained, .aborted = health_aborted, .refused = health_refused, .released = health_released};
+    (void)from;
+    struct http_srv *c = mem_new(MEM_SIM, sizeof *c);
+    health.open++;
+    http_srv_open(c, ln->loop, &health.conf, &ops, fd, NULL);
+}
+
+static void test_grpc_probe(void **state)
+{
+    (void)state;
+    world_start(13);
+    memset(&health, 0, sizeof health);
+    head_out_init(&health.out);
+    http_srv_conf_default(&health.conf);
+    health.conf.h1.limits = &h1_limits_default;
+    health.conf.h1.out = &health.out;
+    health.frame = "\0\0\0\0\2\x08\1";
+    want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1, .probes = ",\"readinessProbe\":{\"grpc\":{\"port\":9090,\"service\":\"shop\"},\"periodSeconds\":1,\"failureThreshold\":1}"});
+    pass_ms(300);
+    assert_string_equal(look().rwhy, "readiness probe failed: gRPC health of port 9090: connection refused");
+    struct addr a = addr_ip4(0x7f000001u, 9090);
+    int fd = sim_listen(0, &a);
+    listener_start(&health.ln, W.loop, fd, false, health_accepted);
+    assert_true(sim_run(done_complete, NULL, 1100));
+    assert_int_equal(health.body_n, 11);
+    assert_memory_equal(health.body, "\0\0\0\0\6\x0a\4shop", 11);
+    health.frame = "\0\0\0\0\2\x08\2";
+    pass_ms(1200);
+    assert_string_equal(look().rwhy, "readiness probe failed: gRPC health of port 9090: NOT_SERVING");
+    assert_int_equal(look().ready, 0);
+    health.frame = "\0\0\0\0\2\x08\1";
+    pass_ms(1200);
+    assert_int_equal(look().ready, 1);
+    health.frame = NULL;
+    pass_ms(2300);
+    assert_string_equal(look().rwhy, "readiness probe failed: gRPC health of port 9090: timed out after 1 s");
+    assert_true(health.open <= 1); /* what timed out is closed */
+    run_stop(W.run, on_stopped); /* with a check under way */
+    assert_true(sim_run(done_stopped, NULL, 60000));
+    pass_ms(100);
+    assert_int_equal(health.open, 0);
+    listener_stop(&health.ln);
+    socket_close(fd);
+    head_out_fini(&health.out);
     world_stop();
 }
 
@@ -730,7 +833,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_start_ready), cmocka_unit_test(test_back_off), cmocka_unit_test(test_exit_reasons),
         cmocka_unit_test(test_liveness), cmocka_unit_test(test_startup_gate), cmocka_unit_test(test_readiness_lost),
-        cmocka_unit_test(test_why_clean), cmocka_unit_test(test_fast_repeats), cmocka_unit_test(test_lost_exec), cmocka_unit_test(test_drain), cmocka_unit_test(test_http_probe),
+        cmocka_unit_test(test_why_clean), cmocka_unit_test(test_fast_repeats), cmocka_unit_test(test_lost_exec), cmocka_unit_test(test_drain), cmocka_unit_test(test_http_probe), cmocka_unit_test(test_grpc_probe),
         cmocka_unit_test(test_port_check), cmocka_unit_test(test_pre_stop_http), cmocka_unit_test(test_never_ready_keeps_old), cmocka_unit_test(test_unproven_keeps_old), cmocka_unit_test(test_recreate),
         cmocka_unit_test(test_paused), cmocka_unit_test(test_scale_victims), cmocka_unit_test(test_min_ready),
         cmocka_unit_test(test_starts_limit), cmocka_unit_test(test_stop), cmocka_unit_test(test_rolling_seeds),
