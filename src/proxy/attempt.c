@@ -533,12 +533,30 @@ static void answer_flow(struct exchange *x, size_t queued)
         exchange_wait(x, UINT32_MAX);
 }
 
+/* How a gRPC call ended, for its series; what is no code of gRPC is 2, UNKNOWN, as its libraries have it. */
+static void grpc_ended(struct exchange *x, const struct h1_field *f)
+{
+    uint64_t code;
+    if (f)
+        x->grpc_status = (uint8_t)(1 + (slice_u64(f->value, GRPC_CODE_MAX, &code) == OK ? code : 2));
+}
+
+static void grpc_trailers(struct exchange *x, const struct h1_field *f, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (slice_ieq(f[i].name, SLICE("grpc-status")))
+            grpc_ended(x, &f[i]);
+}
+
 /* The answer is complete: its last bytes, then the end with the trailers that the service sent. */
 static void answer_end(struct exchange *x, struct http_call *k)
 {
     struct http_req *r = x->req;
     struct h1_field f[H1_FIELDS_MAX];
-    trailers_response(x, f, http_call_trailers(k, f, H1_FIELDS_MAX));
+    int n = http_call_trailers(k, f, H1_FIELDS_MAX);
+    if (UNLIKELY(x->grpc))
+        grpc_trailers(x, f, n);
+    trailers_response(x, f, n);
     x->req = NULL;
     r->owner = NULL;
     http_req_end(r, slice_of(x->p->out.p, x->p->out.n));
@@ -644,6 +662,8 @@ static void up_response(struct http_call *k, const struct h1_head *h, struct pie
     }
     x->status = h->status;
     x->response_bytes = body.bytes;
+    if (UNLIKELY(x->grpc)) /* the whole answer may be its head */
+        grpc_ended(x, h1_find(h, SLICE("grpc-status")));
     if (UNLIKELY(x->more != NULL)) {
         answer_with_steps(x, k, h, body, end);
         return;

@@ -54,7 +54,9 @@ void exchange_finish(struct exchange *x)
 {
     struct proxy *p = x->p;
     timer_clear(&x->timer);
-    if (x->role != X_HEDGE) /* the request it belongs to is counted */
+    if (UNLIKELY(x->role == X_TCP))
+        tcp_closed(x);
+    else if (x->role != X_HEDGE) /* the request it belongs to is counted */
         series_count(x);
     if (x->role == X_CLIENT || x->role == X_TCP)
         access_end(x);
@@ -215,6 +217,9 @@ static void grpc_request(struct exchange *x, const struct h1_head *h)
 {
     const struct h1_field *type = h1_get(h, H1_CONTENT_TYPE);
     if (!type || !slice_starts(type->value, SLICE("application/grpc")))
+        return;
+    char next = type->value.n > 16 ? type->value.p[16] : ';'; /* application/grpc-web is another protocol, of plain requests */
+    if (next != ';' && next != '+' && next != ' ')
         return;
     x->grpc = true;
     const struct h1_field *timeout = h1_find(h, SLICE("grpc-timeout"));

@@ -22,6 +22,7 @@ void answer_grpc(struct exchange *x, uint32_t code, enum flag f, const char *tex
     struct head_out *o = &x->p->out;
     x->status = 200;
     x->flag = (uint8_t)f;
+    x->grpc_status = (uint8_t)(code + 1);
     head_local(x, 200, "application/grpc");
     head_lit(o, "grpc-status: ");
     head_u64(o, code);

@@ -30,6 +30,7 @@ static void sweep(struct timer *t)
 {
     struct proxy *p = CONTAINER_OF(t, struct proxy, sweep);
     upstream_sweep(p);
+    tcp_sweep(p);
     timer_set(p->loop, &p->sweep, SWEEP_MS);
 }
 
@@ -80,6 +81,7 @@ struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct
     p->cli_conf.out = &p->out;
     list_init(&p->doors);
     list_init(&p->downs);
+    list_init(&p->tcps);
     p->series = mem_new(MEM_METRIC, SERIES_MAX * sizeof *p->series);
     health_init(p);
     timer_init(&p->sweep, sweep);

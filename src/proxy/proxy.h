@@ -60,14 +60,19 @@ uint64_t proxy_plan_generation(const struct proxy *p);                   /* of t
 /* ---- counters ---- */
 #define PROXY_DURATION_BUCKETS 19
 extern const double proxy_duration_bounds_ms[PROXY_DURATION_BUCKETS];
-/* One series of istio_requests_total and its histogram, merged over workers by the reader. */
+enum proxy_protocol { PROXY_HTTP, PROXY_GRPC, PROXY_TCP };
+/* One series of istio_requests_total and its histogram, or of istio_tcp_*, merged over workers by the reader. */
 struct proxy_series {
     const char *source_workload, *source_ns;  /* "unknown" from outside (through the gateway: the Gateway's name) */
     const char *reporter;                     /* "source" for the mesh, "gateway" */
     const char *service, *service_ns, *workload, *route;
-    uint16_t status;                          /* 0: the client left before an answer */
+    uint8_t protocol;                         /* enum proxy_protocol */
+    uint8_t grpc_status;                      /* of gRPC: the code plus 1; 0: none came */
+    bool mutual;                              /* the client showed a certificate that was checked */
+    uint16_t status;                          /* 0: the client left before an answer; PROXY_TCP: always */
     char flags[8];                            /* Envoy's response flags: "-", UF, UH, UT, DC, NR, UC, ... */
-    uint64_t requests, duration_us_sum, request_bytes, response_bytes;
+    uint64_t requests, duration_us_sum, request_bytes, response_bytes; /* PROXY_TCP: bytes from the client, and to it */
+    uint64_t opened, closed;                  /* PROXY_TCP: sessions */
     uint64_t duration[PROXY_DURATION_BUCKETS + 1];
 };
 /* Merges the workers' series and calls each() once per distinct one. From the control thread. */

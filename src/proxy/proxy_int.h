@@ -28,6 +28,7 @@
 #define SERIES_MAX 8192           /* distinct label combinations per worker; above: one series named "other" */
 #define SERIES_CACHE 1024
 #define TRIED_MAX 4
+#define GRPC_CODE_MAX 16          /* UNAUTHENTICATED is the last one that is defined */
 
 /* Envoy's response flags, in the order of their names in flag_names[]. */
 enum flag { FLAG_NONE, FLAG_UF, FLAG_UH, FLAG_UT, FLAG_UC, FLAG_UO, FLAG_UPE, FLAG_NR, FLAG_NC, FLAG_DC, FLAG_DI, FLAG_FI, FLAG_SI, FLAG_URX, FLAG_UR, FLAG_OM, FLAG_COUNT };
@@ -123,6 +124,8 @@ struct exchange {
     bool replayable;            /* replay holds all of the body so far */
     bool grpc;                  /* its Content-Type begins with application/grpc: refusals are gRPC statuses */
     bool secure;                /* the client came over TLS */
+    bool mutual;                /* ... and showed a certificate that was checked */
+    uint8_t grpc_status;        /* with grpc: the code of the answer plus 1; 0: none yet */
     bool tunnel;                /* an upgrade was agreed to */
     bool calling;               /* call is under way */
     bool stalled;               /* the client does not keep up with the answer: the service is not read */
@@ -260,6 +263,8 @@ struct proxy {
     struct series **series;     /* SERIES_MAX places; published by series_n */
     counter series_n;
     struct table series_index;
+    struct list tcps;           /* sessions of bytes, see tcp.c */
+    uint64_t tcps_counted_ms;   /* when their bytes were last counted */
     struct { uint64_t key; struct series *s; } cache[SERIES_CACHE];
     char date[30];              /* IMF-fixdate of date_s */
     uint64_t date_s;
@@ -337,6 +342,8 @@ void tcp_socket(struct exchange *x);                       /* a socket is in sto
 void tcp_failed(struct exchange *x);                       /* no way to the endpoint */
 void tcp_timer(struct exchange *x);
 void tcp_close(struct down *d);
+void tcp_closed(struct exchange *x);                       /* it is counted; the exchange is about to end */
+void tcp_sweep(struct proxy *p);                           /* bytes of open sessions are counted */
 /* local.c: answers of our own */
 void answer_pieces(struct exchange *x, struct pieces body); /* what lies in p->out, and these */
 void answer_length(struct exchange *x, uint64_t length, struct pieces body); /* the same for a HEAD: the length that a GET would have */
@@ -374,6 +381,11 @@ int trailers_request(struct exchange *x, const struct h1_field *f, int n);
 int trailers_response(struct exchange *x, const struct h1_field *f, int n);
 /* series.c */
 void series_count(struct exchange *x);
+/* Of TCP sessions: r and c may be NULL. */
+struct series *series_tcp(struct proxy *p, const struct door *door, const struct plan_tcp_rule *r, const struct plan_cluster *c, enum flag f);
+void series_tcp_opened(struct series *s);
+void series_tcp_bytes(struct series *s, uint64_t received, uint64_t sent);
+void series_tcp_closed(struct series *s);
 void refusal_count(struct proxy *p, const char *label);
 void series_free(struct proxy *p);
 void series_swap(struct proxy *p);

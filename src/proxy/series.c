@@ -1,8 +1,11 @@
-/* series.c - counters by label: istio_requests_total and its histogram, per worker, merged when they are read.
+/* series.c - counters by label: istio_requests_total, its histogram, and istio_tcp_*, per worker, merged when they are read.
  *
  * A series is found in two steps: a small cache keyed by the plan's slots (emptied when the plan changes, because slots are
  * given to others then), and behind it a table keyed by the labels themselves. Series live as long as the worker. They are
  * published to readers by series_n; their counters are written by the worker alone.
+ *
+ * A TCP session keeps the series that it was opened under, and its bytes are counted there, from time to time while it lasts; it
+ * is closed under the series of its end, which has the flag.
  */
 #include "proxy_int.h"
 #include "prom.h"
@@ -12,42 +15,82 @@ const char *const flag_names[FLAG_COUNT] = {"-", "UF", "UH", "UT", "UC", "UO", "
 
 /* ---- counting --------------------------------------------------------------------------------------------------------- */
 
+/* What a series is found by. */
+struct labels {
+    const struct door *door;
+    const struct plan_cluster *cluster; /* NULL: unknown */
+    const char *route;
+    uint16_t status;
+    uint8_t flag, protocol, grpc_status;
+    bool mutual;
+};
+
 static const char *keep(const char *text) { return mem_strdup(MEM_METRIC, text ? text : "unknown"); }
 
-static struct series *series_find(struct exchange *x)
+/* The strings must be there before this publishes the series to readers. */
+static struct series *series_add(struct proxy *p, struct slice key, const struct proxy_series *v, const char *flag)
 {
-    struct proxy *p = x->p;
-    const struct door *o = x->door;
-    const struct plan_cluster *c = x->cluster;
-    const char *route = x->rule ? x->rule->route : "";
+    struct series *s = mem_new(MEM_METRIC, sizeof *s);
+    s->s = *v;
+    memcpy(s->s.flags, flag, strlen(flag) + 1);
+    table_put(&p->series_index, key, s);
+    p->series[p->series_n] = s;
+    __atomic_store_n(&p->series_n, p->series_n + 1, __ATOMIC_RELEASE);
+    return s;
+}
+
+/* There are too many combinations: what is new is counted here, by protocol alone. */
+static struct series *series_other(struct proxy *p, uint8_t protocol)
+{
+    char key[] = {'o', 't', 'h', 'e', 'r', (char)('0' + protocol)};
+    counter_inc(&p->c.series_over);
+    struct series *s = table_get(&p->series_index, slice_of(key, sizeof key));
+    if (s)
+        return s;
+    struct proxy_series v = {.source_workload = keep("other"), .source_ns = keep("other"), .reporter = "source", .service = keep(NULL),
+                             .service_ns = keep(NULL), .workload = keep(NULL), .route = keep("other"), .protocol = protocol};
+    return series_add(p, slice_of(key, sizeof key), &v, flag_names[FLAG_NONE]);
+}
+
+static struct series *series_find(struct proxy *p, const struct labels *l)
+{
+    const struct door *o = l->door;
+    const struct plan_cluster *c = l->cluster;
     struct buf key = {0};
-    buf_printf(&key, "%u\n%s\n%s\n%s\n%s\n%u\n%u", o->token != 0, o->source_ns, o->source_workload, c ? c->host : "", route, x->status, x->flag);
+    buf_printf(&key, "%u\n%s\n%s\n%s\n%s\n%u\n%u\n%u\n%u\n%u", o->token != 0, o->source_ns, o->source_workload, c ? c->host : "", l->route, l->status, l->flag,
+               l->protocol, l->grpc_status, l->mutual);
     struct series *s = table_get(&p->series_index, buf_slice(&key));
-    bool other = !s && p->series_n >= SERIES_MAX - 1;
-    if (other) {
-        counter_inc(&p->c.series_over);
-        s = table_get(&p->series_index, SLICE("other"));
-    }
+    if (!s && p->series_n >= SERIES_MAX - PROXY_TCP - 1)
+        s = series_other(p, l->protocol);
     if (!s) {
-        /* The strings must be there before series_new() publishes the series to readers. */
-        struct proxy_series v = {.source_workload = keep(other ? "other" : o->source_workload),
-                                 .source_ns = keep(other ? "other" : o->source_ns),
-                                 .reporter = o->token && !other ? "gateway" : "source",
-                                 .service = keep(c && !other ? c->service : NULL),
-                                 .service_ns = keep(c && !other ? c->ns : NULL),
-                                 .workload = keep(c && !other ? c->workload : NULL),
-                                 .route = keep(other ? "other" : route),
-                                 .status = other ? 0 : x->status};
-        memcpy(v.flags, flag_names[other ? FLAG_NONE : x->flag], strlen(flag_names[other ? FLAG_NONE : x->flag]) + 1);
-        struct slice k = other ? SLICE("other") : buf_slice(&key);
-        s = mem_new(MEM_METRIC, sizeof *s);
-        s->s = v;
-        table_put(&p->series_index, k, s);
-        p->series[p->series_n] = s;
-        __atomic_store_n(&p->series_n, p->series_n + 1, __ATOMIC_RELEASE);
+        struct proxy_series v = {.source_workload = keep(o->source_workload),
+                                 .source_ns = keep(o->source_ns),
+                                 .reporter = o->token ? "gateway" : "source",
+                                 .service = keep(c ? c->service : NULL),
+                                 .service_ns = keep(c ? c->ns : NULL),
+                                 .workload = keep(c ? c->workload : NULL),
+                                 .route = keep(l->route),
+                                 .protocol = l->protocol,
+                                 .grpc_status = l->grpc_status,
+                                 .mutual = l->mutual,
+                                 .status = l->status};
+        s = series_add(p, buf_slice(&key), &v, flag_names[l->flag]);
     }
     buf_free(&key);
     return s;
+}
+
+static struct series *series_of(const struct exchange *x)
+{
+    struct labels l = {.door = x->door,
+                       .cluster = x->cluster,
+                       .route = x->rule ? x->rule->route : "",
+                       .status = x->status,
+                       .flag = x->flag,
+                       .protocol = x->grpc ? PROXY_GRPC : PROXY_HTTP,
+                       .grpc_status = x->grpc_status,
+                       .mutual = x->mutual};
+    return series_find(x->p, &l);
 }
 
 static uint32_t bucket_of(uint64_t us)
@@ -66,17 +109,18 @@ void series_count(struct exchange *x)
     bool cacheable = x->hold == p->hold && x->rule && x->cluster;
     if (LIKELY(cacheable)) {
         const uint64_t m = 0x9fb21c651e98df25ull; /* odd: no two small inputs meet, however many doors and rules there are */
-        key = (((x->door->id * m ^ x->rule->slot) * m ^ x->cluster->slot) * m ^ ((uint64_t)x->status << 4 | x->flag)) | 1ull << 63;
+        uint64_t end = (uint64_t)x->status << 16 | (uint64_t)x->flag << 8 | (uint64_t)x->grpc << 7 | (uint64_t)x->mutual << 6 | x->grpc_status;
+        key = (((x->door->id * m ^ x->rule->slot) * m ^ x->cluster->slot) * m ^ end) | 1ull << 63;
         uint32_t at = (uint32_t)((key * 0x9E3779B97F4A7C15ull) >> 54) & (SERIES_CACHE - 1);
         if (p->cache[at].key == key)
             s = p->cache[at].s;
         else {
-            s = series_find(x);
+            s = series_of(x);
             p->cache[at].key = key;
             p->cache[at].s = s;
         }
     } else
-        s = series_find(x);
+        s = series_of(x);
     uint64_t us = (loop_now_ns(p->loop) - x->start_ns) / 1000;
     counter_inc(&s->s.requests);
     counter_add(&s->s.duration_us_sum, us);
@@ -84,6 +128,23 @@ void series_count(struct exchange *x)
     counter_add(&s->s.response_bytes, x->response_bytes);
     counter_inc(&s->s.duration[bucket_of(us)]);
 }
+
+/* ---- TCP sessions ---- */
+
+struct series *series_tcp(struct proxy *p, const struct door *door, const struct plan_tcp_rule *r, const struct plan_cluster *c, enum flag f)
+{
+    struct labels l = {.door = door, .cluster = c, .route = r ? r->route : "", .flag = (uint8_t)f, .protocol = PROXY_TCP};
+    return series_find(p, &l);
+}
+
+void series_tcp_bytes(struct series *s, uint64_t received, uint64_t sent)
+{
+    counter_add(&s->s.request_bytes, received);
+    counter_add(&s->s.response_bytes, sent);
+}
+
+void series_tcp_opened(struct series *s) { counter_inc(&s->s.opened); }
+void series_tcp_closed(struct series *s) { counter_inc(&s->s.closed); }
 
 void series_swap(struct proxy *p) { memset(p->cache, 0, sizeof p->cache); }
 
@@ -123,7 +184,8 @@ void refusal_count(struct proxy *p, const char *label)
 static void merge_key(const struct proxy_series *s, struct buf *key)
 {
     buf_clear(key);
-    buf_printf(key, "%s\n%s\n%s\n%s\n%s\n%u\n%s", s->reporter, s->source_ns, s->source_workload, s->service, s->route, s->status, s->flags);
+    buf_printf(key, "%s\n%s\n%s\n%s\n%s\n%s\n%s\n%u\n%s\n%u\n%u\n%u", s->reporter, s->source_ns, s->source_workload, s->service, s->service_ns, s->workload, s->route,
+               s->status, s->flags, s->protocol, s->grpc_status, s->mutual);
 }
 
 static void merge_add(struct proxy_series *to, const struct proxy_series *from)
@@ -132,84 +194,144 @@ static void merge_add(struct proxy_series *to, const struct proxy_series *from)
     to->duration_us_sum += counter_read(&from->duration_us_sum);
     to->request_bytes += counter_read(&from->request_bytes);
     to->response_bytes += counter_read(&from->response_bytes);
+    to->opened += counter_read(&from->opened);
+    to->closed += counter_read(&from->closed);
     for (int b = 0; b <= PROXY_DURATION_BUCKETS; b++)
         to->duration[b] += counter_read(&from->duration[b]);
 }
 
-void proxy_series_each(struct proxy *const *workers, uint32_t n, void (*each)(void *ctx, const struct proxy_series *s), void *ctx)
+/* The strings stay the workers'. */
+static struct proxy_series *merge_new(const struct proxy_series *s)
 {
-    struct table merged = {0};
+    struct proxy_series *to = mem_new(MEM_METRIC, sizeof *to);
+    *to = (struct proxy_series){.source_workload = s->source_workload, .source_ns = s->source_ns, .reporter = s->reporter, .service = s->service,
+                                .service_ns = s->service_ns, .workload = s->workload, .route = s->route, .status = s->status,
+                                .protocol = s->protocol, .grpc_status = s->grpc_status, .mutual = s->mutual};
+    memcpy(to->flags, s->flags, sizeof to->flags);
+    return to;
+}
+
+static void merge(struct proxy *const *workers, uint32_t n, struct table *merged)
+{
     struct buf key = {0};
     for (uint32_t w = 0; w < n; w++) {
         uint64_t count = __atomic_load_n(&workers[w]->series_n, __ATOMIC_ACQUIRE);
         for (uint64_t i = 0; i < count; i++) {
             const struct proxy_series *s = &workers[w]->series[i]->s;
             merge_key(s, &key);
-            struct proxy_series *to = table_get(&merged, buf_slice(&key));
+            struct proxy_series *to = table_get(merged, buf_slice(&key));
             if (!to) {
-                to = mem_new(MEM_METRIC, sizeof *to);
-                *to = (struct proxy_series){.source_workload = s->source_workload, .source_ns = s->source_ns, .reporter = s->reporter, .service = s->service,
-                                            .service_ns = s->service_ns, .workload = s->workload, .route = s->route, .status = s->status};
-                memcpy(to->flags, s->flags, sizeof to->flags);
-                table_put(&merged, buf_slice(&key), to);
+                to = merge_new(s);
+                table_put(merged, buf_slice(&key), to);
             }
             merge_add(to, s);
         }
     }
     buf_free(&key);
-    for (struct table_slot *t = NULL; (t = table_next(&merged, t));) {
-        each(ctx, t->value);
+}
+
+static void merged_free(struct table *merged)
+{
+    for (struct table_slot *t = NULL; (t = table_next(merged, t));)
         mem_free(t->value);
+    table_fini(merged);
+}
+
+void proxy_series_each(struct proxy *const *workers, uint32_t n, void (*each)(void *ctx, const struct proxy_series *s), void *ctx)
+{
+    struct table merged = {0};
+    merge(workers, n, &merged);
+    for (struct table_slot *t = NULL; (t = table_next(&merged, t));) {
+        const struct proxy_series *s = t->value;
+        if (s->protocol != PROXY_TCP)
+            each(ctx, s);
     }
-    table_fini(&merged);
+    merged_free(&merged);
 }
 
 /* ---- /metrics --------------------------------------------------------------------------------------------------------------- */
 
-enum series_metric { M_REQUESTS, M_DURATION, M_REQUEST_BYTES, M_RESPONSE_BYTES };
-struct metric_ctx {
-    struct buf *out;
-    enum series_metric what;
+/* Families of counters with the labels of a series. */
+static const struct {
+    const char *name, *help;
+    size_t offset;
+    bool tcp;
+} series_families[] = {
+    {"istio_requests_total", "Requests, by where they came from, where they went and how they ended.", offsetof(struct proxy_series, requests), false},
+    {"weir_request_bytes_total", "Bytes of request bodies.", offsetof(struct proxy_series, request_bytes), false},
+    {"weir_response_bytes_total", "Bytes of answers' bodies.", offsetof(struct proxy_series, response_bytes), false},
+    {"istio_tcp_connections_opened_total", "Sessions whose bytes are passed on, begun.", offsetof(struct proxy_series, opened), true},
+    {"istio_tcp_connections_closed_total", "Sessions whose bytes are passed on, ended; with how.", offsetof(struct proxy_series, closed), true},
+    {"istio_tcp_received_bytes_total", "Bytes of such sessions from the client.", offsetof(struct proxy_series, request_bytes), true},
+    {"istio_tcp_sent_bytes_total", "Bytes of such sessions to the client.", offsetof(struct proxy_series, response_bytes), true},
 };
 
-static void metric_each(void *ctx, const struct proxy_series *s)
+#define SERIES_LABELS_MAX 16
+
+/* The labels of s, in l; host, status and code hold what they need. Istio's protocols: HTTP's version is not told apart. */
+static size_t series_labels(const struct proxy_series *s, struct prom_label *l, struct buf *host, struct buf *status, struct buf *code)
 {
-    struct metric_ctx *m = ctx;
-    struct buf status = {0}, host = {0};
-    buf_add_u64(&status, s->status);
+    static const char *const protocols[] = {[PROXY_HTTP] = "http", [PROXY_GRPC] = "grpc", [PROXY_TCP] = "tcp"};
+    size_t n = 0;
     if (strcmp(s->service, "unknown") == 0)
-        buf_adds(&host, s->service);
+        buf_adds(host, s->service);
     else
-        buf_printf(&host, "%s.%s.svc.cluster.local", s->service, s->service_ns);
-    struct prom_label l[] = {{"reporter", slice_cstr(s->reporter)},
-                             {"source_workload", slice_cstr(s->source_workload)},
-                             {"source_workload_namespace", slice_cstr(s->source_ns)},
-                             {"destination_workload", slice_cstr(s->workload)},
-                             {"destination_service", buf_slice(&host)},
-                             {"destination_service_name", slice_cstr(s->service)},
-                             {"destination_service_namespace", slice_cstr(s->service_ns)},
-                             {"request_protocol", SLICE("http")},
-                             {"response_code", buf_slice(&status)},
-                             {"response_flags", slice_cstr(s->flags)},
-                             {"connection_security_policy", SLICE("none")},
-                             {"route", slice_cstr(s->route)}};
-    size_t n = COUNT_OF(l);
-    switch (m->what) {
-    case M_REQUESTS:
-        prom_u64(m->out, "istio_requests_total", "", l, n, s->requests);
-        break;
-    case M_DURATION:
-        prom_histogram(m->out, "istio_request_duration_milliseconds", l, n, proxy_duration_bounds_ms, s->duration, PROXY_DURATION_BUCKETS, (double)s->duration_us_sum / 1000);
-        break;
-    case M_REQUEST_BYTES:
-        prom_u64(m->out, "weir_request_bytes_total", "", l, n, s->request_bytes);
-        break;
-    case M_RESPONSE_BYTES:
-        prom_u64(m->out, "weir_response_bytes_total", "", l, n, s->response_bytes);
-        break;
+        buf_printf(host, "%s.%s.svc.cluster.local", s->service, s->service_ns);
+    l[n++] = (struct prom_label){"reporter", slice_cstr(s->reporter)};
+    l[n++] = (struct prom_label){"source_workload", slice_cstr(s->source_workload)};
+    l[n++] = (struct prom_label){"source_workload_namespace", slice_cstr(s->source_ns)};
+    l[n++] = (struct prom_label){"destination_workload", slice_cstr(s->workload)};
+    l[n++] = (struct prom_label){"destination_workload_namespace", slice_cstr(s->service_ns)};
+    l[n++] = (struct prom_label){"destination_service", buf_slice(host)};
+    l[n++] = (struct prom_label){"destination_service_name", slice_cstr(s->service)};
+    l[n++] = (struct prom_label){"destination_service_namespace", slice_cstr(s->service_ns)};
+    l[n++] = (struct prom_label){"request_protocol", slice_cstr(protocols[s->protocol])};
+    if (s->protocol != PROXY_TCP) {
+        buf_add_u64(status, s->status);
+        if (s->grpc_status)
+            buf_add_u64(code, s->grpc_status - 1u);
+        l[n++] = (struct prom_label){"response_code", buf_slice(status)};
+        l[n++] = (struct prom_label){"grpc_response_status", buf_slice(code)};
     }
-    buf_free(&status);
+    l[n++] = (struct prom_label){"response_flags", slice_cstr(s->flags)};
+    l[n++] = (struct prom_label){"connection_security_policy", s->mutual ? SLICE("mutual_tls") : SLICE("none")};
+    l[n++] = (struct prom_label){"route", slice_cstr(s->route)};
+    MUST(n <= SERIES_LABELS_MAX);
+    return n;
+}
+
+/* A sample of the family, or of the histogram when that is the family's place. */
+static void series_sample(const struct proxy_series *s, size_t family, struct buf *out)
+{
+    struct prom_label l[SERIES_LABELS_MAX];
+    struct buf host = {0}, status = {0}, code = {0};
+    size_t n = series_labels(s, l, &host, &status, &code);
+    if (family < COUNT_OF(series_families))
+        prom_u64(out, series_families[family].name, "", l, n, *(const uint64_t *)(const void *)((const char *)s + series_families[family].offset));
+    else
+        prom_histogram(out, "istio_request_duration_milliseconds", l, n, proxy_duration_bounds_ms, s->duration, PROXY_DURATION_BUCKETS, (double)s->duration_us_sum / 1000);
     buf_free(&host);
+    buf_free(&status);
+    buf_free(&code);
+}
+
+static void series_metrics(struct proxy *const *workers, uint32_t n, struct buf *out)
+{
+    struct table merged = {0};
+    merge(workers, n, &merged);
+    for (size_t f = 0; f <= COUNT_OF(series_families); f++) {
+        bool tcp = f < COUNT_OF(series_families) && series_families[f].tcp;
+        if (f < COUNT_OF(series_families))
+            prom_family(out, series_families[f].name, PROM_COUNTER, series_families[f].help);
+        else
+            prom_family(out, "istio_request_duration_milliseconds", PROM_HISTOGRAM, "Time from a request's head to the end of its answer.");
+        for (struct table_slot *t = NULL; (t = table_next(&merged, t));) {
+            const struct proxy_series *s = t->value;
+            if ((s->protocol == PROXY_TCP) == tcp)
+                series_sample(s, f, out);
+        }
+    }
+    merged_free(&merged);
 }
 
 static void refusals_metric(struct proxy *const *workers, uint32_t n, struct buf *out)
@@ -251,18 +373,7 @@ static void filters_metrics(struct buf *out)
 
 void proxy_metrics(struct proxy *const *workers, uint32_t n, struct buf *out)
 {
-    struct metric_ctx m = {out, M_REQUESTS};
-    prom_family(out, "istio_requests_total", PROM_COUNTER, "Requests, by where they came from, where they went and how they ended.");
-    proxy_series_each(workers, n, metric_each, &m);
-    m.what = M_DURATION;
-    prom_family(out, "istio_request_duration_milliseconds", PROM_HISTOGRAM, "Time from a request's head to the end of its answer.");
-    proxy_series_each(workers, n, metric_each, &m);
-    m.what = M_REQUEST_BYTES;
-    prom_family(out, "weir_request_bytes_total", PROM_COUNTER, "Bytes of request bodies.");
-    proxy_series_each(workers, n, metric_each, &m);
-    m.what = M_RESPONSE_BYTES;
-    prom_family(out, "weir_response_bytes_total", PROM_COUNTER, "Bytes of answers' bodies.");
-    proxy_series_each(workers, n, metric_each, &m);
+    series_metrics(workers, n, out);
     refusals_metric(workers, n, out);
     struct { const char *name, *help; size_t offset; } scalars[] = {
 #define X(field, metric, text) {metric, text, offsetof(struct proxy_counters, field)},

@@ -12,6 +12,7 @@
 #include "proxy_protocol.h"
 
 #define TCP_IDLE_MS 3600000u  /* nothing moves in either direction: as Envoy's idle_timeout */
+#define TCP_COUNT_MS 5000     /* how often the bytes of open sessions are counted */
 #define TCP_QUEUE_MAX 262144u /* copied bytes that wait for a slow side before the other is not read */
 
 struct tcp {
@@ -20,7 +21,10 @@ struct tcp {
     struct stream service;
     struct relay relay;
     struct buf early;             /* what the client sent before there was a service */
+    struct list link;             /* in proxy.tcps */
+    struct series *series;        /* it was opened under; lives as long as the worker */
     uint64_t client_bytes, service_bytes; /* copied */
+    uint64_t client_counted, service_counted; /* of all bytes: in the series already */
     uint32_t tries;
     uint32_t idle_ms;
     uint8_t held;                 /* BREAKER_CONNECTIONS */
@@ -46,6 +50,26 @@ static void tcp_free(struct tcp *t)
     down_gone(d);
 }
 
+/* What has moved since this was last done; the relay counts what it moves, early bytes were written before. */
+static void tcp_count(struct tcp *t)
+{
+    uint64_t received = t->relay.there.moved + t->client_bytes, sent = t->relay.back.moved + t->service_bytes;
+    series_tcp_bytes(t->series, received - t->client_counted, sent - t->service_counted);
+    t->client_counted = received;
+    t->service_counted = sent;
+}
+
+void tcp_sweep(struct proxy *p)
+{
+    if (list_empty(&p->tcps) || loop_now_ms(p->loop) - p->tcps_counted_ms < TCP_COUNT_MS)
+        return;
+    p->tcps_counted_ms = loop_now_ms(p->loop);
+    LIST_FOREACH(l, &p->tcps)
+        tcp_count(CONTAINER_OF(l, struct tcp, link));
+}
+
+void tcp_closed(struct exchange *x) { series_tcp_closed(series_tcp(x->p, x->door, x->tcp_rule, x->cluster, x->flag)); }
+
 /* The session is over. reset: its client must see that this was no proper end. */
 static void tcp_end(struct tcp *t, enum flag f, bool reset)
 {
@@ -53,8 +77,10 @@ static void tcp_end(struct tcp *t, enum flag f, bool reset)
     if (!x)
         return;
     t->x = NULL;
-    x->request_bytes = t->relayed ? t->relay.there.moved : t->client_bytes;
-    x->response_bytes = t->relayed ? t->relay.back.moved : t->service_bytes;
+    tcp_count(t);
+    list_del(&t->link);
+    x->request_bytes = t->client_counted;
+    x->response_bytes = t->service_counted;
     breaker_leave(x->us->c, BREAKER_CONNECTIONS, &t->held);
     if (reset)
         stream_reset(client_of(t));
@@ -296,11 +322,15 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
     d->tcp = t;
     s->ops = &client_ops;
     counter_inc(&p->c.tcp_sessions);
+    t->series = series_tcp(p, d->door, r, c, c ? FLAG_NONE : FLAG_NR);
+    series_tcp_opened(t->series);
     if (!c) {
         counter_inc(&p->c.tcp_unrouted);
+        series_tcp_closed(t->series);
         stream_reset(s);
         return;
     }
+    list_push(&p->tcps, &t->link);
     struct exchange *x = t->x = exchange_new(p, d->door);
     x->role = X_TCP;
     x->down = d;
