@@ -129,7 +129,7 @@ static void window_close(struct cluster *c)
     uint32_t limit = gradient_step(&g, &c->policy->adaptive, sum / MAX(n, 1u), busy > n / 2);
     gradient_store(c, &g);
     if (limit != __atomic_exchange_n(&c->shared->limit, limit, __ATOMIC_RELAXED))
-        counter_inc(&c->count.limit_changes);
+        counter_inc(&c->count->limit_changes);
 }
 
 void adaptive_count(struct cluster *c, uint64_t rtt_ns, uint64_t now_ms)

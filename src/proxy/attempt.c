@@ -139,6 +139,7 @@ void exchange_timer(struct timer *t)
         return;
     }
     counter_inc(&p->c.timeouts_answer);
+    counter_inc(&x->us->c->count->timeouts);
     attempt_late(x);
     if (!over && x->attempt_ms && retry_take(x, RETRY_5XX | RETRY_GATEWAY_ERROR | RETRY_RESET, x->idempotent)) {
         attempt_again(x);
@@ -230,6 +231,7 @@ static void attempt_again(struct exchange *x)
     x->tried[x->tries % TRIED_MAX] = tried_id;
     x->tries++;
     counter_inc(&p->c.retries);
+    counter_inc(&x->us->c->count->retries);
     attempt_drop(x);
     x->attempt_ms = 0;
     x->call.reset_code = 0;
@@ -251,8 +253,10 @@ void attempt_failed(struct exchange *x, enum err e, bool unsent)
         tcp_failed(x);
         return;
     }
-    if (unsent && !x->call.reset_code)
+    if (unsent && !x->call.reset_code) {
         counter_inc(&p->c.up_connect_failures);
+        counter_inc(&x->us->c->count->connect_failures);
+    }
     x->ep->lb.shun_until_ms = loop_now_ms(p->loop) + SHUN_MS;
     outlier_result(x->us->c, &x->ep->lb, OUTCOME_LOCAL, loop_now_ms(p->loop), loop_random(p->loop));
     if (!x->replayable && x->idempotent)

@@ -115,7 +115,7 @@ static struct lb_host *pick_last(struct cluster *c, const struct lb_request *rq)
         }
     }
     if (best && best_badness >> 60)
-        counter_inc(&c->count.picks_last);
+        counter_inc(&c->count->picks_last);
     return best;
 }
 
@@ -291,7 +291,7 @@ static struct lb_host *pick_hashed(struct cluster *c, struct lb_group *g, const 
         const struct lb_member *m = &c->members[g->first + i];
         if (i != seen && (g->panic || m->state == LB_UP) && usable(c, g, rq, m->host) && has_room(c, g, m)) {
             if (k)
-                counter_inc(&c->count.picks_moved);
+                counter_inc(&c->count->picks_moved);
             return m->host;
         }
         seen = i;
@@ -333,11 +333,11 @@ static struct lb_host *pick_slow(struct cluster *c, const struct lb_request *rq)
 {
     struct lb_group *g = c->groups_n == 1 ? c->groups : c->load_sum ? group_choose(c, rq) : NULL;
     if (!g || g->live_n == 0) {
-        counter_inc(&c->count.picks_none);
+        counter_inc(&c->count->picks_none);
         return NULL;
     }
     if (UNLIKELY(g->panic))
-        counter_inc(&c->count.picks_panic);
+        counter_inc(&c->count->picks_panic);
     struct lb_host *h = pick_in(c, g, rq);
     return LIKELY(h != NULL) ? h : pick_last(c, rq);
 }

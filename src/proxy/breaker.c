@@ -79,7 +79,7 @@ enum overflow breaker_count(struct cluster *c, enum breaker b, uint32_t rank, ui
     enum overflow o = judge(c, b, now, rank);
     if (UNLIKELY(o != OVERFLOW_NONE)) {
         __atomic_fetch_sub(count, 1, __ATOMIC_RELAXED);
-        counter_inc(&c->count.overflow[o]);
+        counter_inc(&c->count->overflow[o]);
         return o;
     }
     c->held[b]++;

@@ -65,6 +65,8 @@ void mirrors_begin(struct exchange *x, struct pieces body)
             continue;
         struct exchange *k = child_new(x, X_MIRROR, m->cluster);
         counter_inc(&x->p->c.mirrored);
+        if (k->us)
+            counter_inc(&k->us->c->count->mirrored);
         child_copy(k, x);
         list_push(&exchange_more(x)->mirrors, &k->more->sibling);
         k->more->parent = x;
@@ -107,6 +109,8 @@ void hedge_timer(struct timer *t)
     child_copy(k, x);
     m->hedges++;
     counter_inc(&x->p->c.hedges);
+    if (k->us)
+        counter_inc(&k->us->c->count->hedges);
     k->more->parent = x;
     list_push(&m->children, &k->more->sibling);
     k->tried[0] = x->ep->lb.id; /* elsewhere, if there is an elsewhere */

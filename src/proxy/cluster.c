@@ -41,8 +41,25 @@ struct cluster *cluster_new(const struct cluster_ops *ops, void *ctx, uint64_t s
     c->groups = &c->whole;
     c->groups_n = 1;
     c->refresh_at_ms = UINT64_MAX;
+    c->count = mem_new(MEM_PLAN, sizeof *c->count);
+    c->count_owned = true;
     arena_init(&c->mem, MEM_PLAN, ARENA_PLAIN_BYTES);
     return c;
+}
+
+void cluster_count_in(struct cluster *c, struct cluster_counters *count)
+{
+    if (c->count_owned)
+        mem_free(c->count);
+    c->count = count;
+    c->count_owned = false;
+}
+
+static void cluster_free(struct cluster *c)
+{
+    if (c->count_owned)
+        mem_free(c->count);
+    mem_free(c);
 }
 
 /* No endpoints, no tables. Counters and what is in flight stay. */
@@ -85,14 +102,14 @@ void cluster_drop(struct cluster *c)
     c->counted = 0;
     c->adaptive = c->outlier = c->sweeps = false;
     if (c->uses == 0)
-        mem_free(c);
+        cluster_free(c);
 }
 
 void cluster_release(struct cluster *c)
 {
     MUST(c->uses > 0);
     if (--c->uses == 0 && c->dropped)
-        mem_free(c);
+        cluster_free(c);
 }
 
 /* ---- locality ---------------------------------------------------------------------------------------------------------- */
@@ -296,8 +313,8 @@ static void states_count(struct cluster *c, uint64_t now_ms)
         }
         up += g->up_n;
     }
-    counter_set(&c->count.hosts_up, up);
-    counter_set(&c->count.hosts_ejected, ejected);
+    counter_set(&c->count->hosts_up, up);
+    counter_set(&c->count->hosts_ejected, ejected);
 }
 
 /* Percent of a group's share that its healthy members carry: Envoy's health score. */
@@ -501,7 +518,7 @@ static void group_tables(struct cluster *c, struct lb_group *g)
         deficits_spread(c, g);
     if (!kind_hashes(c->kind) || g->n == 0)
         return;
-    counter_inc(&c->count.tables);
+    counter_inc(&c->count->tables);
     if (c->kind == LB_MAGLEV)
         maglev_build(g, c->members, lb->maglev_size, &c->mem);
     else
@@ -520,8 +537,8 @@ static void plain_make(struct cluster *c, struct lb_host *(*host_of)(void *ctx, 
     g->turn = g->n ? (uint32_t)(c->seed % g->n) : 0;
     g->load = c->load_sum = g->n ? 1 : 0;
     c->plain = c->kind == LB_LEAST_REQUEST;
-    counter_set(&c->count.hosts_up, g->n);
-    counter_set(&c->count.hosts_ejected, 0);
+    counter_set(&c->count->hosts_up, g->n);
+    counter_set(&c->count->hosts_ejected, 0);
 }
 
 void cluster_sync(struct cluster *c, const struct plan_cluster *pc, const char *locality, struct lb_host *(*host_of)(void *ctx, const struct plan_endpoint *pe),
@@ -538,7 +555,7 @@ void cluster_sync(struct cluster *c, const struct plan_cluster *pc, const char *
     c->policy_hash = pc->policy_hash;
     c->hosts_n = pc->eps_n;
     policy_take(c);
-    counter_set(&c->count.hosts, pc->eps_n);
+    counter_set(&c->count->hosts, pc->eps_n);
     bool rich = members_needed(c, locality);
     arena_init(&c->mem, MEM_PLAN, rich ? ARENA_RICH_BYTES : MAX((size_t)ARENA_PLAIN_BYTES, pc->eps_n * sizeof(struct lb_host *)));
     if (!rich) {

@@ -116,7 +116,7 @@ const char *ejection_label(enum ejection e);
 
 /* ---- the cluster ------------------------------------------------------------------------------------------------------------ */
 
-/* Written by their worker, read by /metrics. */
+/* Written by their worker, read by /metrics: see cluster_metrics.c, which tells their names. */
 struct cluster_counters {
     counter picks_panic;                 /* choices made among all because too few were up */
     counter picks_none;                  /* requests for which there was nobody */
@@ -129,6 +129,9 @@ struct cluster_counters {
     counter overflow[OVERFLOW_COUNT];
     counter limit_changes;               /* of the adaptive limit, by this worker */
     counter hosts, hosts_up, hosts_ejected; /* gauges, as of the last refresh */
+    counter limit;                       /* gauge: the adaptive limit, as of the last sweep; 0: there is none */
+    counter retries, hedges, mirrored;   /* requests to it beyond their clients' own */
+    counter connect_failures, timeouts;  /* attempts that ended so */
 };
 
 struct cluster;
@@ -169,11 +172,14 @@ struct cluster {
     struct arena mem;                    /* of all tables */
     const struct cluster_ops *ops;
     void *ctx;
-    struct cluster_counters count;
+    struct cluster_counters *count;      /* its own, unless cluster_count_in() gave others */
+    bool count_owned;
 };
 
 /* seed: a random number; workers with different seeds begin round robin at different endpoints. */
 struct cluster *cluster_new(const struct cluster_ops *ops, void *ctx, uint64_t seed);
+/* From now on it counts there; they outlive it. Before its first use. */
+void cluster_count_in(struct cluster *c, struct cluster_counters *count);
 /* The same cluster as in the plan before: else the old one is dropped and a new one made (its slot was given away). */
 static inline bool cluster_is(const struct cluster *c, const struct plan_cluster *pc) { return !c->shared || c->shared == pc->shared; }
 /* Takes the cluster of a new plan, while the plan before is still held and the endpoints that it alone names still exist. Tables are made anew only when policy_hash differs; then

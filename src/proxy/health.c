@@ -150,7 +150,7 @@ static void checker_wait(struct checker *k)
 
 static void told(const struct checker *k, enum health_turn turn, const char *text)
 {
-    const char *cluster = k->ep->us->name, *ep = k->ep->name;
+    const char *cluster = k->ep->us->record->name, *ep = k->ep->name;
     if (turn == HEALTH_FAILS)
         log_warn("proxy", "%s: endpoint %s fails its health checks: %s", cluster, ep, text);
     else if (turn == HEALTH_RECOVERS)

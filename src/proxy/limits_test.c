@@ -25,7 +25,7 @@ static void test_consecutive(void **state)
     assert_int_equal(w->why, EJECTION_CONSECUTIVE_5XX);
     assert_int_equal(w->for_ms, 30000);
     assert_int_equal(w->own.ejected, 1);
-    assert_int_equal(w->c->count.ejections[EJECTION_CONSECUTIVE_5XX], 1);
+    assert_int_equal(w->c->count->ejections[EJECTION_CONSECUTIVE_5XX], 1);
     results(w, 0, OUTCOME_5XX, 20); /* late answers don't prolong it */
     assert_int_equal(w->ejected[0], 1);
     results(w, 1, OUTCOME_LOCAL, 5); /* no answer is a 5xx as well */
@@ -37,7 +37,7 @@ static void test_consecutive(void **state)
     assert_int_equal(distinct(w, 2000), 10);
     assert_int_equal(w->unejected[0], 1);
     assert_int_equal(w->own.ejected, 0);
-    assert_int_equal(w->c->count.unejections, 2);
+    assert_int_equal(w->c->count->unejections, 2);
     world_free(w);
 }
 
@@ -132,7 +132,7 @@ static void test_ejection_cap(void **state)
     for (uint32_t i = 0; i < 10; i++)
         results(w, i, OUTCOME_5XX, 7);
     assert_int_equal(w->own.ejected, 3);
-    assert_true(w->c->count.ejections_over > 0);
+    assert_true(w->c->count->ejections_over > 0);
     assert_int_equal(w->health[5].ejected_until_ms, 0);
     world_free(w);
     w = outlier_world(4);
@@ -245,7 +245,7 @@ static void test_breakers(void **state)
         assert_string_equal(overflow_label(o), limits[k].label);
         assert_true(strlen(overflow_text(o)));
         assert_int_equal(held[7], 0);
-        assert_int_equal(w->c->count.overflow[o], 1);
+        assert_int_equal(w->c->count->overflow[o], 1);
         breaker_leave(w->c, limits[k].b, &held[0]);
         breaker_leave(w->c, limits[k].b, &held[0]);
         assert_int_equal(breaker_enter(w->c, limits[k].b, 0, &held[7]), OVERFLOW_NONE);
@@ -282,7 +282,7 @@ static void test_retry_budget(void **state)
     for (; breaker_enter(w->c, BREAKER_RETRIES, 0, &held[100 + n]) == OVERFLOW_NONE; n++)
         assert_true(n < 100);
     assert_int_equal(n, 15); /* 20 % of 75 */
-    assert_int_equal(w->c->count.overflow[OVERFLOW_RETRY_BUDGET], 2);
+    assert_int_equal(w->c->count->overflow[OVERFLOW_RETRY_BUDGET], 2);
     world_free(w);
 }
 
@@ -395,7 +395,7 @@ static void hand_run(void *arg)
             cluster_sweep(c, 1000 + k / 20, k);
     }
     for (int e = 0; e < EJECTION_COUNT; e++)
-        me->events += c->count.ejections[e];
+        me->events += c->count->ejections[e];
     cluster_drop(c);
 }
 
@@ -582,7 +582,7 @@ static void test_adaptive_finds_capacity(void **state)
     *s = (struct model){.w = w, .servers = 16, .service_ns = 10000000, .now = 1000000000};
     model_run(s, 40, 4000); /* capacity is 1,600 */
     assert_found(s, 40, 16, 40);
-    assert_true(w->c->count.overflow[OVERFLOW_ADAPTIVE] > 0);
+    assert_true(w->c->count->overflow[OVERFLOW_ADAPTIVE] > 0);
     s->servers = 4; /* down */
     model_run(s, 60, 4000);
     assert_found(s, 60, 4, 16);

@@ -72,13 +72,13 @@ static void eject(struct cluster *c, struct lb_host *h, enum ejection why, uint6
     uint32_t n = ejected_n(c, now_ms);
     if (n > allowed) {
         __atomic_compare_exchange_n(&eh->ejected_until_ms, &until, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-        counter_inc(&c->count.ejections_over);
+        counter_inc(&c->count->ejections_over);
         return;
     }
     __atomic_fetch_add(&eh->ejections, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&c->shared->ejected, n, __ATOMIC_RELAXED);
     c->refresh_at_ms = 0;
-    counter_inc(&c->count.ejections[why]);
+    counter_inc(&c->count->ejections[why]);
     if (c->ops->ejected)
         c->ops->ejected(c->ctx, c, h, why, for_ms);
 }
@@ -90,7 +90,7 @@ void outlier_expire(struct cluster *c, struct lb_host *h, uint64_t now_ms)
         return;
     counters_reset(h->health);
     __atomic_store_n(&c->shared->ejected, ejected_n(c, now_ms), __ATOMIC_RELAXED);
-    counter_inc(&c->count.unejections);
+    counter_inc(&c->count->unejections);
     if (c->ops->unejected)
         c->ops->unejected(c->ctx, c, h);
 }

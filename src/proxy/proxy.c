@@ -84,6 +84,7 @@ struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct
     list_init(&p->tcps);
     p->series = mem_new(MEM_METRIC, SERIES_MAX * sizeof *p->series);
     health_init(p);
+    p->records = mem_new(MEM_METRIC, RECORDS_MAX * sizeof *p->records);
     timer_init(&p->sweep, sweep);
     timer_init(&p->drain_timer, drain_over);
     timer_init(&p->rest_timer, rest_over);
@@ -377,6 +378,7 @@ void proxy_free(struct proxy *p)
         mem_free(x);
     }
     series_free(p);
+    records_free(p);
     head_out_fini(&p->out);
     mem_free(p);
 }

@@ -27,6 +27,7 @@
 #define REFUSING_MAX 256          /* connections above connections_max that still get a 503 */
 #define SERIES_MAX 8192           /* distinct label combinations per worker; above: one series named "other" */
 #define SERIES_CACHE 1024
+#define RECORDS_MAX 4096          /* distinct names of clusters per worker; above: one record named "other" */
 #define TRIED_MAX 4
 #define GRPC_CODE_MAX 16          /* UNAUTHENTICATED is the last one that is defined */
 
@@ -200,7 +201,14 @@ struct upstream {
     uint32_t uses;              /* exchanges and connections; one more while it is in proxy.upstreams */
     uint64_t plan_mark;         /* generation of the last plan that named it */
     uint32_t checkers;          /* of its endpoints that this worker checks */
-    char *name;                 /* owned: "ns/service:port" with the subset, for logs and metrics */
+    struct cluster_record *record; /* where it counts; its name is the cluster's, for logs and metrics */
+};
+
+/* What is counted of clusters of one name, "ns/service:port" with the subset: as long as the worker lives. */
+struct cluster_record {
+    struct cluster_counters count;
+    counter uses;               /* in the worker's current plan: 0 or 1, for a moment 2 */
+    char *name;                 /* owned */
 };
 
 struct endpoint {
@@ -263,6 +271,9 @@ struct proxy {
     struct series **series;     /* SERIES_MAX places; published by series_n */
     counter series_n;
     struct table series_index;
+    struct cluster_record **records; /* RECORDS_MAX places; published by records_n */
+    counter records_n;
+    struct table record_index;
     struct list tcps;           /* sessions of bytes, see tcp.c */
     uint64_t tcps_counted_ms;   /* when their bytes were last counted */
     struct { uint64_t key; struct series *s; } cache[SERIES_CACHE];
@@ -389,6 +400,11 @@ void series_tcp_closed(struct series *s);
 void refusal_count(struct proxy *p, const char *label);
 void series_free(struct proxy *p);
 void series_swap(struct proxy *p);
+/* cluster_metrics.c */
+struct cluster_record *record_take(struct proxy *p, const struct plan_cluster *pc); /* a cluster of the current plan counts there */
+void record_drop(struct cluster_record *r);              /* no longer in the plan: what is a gauge is gone */
+void records_free(struct proxy *p);
+void cluster_metrics(struct proxy *const *workers, uint32_t n, struct buf *out);
 /* access.c */
 void access_begin(struct exchange *x, const struct h1_head *h);
 void access_end(struct exchange *x);

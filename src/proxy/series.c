@@ -388,5 +388,6 @@ void proxy_metrics(struct proxy *const *workers, uint32_t n, struct buf *out)
             total += counter_read((const counter *)(const void *)((const char *)&workers[w]->c + scalars[i].offset));
         prom_u64(out, scalars[i].name, "", NULL, 0, total);
     }
+    cluster_metrics(workers, n, out);
     filters_metrics(out);
 }

@@ -269,6 +269,7 @@ void tcp_failed(struct exchange *x)
     struct proxy *p = x->p;
     if (x->ep) {
         counter_inc(&p->c.up_connect_failures);
+        counter_inc(&x->us->c->count->connect_failures);
         x->ep->lb.shun_until_ms = loop_now_ms(p->loop) + SHUN_MS;
         outlier_result(x->us->c, &x->ep->lb, OUTCOME_LOCAL, loop_now_ms(p->loop), loop_random(p->loop));
     }
@@ -278,6 +279,7 @@ void tcp_failed(struct exchange *x)
     }
     x->tried[x->tries++ % TRIED_MAX] = x->ep->lb.id;
     counter_inc(&p->c.retries);
+    counter_inc(&x->us->c->count->retries);
     attempt_drop(x);
     x->state = X_PAUSE;
     if (t->service_used)

@@ -320,9 +320,16 @@ void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_
 void upstream_sweep(struct proxy *p)
 {
     uint64_t now = loop_now_ms(p->loop);
-    for (uint32_t s = 0; s < p->upstreams_n; s++)
-        if (p->upstreams[s] && p->upstreams[s]->c->sweeps)
-            cluster_sweep(p->upstreams[s]->c, now, loop_random(p->loop));
+    for (uint32_t s = 0; s < p->upstreams_n; s++) {
+        if (!p->upstreams[s])
+            continue;
+        struct cluster *c = p->upstreams[s]->c;
+        if (c->sweeps)
+            cluster_sweep(c, now, loop_random(p->loop));
+        if (now >= c->refresh_at_ms)
+            cluster_refresh(c, now); /* else nobody would, without requests, and /metrics would show old states */
+        counter_set(&c->count->limit, c->adaptive ? adaptive_limit(c) : 0);
+    }
     if (p->health.clusters_n)
         health_sweep(p);
     for (uint32_t s = 0; s < p->eps_n; s++) {
@@ -429,7 +436,6 @@ void upstream_release(struct upstream *us)
     timer_clear(&us->retry);
     list_del(&us->pump.link);
     cluster_release(us->c);
-    mem_free(us->name);
     mem_free(us);
 }
 
@@ -445,13 +451,13 @@ static void told_ejected(void *ctx, struct cluster *c, struct lb_host *h, enum e
 {
     const struct upstream *us = ctx;
     const struct endpoint *ep = CONTAINER_OF(h, struct endpoint, lb);
-    log_warn("proxy", "%s: endpoint %s is ejected for %llu ms: %s", us->name, ep->name, (unsigned long long)for_ms, ejection_label(why));
+    log_warn("proxy", "%s: endpoint %s is ejected for %llu ms: %s", us->record->name, ep->name, (unsigned long long)for_ms, ejection_label(why));
 }
 
 static void told_unejected(void *ctx, struct cluster *c, struct lb_host *h)
 {
     const struct upstream *us = ctx;
-    log_info("proxy", "%s: endpoint %s is no longer ejected", us->name, CONTAINER_OF(h, struct endpoint, lb)->name);
+    log_info("proxy", "%s: endpoint %s is no longer ejected", us->record->name, CONTAINER_OF(h, struct endpoint, lb)->name);
 }
 
 static const struct cluster_ops cluster_ops = {.ejected = told_ejected, .unejected = told_unejected};
@@ -459,16 +465,14 @@ static const struct cluster_ops cluster_ops = {.ejected = told_ejected, .uneject
 static struct upstream *upstream_new(struct proxy *p, const struct plan_cluster *pc)
 {
     struct upstream *us = mem_new(MEM_CONN, sizeof *us);
-    struct buf name = {0};
     us->p = p;
     us->c = cluster_hold(cluster_new(&cluster_ops, us, loop_random(p->loop)));
     us->uses = 1;
+    us->record = record_take(p, pc);
+    cluster_count_in(us->c, &us->record->count);
     list_init(&us->waiting);
     timer_init(&us->retry, upstream_retry);
     task_init(&us->pump, upstream_pump_task);
-    buf_printf(&name, "%s/%s:%u%s%s", pc->ns, pc->service, pc->port, pc->subset ? "/" : "", pc->subset ? pc->subset : "");
-    us->name = mem_strndup(MEM_CONN, name.p, name.n);
-    buf_free(&name);
     return us;
 }
 
@@ -534,8 +538,10 @@ void endpoints_swap(struct proxy *p, struct plan *plan)
             us.items[us.n++] = p->upstreams[s];
             p->upstreams[s] = NULL;
         }
-    for (uint32_t i = 0; i < us.n; i++)
+    for (uint32_t i = 0; i < us.n; i++) {
         cluster_drop(((struct upstream *)us.items[i])->c);
+        record_drop(((struct upstream *)us.items[i])->record);
+    }
     /* Only now, with the new plan in place, may requests that were waiting there go elsewhere. */
     for (uint32_t i = 0; i < eps.n; i++)
         endpoint_leave(p, eps.items[i]);
