@@ -198,6 +198,8 @@ static void cli_closing(struct h2_stream *st, uint32_t code)
     struct h2_call *call = call_of(st);
     if (st->over || st->in_end)
         return;
+    if (cli_of(st->c)->cli->conf->count)
+        counter_inc(&cli_of(st->c)->cli->conf->count->h2_up_resets);
     call->k->reset_code = code;
     call->k->unsent |= code == NGHTTP2_REFUSED_STREAM; /* also the streams that a GOAWAY left out */
     h2_stream_fail(st, ERR_RESET);
@@ -348,8 +350,11 @@ static void cli_frame(struct h2_conn *c, const nghttp2_frame *f)
     struct h2_cli *v = cli_of(c);
     if (f->hd.type == NGHTTP2_SETTINGS && !(f->hd.flags & NGHTTP2_FLAG_ACK) && !v->settled)
         settled(v);
-    else if (f->hd.type == NGHTTP2_GOAWAY)
+    else if (f->hd.type == NGHTTP2_GOAWAY) {
+        if (v->cli->conf->count && !v->cli->ending)
+            counter_inc(&v->cli->conf->count->h2_up_goaways);
         v->cli->ending = true; /* nghttp2 closes the streams that it leaves out */
+    }
 }
 
 static void cli_sent(struct h2_conn *c, const nghttp2_frame *f)
@@ -431,6 +436,8 @@ void h2_cli_start(struct http_cli *cli)
                                                {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1}};
     struct h2_cli *v = mem_new(MEM_CONN, sizeof *v);
     struct stream *s = &cli->h1.s;
+    if (conf->count)
+        counter_inc(&conf->count->h2_up_connections);
     v->cli = cli;
     cli->h2 = v;
     s->ops = &cli_stream_ops;

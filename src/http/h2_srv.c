@@ -44,6 +44,12 @@ struct h2_srv {
 static struct h2_srv *srv_of(struct h2_conn *c) { return CONTAINER_OF(c, struct h2_srv, c); }
 static struct h2_req *req_of(struct h2_stream *st) { return CONTAINER_OF(st, struct h2_req, st); }
 static const struct http_srv_conf *conf_of(const struct h2_srv *v) { return v->srv->conf; }
+/* Adds one to a counter of the worker's, where it has them. */
+#define COUNT(v, field)                                      \
+    do {                                                     \
+        if (conf_of(v)->count)                               \
+            counter_inc(&conf_of(v)->count->field);          \
+    } while (0)
 static void refused(struct h2_srv *v, uint16_t status, const char *label) { v->srv->ops->refused(v->srv, status, label); }
 
 /* ---- the end -------------------------------------------------------------------------------------------------------------- */
@@ -82,6 +88,8 @@ static void srv_broken(struct h2_conn *c, enum err e)
     struct h2_srv *v = srv_of(c);
     if (v->c.leaving)
         return;
+    if (v->why || c->ng_error == NGHTTP2_ENHANCE_YOUR_CALM)
+        COUNT(v, h2_calm);
     if (e == ERR_SYNTAX)
         refused(v, 400, v->why ? v->why : c->ng_error == NGHTTP2_ENHANCE_YOUR_CALM ? "h2_flood" : "h2_connection");
     abort_all(v, e);
@@ -271,6 +279,7 @@ static void srv_head(struct h2_stream *st, const struct h1_head *h, struct piece
     struct h2_srv *v = srv_of(st->c);
     struct h2_req *r = req_of(st);
     st->known = true;
+    COUNT(v, h2_requests);
     v->srv->ops->request(v->srv, &r->pub, h, body, end || r->tunnel_asked);
     if (!st->c->closed && !end)
         watch(st);
@@ -319,9 +328,10 @@ static void srv_closing(struct h2_stream *st, uint32_t code)
 static void srv_frame(struct h2_conn *c, const nghttp2_frame *f)
 {
     struct h2_srv *v = srv_of(c);
-    if (f->hd.type == NGHTTP2_RST_STREAM)
+    if (f->hd.type == NGHTTP2_RST_STREAM) {
+        COUNT(v, h2_resets);
         count_reset(v);
-    else if (f->hd.type == NGHTTP2_SETTINGS)
+    } else if (f->hd.type == NGHTTP2_SETTINGS)
         v->greeted = true;
     else if (f->hd.type == NGHTTP2_PING && f->hd.flags & NGHTTP2_FLAG_ACK && v->going)
         goaway_last(v);
@@ -339,8 +349,10 @@ static void linger(struct h2_stream *st)
 static void srv_sent(struct h2_conn *c, const nghttp2_frame *f)
 {
     struct h2_srv *v = srv_of(c);
-    if (f->hd.type == NGHTTP2_RST_STREAM && f->rst_stream.error_code != NGHTTP2_NO_ERROR && f->rst_stream.error_code != NGHTTP2_CANCEL)
+    if (f->hd.type == NGHTTP2_RST_STREAM && f->rst_stream.error_code != NGHTTP2_NO_ERROR && f->rst_stream.error_code != NGHTTP2_CANCEL) {
+        COUNT(v, h2_resets_ours);
         count_reset(v);
+    }
     if (!(f->hd.flags & NGHTTP2_FLAG_END_STREAM) || (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA))
         return;
     struct h2_stream *st = nghttp2_session_get_stream_user_data(c->ng, f->hd.stream_id);
@@ -457,6 +469,7 @@ void h2_srv_start(struct http_srv *srv, const char *p, size_t n)
     v->srv = srv;
     srv->h2 = v;
     s->ops = &srv_stream_ops;
+    COUNT(v, h2_connections);
     v->since_ms = v->resets_from_ms = loop_now_ms(s->loop);
     timer_init(&v->timer, srv_timer);
     MUST(h2_conn_init(&v->c, s, &srv_role, true, conf->h1.limits, settings, COUNT_OF(settings), conf->conn_window_bytes));

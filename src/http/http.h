@@ -209,6 +209,15 @@ void h1_cli_close(struct h1_cli *c);
  * Ends. A request is over when its answer is complete and its own body is read (or thrown away, or reset); a call is over
  * with the end of its answer, failed(), or http_call_cancel(). No callback for it follows. */
 
+/* HTTP/2 of one worker. */
+struct http_counters {
+    counter h2_connections, h2_requests;      /* of clients */
+    counter h2_resets, h2_resets_ours;        /* their streams, reset by them; by us, for their faults */
+    counter h2_calm;                          /* their connections that were ended for a flood */
+    counter h2_up_connections;                /* to services */
+    counter h2_up_resets, h2_up_goaways;      /* calls that they reset; connections that they asked to leave */
+};
+
 struct http_srv;
 struct http_req;
 struct http_srv_ops {
@@ -236,6 +245,7 @@ struct http_srv_conf {
     uint32_t conn_window_bytes;   /* of a connection; default 1 MiB */
     uint32_t resets_max;          /* RST_STREAM from the client per resets_ms beyond which the connection ends (CVE-2023-44487); 200 in 1,000 ms */
     uint32_t resets_ms;
+    struct http_counters *count;  /* or NULL */
 };
 void http_srv_conf_default(struct http_srv_conf *c); /* all but h1.limits and h1.out */
 
@@ -311,6 +321,7 @@ struct http_cli_conf {
     struct head_out *out;         /* scratch of the worker */
     uint32_t window_bytes, conn_window_bytes;
     uint32_t streams_max;         /* our own bound on concurrent calls over one HTTP/2 connection; the peer's counts too */
+    struct http_counters *count;  /* or NULL */
 };
 void http_cli_conf_default(struct http_cli_conf *c); /* all but limits and out */
 struct h2_cli;

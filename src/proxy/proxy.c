@@ -77,6 +77,7 @@ struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct
     http_srv_conf_default(&p->srv_conf);
     p->srv_conf.h1 = (struct h1_srv_conf){&p->conf.limits, c->head_timeout_ms, c->idle_timeout_ms, c->body_timeout_ms, 2000, &p->out, true};
     http_cli_conf_default(&p->cli_conf);
+    p->srv_conf.count = p->cli_conf.count = &p->http;
     p->cli_conf.limits = &p->conf.limits;
     p->cli_conf.out = &p->out;
     list_init(&p->doors);

@@ -267,6 +267,7 @@ struct proxy {
     struct health health;       /* active checks of this worker's share */
     struct timer sweep;
     struct proxy_counters c;
+    struct http_counters http;
     const char *refusal_labels[REFUSALS_MAX]; /* static strings; NULL ends */
     struct series **series;     /* SERIES_MAX places; published by series_n */
     counter series_n;

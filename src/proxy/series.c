@@ -357,6 +357,64 @@ static void refusals_metric(struct proxy *const *workers, uint32_t n, struct buf
     table_fini(&seen);
 }
 
+/* What the rooms below count on each worker's loop. */
+static const struct {
+    const char *name, *help, *reason; /* reason: NULL, or the value of the label */
+    enum { OF_HTTP, OF_TLS } of;
+    size_t offset;
+} below[] = {
+#define H(metric, text, field) {metric, text, NULL, OF_HTTP, offsetof(struct http_counters, field)}
+#define T(metric, text, why, field) {metric, text, why, OF_TLS, offsetof(struct tls_counters, field)}
+    H("weir_http2_connections_total", "Connections of clients that spoke HTTP/2.", h2_connections),
+    H("weir_http2_requests_total", "Requests of clients over HTTP/2.", h2_requests),
+    H("weir_http2_resets_total", "Streams that clients reset.", h2_resets),
+    H("weir_http2_resets_sent_total", "Streams of clients that were reset for a fault of theirs.", h2_resets_ours),
+    H("weir_http2_floods_total", "Connections of clients that were ended because of a flood of resets or frames.", h2_calm),
+    H("weir_http2_upstream_connections_total", "Connections to services that spoke HTTP/2.", h2_up_connections),
+    H("weir_http2_upstream_resets_total", "Calls that services reset.", h2_up_resets),
+    H("weir_http2_upstream_goaways_total", "Connections that services asked to leave.", h2_up_goaways),
+    T("weir_tls_accepted_total", "TLS handshakes with clients that came to their end.", NULL, accepted),
+    T("weir_tls_connected_total", "TLS handshakes with services that came to their end.", NULL, connected),
+    T("weir_tls_resumed_total", "Of both, those that resumed an earlier session.", NULL, resumed),
+    T("weir_tls_truncated_total", "TLS connections whose peer ended them without saying so.", NULL, truncated),
+    T("weir_tls_failed_total", "TLS handshakes and connections that failed by a fault of TLS, by reason.", "plain_http", plain_http),
+    T("weir_tls_failed_total", NULL, "certificate", certificate),
+    T("weir_tls_failed_total", NULL, "alert", alerts),
+    T("weir_tls_failed_total", NULL, "parameters", parameters),
+    T("weir_tls_failed_total", NULL, "closed", closed),
+    T("weir_tls_failed_total", NULL, "limit", limits),
+#undef H
+#undef T
+};
+
+static void below_metrics(struct proxy *const *workers, uint32_t n, struct buf *out)
+{
+    uint64_t failed = 0, told = 0, misses = 0;
+    for (size_t i = 0; i < COUNT_OF(below); i++) {
+        uint64_t total = 0;
+        for (uint32_t w = 0; w < n; w++) {
+            const void *at = below[i].of == OF_HTTP ? (const void *)&workers[w]->http : (const void *)loop_tls_counters(workers[w]->loop);
+            total += counter_read((const counter *)(const void *)((const char *)at + below[i].offset));
+        }
+        if (below[i].help)
+            prom_family(out, below[i].name, PROM_COUNTER, below[i].help);
+        struct prom_label l = {"reason", slice_cstr(below[i].reason ? below[i].reason : "")};
+        prom_u64(out, below[i].name, "", &l, below[i].reason ? 1 : 0, total);
+        if (below[i].reason)
+            told += total;
+    }
+    for (uint32_t w = 0; w < n; w++) {
+        failed += counter_read(&loop_tls_counters(workers[w]->loop)->failed);
+        misses += loop_pipe_misses(workers[w]->loop);
+    }
+    struct prom_label other = {"reason", SLICE("other")}; /* the family above is the last one */
+    prom_u64(out, "weir_tls_failed_total", "", &other, 1, failed > told ? failed - told : 0);
+    prom_family(out, "weir_pipe_misses_total", PROM_COUNTER, "How often bytes were copied instead of spliced because the worker had no pipe left.");
+    prom_u64(out, "weir_pipe_misses_total", "", NULL, 0, misses);
+    prom_family(out, "weir_regex_overruns_total", PROM_COUNTER, "Matches of regular expressions that were given up because they took too many steps.");
+    prom_u64(out, "weir_regex_overruns_total", "", NULL, 0, plan_regex_overruns());
+}
+
 /* What filters count for all workers together. */
 static void filters_metrics(struct buf *out)
 {
@@ -388,6 +446,7 @@ void proxy_metrics(struct proxy *const *workers, uint32_t n, struct buf *out)
             total += counter_read((const counter *)(const void *)((const char *)&workers[w]->c + scalars[i].offset));
         prom_u64(out, scalars[i].name, "", NULL, 0, total);
     }
+    below_metrics(workers, n, out);
     cluster_metrics(workers, n, out);
     filters_metrics(out);
 }

@@ -421,6 +421,10 @@ struct tls_counters {
     counter failed;                       /* handshakes and established connections, by a fault of TLS */
     counter plain_http;                   /* of failed: plain HTTP on a TLS port */
     counter limits;                       /* of failed: TLS_HANDSHAKE_BYTES_MAX, TLS_CONTROL_MAX */
+    counter certificate;                  /* of failed: the peer's certificate is missing or not trusted */
+    counter alerts;                       /* of failed: the peer refused, with an alert */
+    counter parameters;                   /* of failed: no version, cipher, group or protocol in common */
+    counter closed;                       /* of failed: the peer closed within the handshake */
     counter truncated;                    /* ends without close_notify */
 };
 const struct tls_counters *loop_tls_counters(const struct loop *l);

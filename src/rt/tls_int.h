@@ -124,8 +124,9 @@ struct tls_loop {
     char *gather;                      /* TLS_RECORD_BYTES: small pieces become one record */
 };
 
-/* Takes OpenSSL's errors off its queue and says what they mean (tls_error.c). */
-void tls_explain(const struct stream_tls *t, struct buf *out);
+/* Takes OpenSSL's errors off its queue and says what they mean (tls_error.c). Returns their kind, for counting. */
+enum tls_fault { TLS_FAULT_OTHER, TLS_FAULT_CERTIFICATE, TLS_FAULT_ALERT, TLS_FAULT_PARAMETERS };
+enum tls_fault tls_explain(const struct stream_tls *t, struct buf *out);
 void tls_why(struct stream_tls *t, const char *fmt, ...) PRINTF_LIKE(2, 3); /* sets t->why, unless it is set */
 
 /* Makes what a connection needs of its context: the SSL with s as its application data; NULL without memory (tls_ctx.c). */

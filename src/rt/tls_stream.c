@@ -234,10 +234,15 @@ static void tls_die(struct stream *s, const char *why)
     if (t->state == TLS_DEAD) return;
     t->state = TLS_DEAD;
     struct buf b = {0};
-    tls_explain(t, &b); /* in any case: OpenSSL's errors are off its queue */
+    enum tls_fault fault = tls_explain(t, &b); /* in any case: OpenSSL's errors are off its queue */
     tls_why(t, "%s", why ? why : b.p);
     buf_free(&b);
-    counter_inc(&s->loop->tls_counters.failed);
+    struct tls_counters *count = &s->loop->tls_counters;
+    counter_inc(&count->failed);
+    if (why) return; /* whoever knows it counts it */
+    if (fault == TLS_FAULT_CERTIFICATE) counter_inc(&count->certificate);
+    if (fault == TLS_FAULT_ALERT) counter_inc(&count->alerts);
+    if (fault == TLS_FAULT_PARAMETERS) counter_inc(&count->parameters);
 }
 
 /* Sends the alert, if there is one, and tells the owner. */
@@ -371,6 +376,7 @@ static void read_end(struct stream *s, ssize_t r)
     }
     s->readable = false;
     if (t->state == TLS_SHAKING) {
+        counter_inc(&s->loop->tls_counters.closed);
         tls_die(s, "the peer closed the connection within the handshake");
         stream_tell_failed(s, ERR_TLS);
         return;
@@ -529,8 +535,12 @@ static void shake(struct stream *s, struct tls_loop *tl)
     if (r == 1 && s->fail) {
         stream_tell_failed(s, s->fail);
     } else if (r == 1) {
-        if (resumed_is_stale(t)) handshake_failed(s, "the certificate of the peer has expired since its session began");
-        else established(s, tl);
+        if (resumed_is_stale(t)) {
+            counter_inc(&s->loop->tls_counters.certificate);
+            handshake_failed(s, "the certificate of the peer has expired since its session began");
+        } else {
+            established(s, tl);
+        }
     } else if (SSL_get_error(t->ssl, r) != SSL_ERROR_WANT_READ) {
         handshake_failed(s, NULL);
     } else if (t->shake_bytes > TLS_HANDSHAKE_BYTES_MAX) {
