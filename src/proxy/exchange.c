@@ -54,9 +54,10 @@ void exchange_finish(struct exchange *x)
 {
     struct proxy *p = x->p;
     timer_clear(&x->timer);
-    if (UNLIKELY(x->role == X_TCP))
+    if (UNLIKELY(x->role == X_TCP)) {
         tcp_closed(x);
-    else if (x->role != X_HEDGE) /* the request it belongs to is counted */
+        counter_inc(&p->c.requests_now); /* see tcp_begin() */
+    } else if (x->role != X_HEDGE) /* the request it belongs to is counted */
         series_count(x);
     if (x->role == X_CLIENT || x->role == X_TCP)
         access_end(x);

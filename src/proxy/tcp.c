@@ -335,6 +335,7 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
     list_push(&p->tcps, &t->link);
     struct exchange *x = t->x = exchange_new(p, d->door);
     x->role = X_TCP;
+    counter_add(&p->c.requests_now, (uint64_t)-1); /* it is no request */
     x->down = d;
     list_push(&d->xs, &x->in_down);
     x->tcp_rule = r;
