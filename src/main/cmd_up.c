@@ -37,6 +37,7 @@ struct up {
     const struct args *a;
     struct sources files;
     char data[PATH_MAX];       /* absolute */
+    uint32_t ticket_ms;        /* of --ticket-time */
     char access_log[PATH_MAX]; /* absolute, "-" or "off" */
     char name[64];
     uint64_t workers;
@@ -210,10 +211,12 @@ static int stdin_keep(struct up *u)
 
 static void argv_build(struct up *u)
 {
-    char workers[24];
+    char workers[24], ticket_ms[16];
     snprintf(workers, sizeof workers, "%llu", (unsigned long long)u->workers);
+    snprintf(ticket_ms, sizeof ticket_ms, "%u", u->ticket_ms);
     const char *fixed[] = {"weir",   "engine",       "--data",      u->data,  "--workers", workers,       "--admin",
-                           u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a)};
+                           u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a),
+                           "--ticket-time", ticket_ms};
     size_t n = 0;
     u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 3) * sizeof *u->argv);
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -368,6 +371,10 @@ static int up_prepare(struct up *u)
         code = workers_read(u);
     if (!code)
         code = args_time(u->a, "timeout", 120000, &u->timeout_ms);
+    if (!code)
+        code = args_time(u->a, "ticket-time", TLS_TICKETS_PERIOD_MS, &u->ticket_ms);
+    if (!code && !u->ticket_ms)
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, NULL, "--ticket-time must be more than 0");
     if (!code)
         code = sources_check(&u->files, args_namespace(u->a), args_has(u->a, "strict"));
     if (!code)

@@ -341,6 +341,7 @@ static void sup_ready(void *ctx, const struct sup_caps *caps, const struct sup_h
     e->history = *h;
     e->restarts = h->restarts;
     e->leaving_pid = h->leaving_pid;
+    tickets_start(e);
     if (h->again) {
         upgrade_back(e);
         return;
@@ -370,6 +371,8 @@ static void sup_release(void *ctx) { upgrade_release(ctx); }
 static void sup_drain(void *ctx, uint32_t ms, int32_t new_pid) { upgrade_drain(ctx, ms, new_pid); }
 static void sup_upgrade_failed(void *ctx, enum err er, const char *text) { upgrade_over(ctx, er, text); }
 
+static void sup_adopt_kept(void *ctx, struct slice bytes) { tickets_adopt(ctx, bytes); }
+
 static void sup_alone(void *ctx)
 {
     struct engine *e = ctx;
@@ -391,7 +394,8 @@ static const struct sup_client_ops engine_sup_ops = {.listening = sup_listening,
                                                      .release = sup_release,
                                                      .drain = sup_drain,
                                                      .upgrade_failed = sup_upgrade_failed,
-                                                     .alone = sup_alone};
+                                                     .alone = sup_alone,
+                                                     .adopt_kept = sup_adopt_kept};
 
 /* ---- set-up ------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -405,7 +409,7 @@ static uint32_t cores(void)
 
 static bool conf_parse(struct engine_conf *c, int argc, char **argv)
 {
-    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .access_log = "off", .name = "weir", .default_ns = "default"};
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .access_log = "off", .name = "weir", .default_ns = "default", .ticket_ms = TLS_TICKETS_PERIOD_MS};
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
@@ -423,6 +427,9 @@ static bool conf_parse(struct engine_conf *c, int argc, char **argv)
             *to = argv[++i];
         else if (strcmp(argv[i], "--workers") == 0 && slice_u64(slice_cstr(argv[i + 1]), WORKERS_MAX, &n) == OK) {
             c->workers = (uint32_t)n;
+            i++;
+        } else if (strcmp(argv[i], "--ticket-time") == 0 && slice_u64(slice_cstr(argv[i + 1]), UINT32_MAX, &n) == OK && n) {
+            c->ticket_ms = (uint32_t)n;
             i++;
         } else
             return false;
@@ -484,6 +491,7 @@ static void engine_init(struct engine *e)
     timer_init(&e->drain_poll, drain_poll);
     task_init(&e->end, end_now);
     upgrade_init(e);
+    tickets_init(e);
     e->objects = objset_new();
     e->memory = plan_memory_new();
     e->resolver = resolver_new(e->loop, on_endpoints_changed, e);
@@ -506,6 +514,7 @@ static void engine_fini(struct engine *e)
     timer_clear(&e->gate_retry);
     timer_clear(&e->drain_poll);
     timer_clear(&e->hand_poll);
+    timer_clear(&e->ticket_timer);
     if (e->run_stopped || e->hand == HAND_LEAVING) {
         run_free(e->run);
         mesh_free(e);

@@ -65,6 +65,7 @@ struct gate {
     uint64_t token;
     struct addr address;
     char *gateway;
+    uint8_t protocol;           /* enum listen_protocol */
     bool open, wanted;
     char *why;                  /* why it could not be opened; NULL */
 };
@@ -80,6 +81,7 @@ struct mesh_replica {
 struct engine_conf {
     const char *data_dir, *admin, *access_log, *name, *default_ns;
     uint32_t workers;
+    uint32_t ticket_ms;         /* how long one key of TLS session tickets is used */
     bool strict;
     char **files;
     int files_n;
@@ -111,6 +113,9 @@ struct engine {
     uint64_t log_lines_dropped; /* by logs that are closed */
     struct resolver *resolver;
     struct timer gate_retry, drain_poll;
+    struct timer ticket_timer;  /* the next rotation of session ticket keys */
+    uint64_t ticket_rotations;
+    bool tickets_adopted;       /* they are in memory: given by an engine before, or sup has ours */
     uint64_t drain_since_ms;
     /* hand-over (engine_upgrade.c) */
     int32_t leaving_pid;        /* of the engine that made way for this one and still has requests in flight; 0: none */
@@ -169,6 +174,10 @@ void upgrade_back(struct engine *e);         /* in charge again */
 void upgrade_drain(struct engine *e, uint32_t ms, int32_t new_pid);
 void upgrade_over(struct engine *e, enum err er, const char *text); /* the upgrade that was asked for has failed */
 enum err upgrade_ask(struct engine *e, const char *path, uint32_t ready_ms, uint32_t drain_ms, struct buf *why_not);
+/* engine_tickets.c: the keys of TLS session tickets */
+void tickets_init(struct engine *e);
+void tickets_adopt(struct engine *e, struct slice bytes); /* of an engine before */
+void tickets_start(struct engine *e);                     /* in charge: before the first plan, and when it is so again */
 /* engine_node.c: what api asks of the node */
 extern const struct node_ops engine_node_ops;
 void engine_output(struct engine *e, const char *ns, const char *deployment, const char *replica, bool from_stderr, struct slice line);

@@ -230,6 +230,8 @@ static void node_metrics(void *ctx, struct buf *out)
     prom_u64(out, "weir_engine_restarts_total", "", NULL, 0, e->restarts);
     prom_family(out, "weir_engine_upgrades_total", PROM_COUNTER, "Times another binary's engine has taken over from the one before.");
     prom_u64(out, "weir_engine_upgrades_total", "", NULL, 0, e->history.upgrades);
+    prom_family(out, "weir_tls_ticket_rotations_total", PROM_COUNTER, "New keys for TLS session tickets, made by this engine.");
+    prom_u64(out, "weir_tls_ticket_rotations_total", "", NULL, 0, e->ticket_rotations);
     prom_family(out, "process_resident_memory_bytes", PROM_GAUGE, "Resident memory of the engine.");
     prom_u64(out, "process_resident_memory_bytes", "", NULL, 0, resident_bytes());
     prom_family(out, "weir_memory_bytes", PROM_GAUGE, "Memory held, by purpose.");

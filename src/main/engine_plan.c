@@ -43,6 +43,18 @@ static void gate_share(struct engine *e, struct gate *g, const int *fds, int n)
         e->configuring = false;
 }
 
+/* What a client writes before the address. */
+static const char *gate_scheme(const struct gate *g)
+{
+    switch ((enum listen_protocol)g->protocol) {
+    case LISTEN_HTTPS: return "https://";
+    case LISTEN_TLS: return "tls://";
+    case LISTEN_TCP: return "tcp://";
+    case LISTEN_HTTP: break;
+    }
+    return "http://";
+}
+
 void gate_listening(struct engine *e, uint64_t token, enum err er, const char *text, const int *fds, int n)
 {
     struct gate *g = gate_find(e, token);
@@ -50,7 +62,7 @@ void gate_listening(struct engine *e, uint64_t token, enum err er, const char *t
         gate_share(e, g, fds, n);
         char at[ADDR_TEXT_MAX];
         addr_format(&g->address, at);
-        log_info("gateway", "%s listens on http://%s/", g->gateway, at);
+        log_info("gateway", "%s listens on %s%s/", g->gateway, gate_scheme(g), at);
         return;
     }
     for (int i = 0; i < n; i++)
@@ -107,6 +119,7 @@ static void gates_follow(struct engine *e, const struct plan *plan)
             g = gate_add(e, ln->token, &ln->address);
         mem_free(g->gateway);
         g->gateway = mem_strdup(MEM_API, ln->gateway);
+        g->protocol = (uint8_t)ln->protocol;
         g->wanted = true;
         if (fresh)
             sup_listen(e->sup, g->token, &g->address, 0, (int)e->workers_n);

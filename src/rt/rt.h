@@ -231,6 +231,9 @@ struct tls_tickets *tls_tickets_new(uint64_t now_ms);
 struct tls_tickets *tls_tickets_ref(struct tls_tickets *t);
 void tls_tickets_unref(struct tls_tickets *t);              /* NULL-safe */
 void tls_tickets_rotate(struct tls_tickets *t, uint64_t now_ms);
+/* Rotates when the current key has been in use for period_ms, and as often as it was missed meanwhile. How long until that is due again. */
+uint64_t tls_tickets_refresh(struct tls_tickets *t, uint64_t now_ms, uint64_t period_ms);
+#define TLS_TICKETS_PERIOD_MS 21600000u /* of rotation: a ticket of the two keys before the current one can be 12 h old, and no session lives longer */
 uint64_t tls_tickets_rotated_ms(const struct tls_tickets *t); /* as given to new or rotate, by whichever process */
 /* The keys as bytes, for the next engine process: secret. */
 void tls_tickets_export(const struct tls_tickets *t, struct buf *out);

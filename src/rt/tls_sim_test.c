@@ -65,7 +65,78 @@ static void test_soak(void **state)
     assert_in_range(failed, 10, 140);
 }
 
-static const struct CMUnitTest sim_tests[] = {cmocka_unit_test(test_soak)};
+/* ---- session ticket keys in the course of a day ---- */
+
+#define HOUR_MS 3600000u
+#define KEY_BYTES 88 /* see tls_tickets.c */
+
+struct keyring {
+    struct tls_tickets *keys;
+    struct timer timer;
+    struct loop *loop;
+};
+
+/* As an engine does it. */
+static void keyring_turn(struct timer *t)
+{
+    struct keyring *k = CONTAINER_OF(t, struct keyring, timer);
+    timer_set(k->loop, t, tls_tickets_refresh(k->keys, wall_ns() / 1000000, 6 * HOUR_MS));
+}
+
+/* Which of the keys that are accepted this one is; -1: none. Times are left out. */
+static int place_of(struct tls_tickets *keys, const char *key)
+{
+    struct buf b = {0};
+    int at = -1;
+    tls_tickets_export(keys, &b);
+    for (size_t i = 0; 8 + (i + 1) * KEY_BYTES <= b.n; i++)
+        if (memcmp(b.p + 8 + i * KEY_BYTES + 8, key, KEY_BYTES - 8) == 0) at = (int)i;
+    buf_free(&b);
+    return at;
+}
+
+static bool never(void *ctx) { return false; }
+
+static void test_rotation(void **state)
+{
+    struct sim_conf conf = {.seed = 7};
+    sim_start(&conf);
+    struct keyring k = {.loop = loop_new("test"), .keys = tls_tickets_new(wall_ns() / 1000000)};
+    struct buf first = {0};
+    tls_tickets_export(k.keys, &first);
+    const char *key = first.p + 16;
+    timer_init(&k.timer, keyring_turn);
+    keyring_turn(&k.timer);
+    for (int hour = 0; hour < 24; hour++) { /* looked at in the middle of each */
+        sim_run(never, NULL, hour ? HOUR_MS : HOUR_MS / 2);
+        assert_int_equal(place_of(k.keys, key), hour < 18 ? hour / 6 : -1);
+        assert_true(wall_ns() / 1000000 - tls_tickets_rotated_ms(k.keys) <= 6 * HOUR_MS);
+    }
+    /* A machine that slept for a day: the keys of yesterday are worth nothing. */
+    uint64_t now = wall_ns() / 1000000 + 24 * (uint64_t)HOUR_MS;
+    buf_clear(&first);
+    tls_tickets_export(k.keys, &first);
+    key = first.p + 16;
+    assert_int_equal(place_of(k.keys, key), 0);
+    assert_int_equal(tls_tickets_refresh(k.keys, now, 6 * HOUR_MS), 6 * HOUR_MS);
+    assert_int_equal(place_of(k.keys, key), -1);
+    assert_int_equal(tls_tickets_rotated_ms(k.keys), now);
+    /* Its clock was wrong by a day, and is set back: no key is kept for longer than a period because of that. */
+    buf_clear(&first);
+    tls_tickets_export(k.keys, &first);
+    key = first.p + 16;
+    assert_int_equal(tls_tickets_refresh(k.keys, now - HOUR_MS, 6 * HOUR_MS), 6 * HOUR_MS);
+    assert_int_equal(place_of(k.keys, key), 0);
+    tls_tickets_refresh(k.keys, now - 24 * (uint64_t)HOUR_MS, 6 * HOUR_MS);
+    assert_int_equal(place_of(k.keys, key), 1);
+    buf_free(&first);
+    timer_clear(&k.timer);
+    tls_tickets_unref(k.keys);
+    loop_free(k.loop);
+    sim_stop();
+}
+
+static const struct CMUnitTest sim_tests[] = {cmocka_unit_test(test_soak), cmocka_unit_test(test_rotation)};
 
 int main(void)
 {

@@ -84,6 +84,16 @@ void tls_tickets_rotate(struct tls_tickets *t, uint64_t now_ms)
     OPENSSL_cleanse(&k, sizeof k);
 }
 
+/* The wall clock may have been set meanwhile: a key from far ahead counts as new for a period, and not for ever. */
+uint64_t tls_tickets_refresh(struct tls_tickets *t, uint64_t now_ms, uint64_t period_ms)
+{
+    uint64_t made_ms = tls_tickets_rotated_ms(t);
+    uint64_t age_ms = now_ms > made_ms ? now_ms - made_ms : made_ms - now_ms > period_ms ? period_ms : 0;
+    if (age_ms < period_ms) return period_ms - age_ms;
+    for (uint64_t missed = MIN(age_ms / period_ms, (uint64_t)TLS_TICKETS_KEPT); missed; missed--) tls_tickets_rotate(t, now_ms);
+    return period_ms;
+}
+
 uint64_t tls_tickets_rotated_ms(const struct tls_tickets *t)
 {
     struct tls_tickets *mine = (struct tls_tickets *)(uintptr_t)t;

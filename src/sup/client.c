@@ -175,6 +175,17 @@ static bool on_upgrade_failed(struct sup_client *c, struct sup_in *in)
     return true;
 }
 
+static bool on_adopt_kept(struct sup_client *c, struct sup_in *in)
+{
+    struct slice bytes = sup_get_bytes(&in->r);
+    if (!sup_get_end(&in->r))
+        return false;
+    if (c->ops->adopt_kept)
+        c->ops->adopt_kept(c->ctx, bytes);
+    explicit_bzero((void *)(uintptr_t)bytes.p, bytes.n);
+    return true;
+}
+
 static bool dispatch(struct sup_client *c, struct sup_in *in)
 {
     switch (in->type) {
@@ -193,6 +204,7 @@ static bool dispatch(struct sup_client *c, struct sup_in *in)
     case SUP_DRAIN: return on_drain(c, in);
     case SUP_UPGRADE_FAILED: return on_upgrade_failed(c, in);
     case SUP_ALONE: c->ops->alone(c->ctx); return true;
+    case SUP_ADOPT_KEPT: return on_adopt_kept(c, in);
     default: return false;
     }
 }
@@ -407,3 +419,13 @@ static void send_verdict(struct sup_client *c, uint32_t type, enum err e, const 
 void sup_prepared(struct sup_client *c, enum err e, const char *why_not) { send_verdict(c, SUP_PREPARED, e, why_not); }
 void sup_released(struct sup_client *c, enum err e, const char *why_not) { send_verdict(c, SUP_RELEASED, e, why_not); }
 void sup_serving(struct sup_client *c) { send_numbers(c, SUP_SERVING, NULL); }
+
+void sup_keep(struct sup_client *c, struct slice bytes)
+{
+    struct buf b = {0};
+    MUST(bytes.n <= SUP_KEEP_BYTES_MAX);
+    sup_put_bytes(&b, bytes);
+    send_numbers(c, SUP_KEEP, &b);
+    explicit_bzero(b.p, b.n);
+    buf_free(&b);
+}

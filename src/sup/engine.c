@@ -145,10 +145,22 @@ static void tell_ready(struct sup *s, bool again)
     buf_free(&b);
 }
 
+static void kept_adopt(struct sup *s)
+{
+    struct buf b = {0};
+    if (!s->kept.n)
+        return;
+    sup_put_bytes(&b, buf_slice(&s->kept));
+    sup_tell(s, SUP_ADOPT_KEPT, &b, NULL, 0);
+    explicit_bzero(b.p, b.n);
+    buf_free(&b);
+}
+
 void engine_take(struct sup *s, struct sup_engine *e, bool again)
 {
     s->charge = e;
     sup_tell(s, SUP_TAKE, NULL, NULL, 0);
+    kept_adopt(s);
     replicas_adopt(s);
     listeners_adopt(s); /* those inside a replica's namespace come after it */
     tell_ready(s, again);

@@ -134,6 +134,24 @@ static void on_upgrade(struct sup *s, struct sup_engine *e, struct sup_in *in)
     }
 }
 
+static void kept_wipe(struct sup *s)
+{
+    if (s->kept.n)
+        explicit_bzero(s->kept.p, s->kept.n);
+    buf_free(&s->kept);
+}
+
+/* Of exactly its size, so that no copy of it is left behind by growing. */
+static void on_keep(struct sup *s, struct sup_reader *r)
+{
+    struct slice bytes = sup_get_bytes(r);
+    r->bad = r->bad || bytes.n > SUP_KEEP_BYTES_MAX;
+    if (!sup_get_end(r))
+        return;
+    kept_wipe(s);
+    buf_add(&s->kept, bytes.p, bytes.n);
+}
+
 /* False when the message is none of ours. */
 static bool dispatch(struct sup *s, struct sup_engine *e, struct sup_in *in)
 {
@@ -153,6 +171,7 @@ static bool dispatch(struct sup *s, struct sup_engine *e, struct sup_in *in)
     case SUP_LISTEN: on_listen(s, &in->r); break;
     case SUP_START: replica_start(s, in); return true; /* reads a copy; says itself what is wrong */
     case SUP_EXEC: on_exec(s, &in->r); break;
+    case SUP_KEEP: on_keep(s, &in->r); break;
     case SUP_UNLISTEN:
     case SUP_SIGNAL:
     case SUP_FORGET: on_numbers(s, e, in->type, &in->r); break;
@@ -372,6 +391,7 @@ static void sup_close(struct sup *s)
     close(s->epoll);
     for (char **a = s->engine_argv; *a; a++)
         mem_free(*a);
+    kept_wipe(s);
     mem_free(s->engine_argv);
     mem_free(s->data_dir);
     mem_free(s->name);

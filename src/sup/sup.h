@@ -115,6 +115,8 @@ struct sup_client_ops {
     void (*upgrade_failed)(void *ctx, enum err e, const char *text);
     /* The engine that was leaving has ended. */
     void (*alone)(void *ctx);
+    /* What an engine gave to sup_keep(), between take() and ready(); not when none did. The bytes are valid during the call. */
+    void (*adopt_kept)(void *ctx, struct slice bytes);
 };
 /* fd: from SUP_FD_ENV. If the connection ends the process exits: without sup there is no engine. */
 struct sup_client *sup_client_new(struct loop *l, int fd, const struct sup_client_ops *ops, void *ctx);
@@ -140,5 +142,9 @@ void sup_upgrade(struct sup_client *c, int exe_fd, const char *path, uint32_t re
 void sup_prepared(struct sup_client *c, enum err e, const char *why_not); /* OK, or the upgrade has failed */
 void sup_released(struct sup_client *c, enum err e, const char *why_not); /* OK, or this engine stays in charge */
 void sup_serving(struct sup_client *c);                                   /* once after each ready() */
+/* Bytes that sup holds in memory, instead of those before, for the engine that is in charge next: after an upgrade or a restart. sup does
+ * not look at them, and wipes them when they are replaced. */
+#define SUP_KEEP_BYTES_MAX 4096
+void sup_keep(struct sup_client *c, struct slice bytes);
 
 #endif

@@ -53,15 +53,15 @@
 
 /* The version of this protocol and of the engine's command line. An engine of another binary says its own in SUP_HELLO, whose
  * number and first fields stay as they are for ever; sup can't be exchanged while the node runs. */
-#define SUP_PROTOCOL 2u
+#define SUP_PROTOCOL 3u
 
 enum sup_type {
     /* engine to sup */
     SUP_LISTEN = 1, SUP_UNLISTEN, SUP_START, SUP_SIGNAL, SUP_EXEC, SUP_SOCKETS, SUP_FORGET, SUP_SHUTDOWN, SUP_ACK,
-    SUP_HELLO, SUP_UPGRADE, SUP_PREPARED, SUP_RELEASED, SUP_SERVING,
+    SUP_HELLO, SUP_UPGRADE, SUP_PREPARED, SUP_RELEASED, SUP_SERVING, SUP_KEEP,
     /* sup to engine */
     SUP_LISTENING = 64, SUP_STARTED, SUP_EXITED, SUP_EXEC_DONE, SUP_SOCKETS_MADE, SUP_ADOPT_LISTENER, SUP_ADOPT_REPLICA,
-    SUP_READY, SUP_STOP, SUP_REHEARSE, SUP_TAKE, SUP_RELEASE, SUP_DRAIN, SUP_UPGRADE_FAILED, SUP_ALONE,
+    SUP_READY, SUP_STOP, SUP_REHEARSE, SUP_TAKE, SUP_RELEASE, SUP_DRAIN, SUP_UPGRADE_FAILED, SUP_ALONE, SUP_ADOPT_KEPT,
 };
 
 struct sup_head {
@@ -333,6 +333,7 @@ struct sup {
     int exe_fd;                   /* the binary of the engine in charge and of those after it */
     uint64_t restart_at_ms;       /* 0 when none is due */
     uint32_t backoff_ms;          /* before the next restart */
+    struct buf kept;              /* of the last SUP_KEEP: secret */
     enum sup_phase phase;
     uint64_t deadline_ms;         /* of STOPPING and ENDING */
     int exit_status;

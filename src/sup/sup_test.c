@@ -45,7 +45,8 @@ static struct engine {
     struct sup_caps caps;
     uint32_t restarts;
     struct sup_history history;
-    bool ready, stop, taken, rehearsing, releasing, draining, alone;
+    bool ready, stop, taken, rehearsing, releasing, draining, alone, kept_right;
+    int kept_n;
     int failures;        /* upgrade_failed() so far */
     uint64_t seen_id;    /* of the last answer of each kind */
     bool has_started, has_exited, has_exec, has_sockets, has_listening;
@@ -163,8 +164,13 @@ static void on_upgrade_failed(void *ctx, enum err e, const char *text)
 
 static void on_stop(void *ctx) { E.stop = true; }
 
+static void on_adopt_kept(void *ctx, struct slice bytes)
+{
+    E.kept_n++;
+    E.kept_right = !E.ready && slice_eq(bytes, slice_of("one\0two", 7));
+}
 static const struct sup_client_ops ops = {on_listening, on_started, on_exited, on_exec_done, on_sockets, on_take, on_adopt_listener, on_adopt_replica, on_ready, on_stop,
-                                          on_rehearse, on_release, on_drain, on_upgrade_failed, on_alone};
+                                          on_rehearse, on_release, on_drain, on_upgrade_failed, on_alone, on_adopt_kept};
 
 static void wait_until(const bool *flag, const char *what, int line)
 {
@@ -759,10 +765,15 @@ static void upgrade_old(void)
     struct sup_spec spec = spec_of(2, (const char *const[]){"true", NULL});
     upgrade_begin();
     write_number("mode", NEW_GOOD);
+    WANT(E.kept_n == 0);
+    sup_keep(E.c, SLICE("something else, which is longer"));
+    sup_keep(E.c, slice_of("one\0two", 7));
+    write_number("kept", 1);
     upgrade_to(self_path, 10000);
     WAIT(E.releasing);
     sup_released(E.c, OK, NULL);
     WAIT(E.draining);
+    sup_keep(E.c, SLICE("not in charge"));
     E.has_sockets = E.has_started = false;
     WANT(sup_start(E.c, &spec) == OK); /* not heard */
     sup_sockets(E.c, 1, 5, 2);
@@ -778,6 +789,7 @@ static _Noreturn void upgrade_new_good(void)
     sup_prepared(E.c, OK, NULL);
     WAIT(E.ready);
     adopted_is_whole();
+    WANT(E.kept_n == (read_number(E.dir, "kept") == 1) && E.kept_right == (E.kept_n == 1));
     bool old = read_number(E.dir, "old") == E.history.leaving_pid;
     WANT(E.history.restarts == 0 && E.history.upgrades == 1 && !E.history.again && (old || E.history.leaving_pid == 0));
     sup_serving(E.c);
@@ -833,7 +845,7 @@ static void upgrade_bad(void)
     write_number("mode", NEW_OTHER_PROTOCOL);
     upgrade_to(self_path, 10000);
     wait_failure(6, "(weir 99.0) speaks version 99");
-    WANT_IN(E.text, "(weir " WEIR_VERSION ") speaks version 2");
+    WANT_IN(E.text, "(weir " WEIR_VERSION ") speaks version 3");
     WANT(!E.releasing && !E.has_exited);
     exec_in(1, "echo $X", 10000);
     WANT_IN(E.output, "some value");
