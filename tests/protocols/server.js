@@ -1,0 +1,100 @@
+// server.js - the services of the scenario, one process: every protocol on a port of its own. TLS material lies in the working folder.
+//
+//   8080  HTTP/1.1 and WebSocket     8081  HTTP/2 in clear, WebSocket by extended CONNECT (RFC 8441)
+//   8443  HTTP/1.1 over TLS          8444  HTTP/2 over TLS            8445  the same, client certificate required
+//   9000  bytes: after the client's end, how many came and what they began with         9001  echo, both ways at once
+//   50051 gRPC, service test.Echo
+//
+// HTTP: /slow?ms=N answers later, /bytes?n=N with so many bytes, /cut cuts its answer off, anything else says in JSON what was asked.
+// "unix PATH" as arguments: only HTTP/1.1, on that socket.
+'use strict';
+const fs = require('fs'), http = require('http'), http2 = require('http2'), https = require('https'), net = require('net');
+const { createHash } = require('crypto');
+const { WebSocketServer } = require('ws');
+const { grpcServer } = require('./grpc_service.js');
+const read = (name) => fs.readFileSync(name);
+
+function answer(q, r) {
+    const url = new URL(q.url, 'http://x'), n = +url.searchParams.get('n');
+    const socket = q.stream ? q.stream.session.socket : q.socket;
+    const cert = socket.getPeerCertificate ? socket.getPeerCertificate() : null;
+    if (url.pathname === '/bytes') {
+        r.setHeader('content-length', n);
+        r.end(Buffer.alloc(n, 'x'));
+        return;
+    }
+    if (url.pathname === '/cut') {
+        r.write('begun');
+        setTimeout(() => socket.destroy(), 50);
+        return;
+    }
+    if (q.headers['content-type'] === 'application/grpc') r.statusCode = 404; // as servers that know no gRPC do
+    let bytes = 0;
+    q.on('data', (d) => { bytes += d.length; });
+    q.on('end', () => setTimeout(() => {
+        r.setHeader('content-type', 'application/json');
+        r.end(JSON.stringify({
+            version: q.httpVersion, port: socket.localPort, path: q.url, bytes, method: q.method, tls: !!socket.encrypted,
+            client: cert && cert.subject ? cert.subject.CN : '', sni: socket.servername || '', headers: q.headers }) + '\n');
+    }, +url.searchParams.get('ms')));
+}
+
+// Echo; "close N": with that code; "die": the connection breaks; "ping": the server pings and tells of the answer.
+function sockets(server) {
+    const wss = new WebSocketServer({ server, maxPayload: 1 << 24, handleProtocols: (offered) => (offered.has('chat') ? 'chat' : false) });
+    wss.on('connection', (ws, q) => {
+        ws.on('pong', (d) => ws.send('pong ' + d));
+        ws.on('error', () => {});
+        ws.on('message', (m, binary) => {
+            const text = binary ? '' : m.toString();
+            if (text.startsWith('close ')) ws.close(+text.slice(6), 'as asked');
+            else if (text === 'die') q.socket.destroy();
+            else if (text === 'ping') ws.ping('abc');
+            else if (text === 'who') ws.send(JSON.stringify(q.headers));
+            else ws.send(m, { binary });
+        });
+    });
+}
+
+if (process.argv[2] === 'unix') {
+    http.createServer(answer).listen(process.argv[3]);
+} else {
+    const tls = { key: read('app.key'), cert: read('app.crt') };
+    const plain = http.createServer(answer);
+    sockets(plain);
+    plain.listen(8080, '0.0.0.0');
+
+    // An extended CONNECT gets a real WebSocket: ws reads and writes frames over the stream as over a socket.
+    const h2c = http2.createServer({ settings: { enableConnectProtocol: true } }, answer);
+    h2c.on('connect', (q, r) => {
+        const WebSocket = require('ws'), stream = r.stream;
+        if (q.headers[':protocol'] !== 'websocket' || q.headers['sec-websocket-version'] !== '13' || 'sec-websocket-key' in q.headers) {
+            stream.respond({ ':status': 400 }, { endStream: true });
+            return;
+        }
+        stream.respond({ ':status': 200 });
+        stream.setNoDelay = stream.setKeepAlive = () => {};
+        const ws = new WebSocket(null, undefined, {});
+        ws.setSocket(stream, Buffer.alloc(0), { maxPayload: 1 << 24, skipUTF8Validation: false, allowSynchronousEvents: true });
+        ws._isServer = true;
+        ws.on('error', () => {});
+        ws.on('message', (m, binary) => ws.send(m, { binary }));
+    });
+    h2c.listen(8081, '0.0.0.0');
+
+    https.createServer(tls, answer).listen(8443, '0.0.0.0');
+    http2.createSecureServer(tls, answer).listen(8444, '0.0.0.0');
+    const mutual = http2.createSecureServer({ ...tls, allowHTTP1: true, requestCert: true, rejectUnauthorized: true, ca: read('ca.crt') }, answer);
+    mutual.on('tlsClientError', () => {});
+    mutual.listen(8445, '0.0.0.0');
+
+    net.createServer({ allowHalfOpen: true }, (s) => {
+        const sum = createHash('sha256');
+        let n = 0, head = Buffer.alloc(0);
+        s.on('error', () => {});
+        s.on('data', (d) => { n += d.length; sum.update(d); if (head.length < 64) head = Buffer.concat([head, d]).subarray(0, 64); });
+        s.on('end', () => s.end(JSON.stringify({ n, head: head.toString('latin1'), hex: head.toString('hex'), sha256: sum.digest('hex') }) + '\n'));
+    }).listen(9000, '0.0.0.0');
+    net.createServer({ allowHalfOpen: true }, (s) => { s.on('error', () => {}); s.pipe(s); }).listen(9001, '0.0.0.0');
+    grpcServer('0.0.0.0:50051', () => console.log('listening'));
+}
