@@ -296,6 +296,11 @@ static void srv_eof(struct stream *s)
 static void srv_failed(struct stream *s, enum err e)
 {
     struct h1_srv *c = srv_of(s);
+    if (UNLIKELY(s->tls_plain_http) && c->state == SRV_HEAD) { /* what was sent is neither read nor served: it was meant to be secret, or for another port */
+        stream_tls_drop(s);
+        h1_srv_refuse(c, 400, "plain_http", "this port speaks HTTPS and the request came in clear; ask with https://");
+        return;
+    }
     if (exchange_open(c)) {
         c->state = SRV_LINGER;
         c->ops->aborted(c, e);

@@ -64,14 +64,32 @@ void attempt_drop(struct exchange *x)
         endpoint_done(x);
 }
 
-/* The answer has begun and can't be completed: the client sees that it is cut off. */
+/* gRPC's code for a service that reset the stream of its answer ("HTTP2 Transport Mapping", Errors; codes of RFC 9113 section 7). */
+static uint32_t grpc_reset_code(uint32_t reset_code)
+{
+    switch (reset_code) {
+    case 0x0: /* it was not reset: the connection broke */
+    case 0x7: return 14;
+    case 0x8: return 1;
+    case 0xb: return 8;
+    case 0xc: return 7;
+    default: return 13;
+    }
+}
+
+/* The answer has begun and can't be completed: the client sees that it is cut off. A gRPC call ends with a status that says why. */
 static void answer_cut(struct exchange *x, enum flag f)
 {
     struct http_req *r = x->req;
+    uint32_t code = f == FLAG_UT ? 4 : f == FLAG_UPE ? 13 : f == FLAG_SI ? 14 : grpc_reset_code(x->call.reset_code);
+    bool grpc = x->grpc && x->open_ended;
     x->req = NULL;
     r->owner = NULL;
     exchange_abandon(x, f);
-    http_req_cut(r);
+    if (grpc)
+        answer_grpc_end(r, code, f == FLAG_UT ? "the service did not answer in time" : "the service's answer broke off");
+    else
+        http_req_cut(r);
 }
 
 /* No answer in time tells as much of the endpoint as an answer would. */
@@ -253,6 +271,10 @@ void attempt_failed(struct exchange *x, enum err e, bool unsent)
         tcp_failed(x);
         return;
     }
+    if (UNLIKELY(e == ERR_UNSUPPORTED)) { /* the service is well, and will say the same next time */
+        answer_text(x, 502, FLAG_UPE, "the service speaks HTTP/2 and does not take upgrades there (RFC 8441)");
+        return;
+    }
     if (unsent && !x->call.reset_code) {
         counter_inc(&p->c.up_connect_failures);
         counter_inc(&x->us->c->count->connect_failures);
@@ -271,7 +293,7 @@ void attempt_failed(struct exchange *x, enum err e, bool unsent)
     else if (e == ERR_SYNTAX)
         answer_text(x, 502, FLAG_UPE, "the service's answer was malformed");
     else
-        answer_text(x, 502, FLAG_UC, "the service closed the connection before it answered");
+        answer_text(x, 502, FLAG_UC, e == ERR_TLS ? "the TLS connection to the service failed before it answered" : "the service closed the connection before it answered");
 }
 
 /* ---- towards the endpoint --------------------------------------------------------------------------------------------------- */
@@ -588,6 +610,7 @@ static void answer_begin(struct exchange *x, struct http_call *k, const struct h
         x->req = NULL;
         r->owner = NULL;
     }
+    x->open_ended = framing == H1_CHUNKED;
     size_t queued = http_req_answer(r, &x->p->out, framing, h->length, body, whole);
     if (trailers)
         answer_end(x, k);

@@ -46,13 +46,21 @@ static void hello_fail(struct down *d, const char *label)
 
 static void hello_late(struct timer *t) { hello_fail(CONTAINER_OF(t, struct hello, timer)->d, "slow_hello"); }
 
-static void peer_from(struct down *d, const struct pp_addr *a)
+static bool addr_from(const struct pp_addr *a, struct addr *out)
 {
-    struct addr peer = {.port = a->port};
-    if (a->family == PP_IP4 || a->family == PP_IP6) {
-        peer.family = a->family == PP_IP4 ? ADDR_IP4 : ADDR_IP6;
-        memcpy(peer.ip, a->ip, sizeof peer.ip);
+    if (a->family != PP_IP4 && a->family != PP_IP6)
+        return false;
+    *out = (struct addr){.port = a->port, .family = a->family == PP_IP4 ? ADDR_IP4 : ADDR_IP6};
+    memcpy(out->ip, a->ip, sizeof out->ip);
+    return true;
+}
+
+static void ends_from(struct down *d, const struct pp_header *h)
+{
+    struct addr peer;
+    if (addr_from(&h->src, &peer)) {
         down_peer(d, &peer);
+        (void)addr_from(&h->dst, &d->local);
     }
 }
 
@@ -87,7 +95,9 @@ static void client_hello(struct down *d, struct slice rest)
         hello_fail(d, hello_error_label(error));
         return;
     case HELLO_NOT_TLS:
-        if (d->door->token)
+        if (ln && ln->protocol == LISTEN_HTTPS && ln->tls)
+            hello_over(d, SLICE(""), false, rest); /* plain HTTP is answered there */
+        else if (d->door->token)
             hello_fail(d, "not_tls");
         else
             hello_over(d, SLICE(""), true, rest); /* a workload's: whatever it is, it goes to the service */
@@ -129,7 +139,7 @@ static void hello_go(struct down *d, struct slice all)
             break;
         }
         if (!h.local)
-            peer_from(d, &h.src);
+            ends_from(d, &h);
         o->proxy_header = false;
         all = slice_of(all.p + used, all.n - used);
         if (o->tls) { /* the ClientHello is looked at from its first byte */

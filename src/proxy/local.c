@@ -38,6 +38,15 @@ void answer_grpc(struct exchange *x, uint32_t code, enum flag f, const char *tex
     exchange_finish(x);
 }
 
+/* The same for a call whose answer has begun: its trailers. */
+void answer_grpc_end(struct http_req *r, uint32_t code, const char *text)
+{
+    struct buf b = {0};
+    buf_printf(&b, "grpc-status: %u\r\ngrpc-message: weir: %s\r\n", code, text);
+    http_req_end(r, buf_slice(&b));
+    buf_free(&b);
+}
+
 /* gRPC's codes for statuses (doc/http-grpc-status-mapping.md), except that what took too long is DEADLINE_EXCEEDED. */
 static uint32_t grpc_code(uint16_t status)
 {

@@ -62,7 +62,7 @@ struct down {
     struct door *door;
     struct list link;           /* in proxy.downs */
     struct list xs;             /* its exchanges */
-    struct addr local;          /* mesh: the service address that the client connected to */
+    struct addr local;          /* mesh: the service address that the client connected to; else what a PROXY header says, where there is one */
     struct addr peer_addr;      /* the client's; as a PROXY header says, where there is one */
     char peer[46];              /* the client's address, for X-Forwarded-For and logs */
     uint8_t peer_n;
@@ -123,6 +123,7 @@ struct exchange {
     bool idempotent;            /* RFC 9110 section 9.2.2 */
     bool request_end;           /* the whole request was read */
     bool replayable;            /* replay holds all of the body so far */
+    bool open_ended;            /* the answer that was begun has no Content-Length */
     bool grpc;                  /* its Content-Type begins with application/grpc: refusals are gRPC statuses */
     bool secure;                /* the client came over TLS */
     bool mutual;                /* ... and showed a certificate that was checked */
@@ -360,6 +361,7 @@ void tcp_sweep(struct proxy *p);                           /* bytes of open sess
 void answer_pieces(struct exchange *x, struct pieces body); /* what lies in p->out, and these */
 void answer_length(struct exchange *x, uint64_t length, struct pieces body); /* the same for a HEAD: the length that a GET would have */
 void answer_grpc(struct exchange *x, uint32_t code, enum flag f, const char *text);
+void answer_grpc_end(struct http_req *r, uint32_t code, const char *text);
 void answer_text(struct exchange *x, uint16_t status, enum flag f, const char *text);
 void answer_https(struct exchange *x, const struct h1_head *h);
 void answer_redirect(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit);

@@ -57,11 +57,17 @@ static bool pp_addr_from(const struct addr *a, struct pp_addr *out)
     return true;
 }
 
+/* The client's connection, from where to where: not ours to the endpoint, whose address the service knows and whose family may be another. */
 struct slice proxy_header(const struct exchange *x, uint8_t version, char *out)
 {
     struct pp_header h = {.version = version};
-    const struct down *d = x->down;
-    h.local = !d || !pp_addr_from(&d->peer_addr, &h.src) || !pp_addr_from(&x->ep->address, &h.dst) || h.src.family != h.dst.family;
+    struct down *d = x->down;
+    struct addr to = {.family = ADDR_NONE};
+    if (d && d->local.family != ADDR_NONE)
+        to = d->local;
+    else if (d && stream_local_addr(http_srv_stream(&d->srv), &to) != OK)
+        to.family = ADDR_NONE;
+    h.local = !d || !pp_addr_from(&d->peer_addr, &h.src) || !pp_addr_from(&to, &h.dst) || h.src.family != h.dst.family;
     return slice_of(out, version == 1 ? pp_write_v1(&h, out) : pp_write_v2(&h, out, PP_V2_BYTES_MAX));
 }
 

@@ -108,6 +108,7 @@ YAML
     service countv1 9000 9000 tcp
     service countv2 9000 9000 tcp
     service echo 9001 9001 tcp
+    service pphttp 80 9002
 }
 
 manifest_secrets() {
@@ -158,6 +159,8 @@ spec:
     - { name: pass, protocol: TLS, port: $PASS, tls: { mode: Passthrough } }
     - { name: echo, protocol: TCP, port: $ECHO }
     - { name: count, protocol: TCP, port: $COUNT }
+    - { name: countv1, protocol: TCP, port: $COUNT1 }
+    - { name: countv2, protocol: TCP, port: $COUNT2 }
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -199,13 +202,14 @@ manifest_routes() {
     http_route nocert nocert 443
     http_route wrong wrong 443
     http_route h2tls tls2 443
+    http_route pphttp pphttp 80
     grpc_route grpc grpc
     grpc_route none none
     grpc_route refused refused
     grpc_route http1 plain
     bytes_route TLSRoute pass pass raw 443 'hostnames: [ app.test ],'
     bytes_route TCPRoute echo echo echo 9001
-    bytes_route TCPRoute count count count 9000
+    for n in count countv1 countv2; do bytes_route TCPRoute $n $n $n 9000; done
     cat <<YAML
 apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
@@ -272,6 +276,7 @@ YAML
     backend mutual 'tls: { mode: MUTUAL, credentialName: client, sni: app.test, subjectAltNames: [ app.test ] }'
     backend nocert 'tls: { mode: SIMPLE, credentialName: ca, sni: app.test }'
     backend wrong 'tls: { mode: SIMPLE, credentialName: other, sni: app.test }'
+    backend pphttp 'proxyProtocol: { version: V1 }'
     backend countv1 'proxyProtocol: { version: V1 }'
     backend countv2 'proxyProtocol: { version: V2 }'
 }

@@ -3,9 +3,10 @@
 //   8080  HTTP/1.1 and WebSocket     8081  HTTP/2 in clear, WebSocket by extended CONNECT (RFC 8441)
 //   8443  HTTP/1.1 over TLS          8444  HTTP/2 over TLS            8445  the same, client certificate required
 //   9000  bytes: after the client's end, how many came and what they began with         9001  echo, both ways at once
+//   9002  a PROXY header v1, then HTTP/1.1: told as x-seen-proxy
 //   50051 gRPC, service test.Echo
 //
-// HTTP: /slow?ms=N answers later, /bytes?n=N with so many bytes, /cut cuts its answer off, anything else says in JSON what was asked.
+// HTTP: /slow?ms=N answers later, ?n=N with so many bytes, /cut cuts its answer off, anything else says in JSON what was asked.
 // "unix PATH" as arguments: only HTTP/1.1, on that socket.
 'use strict';
 const fs = require('fs'), http = require('http'), http2 = require('http2'), https = require('https'), net = require('net');
@@ -18,7 +19,8 @@ function answer(q, r) {
     const url = new URL(q.url, 'http://x'), n = +url.searchParams.get('n');
     const socket = q.stream ? q.stream.session.socket : q.socket;
     const cert = socket.getPeerCertificate ? socket.getPeerCertificate() : null;
-    if (url.pathname === '/bytes') {
+    if (socket.seenProxy) q.headers['x-seen-proxy'] = socket.seenProxy;
+    if (url.searchParams.has('n')) {
         r.setHeader('content-length', n);
         r.end(Buffer.alloc(n, 'x'));
         return;
@@ -96,5 +98,14 @@ if (process.argv[2] === 'unix') {
         s.on('end', () => s.end(JSON.stringify({ n, head: head.toString('latin1'), hex: head.toString('hex'), sha256: sum.digest('hex') }) + '\n'));
     }).listen(9000, '0.0.0.0');
     net.createServer({ allowHalfOpen: true }, (s) => { s.on('error', () => {}); s.pipe(s); }).listen(9001, '0.0.0.0');
+    net.createServer((s) => {
+        s.on('error', () => {});
+        s.once('data', (d) => {
+            const end = d.indexOf('\r\n') + 2;
+            s.seenProxy = d.subarray(0, end).toString();
+            s.unshift(d.subarray(end));
+            plain.emit('connection', s);
+        });
+    }).listen(9002, '0.0.0.0');
     grpcServer('0.0.0.0:50051', () => console.log('listening'));
 }
