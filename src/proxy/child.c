@@ -21,8 +21,8 @@ static struct exchange *child_new(struct exchange *x, enum exchange_role role, c
     k->rule = x->rule;
     k->backend = x->backend;
     k->cluster = c;
-    struct upstream *us = c->slot < p->upstreams_n ? p->upstreams[c->slot] : NULL;
-    if (us && us->c->shared == c->shared)
+    struct upstream *us = upstream_of(p, c);
+    if (us)
         k->us = upstream_hold(us);
     k->method_id = x->method_id;
     k->idempotent = x->idempotent;

@@ -11,7 +11,7 @@
 
 /* ---- beginning and end ---------------------------------------------------------------------------------------------- */
 
-static void hold_release(struct plan_hold *h)
+void hold_release(struct plan_hold *h)
 {
     MUST(h->uses > 0);
     if (--h->uses == 0) {
@@ -38,7 +38,7 @@ struct exchange *exchange_new(struct proxy *p, struct door *door)
     x->p = p;
     x->door = door;
     door->users++;
-    x->hold = p->hold;
+    x->hold = door_hold(door);
     x->hold->uses++;
     x->start_ns = loop_now_ns(p->loop);
     x->head = x->inline_head;
@@ -248,7 +248,7 @@ static struct exchange *client_exchange(struct down *d, struct http_req *r, cons
         x->framing = H1_TUNNEL;
         x->request_end = false;
     }
-    if (UNLIKELY(d->p->draining) && (d->door->token || d->p->leaving))
+    if (UNLIKELY(d->p->draining || d->door->last) && (d->door->token || d->p->leaving))
         http_srv_last(&d->srv);
     access_begin(x, h);
     return x;
@@ -348,7 +348,12 @@ static void down_request(struct http_srv *c, struct http_req *r, const struct h1
         return;
     }
     x->cluster = x->backend->cluster;
-    x->us = upstream_hold(x->p->upstreams[x->cluster->slot]);
+    struct upstream *us = upstream_of(x->p, x->cluster);
+    if (UNLIKELY(!us)) { /* x->hold is not the newest plan: see door.last */
+        answer_text(x, 503, FLAG_NC, "the service is gone");
+        return;
+    }
+    x->us = upstream_hold(us);
     if (UNLIKELY(!request_admitted(x, h)))
         return;
     if (!head_request(x, h, &hit)) {

@@ -67,7 +67,7 @@ static void ends_from(struct down *d, const struct pp_header *h)
 /* Whether this name's bytes go on as they are. */
 static bool passed(const struct down *d, struct slice sni)
 {
-    const struct plan *plan = d->p->hold->plan;
+    const struct plan *plan = door_hold(d->door)->plan;
     const struct plan_listener *ln = d->door->token ? plan_listener_find(plan, d->door->token) : NULL;
     return !d->door->token || (ln && plan_tls_passed(plan, ln, sni));
 }
@@ -86,7 +86,7 @@ static void client_hello(struct down *d, struct slice rest)
 {
     struct tls_hello h;
     enum hello_error error;
-    const struct plan *plan = d->p->hold->plan;
+    const struct plan *plan = door_hold(d->door)->plan;
     const struct plan_listener *ln = d->door->token ? plan_listener_find(plan, d->door->token) : NULL;
     switch (tls_hello_parse(rest.p, rest.n, &h, &error)) {
     case HELLO_MORE:

@@ -34,6 +34,9 @@ static void sweep(struct timer *t)
     timer_set(p->loop, &p->sweep, SWEEP_MS);
 }
 
+/* What is asked for on it are requests, so that it can be told that no more are wanted. Bytes go on until they end, or all does. */
+static bool has_requests(const struct down *d) { return !d->hello && !d->tcp; }
+
 /* Ends connections at once: those from outside, or all. */
 static void downs_close(struct proxy *p, bool all)
 {
@@ -61,7 +64,7 @@ static void rest_over(struct timer *t)
     struct proxy *p = CONTAINER_OF(t, struct proxy, rest_timer);
     LIST_FOREACH(l, &p->downs) {
         struct down *d = CONTAINER_OF(l, struct down, link);
-        if (d->rested && http_srv_idle(&d->srv))
+        if (d->rested && has_requests(d) && http_srv_idle(&d->srv))
             http_srv_close(&d->srv);
     }
 }
@@ -116,7 +119,7 @@ static void http_begin(struct down *d, int fd, struct tls_ctx *tls)
 
 static void gateway_begin(struct down *d, int fd)
 {
-    const struct plan *plan = d->p->hold->plan;
+    const struct plan *plan = door_hold(d->door)->plan;
     const struct plan_listener *ln = plan_listener_find(plan, d->door->token);
     if (ln && ln->protocol == LISTEN_HTTPS && !ln->tls && !ln->tls_peek) { /* no usable certificate: nothing is said in clear */
         counter_inc(&d->p->c.hello_failed);
@@ -132,7 +135,7 @@ static void gateway_begin(struct down *d, int fd)
 
 static void mesh_begin(struct down *d, int fd)
 {
-    const struct plan *plan = d->p->hold->plan;
+    const struct plan *plan = door_hold(d->door)->plan;
     if (socket_local_addr(fd, &d->local) != OK)
         d->local = (struct addr){.family = ADDR_NONE};
     switch (plan_mesh_protocol(plan, &d->local)) {
@@ -156,7 +159,7 @@ static void mesh_begin(struct down *d, int fd)
 
 void down_speaks(struct down *d, struct slice sni, bool passed, struct slice early)
 {
-    const struct plan *plan = d->p->hold->plan;
+    const struct plan *plan = door_hold(d->door)->plan;
     if (!d->door->token) {
         tcp_begin(d, plan_tcp_mesh(plan, &d->local, sni, d->door->caller), early);
         return;
@@ -227,7 +230,35 @@ void door_release(struct door *o)
     mem_free(o->source_ns);
     mem_free(o->source_workload);
     mem_free(o->source_replica);
+    if (o->last)
+        hold_release(o->last);
     mem_free(o);
+}
+
+/* The newest plan does not know this address any more, and h, the one before, does: whoever is connected is served by that one until its
+ * connection ends, and is told that it should. (HTTP/1 at rest is told with its next answer: to close it now could meet a request.) */
+static void door_retire(struct door *o, struct plan_hold *h)
+{
+    o->last = h;
+    h->uses++;
+    LIST_FOREACH(l, &o->p->downs) {
+        struct down *d = CONTAINER_OF(l, struct down, link);
+        if (d->door == o && has_requests(d) && d->srv.h2)
+            http_srv_last(&d->srv);
+    }
+}
+
+static void doors_follow(struct proxy *p, struct plan_hold *old)
+{
+    LIST_FOREACH(l, &p->doors) {
+        struct door *o = CONTAINER_OF(l, struct door, link);
+        bool known = !o->token || plan_listener_find(p->hold->plan, o->token);
+        if (known && o->last) { /* it came back before its socket was closed */
+            hold_release(o->last);
+            o->last = NULL;
+        } else if (!known && !o->last && old && plan_listener_find(old->plan, o->token))
+            door_retire(o, old);
+    }
 }
 
 static void door_close(struct door *o)
@@ -300,6 +331,7 @@ void proxy_plan(struct proxy *p, struct plan *plan)
         struct door *o = CONTAINER_OF(l, struct door, link);
         o->caller = o->token ? NULL : plan_caller_find(plan, o->source_ns, o->source_workload);
     }
+    doors_follow(p, old);
     counter_inc(&p->c.swaps);
     counter_set(&p->generation, plan->generation);
     LIST_FOREACH(l, &p->doors)
@@ -324,7 +356,7 @@ void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
     }
     LIST_FOREACH(l, &p->downs) {
         struct down *d = CONTAINER_OF(l, struct down, link);
-        if (d->door->token)
+        if (d->door->token && has_requests(d))
             http_srv_last(&d->srv);
     }
     p->drained = done;
@@ -344,8 +376,8 @@ void proxy_leave(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
     }
     LIST_FOREACH(l, &p->downs) {
         struct down *d = CONTAINER_OF(l, struct down, link);
-        d->rested = http_srv_idle(&d->srv);
-        if (!d->rested && http_srv_can_say_last(&d->srv)) /* else it rests when its answer is over, for as long as any now */
+        d->rested = has_requests(d) && http_srv_idle(&d->srv);
+        if (has_requests(d) && !d->rested && http_srv_can_say_last(&d->srv)) /* else it rests when its answer is over, for as long as any now */
             http_srv_last(&d->srv);
     }
     p->drained = done;

@@ -50,6 +50,8 @@ struct door {
     uint32_t id;                /* unique for the life of the worker: part of the series' key */
     uint32_t users;             /* connections accepted here and still open, and exchanges */
     bool closed;                /* unlistened; freed with its last user */
+    struct plan_hold *last;     /* the newest plan that knew its address, once one has come that does not: what connections that are still
+                                 * open ask for goes by it. Held; else NULL */
     char *source_ns, *source_workload, *source_replica;
     const struct plan_caller *caller; /* of the current plan: who calls through a mesh door; NULL: unknown */
 };
@@ -291,9 +293,11 @@ struct proxy {
 
 /* proxy.c */
 void door_release(struct door *o); /* frees it when it is closed and its last connection is gone */
+static inline struct plan_hold *door_hold(const struct door *o) { return LIKELY(!o->last) ? o->p->hold : o->last; }
 /* exchange.c: a request's life, and its client's side */
 extern const struct http_srv_ops down_ops;
 struct exchange *exchange_new(struct proxy *p, struct door *door);
+void hold_release(struct plan_hold *h);
 void exchange_share_plan(struct exchange *x, const struct exchange *with); /* the plan that routed the other one */
 void exchange_finish(struct exchange *x);                /* over: counted, logged, taken off both sides */
 void exchange_abandon(struct exchange *x, enum flag f);  /* without an answer */
@@ -376,6 +380,7 @@ void up_done(struct up *u);                              /* a call of it is over
 void up_close(struct up *u);
 void endpoint_take(struct exchange *x, struct endpoint *ep); /* x goes there: one request more in flight */
 void endpoint_done(struct exchange *x);                  /* one less */
+struct upstream *upstream_of(struct proxy *p, const struct plan_cluster *c); /* NULL: the newest plan does not name it */
 struct upstream *upstream_hold(struct upstream *us);
 void upstream_release(struct upstream *us);
 void endpoints_swap(struct proxy *p, struct plan *plan);

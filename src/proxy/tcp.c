@@ -318,15 +318,16 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
     const struct plan_cluster *c = r ? pick(p, r) : NULL;
     if (c && (c->policy->tls.mode == TLS_SIMPLE || c->policy->tls.mode == TLS_MUTUAL) && !c->policy->tls.ctx)
         c = NULL; /* no usable certificates: nothing is sent in clear */
+    struct upstream *us = c ? upstream_of(p, c) : NULL;
     struct tcp *t = mem_new(MEM_CONN, sizeof *t);
     struct stream *s = http_srv_stream(&d->srv);
     t->d = d;
     d->tcp = t;
     s->ops = &client_ops;
     counter_inc(&p->c.tcp_sessions);
-    t->series = series_tcp(p, d->door, r, c, c ? FLAG_NONE : FLAG_NR);
+    t->series = series_tcp(p, d->door, r, c, us ? FLAG_NONE : FLAG_NR);
     series_tcp_opened(t->series);
-    if (!c) {
+    if (!us) {
         counter_inc(&p->c.tcp_unrouted);
         series_tcp_closed(t->series);
         stream_reset(s);
@@ -340,7 +341,7 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
     list_push(&d->xs, &x->in_down);
     x->tcp_rule = r;
     x->cluster = c;
-    x->us = upstream_hold(p->upstreams[c->slot]);
+    x->us = upstream_hold(us);
     t->idle_ms = c->policy->pool.tcp_idle_timeout_ms ? c->policy->pool.tcp_idle_timeout_ms : TCP_IDLE_MS;
     if (breaker_enter(x->us->c, BREAKER_CONNECTIONS, 0, &t->held) != OVERFLOW_NONE) {
         tcp_end(t, FLAG_UO, true);

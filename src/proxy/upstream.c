@@ -428,6 +428,12 @@ static struct endpoint *endpoint_new(const struct plan_endpoint *pe, struct upst
     return ep;
 }
 
+struct upstream *upstream_of(struct proxy *p, const struct plan_cluster *c)
+{
+    struct upstream *us = c->slot < p->upstreams_n ? p->upstreams[c->slot] : NULL;
+    return LIKELY(us && us->c->shared == c->shared) ? us : NULL;
+}
+
 struct upstream *upstream_hold(struct upstream *us)
 {
     us->uses++;
