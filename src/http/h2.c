@@ -669,10 +669,14 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rc
         return 0;
     }
     struct h2_block *b = c->block;
-    if (!b || !h2_fields_add(&b->f, slice_of((const char *)n.base, n.len), slice_of((const char *)v.base, v.len)))
+    if (!b)
         return 0;
-    if (UNLIKELY(b->refs_n + 2 > H2_REFS_MAX))
-        return 0; /* a crumb of a cookie: it was copied */
+    uint16_t before = b->f.h.n;
+    if (!h2_fields_add(&b->f, slice_of((const char *)n.base, n.len), slice_of((const char *)v.base, v.len)))
+        return 0;
+    if (b->f.h.n == before && ((const char *)n.base)[0] != ':')
+        return 0; /* nothing points to it: a crumb of a cookie, which was copied, or a trailer that was left out */
+    MUST(b->refs_n + 2 <= H2_REFS_MAX);
     nghttp2_rcbuf_incref(name);
     nghttp2_rcbuf_incref(value);
     b->refs[b->refs_n++] = name;

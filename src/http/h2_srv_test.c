@@ -34,6 +34,33 @@ static void test_head(void **state)
     world_stop();
 }
 
+/* More crumbs of a cookie than a head may have fields: what comes behind them is still the client's. */
+static void test_crumbs(void **state)
+{
+    enum { CRUMBS = 300 };
+    plain_start();
+    struct raw *r = raw_open(true);
+    struct buf lines = {0}, want = {0};
+    buf_adds(&lines, GET_LINES("/size/3") "x-first\tone\n");
+    buf_adds(&want, "x-first: one\ncookie: c");
+    for (int i = 0; i < CRUMBS; i++) {
+        buf_adds(&lines, "cookie\tc\n");
+        buf_adds(&want, i ? "; c" : "");
+    }
+    for (int i = 0; i < 40; i++) {
+        buf_printf(&lines, "x-late-%d\tvalue of the field %d\n", i, i);
+        buf_printf(&want, "%sx-late-%d: value of the field %d", "\n", i, i);
+    }
+    buf_adds(&want, "\nhost: x.example\n");
+    raw_headers(r, END_STREAM | END_HEADERS, 1, lines.p);
+    pass(5);
+    assert_int_equal(W.requests_n, 1);
+    assert_string_equal(W.last->fields.p, want.p);
+    buf_free(&lines);
+    buf_free(&want);
+    world_stop();
+}
+
 /* A head and its body that come together are one call; so are a head, its body and its trailers. */
 static void test_gather(void **state)
 {
@@ -617,6 +644,7 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_head),
+        cmocka_unit_test(test_crumbs),
         cmocka_unit_test(test_gather),
         cmocka_unit_test(test_malformed),
         cmocka_unit_test(test_bodies_malformed),
