@@ -81,7 +81,10 @@ static void srv_timer(struct timer *t)
     }
     switch ((enum h1_srv_state)c->state) {
     case SRV_HEAD:
-        if (writing || (c->in_n == 0 && !c->first))
+        if (c->s.tls_handshake) { /* there is nobody yet to whom a word could be said */
+            c->ops->refused(c, 408, "slow_head");
+            h1_srv_close(c);
+        } else if (writing || (c->in_n == 0 && !c->first))
             h1_srv_close(c); /* an idle kept connection: RFC 9112 section 9.5, close without a word */
         else
             h1_srv_refuse(c, 408, "slow_head", "the request's head did not arrive in time");
