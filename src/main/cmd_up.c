@@ -42,6 +42,7 @@ struct up {
     char name[64];
     uint64_t workers;
     const char *admin;
+    const char *locality; /* "region/zone/subzone", perhaps only its beginning; NULL: not said */
     uint32_t timeout_ms;
     int lock_fd;
     char **argv; /* of the engine */
@@ -149,6 +150,21 @@ static int name_read(struct up *u)
     return EXIT_OK;
 }
 
+/* Up to three elements, as in the locality of a ServiceEntry's endpoint. */
+static int locality_read(struct up *u)
+{
+    const char *v = u->locality = args_str(u->a, "locality", NULL);
+    size_t slashes = 0;
+    bool good = !v || (*v && strlen(v) <= 253 && *v != '/' && v[strlen(v) - 1] != '/' && !strstr(v, "//"));
+    for (const char *p = v; p && *p && good; p++) {
+        slashes += *p == '/';
+        good = isalnum((unsigned char)*p) || strchr("-_./", *p);
+    }
+    if (good && slashes <= 2)
+        return EXIT_OK;
+    return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as REGION, REGION/ZONE or REGION/ZONE/SUBZONE", "\"%s\" is no locality", v);
+}
+
 static int admin_read(struct up *u)
 {
     u->admin = args_str(u->a, "admin", "127.0.0.1:7070");
@@ -218,11 +234,15 @@ static void argv_build(struct up *u)
                            u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a),
                            "--ticket-time", ticket_ms};
     size_t n = 0;
-    u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 3) * sizeof *u->argv);
+    u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 5) * sizeof *u->argv);
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         u->argv[n++] = mem_strdup(MEM_MISC, fixed[i]);
     if (args_has(u->a, "strict"))
         u->argv[n++] = mem_strdup(MEM_MISC, "--strict");
+    if (u->locality) {
+        u->argv[n++] = mem_strdup(MEM_MISC, "--locality");
+        u->argv[n++] = mem_strdup(MEM_MISC, u->locality);
+    }
     u->argv[n++] = mem_strdup(MEM_MISC, "--");
     for (size_t i = 0; i < u->files.n; i++)
         u->argv[n++] = mem_strdup(MEM_MISC, u->files.items[i].path);
@@ -367,6 +387,8 @@ static int up_prepare(struct up *u)
         code = objects_kept(u);
     if (!code)
         code = admin_read(u);
+    if (!code)
+        code = locality_read(u);
     if (!code)
         code = workers_read(u);
     if (!code)

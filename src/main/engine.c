@@ -409,7 +409,7 @@ static uint32_t cores(void)
 
 static bool conf_parse(struct engine_conf *c, int argc, char **argv)
 {
-    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .access_log = "off", .name = "weir", .default_ns = "default", .ticket_ms = TLS_TICKETS_PERIOD_MS};
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
@@ -417,6 +417,7 @@ static bool conf_parse(struct engine_conf *c, int argc, char **argv)
                           : strcmp(argv[i], "--access-log") == 0 ? &c->access_log
                           : strcmp(argv[i], "--name") == 0       ? &c->name
                           : strcmp(argv[i], "--namespace") == 0  ? &c->default_ns
+                          : strcmp(argv[i], "--locality") == 0   ? &c->locality
                                                                  : NULL;
         uint64_t n;
         if (strcmp(argv[i], "--strict") == 0)
@@ -449,6 +450,7 @@ static void conf_keep(struct engine_conf *c)
     c->access_log = mem_strdup(MEM_MISC, c->access_log);
     c->name = mem_strdup(MEM_MISC, c->name);
     c->default_ns = mem_strdup(MEM_MISC, c->default_ns);
+    c->locality = mem_strdup(MEM_MISC, c->locality);
     char **files = mem_new(MEM_MISC, ((size_t)c->files_n + 1) * sizeof *files);
     for (int i = 0; i < c->files_n; i++)
         files[i] = mem_strdup(MEM_MISC, c->files[i]);
@@ -494,6 +496,7 @@ static void engine_init(struct engine *e)
     tickets_init(e);
     e->objects = objset_new();
     e->memory = plan_memory_new();
+    plan_memory_locality(e->memory, e->conf.locality);
     e->resolver = resolver_new(e->loop, on_endpoints_changed, e);
     if (strcmp(e->conf.access_log, "off") != 0)
         e->access = log_file_open(strcmp(e->conf.access_log, "-") == 0 ? NULL : e->conf.access_log, LOG_FILE_BYTES_MAX * 10);

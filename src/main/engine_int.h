@@ -79,7 +79,7 @@ struct mesh_replica {
 };
 
 struct engine_conf {
-    const char *data_dir, *admin, *access_log, *name, *default_ns;
+    const char *data_dir, *admin, *access_log, *name, *default_ns, *locality;
     uint32_t workers;
     uint32_t ticket_ms;         /* how long one key of TLS session tickets is used */
     bool strict;
