@@ -17,6 +17,7 @@
 static void answer_wait(struct exchange *x);
 static bool pour_moved(struct exchange *x);
 static void attempt_again(struct exchange *x);
+static void exchange_to(struct exchange *x, struct endpoint *ep);
 static bool retry_take(struct exchange *x, uint32_t causes, bool safe);
 
 static struct exchange *exchange_of(struct http_call *k) { return CONTAINER_OF(k, struct exchange, call); }
@@ -232,12 +233,15 @@ static bool answer_again(struct exchange *x, const struct h1_head *h)
     return false;
 }
 
+/* Without a policy only the same endpoint again is waited for. */
 static uint64_t backoff_ms(const struct exchange *x, bool elsewhere)
 {
     const struct retry_policy *r = retry_policy(x);
+    if (!r && elsewhere)
+        return 0;
     uint64_t random = loop_random(x->p->loop);
     if (!r)
-        return elsewhere ? 0 : 20u + random % (30u << MIN(x->tries, 6));
+        return 20u + random % (30u << MIN(x->tries, 6));
     return retry_backoff_ms(x->tries, r->backoff_base_ms, r->backoff_max_ms, random);
 }
 
@@ -253,10 +257,10 @@ static void attempt_again(struct exchange *x)
     attempt_drop(x);
     x->attempt_ms = 0;
     x->call.reset_code = 0;
-    struct endpoint *next = endpoint_pick(x);
+    struct endpoint *next = retry_policy(x) ? NULL : endpoint_pick(x);
     uint64_t pause_ms = backoff_ms(x, !next || next->lb.id != tried_id);
     if (!pause_ms) {
-        exchange_dispatch(x);
+        exchange_to(x, next ? next : endpoint_pick(x));
         return;
     }
     x->state = X_PAUSE;
@@ -349,10 +353,10 @@ static void answer_none(struct exchange *x)
     buf_free(&b);
 }
 
-void exchange_dispatch(struct exchange *x)
+/* A choice is made once for each attempt: round robin, weights and slow starts count it as a request. */
+static void exchange_to(struct exchange *x, struct endpoint *ep)
 {
     struct proxy *p = x->p;
-    struct endpoint *ep = endpoint_pick(x);
     if (!ep) {
         answer_none(x);
         return;
@@ -369,6 +373,8 @@ void exchange_dispatch(struct exchange *x)
     endpoint_take(x, ep);
     exchange_socket(x);
 }
+
+void exchange_dispatch(struct exchange *x) { exchange_to(x, endpoint_pick(x)); }
 
 /* x has an endpoint and there is no connection yet that takes it. */
 static void wait(struct exchange *x)
@@ -446,7 +452,7 @@ void exchange_begin(struct exchange *x, struct pieces body)
     else if (x->ep)
         wait(x);
     else
-        exchange_dispatch(x);
+        exchange_to(x, ep);
 }
 
 void request_more(struct exchange *x, struct pieces body, bool end)
