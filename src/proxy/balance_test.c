@@ -329,6 +329,23 @@ static void test_hash_disruption(void **state)
     }
 }
 
+/* The replicas of most services are few. */
+static void test_ring_few(void **state)
+{
+    static int before[KEYS], after[KEYS];
+    for (uint32_t n = 2; n <= 20; n++) {
+        struct world *w = world_new(n, LB_RING_HASH);
+        w->policy.lb.ring_size_min = n % 2 ? 1024 : 0;
+        sync(w);
+        places(w, before);
+        w->pc.eps_n = n - 1;
+        sync(w);
+        places(w, after);
+        assert_int_equal(moved(before, after, (int)n - 1), 0);
+        world_free(w);
+    }
+}
+
 /* Whoever is down loses its requests to many others; nobody else's move, and all come back. */
 static void test_hash_down(void **state)
 {
@@ -813,7 +830,7 @@ int main(void)
         cmocka_unit_test(test_least_request_in_flight), cmocka_unit_test(test_two_choices), cmocka_unit_test(test_round_robin_sequence),
         cmocka_unit_test(test_round_robin_smooth), cmocka_unit_test(test_round_robin_heaviest_goes), cmocka_unit_test(test_ewma_arithmetic), cmocka_unit_test(test_ewma_choice),
         cmocka_unit_test(test_ewma_new_host), cmocka_unit_test(test_hash_is_stable), cmocka_unit_test(test_find_cookie_and_query),
-        cmocka_unit_test(test_hash_disruption), cmocka_unit_test(test_hash_down), cmocka_unit_test(test_hash_many_hosts),
+        cmocka_unit_test(test_hash_disruption), cmocka_unit_test(test_ring_few), cmocka_unit_test(test_hash_down), cmocka_unit_test(test_hash_many_hosts),
         cmocka_unit_test(test_bounded_load), cmocka_unit_test(test_find_by_key), cmocka_unit_test(test_slow_start), cmocka_unit_test(test_panic),
         cmocka_unit_test(test_nobody), cmocka_unit_test(test_unchecked), cmocka_unit_test(test_down_between_refreshes),
         cmocka_unit_test(test_tried_and_shunned), cmocka_unit_test(test_locality_overprovisioning), cmocka_unit_test(test_locality_panic),

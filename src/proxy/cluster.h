@@ -18,6 +18,7 @@
 #define LB_WEIGHT_UNIT 1000u        /* an effective weight is weight * this, less while an endpoint starts slowly */
 #define RING_POINTS_MAX 65536u      /* of a ring, unless the policy asks for more; up to twice as many, see ring_build() */
 #define RING_POINTS_PER_HOST 100u   /* wanted, within the limit */
+#define RING_POINTS_SMALL 16384u    /* up to here each member has half of the least size */
 #define RING_SIZE_MAX 8388608u      /* no policy gets more */
 #define MAGLEV_SIZE_MAX 5000011u
 #define MAGLEV_HOSTS_MAX 65535u     /* above: the ring is used */

@@ -121,11 +121,14 @@ static uint64_t weights_sum(const struct lb_group *g, const struct lb_member *me
 }
 
 /* Points for a unit of weight: a power of two, rounded up from what the wanted size gives. So a member that comes, goes or
- * changes its weight seldom changes the points of the others. */
+ * changes its weight seldom changes the points of the others; never in a small ring of equal members, where each has half the
+ * least size, whatever their number: between three and four replicas a step of the power would move a third of all keys. */
 static double points_per_weight(const struct lb_group *g, uint64_t weights, uint32_t size_min)
 {
+    uint64_t least = MIN(size_min, RING_SIZE_MAX);
     uint64_t points = MIN((uint64_t)g->n * RING_POINTS_PER_HOST, (uint64_t)RING_POINTS_MAX);
-    points = MAX(points, (uint64_t)MIN(size_min, RING_SIZE_MAX));
+    points = MAX(points, MIN((uint64_t)g->n * ((least + 1) / 2), MAX((uint64_t)RING_POINTS_SMALL, least)));
+    points = MAX(points, least);
     double wanted = (double)points / (double)weights, unit = 1;
     while (unit < wanted)
         unit *= 2;
