@@ -152,7 +152,11 @@ void exchange_timer(struct timer *t)
         exchange_dispatch(x);
         return;
     }
-    if (!over && (x->state == X_SOCKET || x->state == X_PERMIT || x->state == X_CONNECT || !x->up->cli.h1.connected)) {
+    if (!over && x->state == X_PERMIT) { /* nothing that the endpoint could help */
+        answer_text(x, 504, FLAG_UT, "all connections that the policy allows were in use for too long");
+        return;
+    }
+    if (!over && (x->state == X_SOCKET || x->state == X_CONNECT || !x->up->cli.h1.connected)) {
         counter_inc(&p->c.timeouts_connect);
         attempt_failed(x, ERR_TIMEOUT, true);
         return;
@@ -228,7 +232,9 @@ static bool answer_again(struct exchange *x, const struct h1_head *h)
         attempt_again(x);
         return true;
     }
-    if (x->tries)
+    if (retry_after(x, causes, false)) /* so it was the cluster's policy that said no */
+        x->flag = FLAG_UO;
+    else if (x->tries)
         x->flag = FLAG_URX;
     return false;
 }
@@ -384,7 +390,7 @@ static void wait(struct exchange *x)
         answer_text(x, 503, FLAG_UO, overflow_text(over));
         return;
     }
-    exchange_wait(x, connect_ms(x));
+    exchange_wait(x, x->state == X_PERMIT ? answer_ms(x) : connect_ms(x));
     client_reading(x, false);
 }
 

@@ -29,6 +29,9 @@ static struct exchange *child_new(struct exchange *x, enum exchange_role role, c
     k->secure = x->secure;
     k->deadline_ms = x->deadline_ms;
     memcpy(k->trace_id, x->trace_id, sizeof k->trace_id);
+    memcpy(k->trace_flags, x->trace_flags, sizeof k->trace_flags);
+    memcpy(k->request_id, x->request_id, sizeof k->request_id);
+    k->request_id_n = x->request_id_n;
     exchange_more(k);
     counter_inc(&p->c.children);
     return k;
@@ -144,8 +147,6 @@ static void hedge_wins(struct exchange *k)
     k->grpc = x->grpc;
     k->start_ns = x->start_ns;
     k->request_bytes = x->request_bytes;
-    memcpy(k->request_id, x->request_id, sizeof k->request_id);
-    k->request_id_n = x->request_id_n;
     struct buf log = k->log;
     k->log = x->log;
     x->log = log;

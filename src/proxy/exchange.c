@@ -250,6 +250,7 @@ static struct exchange *client_exchange(struct down *d, struct http_req *r, cons
     }
     if (UNLIKELY(d->p->draining || d->door->last) && (d->door->token || d->p->leaving))
         http_srv_last(&d->srv);
+    head_identify(x, h);
     access_begin(x, h);
     return x;
 }

@@ -148,49 +148,65 @@ static bool is_traceparent(struct slice v)
     return v.n == 55 || (memcmp(p, "00", 2) != 0 && p[55] == '-');
 }
 
-/* traceparent: ours continues the caller's trace with a new parent id, or begins one. An invalid one is replaced, as the
- * specification asks. */
-static void trace_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+/* The trace that the request belongs to: the caller's, or a new one. An invalid traceparent is replaced, as the specification asks. */
+static void trace_take(struct exchange *x, const struct h1_head *h)
 {
-    char line[] = "traceparent: 00-00000000000000000000000000000000-0000000000000000-01\r\n";
     const struct h1_field *f = h1_get(h, H1_TRACEPARENT);
     if (f && is_traceparent(f->value)) {
-        memcpy(line + 16, f->value.p + 3, 32);
-        memcpy(line + 66, f->value.p + 53, 2);
-    } else {
-        hex_put(line + 16, loop_random(x->p->loop));
-        hex_put(line + 32, loop_random(x->p->loop));
+        memcpy(x->trace_id, f->value.p + 3, sizeof x->trace_id);
+        memcpy(x->trace_flags, f->value.p + 53, sizeof x->trace_flags);
+        return;
     }
+    hex_put((char *)x->trace_id, loop_random(x->p->loop));
+    hex_put((char *)x->trace_id + 16, loop_random(x->p->loop));
+    memcpy(x->trace_flags, "01", sizeof x->trace_flags);
+}
+
+/* traceparent goes on with a parent id of ours. */
+static void trace_put(struct head_out *o, struct exchange *x)
+{
+    char line[] = "traceparent: 00-00000000000000000000000000000000-0000000000000000-01\r\n";
+    memcpy(line + 16, x->trace_id, sizeof x->trace_id);
     hex_put(line + 49, loop_random(x->p->loop) | 1);
-    memcpy(x->trace_id, line + 16, 32);
+    memcpy(line + 66, x->trace_flags, sizeof x->trace_flags);
     if (ours(x, SLICE("traceparent")))
         head_put(o, line, sizeof line - 1);
 }
 
-static void request_id_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
+static void request_id_take(struct exchange *x, const struct h1_head *h)
 {
     const struct h1_field *f = h1_get(h, H1_X_REQUEST_ID);
     if (f && f->value.n && f->value.n <= sizeof x->request_id) {
         memcpy(x->request_id, f->value.p, f->value.n);
         x->request_id_n = (uint8_t)f->value.n;
-    } else { /* a random UUID (RFC 9562 section 5.4), in the usual form */
-        char hex[32];
-        hex_put(hex, loop_random(x->p->loop));
-        hex_put(hex + 16, loop_random(x->p->loop));
-        hex[12] = '4';
-        hex[16] = "89ab"[hex[16] & 3];
-        static const uint8_t from[5] = {0, 8, 12, 16, 20}, len[5] = {8, 4, 4, 4, 12};
-        uint8_t n = 0;
-        for (int i = 0; i < 5; i++) {
-            if (i)
-                x->request_id[n++] = '-';
-            memcpy(x->request_id + n, hex + from[i], len[i]);
-            n = (uint8_t)(n + len[i]);
-        }
-        x->request_id_n = n;
+        return;
     }
+    char hex[32]; /* a random UUID (RFC 9562 section 5.4), in the usual form */
+    hex_put(hex, loop_random(x->p->loop));
+    hex_put(hex + 16, loop_random(x->p->loop));
+    hex[12] = '4';
+    hex[16] = "89ab"[hex[16] & 3];
+    static const uint8_t from[5] = {0, 8, 12, 16, 20}, len[5] = {8, 4, 4, 4, 12};
+    uint8_t n = 0;
+    for (int i = 0; i < 5; i++) {
+        if (i)
+            x->request_id[n++] = '-';
+        memcpy(x->request_id + n, hex + from[i], len[i]);
+        n = (uint8_t)(n + len[i]);
+    }
+    x->request_id_n = n;
+}
+
+static void request_id_put(struct head_out *o, const struct exchange *x)
+{
     if (ours(x, SLICE("X-Request-Id")))
         head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
+}
+
+void head_identify(struct exchange *x, const struct h1_head *h)
+{
+    trace_take(x, h);
+    request_id_take(x, h);
 }
 
 /* The chain of a list field, with ours behind what came. */
@@ -400,8 +416,8 @@ bool head_request(struct exchange *x, const struct h1_head *h, const struct plan
         forwarded_put(o, x, h);
     if (ours(x, SLICE("Via")))
         via_put(o, x, h);
-    trace_put(o, x, h);
-    request_id_put(o, x, h);
+    trace_put(o, x);
+    request_id_put(o, x);
     if (UNLIKELY(x->framing == H1_TUNNEL))
         upgrade_put(o, x, h);
     else if (h->te_trailers)
@@ -437,8 +453,8 @@ bool head_part(struct exchange *x, const struct h1_head *h, struct slice path)
         if (!skip)
             head_field(o, f->name, f->value);
     }
-    trace_put(o, x, h);
-    request_id_put(o, x, h);
+    trace_put(o, x);
+    request_id_put(o, x);
     head_lit(o, "\r\n");
     return head_keep(x);
 }

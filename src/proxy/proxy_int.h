@@ -134,7 +134,8 @@ struct exchange {
     bool calling;               /* call is under way */
     bool stalled;               /* the client does not keep up with the answer: the service is not read */
     uint16_t status;
-    uint8_t trace_id[32];       /* hex */
+    uint8_t trace_id[32];       /* hex; this and the next three are there from the beginning, so that refusals are logged with them */
+    uint8_t trace_flags[2];     /* hex */
     char request_id[64];
     uint8_t request_id_n;
     struct exchange_more *more; /* what only some requests have; NULL */
@@ -389,6 +390,7 @@ void upstream_sweep(struct proxy *p);
 /* A PROXY header that tells the service who x's client is; in out, which has PP_V2_BYTES_MAX bytes. */
 struct slice proxy_header(const struct exchange *x, uint8_t version, char *out);
 /* head.c */
+void head_identify(struct exchange *x, const struct h1_head *h); /* its trace and its id: the client's, or new ones */
 bool head_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit); /* fills x->head; false: too large */
 bool head_part(struct exchange *x, const struct h1_head *h, struct slice path);          /* the same for a part of an aggregated answer: GET path */
 void head_response(struct exchange *x, const struct h1_head *h);    /* fills p->out */

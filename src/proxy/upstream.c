@@ -322,7 +322,7 @@ void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_
         socket_close(fds[given++]);
 }
 
-/* Closes pooled connections that have rested too long: the peer's own limit counts when it told one. */
+/* Closes pooled connections that have rested too long, or may carry nothing more: the peer's own limit counts when it told one. */
 void upstream_sweep(struct proxy *p)
 {
     uint64_t now = loop_now_ms(p->loop);
@@ -350,12 +350,12 @@ void upstream_sweep(struct proxy *p)
             uint32_t told_s = u->cli.h1.keep_alive_s;
             if (told_s)
                 rest_max = MIN(rest_max, told_s > 1 ? (told_s - 1) * 1000u : 500u);
-            if (now - u->rest_ms >= rest_max)
+            if (now - u->rest_ms >= rest_max || up_spent(u))
                 up_close(u);
         }
         LIST_FOREACH(l, &ep->shared) {
             struct up *u = CONTAINER_OF(l, struct up, link);
-            if (list_empty(&u->xs) && now - u->rest_ms >= rest_ms)
+            if (list_empty(&u->xs) && (now - u->rest_ms >= rest_ms || up_spent(u)))
                 up_close(u);
         }
     }
