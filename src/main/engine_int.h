@@ -25,10 +25,12 @@ enum engine_msg {
     W_DOOR_CLOSE,   /* a: replica id */
     W_SOCKETS,      /* a: replica id, n: count, p: int[n], the receiver frees it */
     W_DRAIN,        /* n: ms */
+    W_PERMITS,      /* n: slot of a cluster */
     W_LEAVE,        /* n: ms; another engine serves */
     W_STOP,
     C_SOCKETS,      /* a: replica id, b: worker, n: how many */
     C_LEFT,         /* a: endpoint id, b: replica id */
+    C_PERMITS,      /* n: slot of a cluster, b: worker */
     C_DRAINED,      /* b: worker */
 };
 struct door_msg {

@@ -55,13 +55,20 @@ static void worker_endpoint_left(void *ctx, uint32_t worker, uint64_t endpoint_i
     outbox_post(&w->to_control, (struct msg){.type = C_LEFT, .a = endpoint_id, .b = replica_id});
 }
 
+static void worker_permits_wanted(void *ctx, uint32_t worker, uint32_t cluster_slot)
+{
+    struct worker *w = ctx;
+    if (w->e->conf.workers > 1)
+        outbox_post(&w->to_control, (struct msg){.type = C_PERMITS, .n = cluster_slot, .b = worker});
+}
+
 static void worker_drained(void *ctx)
 {
     struct worker *w = ctx;
     outbox_post(&w->to_control, (struct msg){.type = C_DRAINED, .b = w->index});
 }
 
-static const struct proxy_ops worker_proxy_ops = {worker_sockets_wanted, worker_endpoint_left};
+static const struct proxy_ops worker_proxy_ops = {worker_sockets_wanted, worker_endpoint_left, worker_permits_wanted};
 
 static void worker_message(void *ctx, const struct msg *m)
 {
@@ -97,11 +104,15 @@ static void worker_message(void *ctx, const struct msg *m)
     case W_LEAVE:
         proxy_leave(w->proxy, m->n, worker_drained, w);
         return;
+    case W_PERMITS:
+        proxy_permits(w->proxy, m->n);
+        return;
     case W_STOP:
         loop_stop(w->loop);
         return;
     case C_SOCKETS:
     case C_LEFT:
+    case C_PERMITS:
     case C_DRAINED:
         break;
     }
@@ -133,6 +144,11 @@ static void control_message(void *ctx, const struct msg *m)
             mem_free(table_del(&e->leaving, slice_of((char *)&replica_id, sizeof replica_id)));
         return;
     }
+    case C_PERMITS:
+        for (uint32_t i = 0; i < e->workers_n; i++)
+            if (i != m->b)
+                worker_post(e, i, (struct msg){.type = W_PERMITS, .n = m->n});
+        return;
     case C_DRAINED:
         e->drained_n++;
         return;

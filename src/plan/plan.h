@@ -472,6 +472,7 @@ struct endpoint_health {
 struct cluster_shared {
     uint32_t refs;
     uint32_t connections, pending, requests, retries;
+    uint32_t starved;            /* requests that wait because connections has reached its limit */
     uint32_t ejected;            /* endpoints ejected now */
     uint32_t limit;              /* adaptive: requests allowed at once; 0: not yet known */
     uint64_t adaptive[6];        /* of the gradient: private to proxy */

@@ -47,8 +47,10 @@ void attempt_drop(struct exchange *x)
         if (x->state == X_SOCKET)
             x->ep->pending_n--;
     }
-    if (x->us)
+    if (x->us) {
         breaker_leave(x->us->c, BREAKER_PENDING, &x->held);
+        breaker_leave(x->us->c, BREAKER_STARVED, &x->held);
+    }
     if (u) {
         x->up = NULL;
         list_del(&x->in_up);
@@ -397,6 +399,7 @@ static void wait(struct exchange *x)
 void exchange_socket(struct exchange *x)
 {
     breaker_leave(x->us->c, BREAKER_PENDING, &x->held);
+    breaker_leave(x->us->c, BREAKER_STARVED, &x->held);
     if (UNLIKELY(x->role == X_TCP)) {
         tcp_socket(x);
         return;

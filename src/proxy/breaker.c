@@ -21,6 +21,7 @@ static uint32_t *shared_count(struct cluster_shared *s, enum breaker b)
     case BREAKER_CONNECTIONS: return &s->connections;
     case BREAKER_PENDING: return &s->pending;
     case BREAKER_RETRIES: return &s->retries;
+    case BREAKER_STARVED: return &s->starved;
     default: return &s->requests;
     }
 }
@@ -67,6 +68,7 @@ static enum overflow judge(const struct cluster *c, enum breaker b, uint32_t now
         if (p->retry_budget_pct)
             return now > retry_budget(c) ? OVERFLOW_RETRY_BUDGET : OVERFLOW_NONE;
         return p->retries_max && now > p->retries_max ? OVERFLOW_RETRIES : OVERFLOW_NONE;
+    case BREAKER_STARVED: return OVERFLOW_NONE;
     default: return requests_judge(c, now, rank);
     }
 }

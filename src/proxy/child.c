@@ -95,10 +95,13 @@ void mirrors_body(struct exchange *x, struct pieces body, bool end)
 
 bool hedges_pending(const struct exchange *x) { return x->more->hedge && !list_empty(&x->more->children); }
 
+/* What may not be done twice is not sent twice, unless the route has retries: then its operator says that it may. */
+static bool hedge_allowed(const struct exchange *x) { return x->idempotent || (x->rule->spec && x->rule->spec->retry.given); }
+
 void hedge_start(struct exchange *x)
 {
     struct exchange_more *m = x->more;
-    if (m->hedge && m->hedges < m->hedge->max && !timer_is_set(&m->hedge_timer))
+    if (m->hedge && m->hedges < m->hedge->max && hedge_allowed(x) && !timer_is_set(&m->hedge_timer))
         timer_set(x->p->loop, &m->hedge_timer, MAX(m->hedge->delay_ms, 1u));
 }
 

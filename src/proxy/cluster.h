@@ -79,7 +79,7 @@ struct lb_group {
 /* ---- refusals: which limit was hit --------------------------------------------------------------------------------------- */
 
 /* What is counted over all workers, where a policy limits it. */
-enum breaker { BREAKER_CONNECTIONS, BREAKER_PENDING, BREAKER_REQUESTS, BREAKER_RETRIES, BREAKER_COUNT };
+enum breaker { BREAKER_CONNECTIONS, BREAKER_PENDING, BREAKER_REQUESTS, BREAKER_RETRIES, BREAKER_STARVED /* counted, never refused */, BREAKER_COUNT };
 
 /* X(name, label, text): the label is a metric's, the text is for people. */
 #define OVERFLOW_LIST(X)                                                                              \
@@ -296,6 +296,13 @@ static inline void breaker_leave(struct cluster *c, enum breaker b, uint8_t *hel
 {
     if (UNLIKELY(*held & 1u << b))
         breaker_uncount(c, b, held);
+}
+/* Requests on other workers wait for a connection of this cluster: one that comes to rest here is given back. */
+static inline bool cluster_starves(const struct cluster *c)
+{
+    if (LIKELY(!(c->counted & 1u << BREAKER_STARVED)) || !c->shared)
+        return false;
+    return __atomic_load_n(&c->shared->starved, __ATOMIC_RELAXED) > c->held[BREAKER_STARVED];
 }
 /* How unimportant a request is, by the value of the policy's shed.header (empty: absent): 0 is the most important. Values that the policy
  * does not list rank last. */

@@ -35,6 +35,9 @@ struct proxy_ops {
     /* This endpoint is not in the worker's plan any more, and its last request is over: told exactly once for each endpoint
      * that a proxy_plan() took away. A drain waits for it from every worker. On the worker's thread. */
     void (*endpoint_left)(void *ctx, uint32_t worker, uint64_t endpoint_id, uint64_t replica_id);
+    /* A request waits for a connection, and the limit of the cluster is reached: proxy_permits() on every worker gives back what
+     * rests there. On the worker's thread; NULL where there is one worker. */
+    void (*permits_wanted)(void *ctx, uint32_t worker, uint32_t cluster_slot);
 };
 struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct proxy_ops *ops, void *ctx);
 void proxy_free(struct proxy *p); /* closes everything at once */
@@ -46,6 +49,7 @@ void proxy_unlisten(struct proxy *p, uint64_t token);
 void proxy_mesh_listen(struct proxy *p, uint64_t replica_id, int fd, const char *ns, const char *workload, const char *replica); /* owns fd */
 void proxy_mesh_unlisten(struct proxy *p, uint64_t replica_id);          /* its connections end too */
 void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_t n); /* owns fds */
+void proxy_permits(struct proxy *p, uint32_t cluster_slot);             /* closes its resting connections that others wait for */
 /* Gateway doors stop accepting, keep-alive ends after the current requests; done(ctx) when no client from outside is left, or
  * after ms. The mesh goes on: workloads that are being stopped still need each other. */
 void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ctx);

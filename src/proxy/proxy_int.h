@@ -203,6 +203,8 @@ struct upstream {
     struct task pump;           /* one of them goes on */
     struct timer retry;         /* while some wait: a connection may have become free on another worker */
     uint32_t uses;              /* exchanges and connections; one more while it is in proxy.upstreams */
+    uint32_t slot;              /* in proxy.upstreams */
+    uint64_t bare_ms;           /* when it was last seen that none of its connections rests */
     uint64_t plan_mark;         /* generation of the last plan that named it */
     uint32_t checkers;          /* of its endpoints that this worker checks */
     struct cluster_record *record; /* where it counts; its name is the cluster's, for logs and metrics */

@@ -170,14 +170,56 @@ int socket_spare(struct proxy *p, struct endpoint *ep)
     return fd;
 }
 
+/* Closes up to n connections of the cluster that rest on this worker; how many it were. All endpoints are looked at, so only once
+ * in a millisecond while there is nothing to find. */
+static uint32_t rest_close(struct upstream *us, uint32_t n)
+{
+    struct proxy *p = us->p;
+    uint64_t now = loop_now_ms(p->loop);
+    uint32_t closed = 0;
+    if (us->bare_ms == now)
+        return 0;
+    for (uint32_t s = 0; s < p->eps_n && closed < n; s++) {
+        struct endpoint *ep = p->eps[s];
+        if (!ep || ep->us != us || ep->leaving)
+            continue;
+        for (; closed < n && !list_empty(&ep->idle); closed++)
+            up_close(CONTAINER_OF(ep->idle.prev, struct up, link));
+        LIST_FOREACH(l, &ep->shared) {
+            struct up *u = CONTAINER_OF(l, struct up, link);
+            if (closed < n && list_empty(&u->xs) && !u->closed) {
+                up_close(u);
+                closed++;
+            }
+        }
+    }
+    if (closed < n)
+        us->bare_ms = now;
+    return closed;
+}
+
+void proxy_permits(struct proxy *p, uint32_t slot)
+{
+    struct upstream *us = slot < p->upstreams_n ? p->upstreams[slot] : NULL;
+    if (us && cluster_starves(us->c))
+        rest_close(us, us->c->shared->starved);
+}
+
+static void permits_ask(struct upstream *us)
+{
+    timer_set(us->p->loop, &us->retry, PERMIT_RETRY_MS);
+    if (us->p->ops->permits_wanted)
+        us->p->ops->permits_wanted(us->p->ctx, us->p->conf.worker, us->slot);
+}
+
 /* The cluster has all the connections that it may: x waits for one to be given back, and chooses its endpoint then. */
 static void wait_permit(struct exchange *x)
 {
     endpoint_done(x);
     x->state = X_PERMIT;
     list_push(&x->us->waiting, &x->pending);
-    if (!timer_is_set(&x->us->retry))
-        timer_set(x->p->loop, &x->us->retry, PERMIT_RETRY_MS);
+    if (breaker_enter(x->us->c, BREAKER_STARVED, 0, &x->held) == OVERFLOW_NONE && !timer_is_set(&x->us->retry))
+        permits_ask(x->us);
 }
 
 /* A connection is free, or may be made: the one that waits longest goes on. */
@@ -203,7 +245,7 @@ static void upstream_retry(struct timer *t)
             break;
     }
     if (!list_empty(&us->waiting))
-        timer_set(us->p->loop, &us->retry, PERMIT_RETRY_MS);
+        permits_ask(us);
     upstream_release(us);
 }
 
@@ -223,8 +265,11 @@ struct up *up_get(struct exchange *x)
     uint8_t held = 0;
     int fd;
     if (UNLIKELY(breaker_enter(x->us->c, BREAKER_CONNECTIONS, 0, &held) != OVERFLOW_NONE)) {
-        wait_permit(x);
-        return NULL;
+        /* One that rests at another endpoint makes room for this one. */
+        if (!rest_close(x->us, 1) || breaker_enter(x->us->c, BREAKER_CONNECTIONS, 0, &held) != OVERFLOW_NONE) {
+            wait_permit(x);
+            return NULL;
+        }
     }
     if (!socket_take(x, &fd)) {
         breaker_leave(x->us->c, BREAKER_CONNECTIONS, &held);
@@ -241,7 +286,7 @@ struct up *up_get(struct exchange *x)
 static bool up_keeps(const struct up *u)
 {
     const struct endpoint *ep = u->ep;
-    if (!ep || ep->leaving || u->cli.ending || up_spent(u))
+    if (!ep || ep->leaving || u->cli.ending || up_spent(u) || cluster_starves(u->us->c))
         return false;
     return u->cli.version != HTTP_1 || (u->cli.h1.connected && ep->idle_n < u->p->conf.pool_max);
 }
@@ -482,6 +527,8 @@ static struct upstream *upstream_new(struct proxy *p, const struct plan_cluster 
     us->uses = 1;
     us->record = record_take(p, pc);
     cluster_count_in(us->c, &us->record->count);
+    us->slot = pc->slot;
+    us->bare_ms = UINT64_MAX;
     list_init(&us->waiting);
     timer_init(&us->retry, upstream_retry);
     task_init(&us->pump, upstream_pump_task);
