@@ -180,6 +180,8 @@ void *table_get(const struct table *t, struct slice key); /* NULL when absent */
 /* Sets key to value (not NULL); returns the value it replaced, or NULL. */
 void *table_put(struct table *t, struct slice key, void *value);
 void *table_del(struct table *t, struct slice key); /* the value that was there, or NULL */
+/* The table's own copy of a key that is in it: stays until table_del(), so whoever is in the table needs no other. */
+struct slice table_key(const struct table *t, struct slice key);
 void table_fini(struct table *t);                   /* frees keys and slots, not values */
 /* Iteration in no order: for (struct table_slot *s = NULL; (s = table_next(t, s));). No changes meanwhile. */
 struct table_slot *table_next(const struct table *t, struct table_slot *prev);

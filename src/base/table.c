@@ -59,6 +59,13 @@ void *table_put(struct table *t, struct slice key, void *value)
     return before;
 }
 
+struct slice table_key(const struct table *t, struct slice key)
+{
+    const struct table_slot *s = t->n ? slot_find(t, key, hash_slice(key)) : NULL;
+    MUST(s && s->key);
+    return slice_of(s->key, s->key_n);
+}
+
 void *table_del(struct table *t, struct slice key)
 {
     if (t->n == 0)

@@ -218,13 +218,6 @@ void compile_targets(struct compile *c)
 
 /* ---- endpoints ---------------------------------------------------------------------------------------------------------- */
 
-static void endpoint_name(struct plan_endpoint *ep, const char *name)
-{
-    size_t n = MIN(strlen(name), sizeof ep->name - 1);
-    memcpy(ep->name, name, n);
-    ep->name[n] = '\0';
-}
-
 /* There are few of them, on many endpoints. */
 static const char *locality_keep(struct compile *c, const char *locality)
 {
@@ -254,7 +247,7 @@ static void endpoint_add(struct compile *c, struct plan_cluster *cl, struct plan
     ep.since_ms = t.since_ms;
     ep.weight = weight ? weight : 1;
     ep.locality = locality ? locality_keep(c, locality) : c->plan->locality;
-    endpoint_name(&ep, name);
+    ep.name = keep_str(&c->keep, name);
     ep.health = endpoint_health_ref(t.shared);
     cl->eps[cl->eps_n++] = ep;
 }

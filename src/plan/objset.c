@@ -18,7 +18,7 @@ struct object *object_new(enum obj_kind k)
     box->o.kind = k;
     box->o.generation = 1;
     box->o.created_ns = wall_ns();
-    arena_init(&box->o.mem, MEM_MANIFEST, 2048);
+    arena_init(&box->o.mem, MEM_MANIFEST, 512);
     return &box->o;
 }
 
@@ -53,7 +53,7 @@ static struct object *object_copy(struct object *o)
     box->refs = 1;
     box->base = from->base ? from->base : from;
     box->base->refs++;
-    arena_init(&box->o.mem, MEM_MANIFEST, 2048);
+    arena_init(&box->o.mem, MEM_MANIFEST, 512);
     if (o->kind == OBJ_SERVICEENTRY)
         entry_addresses_set(&box->o, o->entry.addresses);
     return &box->o;

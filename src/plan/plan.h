@@ -491,7 +491,7 @@ struct plan_endpoint {
     uint64_t since_ms;    /* monotonic time of the first plan that named it: for slow start */
     const char *locality; /* "region/zone/subzone"; "" */
     struct endpoint_health *health; /* never NULL */
-    char name[64];        /* replica's name or address, for logs */
+    const char *name;     /* replica's name or address, for logs */
 };
 struct plan_cluster {
     char *ns, *service;

@@ -30,8 +30,7 @@ struct slot_entry {
     bool keyed;            /* the table still leads here; false for an endpoint's old entry after it came back */
     uint64_t since_ms;     /* monotonic: when the entry was made */
     void *shared;          /* one reference: struct endpoint_health, struct cluster_shared, or NULL for routes */
-    size_t key_n;
-    char key[];            /* a copy, so that deletion may name it */
+    struct slice key;      /* the table's, while keyed: so that deletion may name it */
 };
 struct slot_space {
     struct table keys;           /* key -> struct slot_entry */
@@ -294,7 +293,7 @@ static uint32_t slot_pick(struct slot_space *sp, enum slot_kind kind)
         uint32_t slot = old->slot;
         list_del(&old->link);
         if (old->keyed)
-            table_del(&sp->keys, slice_of(old->key, old->key_n));
+            table_del(&sp->keys, old->key);
         entry_free(kind, old);
         sp->by_slot[slot] = NULL;
         return slot;
@@ -308,7 +307,7 @@ static struct slot_entry *slot_new(struct plan_memory *m, enum slot_kind kind, s
 {
     struct slot_space *sp = &m->spaces[kind];
     uint32_t slot = slot_pick(sp, kind);
-    struct slot_entry *e = mem_new(MEM_PLAN, sizeof *e + key.n + 1);
+    struct slot_entry *e = mem_new(MEM_PLAN, sizeof *e);
     list_init(&e->link);
     e->slot = slot;
     e->id = m->next_id++;
@@ -316,11 +315,10 @@ static struct slot_entry *slot_new(struct plan_memory *m, enum slot_kind kind, s
     e->since_ms = m->now_ms;
     e->shared = shared_new(kind);
     e->keyed = true;
-    e->key_n = key.n;
-    memcpy(e->key, key.p, key.n);
     sp->by_slot[slot] = e;
     struct slot_entry *before = table_put(&sp->keys, key, e);
     MUST(!before);
+    e->key = table_key(&sp->keys, key);
     return e;
 }
 
@@ -331,6 +329,7 @@ struct slot_take slots_take(struct plan_memory *m, enum slot_kind kind, struct s
     if (e && !e->live && kind == SLOT_ENDPOINT) {
         table_del(&sp->keys, key); /* the entry stays in its list with its slot */
         e->keyed = false;
+        e->key = SLICE("");
         e = NULL;
     }
     if (!e)
@@ -367,7 +366,7 @@ struct slice slots_key(const struct plan_memory *m, enum slot_kind kind, uint32_
 {
     MUST(slot < m->spaces[kind].top);
     const struct slot_entry *e = m->spaces[kind].by_slot[slot];
-    return slice_of(e->key, e->key_n);
+    return e->key;
 }
 
 /* ---- lives ------------------------------------------------------------------------------------------------------------ */

@@ -22,6 +22,7 @@ struct world {
     struct cluster_policy policy;
     struct plan_cluster pc;
     struct plan_endpoint eps[HOSTS];
+    char names[HOSTS][24];
     struct endpoint_health health[HOSTS];
     struct lb_host hosts[HOSTS];
     struct cluster_shared own;
@@ -74,8 +75,8 @@ static inline struct world *world_new(uint32_t n, enum lb_kind kind)
     w->random = 42;
     w->now_ms = DAY_MS;
     for (uint32_t i = 0; i < HOSTS; i++) {
-        w->eps[i] = (struct plan_endpoint){.id = 1000 + i, .slot = i, .weight = 1, .health = &w->health[i], .locality = ""};
-        snprintf(w->eps[i].name, sizeof w->eps[i].name, "10.0.%u.%u:8080", i / 256, i % 256);
+        snprintf(w->names[i], sizeof w->names[i], "10.0.%u.%u:8080", i / 256, i % 256);
+        w->eps[i] = (struct plan_endpoint){.id = 1000 + i, .slot = i, .weight = 1, .health = &w->health[i], .locality = "", .name = w->names[i]};
     }
     w->c = cluster_new(&ops, w, 0);
     return w;

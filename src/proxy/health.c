@@ -297,7 +297,7 @@ static void cluster_plan(struct proxy *p, const struct plan_cluster *pc, struct 
     bool checks = pc->policy->health.kind != HEALTH_NONE;
     if (checks)
         p->health.clusters_n++;
-    else if (us->checkers == 0)
+    else if (!us || us->checkers == 0)
         return;
     for (uint32_t i = 0; i < pc->eps_n; i++) {
         struct endpoint *ep = p->eps[pc->eps[i].slot];

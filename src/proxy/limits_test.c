@@ -411,7 +411,7 @@ static void test_workers(void **state)
                                                    .success_rate_stdev_permille = 1900, .success_rate_volume = 5};
     crew->pc = (struct plan_cluster){.eps = crew->eps, .eps_n = 8, .policy = &crew->policy, .policy_hash = 1, .shared = &crew->shared};
     for (uint32_t i = 0; i < 8; i++)
-        crew->eps[i] = (struct plan_endpoint){.id = i + 1, .slot = i, .weight = 1, .health = &crew->health[i], .locality = ""};
+        crew->eps[i] = (struct plan_endpoint){.id = i + 1, .slot = i, .weight = 1, .health = &crew->health[i], .locality = "", .name = ""};
     uint64_t admitted = 0, ejections = 0;
     for (uint32_t i = 0; i < WORKERS; i++) {
         hands[i] = (struct hand){.crew = crew, .random = i};

@@ -473,12 +473,6 @@ static struct endpoint *endpoint_new(const struct plan_endpoint *pe, struct upst
     return ep;
 }
 
-struct upstream *upstream_of(struct proxy *p, const struct plan_cluster *c)
-{
-    struct upstream *us = c->slot < p->upstreams_n ? p->upstreams[c->slot] : NULL;
-    return LIKELY(us && us->c->shared == c->shared) ? us : NULL;
-}
-
 struct upstream *upstream_hold(struct upstream *us)
 {
     us->uses++;
@@ -557,15 +551,9 @@ struct gone {
     uint32_t n;
 };
 
-static void cluster_swap(struct proxy *p, const struct plan *plan, const struct plan_cluster *pc, struct gone *eps, struct gone *us)
+/* u carries pc's requests from now on. What the table has in its endpoints' places from an older plan: to eps. */
+static void cluster_fill(struct proxy *p, const struct plan *plan, const struct plan_cluster *pc, struct upstream *u, struct gone *eps)
 {
-    struct upstream *u = p->upstreams[pc->slot];
-    if (u && !cluster_is(u->c, pc)) {
-        us->items[us->n++] = u;
-        u = NULL;
-    }
-    if (!u)
-        u = p->upstreams[pc->slot] = upstream_new(p, pc);
     u->plan_mark = plan->generation;
     for (uint32_t k = 0; k < pc->eps_n; k++) {
         const struct plan_endpoint *pe = &pc->eps[k];
@@ -578,6 +566,39 @@ static void cluster_swap(struct proxy *p, const struct plan *plan, const struct 
         p->eps[pe->slot]->plan_mark = plan->generation;
     }
     cluster_sync(u->c, pc, plan->locality, host_of, p, loop_now_ms(p->loop));
+}
+
+static void cluster_swap(struct proxy *p, const struct plan *plan, const struct plan_cluster *pc, struct gone *eps, struct gone *us)
+{
+    struct upstream *u = p->upstreams[pc->slot];
+    if (u && !cluster_is(u->c, pc)) {
+        us->items[us->n++] = u;
+        u = p->upstreams[pc->slot] = NULL;
+    }
+    if (!u && pc->policy->health.kind != HEALTH_NONE) /* its checks want endpoints; others wait for their first request */
+        u = p->upstreams[pc->slot] = upstream_new(p, pc);
+    if (u)
+        cluster_fill(p, plan, pc, u, eps);
+}
+
+/* The first request for a cluster of the newest plan: a worker with thousands of endpoints has those that it uses. */
+static struct upstream *upstream_first(struct proxy *p, const struct plan_cluster *pc)
+{
+    const struct plan *plan = p->hold->plan;
+    if (pc < plan->clusters || pc >= plan->clusters + plan->clusters_n)
+        return NULL;
+    struct gone none = {0}; /* what the table has is of this plan already */
+    struct upstream *u = p->upstreams[pc->slot] = upstream_new(p, pc);
+    cluster_fill(p, plan, pc, u, &none);
+    return u;
+}
+
+struct upstream *upstream_of(struct proxy *p, const struct plan_cluster *c)
+{
+    struct upstream *us = c->slot < p->upstreams_n ? p->upstreams[c->slot] : NULL;
+    if (UNLIKELY(!us))
+        return upstream_first(p, c);
+    return LIKELY(us->c->shared == c->shared) ? us : NULL;
 }
 
 void endpoints_swap(struct proxy *p, struct plan *plan)

@@ -19,4 +19,5 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+http.server.ThreadingHTTPServer.request_queue_size = 128  # h2load opens many connections at once
 http.server.ThreadingHTTPServer(('0.0.0.0', 8080), Handler).serve_forever()
