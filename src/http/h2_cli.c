@@ -396,6 +396,7 @@ static void cli_connected(struct stream *s)
         cli_broken(&v->c, ERR_TLS);
         return;
     }
+    v->cli->h1.connected = true; /* owners look there, whatever is spoken */
     v->cli->ops->connected(v->cli);
 }
 
