@@ -276,6 +276,13 @@ static void attempt_again(struct exchange *x)
     exchange_wait(x, pause_ms);
 }
 
+/* Nothing failed and nothing was sent: no budget of retries or number of attempts has a say in it. */
+void attempt_moved(struct exchange *x)
+{
+    attempt_drop(x);
+    exchange_dispatch(x);
+}
+
 void attempt_failed(struct exchange *x, enum err e, bool unsent)
 {
     struct proxy *p = x->p;
@@ -314,6 +321,7 @@ void attempt_failed(struct exchange *x, enum err e, bool unsent)
 static void request_send(struct exchange *x, struct up *u)
 {
     breaker_leave(x->us->c, BREAKER_PENDING, &x->held);
+    x->attempt_ms = 0;
     x->state = X_SENT;
     if (x->up != u) {
         x->up = u;
@@ -392,7 +400,14 @@ static void wait(struct exchange *x)
         answer_text(x, 503, FLAG_UO, overflow_text(over));
         return;
     }
-    exchange_wait(x, x->state == X_PERMIT ? answer_ms(x) : connect_ms(x));
+    if (x->state != X_PERMIT) {
+        x->attempt_ms = 0;
+        exchange_wait(x, connect_ms(x));
+    } else { /* the queue moves as answers do; to look again does not begin its time anew */
+        if (!x->attempt_ms)
+            x->attempt_ms = loop_now_ms(x->p->loop) + answer_ms(x);
+        exchange_wait(x, UINT32_MAX);
+    }
     client_reading(x, false);
 }
 
@@ -429,8 +444,9 @@ void exchange_begin(struct exchange *x, struct pieces body)
 {
     struct endpoint *ep = endpoint_pick(x);
     struct up *u = NULL;
+    bool warm = LIKELY(ep && !list_empty(&ep->idle));
     x->replayable = true;
-    if (LIKELY(ep && !list_empty(&ep->idle))) {
+    if (LIKELY(warm)) {
         endpoint_take(x, ep);
         u = up_get(x);
     }
@@ -458,7 +474,7 @@ void exchange_begin(struct exchange *x, struct pieces body)
     }
     if (u)
         request_send(x, u);
-    else if (x->ep)
+    else if (warm) /* none of those at rest was any good; now it waits, perhaps for any endpoint */
         wait(x);
     else
         exchange_to(x, ep);

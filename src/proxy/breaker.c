@@ -5,7 +5,7 @@
  * at the very edge: a refusal too early by one, never one too late.
  *
  * Requests carry three limits in one addition: requests_max, the adaptive limit, and below these the mark for the request's
- * priority. Retries have retries_max or, where a budget is given, that instead: a share of the requests in flight and pending.
+ * priority. Retries have retries_max or, where a budget is given, that instead: a share of the requests in flight, those that wait for a connection among them.
  *
  * What this worker has counted is kept in cluster.held as well, so that a cluster that leaves the plan gives all of it back.
  */
@@ -29,7 +29,7 @@ static uint32_t *shared_count(struct cluster_shared *s, enum breaker b)
 static uint32_t retry_budget(const struct cluster *c)
 {
     const struct pool_policy *p = &c->policy->pool;
-    uint64_t active = (uint64_t)__atomic_load_n(&c->shared->requests, __ATOMIC_RELAXED) + __atomic_load_n(&c->shared->pending, __ATOMIC_RELAXED);
+    uint64_t active = __atomic_load_n(&c->shared->requests, __ATOMIC_RELAXED);
     return (uint32_t)MIN((uint64_t)UINT32_MAX, MAX(active * p->retry_budget_pct / 100, (uint64_t)p->retry_budget_min));
 }
 

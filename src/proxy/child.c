@@ -27,6 +27,7 @@ static struct exchange *child_new(struct exchange *x, enum exchange_role role, c
     k->method_id = x->method_id;
     k->idempotent = x->idempotent;
     k->secure = x->secure;
+    k->rank = x->rank;
     k->deadline_ms = x->deadline_ms;
     memcpy(k->trace_id, x->trace_id, sizeof k->trace_id);
     memcpy(k->trace_flags, x->trace_flags, sizeof k->trace_flags);
@@ -48,13 +49,21 @@ static void child_copy(struct exchange *k, const struct exchange *x)
     k->head_n = x->head_n;
 }
 
-static void child_start(struct exchange *k, struct pieces body)
+/* False: it was not begun, and is over. Its cluster counts it like any request. */
+static bool child_start(struct exchange *k, struct pieces body)
 {
     if (!k->us) { /* its cluster left with a newer plan */
         child_failed(k, 503, FLAG_NC, "the service is gone");
-        return;
+        return false;
+    }
+    uint32_t rank = k->cluster->policy->shed.header ? k->rank : 0;
+    enum overflow over = breaker_enter(k->us->c, BREAKER_REQUESTS, rank, &k->held);
+    if (UNLIKELY(over != OVERFLOW_NONE)) {
+        child_failed(k, 503, FLAG_UO, overflow_text(over));
+        return false;
     }
     exchange_begin(k, body);
+    return true;
 }
 
 /* ---- mirrors ------------------------------------------------------------------------------------------------------------ */
@@ -67,13 +76,14 @@ void mirrors_begin(struct exchange *x, struct pieces body)
         if (!m->cluster || (m->ppm < 1000000 && loop_random(x->p->loop) % 1000000u >= m->ppm))
             continue;
         struct exchange *k = child_new(x, X_MIRROR, m->cluster);
-        counter_inc(&x->p->c.mirrored);
-        if (k->us)
-            counter_inc(&k->us->c->count->mirrored);
+        struct upstream *us = k->us;
         child_copy(k, x);
         list_push(&exchange_more(x)->mirrors, &k->more->sibling);
         k->more->parent = x;
-        child_start(k, body);
+        if (child_start(k, body)) {
+            counter_inc(&x->p->c.mirrored);
+            counter_inc(&us->c->count->mirrored);
+        }
     }
 }
 
@@ -114,17 +124,19 @@ void hedge_timer(struct timer *t)
     struct exchange *k = child_new(x, X_HEDGE, x->cluster);
     child_copy(k, x);
     m->hedges++;
-    counter_inc(&x->p->c.hedges);
-    if (k->us)
-        counter_inc(&k->us->c->count->hedges);
     k->more->parent = x;
     list_push(&m->children, &k->more->sibling);
     k->tried[0] = x->ep->lb.id; /* elsewhere, if there is an elsewhere */
     k->tries = 1;
     k->hash = x->hash;
     struct iovec v = {x->replay.p, x->replay.n};
+    struct proxy *p = x->p;
+    struct upstream *us = x->us;
     hedge_start(x);
-    child_start(k, (struct pieces){&v, x->replay.n ? 1 : 0, x->replay.n});
+    if (!child_start(k, (struct pieces){&v, x->replay.n ? 1 : 0, x->replay.n}))
+        return;
+    counter_inc(&p->c.hedges);
+    counter_inc(&us->c->count->hedges);
 }
 
 /* k has answered first: it takes the client over, with all that belongs to it, and what x was doing is given up. */

@@ -297,6 +297,7 @@ static bool request_admitted(struct exchange *x, const struct h1_head *h)
     if (UNLIKELY(policy->shed.header != NULL)) {
         const struct h1_field *f = h1_find(h, slice_cstr(policy->shed.header));
         rank = breaker_rank(&policy->shed, f ? f->value : SLICE(""));
+        x->rank = (uint8_t)MIN(rank, UINT8_MAX);
     }
     enum overflow over = breaker_enter(c, BREAKER_REQUESTS, rank, &x->held);
     if (UNLIKELY(over != OVERFLOW_NONE)) {

@@ -65,7 +65,8 @@ static void eject(struct cluster *c, struct lb_host *h, enum ejection why, uint6
     const struct outlier_policy *p = &c->policy->outlier;
     struct endpoint_health *eh = h->health;
     outlier_expire(c, h, now_ms);
-    uint64_t for_ms = ejection_ms(p, __atomic_load_n(&eh->ejections, __ATOMIC_RELAXED) + 1, random), until = now_ms + for_ms, none = 0;
+    uint32_t times = __atomic_load_n(&eh->ejections, __ATOMIC_RELAXED) + 1;
+    uint64_t for_ms = ejection_ms(p, times, random), until = now_ms + for_ms, none = 0;
     if (!__atomic_compare_exchange_n(&eh->ejected_until_ms, &none, until, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
         return; /* it is ejected already, perhaps by another worker just now */
     uint64_t allowed = p->max_ejection_pct ? MAX(1u, (uint64_t)MIN(p->max_ejection_pct, 100u) * c->hosts_n / 100) : 0;
@@ -75,7 +76,8 @@ static void eject(struct cluster *c, struct lb_host *h, enum ejection why, uint6
         counter_inc(&c->count->ejections_over);
         return;
     }
-    __atomic_fetch_add(&eh->ejections, 1, __ATOMIC_RELAXED);
+    if (ejection_ms(p, times, 0) < or_default(p->max_ejection_ms, MAX_EJECTION_MS)) /* else it grows no more, and would only have to be forgiven */
+        __atomic_fetch_add(&eh->ejections, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&c->shared->ejected, n, __ATOMIC_RELAXED);
     c->refresh_at_ms = 0;
     counter_inc(&c->count->ejections[why]);

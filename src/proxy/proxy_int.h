@@ -314,6 +314,7 @@ void exchange_dispatch(struct exchange *x);              /* chooses an endpoint,
 void exchange_socket(struct exchange *x);                /* x has an endpoint, and perhaps a socket is in stock: a connection */
 void exchange_timer(struct timer *t);
 void attempt_failed(struct exchange *x, enum err e, bool unsent); /* before an answer; the call is over or was never begun */
+void attempt_moved(struct exchange *x);                  /* its endpoint leaves the plan while x waits for a socket there */
 void attempt_drop(struct exchange *x);                   /* takes x off its connection and its endpoint */
 void request_more(struct exchange *x, struct pieces body, bool end); /* of the request's body */
 void request_flow(struct exchange *x);                   /* the client's side is free again */

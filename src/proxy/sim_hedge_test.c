@@ -88,7 +88,8 @@ static void judge(bool elsewhere)
     }
     assert_in_range(counted(&T.proxies[0]->c.hedges), hedges, hedges + T.asks_n / 20); /* one may be given up before it has arrived */
     assert_int_equal(counted(&T.proxies[0]->c.hedges_won), won);
-    assert_true(hedges > 0 && won > 0);
+    if (!hedges || !won)
+        fail_msg("%u hedges, %u of them won", hedges, won);
 }
 
 static void first_wins(uint64_t seed)
@@ -125,10 +126,10 @@ static void silent(uint64_t seed)
 }
 static void test_silent(void **state) { each_seed(test_repeats(30), silent); }
 
-/* A POST reaches one host once, however slow: with a body, without one, over a new connection or a kept one, with retries or without. */
+/* Without a retry policy a POST reaches one host once, however slow: with a body, without one, over a new connection or a kept one. */
 static void not_repeated(uint64_t seed)
 {
-    start(seed, NULL, 3, seed & 1 ? ROUTE("retries: { attempts: 2, retryOn: \"5xx\" }, ") : ROUTE(""));
+    start(seed, NULL, 3, ROUTE(""));
     load(8, 15, H1_POST, seed % 3 == 0 ? 0 : seed % 3 == 1 ? 100 : 30000);
     for (uint32_t i = 0; i < T.asks_n; i++)
         assert_true(T.asks[i].state == ASK_ANSWERED && T.asks[i].status == 200 && T.asks[i].visits == 1);

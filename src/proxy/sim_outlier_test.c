@@ -162,7 +162,7 @@ static void consecutive(uint64_t seed, enum how how, const char *rules)
         if (!E.of[i].times)
             fail_msg("host %u fails always and was never ejected", i);
     if (bad <= E.allowed || !resets)
-        assert_int_equal(counted(&cluster_now()->count.ejections_over) > 0, bad > E.allowed);
+        assert_int_equal(counted(&cluster_now()->count->ejections_over) > 0, bad > E.allowed);
     recover();
 }
 
@@ -239,7 +239,7 @@ static void by_rate(uint64_t seed)
     for (uint32_t i = 0; i < T.hosts_n; i++)
         if ((E.of[i].times > 0) != (i < E.bad))
             fail_msg("host %u was ejected %u times", i, E.of[i].times);
-    assert_true(counted(&cluster_now()->count.ejections[deviation ? EJECTION_SUCCESS_RATE : EJECTION_FAILURE_PERCENTAGE]) > 0);
+    assert_true(counted(&cluster_now()->count->ejections[deviation ? EJECTION_SUCCESS_RATE : EJECTION_FAILURE_PERCENTAGE]) > 0);
     recover();
 }
 static void test_rates(void **state) { each_seed(test_repeats(20), by_rate); }

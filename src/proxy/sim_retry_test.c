@@ -240,6 +240,22 @@ static void timeouts(uint64_t seed)
 }
 static void test_timeouts(void **state) { each_seed(test_repeats(30), timeouts); }
 
+static struct deed late(const struct visit *v) { return (struct deed){.delay_ms = 60 + (uint32_t)chance(80), .bytes = 10}; }
+
+/* The time for connecting is not the time for an answer, on new connections and kept ones, of either version. */
+static void slower_than_connecting(uint64_t seed)
+{
+    start(seed, NULL, 2, seed & 2 ? ROUTE("") POLICY("connectionPool: { http: HTTP2, connectTimeout: 30ms }") : ROUTE("") POLICY("connectionPool: { connectTimeout: 30ms }"));
+    R.deed = late;
+    load(6, 8, seed & 1 ? H1_POST : H1_GET, seed & 1 ? 2000 : 0, 20);
+    run_all(60000);
+    assert_answered();
+    assert_int_equal(count_status(200), T.asks_n);
+    assert_int_equal(visits_max(), 1);
+    assert_int_equal(counted(&T.proxies[0]->c.timeouts_connect), 0);
+}
+static void test_slower_than_connecting(void **state) { each_seed(test_repeats(8), slower_than_connecting); }
+
 /* Between two attempts: at least the base, at most base * 2^n and ten times the base, and never all alike. */
 static void backoff(uint64_t seed)
 {
@@ -280,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_budget), cmocka_unit_test(test_limit),    cmocka_unit_test(test_methods),
         cmocka_unit_test(test_bodies), cmocka_unit_test(test_timeouts), cmocka_unit_test(test_backoff),
+        cmocka_unit_test(test_slower_than_connecting),
     };
     log_start(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -448,12 +448,8 @@ static void endpoint_leave(struct proxy *p, struct endpoint *ep)
     LIST_FOREACH(l, &ep->shared)
         if (list_empty(&CONTAINER_OF(l, struct up, link)->xs))
             up_close(CONTAINER_OF(l, struct up, link));
-    LIST_FOREACH(l, &ep->pending) {
-        struct exchange *x = CONTAINER_OF(l, struct exchange, pending);
-        list_del(&x->pending);
-        ep->pending_n--;
-        attempt_failed(x, ERR_REFUSED, true);
-    }
+    LIST_FOREACH(l, &ep->pending)
+        attempt_moved(CONTAINER_OF(l, struct exchange, pending));
     cluster_end(ep->us->c, &ep->lb);
     endpoint_over(p, ep);
 }
