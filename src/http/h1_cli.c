@@ -77,7 +77,7 @@ static size_t take_head(struct h1_cli *c, const char *p, size_t n)
         break;
     }
     c->scan = 0;
-    if (h.status == 101 && c->sending == H1_TUNNEL) {
+    if (UNLIKELY(c->sending == H1_TUNNEL) && (c->method == H1_CONNECT ? h.status / 100 == 2 : h.status == 101)) {
         h.framing = H1_TUNNEL;
     } else if (h.status < 200) {
         c->interim_bytes += (uint32_t)used;

@@ -109,6 +109,7 @@ static void request_begin(struct h1_srv *c, const struct h1_head *h)
 {
     c->minor = h->minor;
     c->head_request = h->method_id == H1_HEAD;
+    c->connect_request = h->method_id == H1_CONNECT;
     c->keep_alive = h->keep_alive && c->keep_alive;
     c->answering = c->answered = false;
     c->first = false;
@@ -416,12 +417,14 @@ void h1_srv_interim(struct h1_srv *c, struct head_out *o)
     written(c, stream_write_slice(&c->s, slice_of(o->p, o->n)));
 }
 
-/* From now on both directions carry bytes of another protocol (RFC 9110 section 7.8). What the client sent behind its request
- * lies in in[]. */
+/* From now on both directions carry bytes of another protocol (RFC 9110 sections 7.8 and 9.3.6). What the client sent behind its
+ * request lies in in[]. */
 static void tunnel_begin(struct h1_srv *c, struct head_out *o)
 {
     head_tail(o);
-    head_lit(o, "Connection: upgrade\r\n\r\n");
+    if (!c->connect_request)
+        head_lit(o, "Connection: upgrade\r\n");
+    head_lit(o, "\r\n");
     MUST(!o->over);
     c->keep_alive = false;
     c->state = SRV_BODY;

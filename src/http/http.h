@@ -118,7 +118,7 @@ struct h1_srv {
     uint8_t state;              /* enum h1_srv_state */
     uint8_t minor;              /* of the request */
     uint8_t answer;             /* enum h1_framing of the answer's body as sent */
-    bool head_request, keep_alive, answering, answered, consuming, paused, first;
+    bool head_request, connect_request, keep_alive, answering, answered, consuming, paused, first;
 };
 /* Adopts an accepted socket. */
 void h1_srv_open(struct h1_srv *c, struct loop *l, const struct h1_srv_conf *conf, const struct h1_srv_ops *ops, int fd);
@@ -136,7 +136,7 @@ const struct h1_chunked *h1_srv_trailers(const struct h1_srv *c);
 void h1_srv_interim(struct h1_srv *c, struct head_out *o);
 /* The answer: o holds the status line and all fields but those of framing and connection, which are added here. framing
  * H1_NO_BODY: no body follows and no length is said (the caller may have put one: HEAD, 304). H1_CHUNKED and
- * H1_UNTIL_CLOSE both mean "length unknown": chunked to HTTP/1.1, ended by closing to HTTP/1.0. H1_TUNNEL, with status 101:
+ * H1_UNTIL_CLOSE both mean "length unknown": chunked to HTTP/1.1, ended by closing to HTTP/1.0. H1_TUNNEL, with status 101, or 2xx to a CONNECT:
  * bytes from now on, in both directions; the client may end its own first (body(end)), h1_srv_end() ends both. end: body is all of it.
  * Returns bytes queued. */
 size_t h1_srv_answer(struct h1_srv *c, struct head_out *o, enum h1_framing framing, uint64_t length, struct pieces body, bool end);
@@ -285,7 +285,7 @@ static inline bool http_req_is_h2(const struct http_req *r) { return r->h2 != NU
 void http_req_reading(struct http_req *r, bool on);       /* off: no body() until on again; HTTP/2 stops widening the stream's window */
 int http_req_trailers(struct http_req *r, struct h1_field *fields, int max); /* as h1_chunked_trailers(); 0 without */
 void http_req_interim(struct http_req *r, struct head_out *o);
-/* As h1_srv_answer(). With H1_TUNNEL (status 101) bytes flow both ways from now on: body() and http_req_send() carry them,
+/* As h1_srv_answer(). With H1_TUNNEL (status 101; 2xx to CONNECT) bytes flow both ways from now on: body() and http_req_send() carry them,
  * body(end) is the end of the client's direction, http_req_end() ends both. Returns bytes queued. */
 size_t http_req_answer(struct http_req *r, struct head_out *o, enum h1_framing framing, uint64_t length, struct pieces body, bool end);
 size_t http_req_send(struct http_req *r, struct pieces body);
@@ -358,7 +358,7 @@ uint32_t http_cli_room(const struct http_cli *c);
 uint32_t http_cli_calls(const struct http_cli *c); /* under way */
 void http_cli_rest(struct http_cli *c);            /* HTTP/1 without a call: reads, to see its end */
 /* Begins a call (room > 0). head: HTTP/1 text, complete with the empty line and framing fields. scheme "http" or "https" goes
- * into :scheme. With H1_TUNNEL the head asks for an upgrade. Returns bytes queued. */
+ * into :scheme. With H1_TUNNEL the head asks for an upgrade, or is a CONNECT. Returns bytes queued. */
 size_t http_cli_request(struct http_cli *c, struct http_call *k, enum h1_method method, struct slice head, enum h1_framing framing, struct pieces body, bool end);
 size_t http_call_send(struct http_call *k, struct pieces body);
 void http_call_end(struct http_call *k, struct slice trailers);

@@ -699,6 +699,16 @@ static void answer_with_steps(struct exchange *x, struct http_call *k, const str
         answer_begin(x, k, h, framing, body, end);
 }
 
+/* A tunnel was asked for and the service gives an ordinary answer. True: it can't be passed on, for a client of HTTP/2 takes any 2xx for
+ * the tunnel (RFC 8441 section 5). */
+static bool tunnel_declined(struct exchange *x, const struct h1_head *h)
+{
+    if (h->framing == H1_TUNNEL || !x->req || !http_req_is_h2(x->req) || h->status / 100 != 2)
+        return false;
+    answer_text(x, 502, FLAG_UPE, "the service did not take the upgrade");
+    return true;
+}
+
 static void up_response(struct http_call *k, const struct h1_head *h, struct pieces body, bool end)
 {
     struct exchange *x = exchange_of(k);
@@ -718,6 +728,8 @@ static void up_response(struct http_call *k, const struct h1_head *h, struct pie
         if (child_response(x, h, body, end))
             return;
     }
+    if (UNLIKELY(x->framing == H1_TUNNEL) && tunnel_declined(x, h))
+        return;
     x->status = h->status;
     x->response_bytes = body.bytes;
     if (UNLIKELY(x->grpc)) /* the whole answer may be its head */

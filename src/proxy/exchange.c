@@ -166,11 +166,13 @@ static bool has_dot_segment(struct slice path)
     return false;
 }
 
+static const char connect_refused[] = "CONNECT is not offered here";
+
 /* What is refused before routing; true when it was answered. */
 static bool refused_early(struct exchange *x, const struct h1_head *h)
 {
-    if (UNLIKELY(h->method_id == H1_CONNECT || h->method_id == H1_TRACE)) {
-        answer_text(x, 501, FLAG_NONE, h->method_id == H1_CONNECT ? "CONNECT is not offered here" : "TRACE is not offered here");
+    if (UNLIKELY(h->method_id == H1_TRACE)) {
+        answer_text(x, 501, FLAG_NONE, "TRACE is not offered here");
         return true;
     }
     if (UNLIKELY(has_dot_segment(h->path))) {
@@ -185,6 +187,8 @@ static bool refused_early(struct exchange *x, const struct h1_head *h)
  * as RFC 9110 section 7.8 lets a server do. */
 static bool wants_tunnel(const struct h1_head *h)
 {
+    if (UNLIKELY(h->method_id == H1_CONNECT))
+        return true;
     if (LIKELY(!h->upgrade) || h->framing != H1_NO_BODY)
         return false;
     const struct h1_field *u = h1_get(h, H1_UPGRADE);
@@ -227,6 +231,27 @@ static void grpc_request(struct exchange *x, const struct h1_head *h)
     uint64_t ms = timeout ? grpc_timeout_ms(timeout->value) : 0;
     if (ms)
         x->deadline_ms = loop_now_ms(x->p->loop) + ms;
+}
+
+/* x asks for a tunnel: what the rule says to that. False: it was answered. */
+static bool tunnel_allowed(struct exchange *x, const struct h1_head *h)
+{
+    const struct route_rule *spec = x->rule->spec;
+    if (h->method_id == H1_CONNECT) {
+        if (spec && spec->connect)
+            return true;
+        answer_text(x, 501, FLAG_NONE, connect_refused);
+        return false;
+    }
+    if (!spec || !spec->upgrades_refused)
+        return true;
+    if (h->major == 2) { /* an answer with 200 would agree to it */
+        answer_text(x, 501, FLAG_NONE, "upgrades are refused on this route");
+        return false;
+    }
+    x->framing = H1_NO_BODY;
+    x->request_end = true;
+    return true;
 }
 
 static struct exchange *client_exchange(struct down *d, struct http_req *r, const struct h1_head *h, size_t bytes, bool end)
@@ -325,6 +350,8 @@ static void down_request(struct http_srv *c, struct http_req *r, const struct h1
     if (!route(x, h, &hit)) {
         if (hit.misdirected)
             answer_text(x, 421, FLAG_NR, "this host is not served on a connection made for another (RFC 9110 section 15.5.20)");
+        else if (h->method_id == H1_CONNECT)
+            answer_text(x, 501, FLAG_NR, connect_refused);
         else
             answer_text(x, 404, FLAG_NR, "no route matches this request");
         return;
@@ -334,6 +361,8 @@ static void down_request(struct http_srv *c, struct http_req *r, const struct h1
         return;
     }
     x->rule = hit.rule;
+    if (UNLIKELY(x->framing == H1_TUNNEL) && !tunnel_allowed(x, h))
+        return;
     if (x->rule->timeout_ms) {
         uint64_t due = loop_now_ms(d->p->loop) + x->rule->timeout_ms;
         x->deadline_ms = x->deadline_ms ? MIN(x->deadline_ms, due) : due;

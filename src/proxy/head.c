@@ -357,6 +357,14 @@ static void base64_16(const uint8_t in[16], char out[24])
 static void request_line_put(struct head_out *o, struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
 {
     const struct route_rule *spec = x->rule->spec;
+    if (UNLIKELY(h->method_id == H1_CONNECT)) { /* RFC 9110 section 9.3.6: the target is whom it is to be passed on to, and no path */
+        head_lit(o, "CONNECT ");
+        head_slice(o, h->target);
+        head_lit(o, " HTTP/1.1\r\nHost: ");
+        head_slice(o, h->target);
+        head_lit(o, "\r\n");
+        return;
+    }
     head_slice(o, h->method);
     head_lit(o, " ");
     if (spec && spec->rewrite_path_kind == REWRITE_REGEX)
@@ -395,6 +403,8 @@ static bool head_keep(struct exchange *x)
 static void upgrade_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
 {
     const struct h1_field *f = h1_get(h, H1_UPGRADE);
+    if (h->method_id == H1_CONNECT)
+        return;
     head_lit(o, "Connection: Upgrade\r\n");
     head_field(o, SLICE("Upgrade"), f->value);
     if (h->major == 2 && slice_ieq(f->value, SLICE("websocket")) && !h1_find(h, SLICE("sec-websocket-key"))) {

@@ -219,11 +219,7 @@ static enum step filter_step(struct exchange *x, const struct plan_filter *pf, c
     const struct http_filter *f = pf->spec;
     struct exchange_more *m;
     switch (f->kind) {
-    case FILTER_UPGRADES:
-        if (f->upgrades.refused && x->framing == H1_TUNNEL) {
-            answer_text(x, 403, FLAG_NONE, "upgrades are refused on this route");
-            return STEP_OVER;
-        }
+    case FILTER_UPGRADES: /* part of plan_rule.spec */
         return STEP_ON;
     case FILTER_CORS:
         return cors_step(x, &f->cors, pf->regexes, h);

@@ -5,3 +5,6 @@ python3 "$HERE/bytes.py" "$ECHO" "$COUNT" "$COUNT1" "$COUNT2" "$PP" "$HTTP" >byt
 said bytes.txt
 same "Unix-socket upstream: an answer" '/unix/a 1.1' "$(curl -sS -m 5 "http://127.0.0.1:$MESH/unix/a" | jq -r '"\(.path) \(.version)"')"
 same "Unix-socket upstream: 5 MB" 5000000 "$(curl -sS -m 5 "http://127.0.0.1:$MESH/unix?n=5000000" | wc -c)"
+
+curl -sS -m 40 -H 'Host: ws.test' "http://127.0.0.1:$HTTP/mesh" >mesh.txt 2>&1
+said mesh.txt

@@ -16,6 +16,20 @@ check "drain: the Gateway comes back" weir apply extra.yaml
 open_again() { [ "$(status "http://127.0.0.1:$EXTRA/" -H 'Host: ws.test')" = 200 ]; }
 check "drain: and is served" wait_for 5 open_again
 
+# ---- another engine takes over ------------------------------------------------------------------------------------------------
+background upgrade.txt node drain.js "$HTTP" upgrading
+DRAIN=$BG
+background bytes-upgrade.txt python3 "$HERE/bytes_stop.py" "$ECHO"
+BYTES=$BG
+begun() { there upgrading && grep -q begun bytes-upgrade.txt; }
+wait_for 10 begun
+check "upgrade: another engine takes over" weir upgrade
+wait "$DRAIN" "$BYTES"
+sed 's/drain:/upgrade:/' upgrade.txt >upgrade2.txt
+said upgrade2.txt
+sed 's/stop:/upgrade:/' bytes-upgrade.txt >upgrade2.txt
+said upgrade2.txt
+
 # ---- the node stops -----------------------------------------------------------------------------------------------------------
 background stop.txt node drain.js "$HTTP" stopping stop
 DRAIN=$BG

@@ -160,6 +160,16 @@ const checks = {
         equal(S.UNAVAILABLE, (await status).code);
         equal(S.UNAVAILABLE, code(await unary(client, 'Unary', 'x')));
     },
+    async 'a service whose connections live 300 ms: no call fails'() {
+        const client = to('aging.test'), end = Date.now() + 1000;
+        let n = 0;
+        while (Date.now() < end) for (const out of await Promise.all(Array.from({ length: 8 }, () => unary(client, 'Unary', 'sleep 5')))) { equal(S.OK, code(out)); n++; }
+        truth(n > 100, n + ' calls');
+    },
+    async 'the service breaks off inside a stream: UNAVAILABLE, not a mere end'() {
+        const call = to('cut.test').Down(Buffer.from('forever'), meta()), status = ended(call);
+        equal(S.UNAVAILABLE, (await status).code);
+    },
     async 'a service that speaks no gRPC: its HTTP status decides'() { equal(S.UNIMPLEMENTED, code(await unary(to('http1.test'), 'Unary', 'x'))); },
 };
 run(Object.fromEntries(Object.entries(checks).map(([k, f]) => [`${label}: ${k}`, f])));

@@ -69,9 +69,13 @@ const impl = {
     Seen(call, done) { done(null, Buffer.from(seen.get(call.request.toString()) || 'never')); },
 };
 
-exports.grpcServer = (address, ready) => {
-    const server = new grpc.Server({ 'grpc.max_receive_message_length': -1 });
+// grpc.health.v1.Health/Check answers SERVING (field 1 is 1): what a readiness probe asks.
+const health = { Check: { ...method('Check', false, false), path: '/grpc.health.v1.Health/Check' } };
+
+exports.grpcServer = (address, options, ready) => {
+    const server = new grpc.Server({ 'grpc.max_receive_message_length': -1, ...options });
     server.addService(offered, impl);
+    server.addService(health, { Check: (call, done) => done(null, Buffer.from([8, 1])) });
     server.bindAsync(address, grpc.ServerCredentials.createInsecure(), (e) => { if (e) throw e; ready(); });
 };
 exports.Echo = grpc.makeGenericClientConstructor(service, 'Echo');

@@ -84,7 +84,7 @@ spec:
         - name: app
           command: [ node, server.js ]
           ports: [ { containerPort: 8080 } ]
-          readinessProbe: { tcpSocket: { port: 50051 }, periodSeconds: 1 }
+          readinessProbe: { grpc: { port: 50051 }, periodSeconds: 1 }
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -103,6 +103,9 @@ YAML
     service raw 443 8444 tls
     service grpc 80 50051 grpc
     service refused 80 50052 grpc
+    service aging 80 50053 grpc
+    service cut 80 50054 grpc
+    service proxy 80 9003
     service none 80 50051 grpc nobody
     service count 9000 9000 tcp
     service countv1 9000 9000 tcp
@@ -157,6 +160,8 @@ spec:
       port: $MTLS
       tls: { certificateRefs: [ { name: gw } ], frontendValidation: { caCertificateRefs: [ { kind: ConfigMap, name: ca } ] } }
     - { name: pass, protocol: TLS, port: $PASS, tls: { mode: Passthrough } }
+    - { name: mixed-pass, protocol: TLS, port: $MIXED, hostname: app.test, tls: { mode: Passthrough } }
+    - { name: mixed, protocol: HTTPS, port: $MIXED, hostname: ws.test, tls: { certificateRefs: [ { name: gw } ] } }
     - { name: echo, protocol: TCP, port: $ECHO }
     - { name: count, protocol: TCP, port: $COUNT }
     - { name: countv1, protocol: TCP, port: $COUNT1 }
@@ -207,7 +212,10 @@ manifest_routes() {
     grpc_route none none
     grpc_route refused refused
     grpc_route http1 plain
+    grpc_route aging aging
+    grpc_route cut cut
     bytes_route TLSRoute pass pass raw 443 'hostnames: [ app.test ],'
+    bytes_route TLSRoute mixed mixed-pass raw 443 'hostnames: [ app.test ],'
     bytes_route TCPRoute echo echo echo 9001
     for n in count countv1 countv2; do bytes_route TCPRoute $n $n $n 9000; done
     cat <<YAML
@@ -227,6 +235,36 @@ spec:
     - matches: [ { method: { service: test.Echo } } ]
       filters: [ { type: ResponseHeaderModifier, responseHeaderModifier: { set: [ { name: x-rule, value: by-service } ] } } ]
       backendRefs: [ { name: grpc, port: 80 } ]
+---
+apiVersion: weir.dev/v1
+kind: HTTPFilter
+metadata: { name: connect }
+spec: { upgrades: { connect: true } }
+---
+apiVersion: weir.dev/v1
+kind: HTTPFilter
+metadata: { name: stay }
+spec: { upgrades: { refused: true } }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: connect }
+spec:
+  parentRefs: [ { name: door } ]
+  hostnames: [ target.test ]
+  rules:
+    - filters: [ { type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: connect } } ]
+      backendRefs: [ { name: proxy, port: 80 } ]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: stay }
+spec:
+  parentRefs: [ { name: door } ]
+  hostnames: [ stay.test ]
+  rules:
+    - filters: [ { type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: stay } } ]
+      backendRefs: [ { name: plain, port: 80 } ]
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService

@@ -3,8 +3,12 @@
 //   8080  HTTP/1.1 and WebSocket     8081  HTTP/2 in clear, WebSocket by extended CONNECT (RFC 8441)
 //   8443  HTTP/1.1 over TLS          8444  HTTP/2 over TLS            8445  the same, client certificate required
 //   9000  bytes: after the client's end, how many came and what they began with         9001  echo, both ways at once
+//   9003  a proxy of its own: CONNECT to any port of 127.0.0.1
 //   9002  a PROXY header v1, then HTTP/1.1: told as x-seen-proxy
-//   50051 gRPC, service test.Echo
+//   50051 gRPC, service test.Echo     50053 the same on connections that live 300 ms
+//   50054 the same, but it breaks off
+//
+// GET /mesh: calls the other services by name, as any workload does, and says how that went.
 //
 // HTTP: /slow?ms=N answers later, ?n=N with so many bytes, /cut cuts its answer off, anything else says in JSON what was asked.
 // "unix PATH" as arguments: only HTTP/1.1, on that socket.
@@ -19,6 +23,10 @@ function answer(q, r) {
     const url = new URL(q.url, 'http://x'), n = +url.searchParams.get('n');
     const socket = q.stream ? q.stream.session.socket : q.socket;
     const cert = socket.getPeerCertificate ? socket.getPeerCertificate() : null;
+    if (url.pathname === '/mesh') {
+        require('./mesh.js').checks().then((text) => r.end(text));
+        return;
+    }
     if (socket.seenProxy) q.headers['x-seen-proxy'] = socket.seenProxy;
     if (url.searchParams.has('n')) {
         r.setHeader('content-length', n);
@@ -107,5 +115,25 @@ if (process.argv[2] === 'unix') {
             plain.emit('connection', s);
         });
     }).listen(9002, '0.0.0.0');
-    grpcServer('0.0.0.0:50051', () => console.log('listening'));
+    const cut = http2.createServer();
+    cut.on('stream', (stream) => {
+        stream.on('error', () => {});
+        stream.respond({ ':status': 200, 'content-type': 'application/grpc' });
+        stream.write(Buffer.from([0, 0, 0, 0, 1, 65, 0, 0]), () => setTimeout(() => stream.session.destroy(), 50));
+    });
+    cut.listen(50054, '0.0.0.0');
+    const proxy = http.createServer((q, r) => { r.statusCode = 405; r.end(); });
+    proxy.on('connect', (q, s, head) => {
+        const to = net.connect({ port: +q.url.split(':')[1], host: '127.0.0.1', allowHalfOpen: true }, () => {
+            s.write('HTTP/1.1 200 Connection established\r\nX-Target: ' + q.url + '\r\n\r\n');
+            to.write(head);
+            s.pipe(to);
+            to.pipe(s);
+        });
+        to.on('error', () => s.end('HTTP/1.1 503 Nobody there\r\nContent-Length: 0\r\n\r\n'));
+        s.on('error', () => to.destroy());
+    });
+    proxy.listen(9003, '0.0.0.0');
+    const aging = { 'grpc.max_connection_age_ms': 300, 'grpc.max_connection_age_grace_ms': 5000 };
+    grpcServer('0.0.0.0:50053', aging, () => grpcServer('0.0.0.0:50051', {}, () => console.log('listening')));
 }

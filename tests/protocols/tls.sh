@@ -11,8 +11,12 @@ has "TLSRoute: the service ends TLS itself" "$(pass app.test "$PASS")" '"port":8
 has "TLSRoute: another name is not passed on" "$(pass b.test "$PASS")" 'curl: ('
 has "Istio PASSTHROUGH: the service ends TLS itself" "$(pass app.test "$ISTIO_P")" '"port":8444,"path":"/"'
 has "Istio PASSTHROUGH: another name is not passed on" "$(pass b.test "$ISTIO_P")" 'curl: ('
-# tls-alert: a client that says no name
 check "TLSRoute: no name, no service" sh -c "! echo | timeout 5 openssl s_client -connect 127.0.0.1:$PASS -noservername >/dev/null 2>&1"
+
+has "one port, two listeners: a name that is passed on" "$(pass app.test "$MIXED")" '"port":8444,"path":"/"'
+has "one port, two listeners: a name that ends here" "$(pass ws.test "$MIXED")" '"port":8080,"path":"/"'
+has "one port, two listeners: another name" "$(pass b.test "$MIXED")" 'curl: ('
+same "one port, two listeners: plain HTTP gets 400" 400 "$(curl -sS -m 5 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$MIXED/")"
 
 # mutual PORT [OPTION...]: the status, or 000
 mutual() {
@@ -36,6 +40,14 @@ session() {
     printf 'HEAD / HTTP/1.1\r\nHost: ws.test\r\nConnection: close\r\n\r\n' | timeout 5 openssl s_client -connect "127.0.0.1:$HTTPS" -servername ws.test -CAfile ca.crt "-tls1_$1" -ign_eof -sess_in "sess$1" 2>&1
 }
 for v in 2 3; do has "TLS 1.$v: a session is resumed" "$(session $v)" 'Reused, TLSv1.'; done
+# A session without a client certificate must not open the door that wants one.
+bypass() {
+    printf 'GET / HTTP/1.1\r\nHost: ws.test\r\nConnection: close\r\n\r\n' | timeout 5 openssl s_client -connect "127.0.0.1:$1" -servername ws.test -CAfile ca.crt "-tls1_$2" -ign_eof -sess_in "sess$2" 2>&1
+}
+for v in 2 3; do
+    lacks "TLS 1.$v: a session of another door does not replace a certificate" "$(bypass "$MTLS" $v)" 'HTTP/1.1 200'
+    lacks "TLS 1.$v: nor at Istio's" "$(bypass "$ISTIO_M" $v)" 'HTTP/1.1 200'
+done
 has "OCSP: the response is stapled" "$(echo | timeout 5 openssl s_client -connect "127.0.0.1:$HTTPS" -servername ws.test -CAfile ca.crt -status 2>&1)" 'OCSP Response Status: successful'
 
 same "plain HTTP on an HTTPS port: 400" 400 "$(curl -sS -m 5 -o clear.txt -w '%{http_code}' "http://127.0.0.1:$HTTPS/secret")"
@@ -67,3 +79,4 @@ wait "$ROTATION" 2>/dev/null
 said rotation.txt
 gateway_cert gw >cert.yaml
 weir apply cert.yaml >/dev/null
+has "TLS 1.3: a session from before the rotations is resumed" "$(bypass "$HTTPS" 3)" 'Reused, TLSv1.3'

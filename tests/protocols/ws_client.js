@@ -33,6 +33,22 @@ async function extended(host, tls) {
     return { ws, session, head };
 }
 
+async function extendedStatus(host) {
+    const session = http2.connect(`http://127.0.0.1:${plain}`);
+    await new Promise((yes, no) => { session.once('remoteSettings', yes); session.once('error', no); });
+    const stream = session.request({ ':method': 'CONNECT', ':protocol': 'websocket', ':scheme': 'http', ':path': '/', ':authority': host, 'sec-websocket-version': '13' });
+    const head = await new Promise((yes, no) => { stream.once('response', yes); stream.once('error', no); });
+    session.destroy();
+    return head[':status'];
+}
+
+// Sends data and the end of it, and gives what comes back.
+const exchanged = (stream, data) => new Promise((yes, no) => {
+    let text = '';
+    stream.on('data', (d) => { text += d; }).on('end', () => yes(text)).on('error', no);
+    stream.end(data);
+});
+
 async function talk(ws) {
     ws.send('text ü');
     equal('text ü', await next(ws));
@@ -126,6 +142,34 @@ Object.assign(checks, {
         truth(got[1].includes('RFC 8441'), got.join(' '));
     },
     async 'no route: 404 to a WebSocket'() { equal('Unexpected server response: 404', await connect('nobody.test').then(() => 'opened', (e) => e.message)); },
+    async 'refused on a route: as if it was not asked for; over HTTP/2: 501'() {
+        equal('Unexpected server response: 200', await connect('stay.test').then(() => 'opened', (e) => e.message));
+        equal(501, await extendedStatus('stay.test'));
+    },
+    async 'over HTTP/2 to a service that does not upgrade: no 2xx'() {
+        equal(502, await extendedStatus('plain.test'));
+    },
+    async 'CONNECT where a route declares it: over HTTP/1.1'() {
+        const got = await new Promise((yes, no) => {
+            http.request({ host: '127.0.0.1', port: plain, method: 'CONNECT', path: 'target.test:9000', headers: { Host: 'target.test:9000' } })
+                .on('connect', (r, s, head) => yes([r, s, head])).on('error', no).end();
+        });
+        equal([200, 'target.test:9000', undefined, undefined], [got[0].statusCode, got[0].headers['x-target'], got[0].headers.connection, got[0].headers['content-length']]);
+        equal(100000, JSON.parse(await exchanged(got[1], Buffer.alloc(100000))).n);
+    },
+    async 'CONNECT where a route declares it: over HTTP/2'() {
+        const session = http2.connect(`http://127.0.0.1:${plain}`), stream = session.request({ ':method': 'CONNECT', ':authority': 'target.test:9000' });
+        const head = await new Promise((yes, no) => { stream.once('response', yes); stream.once('error', no); });
+        equal([200, 'target.test:9000'], [head[':status'], head['x-target']]);
+        equal(100000, JSON.parse(await exchanged(stream, Buffer.alloc(100000))).n);
+        session.close();
+    },
+    async 'CONNECT where a route declares it: the service declines'() {
+        const r = await new Promise((yes, no) => {
+            http.request({ host: '127.0.0.1', port: plain, method: 'CONNECT', path: 'target.test:9', headers: { Host: 'target.test:9' } }).on('connect', yes).on('error', no).end();
+        });
+        equal(503, r.statusCode);
+    },
     async 'CONNECT: 501 and why, over HTTP/1.1'() {
         const text = await new Promise((yes) => {
             const s = net.connect(+plain, '127.0.0.1', () => s.write('CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n'));
