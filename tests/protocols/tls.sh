@@ -71,7 +71,7 @@ for name in new gw new; do
     gateway_cert $name >cert.yaml
     check "rotation: $name is applied" weir apply cert.yaml
     case $name in new) want=renewed ;; *) want=gateway ;; esac
-    shown() { subject | grep -q $want; }
+    shown() { subject | grep -q "$want"; }
     check "rotation: $want is shown" wait_for 5 shown
 done
 kill -TERM "$ROTATION"
