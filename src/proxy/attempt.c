@@ -88,6 +88,8 @@ static void answer_cut(struct exchange *x, enum flag f)
     bool grpc = x->grpc && x->open_ended;
     x->req = NULL;
     r->owner = NULL;
+    if (grpc)
+        x->grpc_status = (uint8_t)(code + 1);
     exchange_abandon(x, f);
     if (grpc)
         answer_grpc_end(r, code, f == FLAG_UT ? "the service did not answer in time" : "the service's answer broke off");

@@ -1,13 +1,15 @@
-"""bytes.py ECHO COUNT COUNT1 COUNT2 BEHIND HTTP - bytes through TCPRoutes, PROXY headers towards services (COUNT1, COUNT2) and from clients (BEHIND)."""
+"""bytes.py ECHO COUNT COUNT1 COUNT2 BEHIND HTTP BEHIND_TLS CA-FILE - bytes through TCPRoutes, PROXY headers towards services (COUNT1, COUNT2) and from clients (BEHIND, also ahead of TLS)."""
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import sys
 import threading
 import time
 
-ECHO, COUNT, COUNT1, COUNT2, BEHIND, HTTP = map(int, sys.argv[1:])
+ECHO, COUNT, COUNT1, COUNT2, BEHIND, HTTP, BEHIND_TLS = map(int, sys.argv[1:8])
+CA = sys.argv[8]
 
 
 def check(name, f):
@@ -142,6 +144,26 @@ def in_headers():
         check("a PROXY header, %s: no service" % name, refused)
 
 
+def ahead_of_tls():
+    s = connect(BEHIND_TLS)
+    s.sendall(b"PROXY TCP4 192.0.2.7 198.51.100.1 1234 443\r\n")
+    t = ssl.create_default_context(cafile=CA).wrap_socket(s, server_hostname="ws.test")
+    t.sendall(b"GET /x HTTP/1.1\r\nHost: ws.test\r\nConnection: close\r\n\r\n")
+    answer = read_all(t)
+    same(True, b'"x-forwarded-for":"192.0.2.7"' in answer and b'"x-forwarded-proto":"https"' in answer)
+
+
+def ahead_of_clear():
+    s = connect(BEHIND_TLS)
+    s.sendall(b"PROXY TCP4 192.0.2.7 198.51.100.1 1234 443\r\nGET /x HTTP/1.1\r\nHost: ws.test\r\n\r\n")
+    same(b"HTTP/1.1 400 ", read_all(s)[:13])
+
+
+def from_client_to_service():
+    for line in ("PROXY TCP4 192.0.2.7 198.51.100.1 1234 443", "PROXY TCP6 2001:db8::7 2001:db8::1 1 2"):
+        same(line + "\r\n", http_headers(BEHIND, line.encode() + b"\r\n", host=b"pphttp.test")["x-seen-proxy"])
+
+
 check("half-close: the answer comes after the client's end", half_close)
 check("16 MB, both ways at once", echo)
 check("50 small messages there and back", small)
@@ -150,3 +172,6 @@ check("a PROXY header v1 goes to the service", out_v1)
 check("a PROXY header v2 goes to the service", out_v2)
 in_headers()
 check("a PROXY header goes before HTTP too", lambda: same("127.0.0.1", http_headers(HTTP, host=b"pphttp.test")["x-seen-proxy"].split(" ")[2]))
+check("a PROXY header passes through, both addresses of it", from_client_to_service)
+check("a PROXY header ahead of TLS", ahead_of_tls)
+check("a PROXY header ahead of plain HTTP on an HTTPS port: 400", ahead_of_clear)

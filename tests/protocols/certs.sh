@@ -20,7 +20,7 @@ new_cert() {
 
 # Not every client takes a wildcard right below a top-level domain.
 NAMES=DNS:localhost,IP:127.0.0.1
-for n in grpc route none refused http1 ws ws2 plain h2tls nobody aging cut target stay tls2 gw pphttp; do NAMES=$NAMES,DNS:$n.test; done
+for n in grpc route none refused http1 ws ws2 plain h2tls nobody aging cut target stay wss tls2 gw pphttp; do NAMES=$NAMES,DNS:$n.test; done
 
 new_certs() {
     new_ca ca 'test authority' && new_ca other 'another authority' &&

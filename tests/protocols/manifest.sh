@@ -99,6 +99,7 @@ YAML
     service tls2c 443 8444
     service wrong 443 8443
     service mutual 443 8445
+    service wss 443 8446
     service nocert 443 8445
     service raw 443 8444 tls
     service grpc 80 50051 grpc
@@ -170,7 +171,7 @@ spec:
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: { name: behind, annotations: { weir.dev/proxy-protocol: "true" } }
-spec: { gatewayClassName: weir, listeners: [ { name: http, protocol: HTTP, port: $PP } ] }
+spec: { gatewayClassName: weir, listeners: [ { name: http, protocol: HTTP, port: $PP }, { name: https, protocol: HTTPS, port: $PPS, tls: { certificateRefs: [ { name: gw } ] } } ] }
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -204,6 +205,7 @@ manifest_routes() {
     http_route tls2 tls2 443
     http_route tls2c tls2c 443
     http_route mutual mutual 443
+    http_route wss wss 443
     http_route nocert nocert 443
     http_route wrong wrong 443
     http_route h2tls tls2 443
@@ -312,6 +314,7 @@ spec:
 YAML
     backend tls2c 'connectionPool: { http: { h2UpgradePolicy: UPGRADE } }, tls: { mode: SIMPLE, credentialName: ca, sni: app.test }'
     backend mutual 'tls: { mode: MUTUAL, credentialName: client, sni: app.test, subjectAltNames: [ app.test ] }'
+    backend wss 'tls: { mode: SIMPLE, credentialName: ca, sni: app.test }'
     backend nocert 'tls: { mode: SIMPLE, credentialName: ca, sni: app.test }'
     backend wrong 'tls: { mode: SIMPLE, credentialName: other, sni: app.test }'
     backend pphttp 'proxyProtocol: { version: V1 }'

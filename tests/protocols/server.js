@@ -2,6 +2,7 @@
 //
 //   8080  HTTP/1.1 and WebSocket     8081  HTTP/2 in clear, WebSocket by extended CONNECT (RFC 8441)
 //   8443  HTTP/1.1 over TLS          8444  HTTP/2 over TLS            8445  the same, client certificate required
+//   8446  HTTP/1.1 and WebSocket over TLS
 //   9000  bytes: after the client's end, how many came and what they began with         9001  echo, both ways at once
 //   9003  a proxy of its own: CONNECT to any port of 127.0.0.1
 //   9002  a PROXY header v1, then HTTP/1.1: told as x-seen-proxy
@@ -93,6 +94,9 @@ if (process.argv[2] === 'unix') {
     h2c.listen(8081, '0.0.0.0');
 
     https.createServer(tls, answer).listen(8443, '0.0.0.0');
+    const secure = https.createServer(tls, answer);
+    sockets(secure);
+    secure.listen(8446, '0.0.0.0');
     http2.createSecureServer(tls, answer).listen(8444, '0.0.0.0');
     const mutual = http2.createSecureServer({ ...tls, allowHTTP1: true, requestCert: true, rejectUnauthorized: true, ca: read('ca.crt') }, answer);
     mutual.on('tlsClientError', () => {});

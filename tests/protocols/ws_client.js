@@ -68,7 +68,8 @@ async function talk(ws) {
 }
 
 const checks = {};
-for (const [label, host, tls] of [['ws', 'ws.test', false], ['wss', 'ws.test', true], ['ws to an HTTP/2 service', 'ws2.test', false], ['wss to an HTTP/2 service', 'ws2.test', true]])
+for (const [label, host, tls] of [['ws', 'ws.test', false], ['wss', 'ws.test', true], ['ws to an HTTP/2 service', 'ws2.test', false], ['wss to an HTTP/2 service', 'ws2.test', true],
+    ['ws to a service with TLS', 'wss.test', false], ['wss to a service with TLS', 'wss.test', true]])
     checks[label + ': text, binary, 1 MiB, 200 in a row'] = async () => talk(await connect(host, { tls }));
 for (const tls of [false, true])
     for (const [label, host] of [['an HTTP/1.1', 'ws.test'], ['an HTTP/2', 'ws2.test']])
