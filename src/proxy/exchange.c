@@ -262,6 +262,7 @@ static struct exchange *client_exchange(struct down *d, struct http_req *r, cons
     x->down = d;
     list_push(&d->xs, &x->in_down);
     x->secure = d->srv.secure;
+    x->mutual = d->identity != NULL;
     x->method_id = (uint8_t)h->method_id;
     x->framing = (uint8_t)h->framing;
     x->idempotent = method_idempotent(h->method_id);
@@ -466,6 +467,7 @@ void down_close(struct down *d)
     http_srv_close(&d->srv);
 }
 
+static void down_secured(struct http_srv *c) { identity_take(down_of(c)); }
 static void down_released(struct http_srv *c) { down_gone(down_of(c)); }
 
 void down_gone(struct down *d)
@@ -479,6 +481,7 @@ void down_gone(struct down *d)
         p->outside_n--;
     d->door->users--;
     door_release(d->door);
+    mem_free(d->identity);
     mem_free(d);
     if (p->draining && (p->leaving ? p->downs_n : p->outside_n) == 0 && p->drained) {
         void (*done)(void *) = p->drained;
@@ -489,4 +492,4 @@ void down_gone(struct down *d)
 }
 
 const struct http_srv_ops down_ops = {
-    .request = down_request, .body = down_body, .drained = down_drained, .aborted = down_aborted, .refused = down_refused, .released = down_released};
+    .request = down_request, .body = down_body, .drained = down_drained, .aborted = down_aborted, .refused = down_refused, .secured = down_secured, .released = down_released};

@@ -27,6 +27,7 @@ static const uint8_t drop[H1_NAME_COUNT] = {
     [H1_X_FORWARDED_PROTO] = DROP_GATEWAY,
     [H1_X_FORWARDED_HOST] = DROP_GATEWAY,
     [H1_X_FORWARDED_PORT] = DROP_GATEWAY,
+    [H1_X_FORWARDED_CLIENT_CERT] = DROP_GATEWAY,
     [H1_X_REQUEST_ID] = DROP_REQUEST,
     [H1_TRACEPARENT] = DROP_REQUEST,
 };
@@ -281,6 +282,8 @@ static void forwarded_put(struct head_out *o, struct exchange *x, const struct h
         head_field(o, SLICE("X-Forwarded-Host"), h->authority);
     if (ours(x, SLICE("Forwarded")))
         forwarded_element_put(o, h, peer, x->secure);
+    if (UNLIKELY(x->down->identity != NULL) && ours(x, SLICE("X-Forwarded-Client-Cert")))
+        head_field(o, SLICE("X-Forwarded-Client-Cert"), slice_cstr(x->down->identity));
 }
 
 static void via_put(struct head_out *o, struct exchange *x, const struct h1_head *h)

@@ -65,7 +65,7 @@ static void rest_over(struct timer *t)
     LIST_FOREACH(l, &p->downs) {
         struct down *d = CONTAINER_OF(l, struct down, link);
         if (d->rested && has_requests(d) && http_srv_idle(&d->srv))
-            http_srv_close(&d->srv);
+            http_srv_last(&d->srv); /* which closes it; with HTTP/2 the client learns by GOAWAY what was not looked at */
     }
 }
 

@@ -68,6 +68,7 @@ struct down {
     struct addr peer_addr;      /* the client's; as a PROXY header says, where there is one */
     char peer[46];              /* the client's address, for X-Forwarded-For and logs */
     uint8_t peer_n;
+    char *identity;             /* X-Forwarded-Client-Cert, of a client whose certificate was checked; NULL */
     bool rested;                /* it was at rest when this engine began to leave */
 };
 
@@ -356,6 +357,8 @@ void hello_stop(struct down *d);
 /* proxy.c */
 void down_speaks(struct down *d, struct slice sni, bool passed, struct slice early); /* hello.c has found out */
 void down_peer(struct down *d, const struct addr *peer);   /* who the client is */
+/* identity.c */
+void identity_take(struct down *d); /* the TLS handshake is complete */
 void down_gone(struct down *d);                            /* its stream is released */
 /* tcp.c: bytes from a client to a service */
 void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early); /* the stream is adopted */

@@ -16,7 +16,7 @@ const struct h1_limits h1_limits_default = {.head_bytes_max = 65536, .target_byt
 
 /* ---- field names ------------------------------------------------------------------------------------------------------ */
 
-#define NAME_LEN_MAX 19
+#define NAME_LEN_MAX 23
 #define NAMES_PER_LEN 5
 
 struct known_name {
@@ -43,6 +43,7 @@ static const struct known_name names_by_len[NAME_LEN_MAX + 1][NAMES_PER_LEN + 1]
     [17] = {{"transfer-encoding", H1_TRANSFER_ENCODING}, {"x-forwarded-proto", H1_X_FORWARDED_PROTO}},
     [18] = {{"proxy-authenticate", H1_PROXY_AUTHENTICATE}},
     [19] = {{"proxy-authorization", H1_PROXY_AUTHORIZATION}},
+    [23] = {{"x-forwarded-client-cert", H1_X_FORWARDED_CLIENT_CERT}},
 };
 
 #define FOLD64 0x2020202020202020u

@@ -34,6 +34,19 @@ for door in "frontendValidation $MTLS" "Istio-MUTUAL $ISTIO_M"; do
 done
 same "Istio MUTUAL: a certificate without the name that is asked for" 000 "$(mutual "$ISTIO_M" --cert app.crt --key app.key)"
 
+# cert_field PORT [OPTION...]: what the service is told of the client's certificate
+cert_field() {
+    cert_port=$1
+    shift
+    curl -s -m 5 --cacert ca.crt --resolve "ws.test:$cert_port:127.0.0.1" -H 'X-Forwarded-Client-Cert: Subject="CN=root"' "$@" "https://ws.test:$cert_port/" | jq -r '.headers["x-forwarded-client-cert"]'
+}
+hash=$(openssl x509 -in client.crt -outform DER | sha256sum | cut -d' ' -f1)
+for v in 1.1 2; do
+    same "HTTP/$v: the service is told whose certificate it was" "Hash=$hash;Subject=\"CN=somebody\";URI=spiffe://test/client;DNS=client.test" "$(cert_field "$MTLS" --http$v --cert client.crt --key client.key)"
+    same "HTTP/$v: and a client without one can't say it was somebody" null "$(cert_field "$HTTPS" --http$v)"
+done
+has "... and it is counted as mutual TLS" "$(metrics | grep 'connection_security_policy="mutual_tls"')" istio_requests_total
+
 # session VERSION: a second connection with the session of the first
 session() {
     printf 'HEAD / HTTP/1.1\r\nHost: ws.test\r\nConnection: close\r\n\r\n' | timeout 5 openssl s_client -connect "127.0.0.1:$HTTPS" -servername ws.test -CAfile ca.crt "-tls1_$1" -ign_eof -sess_out "sess$1" 2>&1
