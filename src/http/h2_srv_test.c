@@ -22,14 +22,17 @@ static void test_head(void **state)
     raw_headers(r, END_STREAM | END_HEADERS, 5, ":method\tGET\n:scheme\thttp\n:path\t/\n:authority\ty\nhost\tY\n");
     pass(5);
     assert_string_equal(W.last->fields.p, "host: Y\n");
-    raw_headers(r, END_HEADERS, 7, ":method\tCONNECT\n:authority\tz:443\n");
+    raw_headers(r, END_STREAM | END_HEADERS, 13, GET_LINES("/") "cookie\t\ncookie\ta=1\ncookie\t\ncookie\tb=2\ncookie\t\n"); /* empty crumbs */
+    pass(5);
+    assert_string_equal(W.last->fields.p, "cookie: a=1; b=2\nhost: x.example\n");
+    raw_headers(r, END_HEADERS, 15, ":method\tCONNECT\n:authority\tz:443\n");
     pass(5);
     assert_string_equal(W.last->line.p, "CONNECT  ? host=z port=443 authority=z:443");
-    raw_headers(r, END_HEADERS, 9, ":method\tCONNECT\n:protocol\twebsocket\n:scheme\thttp\n:path\t/chat\n:authority\ty\nsec-websocket-version\t13\n");
+    raw_headers(r, END_HEADERS, 17, ":method\tCONNECT\n:protocol\twebsocket\n:scheme\thttp\n:path\t/chat\n:authority\ty\nsec-websocket-version\t13\n");
     pass(5);
     assert_string_equal(W.last->line.p, "GET /chat ? host=y port=0 authority=y");
     assert_true(W.last->upgrade && has(&W.last->fields, "upgrade: websocket\n"));
-    assert_int_equal(W.requests_n, 5);
+    assert_int_equal(W.requests_n, 6);
     assert_int_equal(W.own->refusals, 0);
     world_stop();
 }

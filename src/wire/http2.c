@@ -106,13 +106,16 @@ static void push(struct h2_fields *f, enum h1_name id, struct slice name, struct
         h->known[id] = h->n;
 }
 
-/* Crumbs are joined by "; " (section 8.2.3): HTTP/1 has one Cookie field. */
+/* Crumbs are joined by "; " (section 8.2.3): HTTP/1 has one Cookie field. Empty ones leave nothing, or the value would end with a blank. */
 static void crumb(struct h2_fields *f, struct slice value)
 {
     struct h1_field *cookie = &f->h.fields[f->h.known[H1_COOKIE] - 1];
+    if (!value.n)
+        return;
     if (!f->cookie.n)
         buf_add_slice(&f->cookie, cookie->value);
-    buf_add(&f->cookie, "; ", 2);
+    if (f->cookie.n)
+        buf_add(&f->cookie, "; ", 2);
     buf_add_slice(&f->cookie, value);
     cookie->value = buf_slice(&f->cookie);
 }
