@@ -213,10 +213,12 @@ static void backend_policy_merge(struct cluster_policy *p, const struct backend_
     }
     if (b->has_pool) {
         p->pool = from->pool;
+        p->pool.retry_budget = was.pool.retry_budget;
         p->pool.retry_budget_pct = was.pool.retry_budget_pct;
         p->pool.retry_budget_min = was.pool.retry_budget_min;
     }
     if (b->has_retry_budget) {
+        p->pool.retry_budget = from->pool.retry_budget;
         p->pool.retry_budget_pct = from->pool.retry_budget_pct;
         p->pool.retry_budget_min = from->pool.retry_budget_min;
     }
@@ -277,7 +279,7 @@ static void lb_visit(struct visit *v, struct lb_policy *p)
 
 static void pool_visit(struct visit *v, const struct pool_policy *p)
 {
-    const uint64_t n[] = {p->connections_max, p->pending_max, p->requests_max, p->retries_max, p->retry_budget_pct, p->retry_budget_min, p->requests_per_connection_max,
+    const uint64_t n[] = {p->connections_max, p->pending_max, p->requests_max, p->retries_max, p->retry_budget, p->retry_budget_pct, p->retry_budget_min, p->requests_per_connection_max,
                           p->connect_timeout_ms, p->idle_timeout_ms, p->connection_lifetime_ms, p->tcp_idle_timeout_ms, p->keepalive, p->keepalive_time_s, p->keepalive_interval_s,
                           p->keepalive_probes, p->http, p->streams_max, p->proxy_protocol};
     hash_n(v, hash_bytes(n, sizeof n));

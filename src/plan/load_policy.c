@@ -37,6 +37,7 @@ static void copy_pool(struct pool_policy *to, const struct pool_policy *from)
     struct pool_policy kept = *to;
     *to = *from;
     to->proxy_protocol = kept.proxy_protocol;
+    to->retry_budget = kept.retry_budget;
     to->retry_budget_pct = kept.retry_budget_pct;
     to->retry_budget_min = kept.retry_budget_min;
 }
@@ -69,6 +70,7 @@ static void traffic_lay_over(struct traffic *t, const struct traffic *over)
     if (over->proxy)
         t->p.pool.proxy_protocol = over->p.pool.proxy_protocol;
     if (over->budget) {
+        t->p.pool.retry_budget = over->p.pool.retry_budget;
         t->p.pool.retry_budget_pct = over->p.pool.retry_budget_pct;
         t->p.pool.retry_budget_min = over->p.pool.retry_budget_min;
     }
@@ -226,6 +228,7 @@ static void load_traffic(struct reader *r, struct object *o, const struct ynode 
     if (proxy)
         t->p.pool.proxy_protocol = load_is(proxy, "version", "V2") ? 2 : 1;
     if (budget) { /* Envoy's defaults: a fifth, and 3 at least */
+        t->p.pool.retry_budget = true;
         t->p.pool.retry_budget_pct = (uint32_t)load_real(budget, "percent", 20);
         t->p.pool.retry_budget_min = load_u32(budget, "minRetryConcurrency", 3);
     }
@@ -526,6 +529,7 @@ static void weir_rest(struct reader *r, struct object *o, const struct ynode *sp
     struct cluster_policy *p = &b->policy;
     weir_limits(r, o, spec, p);
     if (budget) {
+        p->pool.retry_budget = true;
         p->pool.retry_budget_pct = (uint32_t)load_int(budget, "percent", 20, 100);
         p->pool.retry_budget_min = load_u32(budget, "minConcurrency", 3);
     }

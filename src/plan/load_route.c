@@ -204,6 +204,7 @@ static void load_redirect(struct reader *r, struct object *o, const struct ynode
     rule->redirect_scheme = load_str(o, n, "scheme");
     rule->redirect_host = load_str(o, n, "hostname");
     rule->redirect_port = (uint16_t)load_int(n, "port", 0, 65535);
+    rule->redirect_listener_port = true;
     rule->redirect_status = (uint16_t)load_int(n, "statusCode", 302, 399);
     if (y_is_str(status))
         reader_error(r, status, ".statusCode", "write it without quotes", "a string, and must be a number");

@@ -205,6 +205,7 @@ struct route_rule {
     bool redirect;
     char *redirect_scheme, *redirect_host; uint16_t redirect_port, redirect_status; /* NULL or 0: as the request */
     bool redirect_derive_port; /* Istio FROM_REQUEST_PORT */
+    bool redirect_listener_port; /* HTTPRoute: without scheme and port, and where Host has none, the listener's */
     enum path_rewrite redirect_path_kind; char *redirect_path;
     char *rewrite_host; enum path_rewrite rewrite_path_kind; char *rewrite_path;
     char *rewrite_regex;       /* REWRITE_REGEX: every match of it becomes rewrite_path, with \1 to \9 */
@@ -266,7 +267,8 @@ struct lb_policy {
 };
 struct pool_policy {
     uint32_t connections_max, pending_max, requests_max, retries_max; /* of the whole cluster on this node; 0: no limit given */
-    uint32_t retry_budget_pct, retry_budget_min;  /* share of requests in flight that may be retries; 0: no budget */
+    uint32_t retry_budget_pct, retry_budget_min;  /* share of requests in flight that may be retries, and how many always may */
+    bool retry_budget;            /* there is a budget; with 0 % only the least number may be */
     uint32_t requests_per_connection_max;
     uint32_t connect_timeout_ms, idle_timeout_ms, connection_lifetime_ms; /* 0: default */
     uint32_t tcp_idle_timeout_ms;

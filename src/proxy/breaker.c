@@ -65,7 +65,7 @@ static enum overflow judge(const struct cluster *c, enum breaker b, uint32_t now
     case BREAKER_CONNECTIONS: return p->connections_max && now > p->connections_max ? OVERFLOW_CONNECTIONS : OVERFLOW_NONE;
     case BREAKER_PENDING: return p->pending_max && now > p->pending_max ? OVERFLOW_PENDING : OVERFLOW_NONE;
     case BREAKER_RETRIES:
-        if (p->retry_budget_pct)
+        if (p->retry_budget)
             return now > retry_budget(c) ? OVERFLOW_RETRY_BUDGET : OVERFLOW_NONE;
         return p->retries_max && now > p->retries_max ? OVERFLOW_RETRIES : OVERFLOW_NONE;
     case BREAKER_STARVED: return OVERFLOW_NONE;

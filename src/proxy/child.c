@@ -176,6 +176,7 @@ static void hedge_wins(struct exchange *k)
 struct aggregate {
     const struct plan_filter *pf;
     uint32_t left;                      /* parts whose result is open, and one while they are begun */
+    uint8_t flag;                       /* enum flag: of the first required part that failed with one */
     struct aggregate_result results[PARTS_MAX];
     struct buf bodies[PARTS_MAX];
 };
@@ -187,6 +188,8 @@ static void aggregate_complete(struct exchange *x)
     for (uint32_t i = 0; i < g->pf->spec->aggregate.parts_n; i++)
         g->results[i].body = buf_slice(&g->bodies[i]);
     x->status = aggregate_merge(&g->pf->spec->aggregate, g->results, &out);
+    if (x->status != 200)
+        x->flag = x->status == 504 ? FLAG_UT : g->flag ? g->flag : FLAG_UPE;
     head_local(x, x->status, "application/json");
     steps_put(x, NULL, &x->p->out);
     struct iovec v = {out.p, out.n};
@@ -216,6 +219,8 @@ static void part_over(struct exchange *k, const char *why)
     uint32_t part = k->more->part;
     struct aggregate *g = x->more->aggregate;
     g->results[part].status = k->status;
+    if (why && !g->flag && g->pf->spec->aggregate.parts[part].required)
+        g->flag = k->flag;
     if (!why) {
         g->bodies[part] = k->more->body;
         k->more->body = (struct buf){0};

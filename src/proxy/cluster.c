@@ -431,7 +431,7 @@ void cluster_refresh(struct cluster *c, uint64_t now_ms)
 
 static uint8_t policy_counts(const struct cluster_policy *p)
 {
-    bool budget = p->pool.retry_budget_pct != 0;
+    bool budget = p->pool.retry_budget;
     return (uint8_t)((p->pool.connections_max ? 1u << BREAKER_CONNECTIONS | 1u << BREAKER_STARVED : 0) | (p->pool.pending_max ? 1u << BREAKER_PENDING : 0) |
                      (p->pool.requests_max || budget || p->adaptive.on ? 1u << BREAKER_REQUESTS : 0) |
                      (p->pool.retries_max || budget ? 1u << BREAKER_RETRIES : 0));

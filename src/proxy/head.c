@@ -481,19 +481,19 @@ void head_location(struct exchange *x, const struct h1_head *h, const struct pla
     const char *here_scheme = x->secure ? "https" : "http";
     const char *scheme = scheme_given ? s->redirect_scheme : here_scheme;
     uint16_t usual = strcmp(scheme, "https") == 0 ? 443 : 80;
-    if (!port) /* HTTPRequestRedirectFilter: the scheme's own port when one is given, else the listener's */
-        port = scheme_given && !s->redirect_derive_port ? usual : h->port ? h->port : usual;
+    struct addr here;
+    bool hostless = !s->redirect_host && !h->host.n; /* HTTP/1.0: it knows us by our address */
+    bool local = (hostless || s->redirect_listener_port) && stream_local_addr(http_srv_stream(&x->down->srv), &here) == OK;
+    if (!port) /* HTTPRequestRedirectFilter: the scheme's own port when one is given, else the listener's; who names another one came through it */
+        port = scheme_given && !s->redirect_derive_port ? usual : h->port ? h->port : local ? here.port : usual;
     buf_adds(out, scheme);
     buf_adds(out, "://");
-    struct addr here;
     char text[ADDR_TEXT_MAX];
-    if (s->redirect_host || h->host.n)
+    if (!hostless)
         buf_add_slice(out, s->redirect_host ? slice_cstr(s->redirect_host) : h->host);
-    else if (stream_local_addr(http_srv_stream(&x->down->srv), &here) == OK) { /* HTTP/1.0 without Host: it knows us by this address */
+    else if (local) {
         addr_format_ip(&here, text);
         buf_printf(out, here.family == ADDR_IP6 ? "[%s]" : "%s", text);
-        if (!s->redirect_port && !scheme_given)
-            port = here.port;
     }
     if (port != usual)
         buf_printf(out, ":%u", port);

@@ -269,7 +269,7 @@ static void test_retry_budget(void **state)
 {
     struct world *w = world_new(1, LB_LEAST_REQUEST);
     uint8_t held[200] = {0};
-    w->policy.pool = (struct pool_policy){.retries_max = 1, .retry_budget_pct = 20, .retry_budget_min = 3};
+    w->policy.pool = (struct pool_policy){.retries_max = 1, .retry_budget = true, .retry_budget_pct = 20, .retry_budget_min = 3};
     sync(w);
     uint32_t n = 0;
     for (; breaker_enter(w->c, BREAKER_RETRIES, 0, &held[n]) == OVERFLOW_NONE; n++)

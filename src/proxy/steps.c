@@ -283,7 +283,7 @@ bool steps_withholds(const struct exchange_more *m, const struct h1_field *f)
 
 bool steps_owns(const struct exchange_more *m, const struct h1_field *f)
 {
-    if (m->cors_policy && m->cors.origin_n && cors_owns(f->name))
+    if (m->cors_policy && (m->cors.allowed || !m->cors_policy->forward_unmatched) && cors_owns(f->name))
         return true;
     if (!m->answer_filter)
         return false;
