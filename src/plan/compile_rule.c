@@ -390,7 +390,7 @@ static void origins_fill(struct compile *c, struct plan_rule *r, const struct co
 static bool rule_plain(const struct plan_rule *r, const struct route_rule *s)
 {
     return !r->mirrors_n && !r->filters_n && !r->rewrite && !s->retry.given && !s->hedge.max && !s->fault.delay_ppm && !s->fault.abort_ppm && !s->cors.given && !s->session.given &&
-           !s->direct && !s->upgrades_refused && !s->connect;
+           !s->redirect && !s->direct && !s->upgrades_refused && !s->connect;
 }
 
 void rule_fill(struct compile *c, struct plan_rule *r, const struct object *o, const struct route_rule *from, uint16_t near)

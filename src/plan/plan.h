@@ -531,7 +531,7 @@ struct plan_rule {
     const struct plan_filter *filters; uint32_t filters_n;
     const struct plan_regex *rewrite;       /* REWRITE_REGEX */
     const struct plan_regex *const *origins; /* one for each of spec->cors.origins, NULL where that is no MATCH_REGEX; NULL: no CORS */
-    bool plain;             /* nothing but backends, header edits, timeouts, rewrites (not by REWRITE_REGEX), redirects: the short way applies */
+    bool plain;             /* nothing but backends, header edits, timeouts, rewrites (not by REWRITE_REGEX): the short way applies */
 };
 /* Bytes: TCP and TLS pass-through. */
 struct plan_tcp_rule {

@@ -236,6 +236,8 @@ static bool answer_again(struct exchange *x, const struct h1_head *h)
         attempt_again(x);
         return true;
     }
+    if (!x->replayable)
+        counter_inc(&x->p->c.replay_over);
     if (retry_after(x, causes, false)) /* so it was the cluster's policy that said no */
         x->flag = FLAG_UO;
     else if (x->tries)

@@ -368,10 +368,6 @@ static void down_request(struct http_srv *c, struct http_req *r, const struct h1
         uint64_t due = loop_now_ms(d->p->loop) + x->rule->timeout_ms;
         x->deadline_ms = x->deadline_ms ? MIN(x->deadline_ms, due) : due;
     }
-    if (x->rule->spec && x->rule->spec->redirect) {
-        answer_redirect(x, h, &hit);
-        return;
-    }
     if (UNLIKELY(!x->rule->plain) && steps_request(x, h, &hit) == STEP_OVER)
         return;
     x->backend = backend_pick(x);

@@ -94,6 +94,8 @@ void answer_redirect(struct exchange *x, const struct h1_head *h, const struct p
     head_local(x, x->status, NULL);
     head_field(&x->p->out, SLICE("Location"), buf_slice(&location));
     buf_free(&location);
+    if (x->more)
+        steps_put(x, NULL, &x->p->out);
     answer_pieces(x, (struct pieces){0});
 }
 

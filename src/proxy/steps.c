@@ -1,7 +1,7 @@
 /* steps.c - what a route does to a request beyond passing it on: CORS, faults, answers of its own, files, splits, bodies changed
  * on their way. Only routes that are not plan_rule.plain come here.
  *
- *     steps_request()  in this order: upgrades, CORS, fault, direct answer, file, aggregation; then what is only noted for the answer
+ *     steps_request()  in this order: CORS, fault, redirect, direct answer, then HTTPFilters: file, aggregation, what is only noted for the answer
  *     steps_answer()   at the answer's head: which filter its body goes through
  */
 #include "proxy_int.h"
@@ -81,16 +81,10 @@ static bool chance(struct exchange *x, uint32_t ppm) { return ppm && loop_random
 
 static void answer_abort(struct exchange *x, const struct fault_policy *f)
 {
-    static const char text[] = "weir: a fault of this route\n";
-    struct iovec v = {(void *)(uintptr_t)text, sizeof text - 1};
-    if (f->abort_grpc >= 0 && x->grpc) {
+    if (f->abort_grpc >= 0 && x->grpc)
         answer_grpc(x, (uint32_t)f->abort_grpc, FLAG_FI, "a fault of this route");
-        return;
-    }
-    x->status = f->abort_status ? f->abort_status : 503;
-    x->flag = FLAG_FI;
-    head_local(x, x->status, "text/plain; charset=utf-8");
-    answer_pieces(x, (struct pieces){&v, 1, v.iov_len});
+    else
+        answer_text(x, f->abort_status ? f->abort_status : 503, FLAG_FI, "a fault of this route");
 }
 
 /* A fault's delay runs before its abort, as in Envoy. */
@@ -261,6 +255,10 @@ enum step steps_request(struct exchange *x, const struct h1_head *h, const struc
         s = cors_step(x, &spec->cors, r->origins, h);
     if (s == STEP_ON && spec && (spec->fault.delay_ppm || spec->fault.abort_ppm))
         s = fault_step(x, &spec->fault);
+    if (s == STEP_ON && spec && spec->redirect) {
+        answer_redirect(x, h, hit);
+        return STEP_OVER;
+    }
     if (s == STEP_ON && spec && spec->direct)
         s = direct_step(x, spec->direct_status, NULL, spec->direct_body, spec->direct_body_n);
     for (uint32_t i = 0; s == STEP_ON && i < r->filters_n; i++)

@@ -3,7 +3,7 @@ import collections
 import os
 import time
 
-from client import ask, apply, connect, counted, flagged, gate, run, same, say, spread, together, wait_for
+from client import GATE, ask, apply, connect, counted, flagged, gate, metric, run, same, say, spread, together, wait_for
 
 PORTS = dict(zip('abcd', (os.environ[k] for k in 'ABCD')))
 
@@ -171,6 +171,24 @@ def outliers():
     say('outliers: maxEjectionPercent', sorted(got.values()) == [12, 12], got)
 
 
+def outlier_rates():
+    """One of three replicas fails two requests of three, never in a row."""
+    for host, what in (('failing', 'failurePercentage'), ('lagging', 'successRate')):
+        sick, c = gate(f'{host}.pods').name, connect(GATE)
+
+        def ejected():
+            for i in range(30):
+                gate(f'{host}.pods', f'/?on={sick}&status={200 if i % 9 < 3 else 500}', conn=c)
+            return metric('weir_cluster_endpoints', cluster=f'default/{host}:80', state='ejected') == 1
+        out = wait_for(6, ejected)
+        say(f'outliers: {what}', out and sick not in spread(12, lambda i: gate(f'{host}.pods', conn=c)), (sick, out))
+
+
+def outlier_local():
+    got = [ask('local.fleet').status for _ in range(30)]
+    same('outliers: who refuses connections is left out', (1, 200), (metric('weir_cluster_endpoints', cluster='default/local.fleet:80', state='ejected'), got[-1]))
+
+
 def outlier_time():
     """Ejected for the base time, longer the second time, and back after it."""
     def out():
@@ -207,4 +225,4 @@ def locality():
     say('locality: distribute', got['c'] == 0 and 15 <= got['d'] <= 70 and abs(got['a'] - got['b']) < 40, got)
 
 
-run([round_robin, weights, ring, maglev, jar, source], [least_request, sticky, ewma, bound], [moves, warmup, outliers, outlier_time, panic, locality])
+run([round_robin, weights, ring, maglev, jar, source], [least_request, sticky, ewma, bound], [moves, warmup, outliers, outlier_time, outlier_rates, outlier_local, panic, locality])

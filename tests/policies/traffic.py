@@ -51,8 +51,9 @@ def rewrites():
     a = ask('regex.t', '/strip/a/b').json
     same('VirtualService: rewrite of a prefix, and the host', ('/a/b', 'inner.t'), (a['path'], a['headers']['host']))
     same('a regular expression matches', 'd', where('regex.t', path='/aaab'))
-    a = ask('regex.t', '/' + 'a' * 3000 + 'c')
-    say('a regular expression that would work for ever is no match', a.status == 404 and a.seconds < 1, a)
+    before = metric('weir_regex_overruns_total')
+    a = ask('regex.t', '/' + 'a' * 3000 + 'cb')
+    say('a regular expression that would work for ever is no match, and is counted', a.status == 404 and a.seconds < 1 and metric('weir_regex_overruns_total') > before, a)
 
 
 def preflight(origin, host, call):
@@ -73,6 +74,12 @@ def cors():
             say(f'CORS of {kind}: not for {origin}', 'access-control-allow-origin' not in f.fields, f)
         f = call(host, '/?h=Access-Control-Allow-Origin:*', headers={'Origin': 'https://evil.t'})
         same(f'CORS of {kind}: what the service says to others is ' + ('dropped' if host == 'cors.t' else 'its own affair (FORWARD)'), '' if host == 'cors.t' else '*', f.fields['access-control-allow-origin'])
+    f = preflight('https://a.t', 'corsmoved.t', gate)
+    say('CORS: a preflight is not redirected', f.status == 204 and f.fields['access-control-allow-methods'] == 'PUT', f)
+    f = gate('corsmoved.t', headers={'Origin': 'https://a.t'})
+    say('CORS: a redirect can be read', f.status == 302 and f.fields['access-control-allow-origin'] == 'https://a.t', f)
+    f = gate('corsbroken.t', headers={'Origin': 'https://a.t'})
+    say('CORS: a fault can be read', f.status == 500 and f.fields['access-control-allow-origin'] == 'https://a.t', f)
     f = gate('open.t', headers={'Origin': 'https://any.t'})
     same('CORS: everybody', '*', f.fields['access-control-allow-origin'])
 
