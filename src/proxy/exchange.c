@@ -413,12 +413,12 @@ static void request_broken(struct exchange *x, enum err e)
 static void down_body(struct http_req *r, struct pieces body, bool end)
 {
     struct exchange *x = r->owner;
+    struct iovec v; /* of a body that a filter has changed: used until the end */
     if (!x)
         return; /* answered already: what still comes is thrown away */
     x->request_bytes += body.bytes;
     x->request_end = end;
     if (UNLIKELY(x->more != NULL)) {
-        struct iovec v;
         enum err e = x->more->request_filter ? steps_body(x, x->more->request_filter, body, end, &v, &body) : OK;
         if (e != OK) {
             request_broken(x, e);

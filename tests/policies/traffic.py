@@ -1,7 +1,9 @@
 """What routes do to requests and answers: splits, delegates, redirects, rewrites, CORS, headers, bodies, compression, files, aggregation."""
 import gzip
 import json
+import socket
 import subprocess
+import time
 from urllib.parse import quote
 
 from client import GATE, ask, connect, flagged, gate, metric, run, same, say
@@ -107,6 +109,15 @@ def bodies():
     j = a.json
     same('transform: the request', '{"n":1.10,"big":12345678901234567890,"who":"weir"}', j['body'].replace(' ', ''))
     same('transform: the answer', ('POST', [1, 2], '/x#?a=#', False, False), (j.get('verb'), j['extra']['deep'], j['path'], 'headers' in j, 'method' in j))
+    with socket.create_connection(('127.0.0.1', GATE), timeout=10) as s:  # the body comes later than the head, in pieces
+        s.sendall(b'POST / HTTP/1.1\r\nHost: edit.t\r\nContent-Type: application/json\r\nContent-Length: 25\r\nConnection: close\r\n\r\n')
+        for piece in b'{"secret":1,', b'"later":tru', b'e}':
+            time.sleep(0.05)
+            s.sendall(piece)
+        whole = b''
+        while piece := s.recv(65536):
+            whole += piece
+    same('transform: a body in pieces', '{"later":true,"who":"weir"}', json.loads(whole.split(b'\r\n\r\n')[1])['body'])
     a = gate('edit.t', '/?h=ETag:%22one%22')
     same('transform: an entity tag becomes weak', 'W/"one"', a.fields['etag'])
     a = gate('edit.t', '/', method='POST', headers={'Content-Type': 'application/json'}, body='{"x":')
