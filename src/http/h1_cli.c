@@ -215,6 +215,7 @@ size_t h1_cli_request(struct h1_cli *c, enum h1_method method, struct slice head
     c->scan = 0;
     c->interim_bytes = 0;
     c->exchanges++;
+    c->sent_before = c->s.sent;
     return body_write(&c->s, head, body, framing, end, SLICE(""));
 }
 

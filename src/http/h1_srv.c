@@ -285,7 +285,9 @@ static void srv_eof(struct stream *s)
 {
     struct h1_srv *c = srv_of(s);
     bool resuming = !list_empty(&c->resume.link);
-    if (c->state == SRV_WAIT) { /* it may have closed its sending side only: it still gets its answers */
+    if (c->state == SRV_WAIT && c->conf->eof_leaves && c->answer != H1_TUNNEL) {
+        abort_exchange(c, ERR_CLOSED);
+    } else if (c->state == SRV_WAIT) { /* it may have closed its sending side only: it still gets its answers */
         if (!c->in_n)
             c->keep_alive = false;
     } else if (c->state == SRV_BODY && tunnel(c)) {

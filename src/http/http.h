@@ -99,6 +99,7 @@ struct h1_srv_conf {
     uint32_t head_timeout_ms, idle_timeout_ms, body_timeout_ms, linger_ms;
     struct head_out *out; /* scratch shared by all connections of the worker */
     bool preface;         /* look for HTTP/2's */
+    bool eof_leaves;      /* a client that ends its direction before its answer is complete has left: aborted(). Else it may still read */
 };
 enum h1_srv_state { SRV_HEAD, SRV_BODY, SRV_WAIT, SRV_LINGER, SRV_CLOSED };
 
@@ -177,6 +178,7 @@ struct h1_cli {
     size_t scan;
     struct body_in body;         /* of the answer being read */
     uint64_t exchanges;          /* begun on this connection */
+    uint64_t sent_before;        /* bytes, when the exchange began: see stream_unheard() */
     uint32_t interim_bytes;      /* of 1xx answers in this exchange; together they may be as long as one head */
     uint32_t keep_alive_s;       /* the peer's Keep-Alive: timeout=, 0 when it said none */
     uint8_t state;               /* enum h1_cli_state */
@@ -331,6 +333,7 @@ struct http_call {
     struct h2_call *h2;           /* HTTP/2's part */
     uint32_t reset_code;          /* RFC 9113 section 7, when the peer reset it */
     bool unsent;                  /* with failed() */
+    bool stale;                   /* with failed(): it went out on a kept connection that its peer had ended before it came there */
     bool answer_begun;            /* something of the answer has come */
     bool sent;                    /* all of the request is written, or queued */
 };

@@ -79,6 +79,7 @@ static void h1_failed(struct h1_cli *h, enum err e)
     if (k) {
         k->unsent = !h->connected;
         k->answer_begun = h->answer_begun;
+        k->stale = h->connected && !h->answer_begun && h->exchanges > 1 && stream_unheard(&h->s, h->sent_before);
         c->ops->failed(k, e);
     }
     end(c, e);

@@ -7,7 +7,8 @@
  *
  * The rule of repetition: what was never sent may go elsewhere, whatever its method; what may have been sent goes elsewhere
  * only when its method is idempotent (RFC 9110 section 9.2.2) and nothing of an answer has been passed on. In both cases the
- * whole request must still be at hand: replay holds its body while that is so.
+ * whole request must still be at hand: replay holds its body while that is so. "Never sent" includes what went out on a kept
+ * connection that its peer had closed before any of it arrived there; that is no fault of the endpoint, and no attempt.
  */
 #include "proxy_int.h"
 
@@ -455,7 +456,7 @@ void exchange_begin(struct exchange *x, struct pieces body)
         u = up_get(x);
     }
     if (LIKELY(u && u->cli.h1.connected)) {
-        if (x->idempotent || retry_policy(x))
+        if (x->idempotent || retry_policy(x) || loop_now_ms(x->p->loop) - u->rest_ms >= STALE_REST_MS)
             body_keep(x, body);
         else
             x->replayable = body.bytes == 0;
@@ -774,10 +775,25 @@ static void up_body(struct http_call *k, struct pieces body, bool end)
 
 static void up_drained(struct http_call *k) { client_reading(exchange_of(k), true); }
 
+/* The kept connection had ended before the request came there: true when it goes out again, on a new one. */
+static bool stale_again(struct exchange *x)
+{
+    if (!x->replayable || x->stale)
+        return false;
+    x->stale = true;
+    counter_inc(&x->p->c.up_stale);
+    attempt_drop(x);
+    x->attempt_ms = 0;
+    exchange_dispatch(x);
+    return true;
+}
+
 static void up_failed(struct http_call *k, enum err e)
 {
     struct exchange *x = exchange_of(k);
     x->calling = false;
+    if (k->stale && x->state == X_SENT && stale_again(x))
+        return;
     if (x->state == X_ANSWER && x->role != X_CLIENT)
         child_failed(x, 502, FLAG_UC, "the service closed the connection inside its answer");
     else if (x->state == X_ANSWER)

@@ -78,7 +78,14 @@ struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct
     p->ctx = ctx;
     head_out_init(&p->out);
     http_srv_conf_default(&p->srv_conf);
-    p->srv_conf.h1 = (struct h1_srv_conf){&p->conf.limits, c->head_timeout_ms, c->idle_timeout_ms, c->body_timeout_ms, 2000, &p->out, true};
+    p->srv_conf.h1 = (struct h1_srv_conf){.limits = &p->conf.limits,
+                                          .head_timeout_ms = c->head_timeout_ms,
+                                          .idle_timeout_ms = c->idle_timeout_ms,
+                                          .body_timeout_ms = c->body_timeout_ms,
+                                          .linger_ms = 2000,
+                                          .out = &p->out,
+                                          .preface = true,
+                                          .eof_leaves = true};
     http_cli_conf_default(&p->cli_conf);
     p->srv_conf.count = p->cli_conf.count = &p->http;
     p->cli_conf.limits = &p->conf.limits;

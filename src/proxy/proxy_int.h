@@ -29,6 +29,7 @@
 #define SERIES_CACHE 1024
 #define RECORDS_MAX 4096          /* distinct names of clusters per worker; above: one record named "other" */
 #define TRIED_MAX 4
+#define STALE_REST_MS 100         /* a kept connection that rested for so long may be just about to be closed by its peer */
 #define GRPC_CODE_MAX 16          /* UNAUTHENTICATED is the last one that is defined */
 
 /* Envoy's response flags, in the order of their names in flag_names[]. */
@@ -127,6 +128,7 @@ struct exchange {
     bool request_end;           /* the whole request was read */
     bool replayable;            /* replay holds all of the body so far */
     bool open_ended;            /* the answer that was begun has no Content-Length */
+    bool stale;                 /* it went out on a kept connection that had ended already: now a new one is made */
     bool grpc;                  /* its Content-Type begins with application/grpc: refusals are gRPC statuses */
     bool secure;                /* the client came over TLS */
     bool mutual;                /* ... and showed a certificate that was checked */

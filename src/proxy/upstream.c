@@ -252,7 +252,7 @@ static void upstream_retry(struct timer *t)
 struct up *up_get(struct exchange *x)
 {
     struct endpoint *ep = x->ep;
-    struct up *u = up_kept(x);
+    struct up *u = LIKELY(!x->stale) ? up_kept(x) : NULL; /* else the others may have ended as well */
     if (LIKELY(u))
         return u;
     LIST_FOREACH(l, &ep->shared) {

@@ -100,6 +100,7 @@ struct stream {
     struct stream_chunk *out;     /* queued bytes, oldest first; NULL when all is in the kernel */
     struct stream_chunk *out_last;
     size_t out_bytes;             /* bytes queued */
+    uint64_t sent;                /* bytes that stream_write() brought into the kernel; of TLS: ciphertext */
     struct list ready;            /* on the loop's list of streams to read (or to be told a failure) without polling */
     struct task reap;             /* its link: on the loop's fresh list until in_poller, on its reap list once closed */
     struct flow *in_flow;         /* takes what is read from here, instead of data() and eof(); see relays and pours */
@@ -110,6 +111,7 @@ struct stream {
     bool reading;                 /* the owner wants data() */
     bool readable;                /* the kernel may hold bytes, an end or an error */
     bool hup;                     /* an end or an error is pending: read until it shows, a short read proves nothing */
+    bool broken;                  /* the poller told of an error */
     bool eof_seen;                /* eof() was called */
     bool shut_wanted, shut_done;  /* stream_shut() was called; FIN is in the kernel */
     bool failed_told, closed;     /* failed() was called; stream_close() was called */
@@ -134,6 +136,10 @@ void stream_reading(struct stream *s, bool on);
 void stream_shut(struct stream *s);   /* FIN after what is queued */
 void stream_close(struct stream *s);  /* at once, unsent bytes are lost; released() at the end of the turn. Idempotent. */
 void stream_reset(struct stream *s);  /* the same with RST */
+/* After eof() or within failed(): whether the peer's program has certainly got nothing of what was sent behind the first `from` bytes (s->sent
+ * before it was written). So it is when the kernel took none of it; and when the peer ended the connection before any of it had arrived there: its
+ * FIN says what had. A mere reset does not. Asks the kernel: not for every request. */
+bool stream_unheard(const struct stream *s, uint64_t from);
 enum err stream_local_addr(const struct stream *s, struct addr *a) WARN_UNUSED;
 enum err stream_peer_addr(const struct stream *s, struct addr *a) WARN_UNUSED;
 

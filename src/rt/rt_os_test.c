@@ -244,6 +244,71 @@ static void pausing_fn(struct listener *ln, int fd, const struct addr *peer)
 }
 static bool pausing_done(void *ctx) { return pausing_accepted == 1; }
 
+/* ---- what a peer has heard ---- */
+
+struct heard {
+    struct stream s;
+    uint64_t from;
+    bool connected, ended, unheard, released;
+};
+static void heard_end(struct heard *h)
+{
+    h->unheard = stream_unheard(&h->s, h->from);
+    h->ended = true;
+    stream_close(&h->s);
+}
+static void heard_connected(struct stream *s) { CONTAINER_OF(s, struct heard, s)->connected = true; }
+static void heard_data(struct stream *s, char *p, size_t n) {}
+static void heard_eof(struct stream *s) { heard_end(CONTAINER_OF(s, struct heard, s)); }
+static void heard_drained(struct stream *s) {}
+static void heard_failed(struct stream *s, enum err e) { heard_end(CONTAINER_OF(s, struct heard, s)); }
+static void heard_released(struct stream *s) { CONTAINER_OF(s, struct heard, s)->released = true; }
+static const struct stream_ops heard_ops = {heard_connected, heard_data, heard_eof, heard_drained, heard_failed, heard_released};
+static bool heard_connected_is(void *ctx) { return ((struct heard *)ctx)->connected; }
+static bool heard_ended_is(void *ctx) { return ((struct heard *)ctx)->ended && ((struct heard *)ctx)->released; }
+
+enum heard_act { PEER_CLOSES_FIRST, PEER_READS_FIRST, PEER_RESETS_UNREAD, PEER_HALF_CLOSES };
+
+/* A first message is read by the peer; then comes what act says, and a second message. Whether the peer can't have heard that one. */
+static bool second_unheard(enum heard_act act)
+{
+    struct loop *l = loop_new("heard");
+    struct addr a = addr_ip4(0x7f000001u, 0);
+    struct heard h = {0};
+    int ln, peer;
+    char buf[64];
+    assert_int_equal(listen_socket(&a, 5, false, &ln), OK);
+    assert_int_equal(socket_local_addr(ln, &a), OK);
+    stream_connect(&h.s, l, &heard_ops, -1, &a);
+    assert_true(world_run(l, heard_connected_is, &h, 5000));
+    assert_true((peer = accept(ln, NULL, NULL)) >= 0);
+    stream_write_slice(&h.s, SLICE("first"));
+    assert_int_equal(recv(peer, buf, sizeof buf, 0), 5);
+    h.from = h.s.sent;
+    assert_int_equal(h.from, 5);
+    if (act == PEER_CLOSES_FIRST) assert_int_equal(close(peer), 0);
+    if (act == PEER_HALF_CLOSES) assert_int_equal(shutdown(peer, SHUT_WR), 0);
+    stream_write_slice(&h.s, SLICE("second"));
+    if (act == PEER_READS_FIRST) assert_int_equal(recv(peer, buf, sizeof buf, 0), 6);
+    if (act == PEER_RESETS_UNREAD) assert_int_equal(recv(peer, buf, 1, 0), 1);
+    if (act == PEER_READS_FIRST || act == PEER_RESETS_UNREAD) assert_int_equal(close(peer), 0);
+    assert_true(world_run(l, heard_ended_is, &h, 5000));
+    if (act == PEER_HALF_CLOSES) close(peer);
+    close(ln);
+    loop_free(l);
+    return h.unheard;
+}
+
+static void test_unheard(void **state)
+{
+    for (int i = 0; i < 20; i++) {
+        assert_true(second_unheard(PEER_CLOSES_FIRST));
+        assert_false(second_unheard(PEER_READS_FIRST));
+        assert_false(second_unheard(PEER_RESETS_UNREAD));
+        assert_false(second_unheard(PEER_HALF_CLOSES)); /* it took the bytes and may have read them */
+    }
+}
+
 static void test_accept_pause(void **state)
 {
     struct loop *l = loop_new("test");
@@ -490,7 +555,7 @@ static void test_log_disk_full(void **state)
 
 static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
-    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_accept_pause),
+    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_accept_pause), cmocka_unit_test(test_unheard),
     cmocka_unit_test(test_files),
     cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),

@@ -38,6 +38,7 @@ struct sim_obj {
     struct sim_obj *other;       /* the other end, from accept on; stays set after close. Of a pipe: likewise */
     struct buf rx;               /* arrived bytes; read from rx_from. Of a pipe: in the end that is read */
     size_t rx_from;
+    uint64_t arrived;            /* bytes that this end took while it was open */
     size_t unread;               /* sent to this end and not yet read by it */
     uint64_t last_ns;            /* when the last thing sent to this end arrives: keeps order */
     int error;                   /* to be told once */

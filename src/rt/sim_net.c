@@ -8,6 +8,7 @@
  *     short write owes an edge, given when the reader has made room
  *     reset      bytes that arrived before it can still be read; then the error is told once, by read, write or
  *                sys_connect_result(), and afterwards reads give the end and writes EPIPE
+ *                (behind a FIN, reads give the end at once)
  *     close with unread bytes, or after sys_linger_reset(), sends a reset instead of FIN (RFC 2525 section 2.17)
  *
  * Sent and unread bytes together are limited by conf.socket_bytes; there are no separate buffers of sender and receiver.
@@ -305,6 +306,7 @@ static void arrive_data(struct sim_happening *h)
         o->rx_from = 0;
     }
     buf_add(&o->rx, h->bytes, h->n);
+    o->arrived += h->n;
     if (!o->held) obj_edge(o);
 }
 
@@ -489,7 +491,7 @@ int sys_peer_addr(int fd, struct addr *a)
 static ssize_t recv_nothing(struct sim_obj *o)
 {
     if (o->state == SIM_NEW) return -ENOTCONN;
-    if (o->error) return take_error(o);
+    if (o->error && !o->fin_seen) return take_error(o); /* a reset behind the peer's FIN does not undo the end that was read */
     if (o->state == SIM_DEAD || (o->fin_seen && !o->held)) return 0;
     return -EAGAIN;
 }
@@ -550,6 +552,15 @@ static void send_segment(struct sim_obj *o, const struct iovec *iov, size_t skip
         send_rst(o->other);
         send_rst(o);
     }
+}
+
+/* What has arrived: a little more than a sender would know already. */
+int sys_acked(int fd, uint64_t *bytes)
+{
+    const struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET);
+    if (o->peer.family == ADDR_UNIX) return -EOPNOTSUPP;
+    *bytes = o->other ? o->other->arrived : 0;
+    return 0;
 }
 
 ssize_t sys_writev(int fd, const struct iovec *iov, int n)

@@ -213,6 +213,7 @@ void stream_send(struct stream *s, const struct iovec *iov, int n)
             return;
         }
         sent = r < 0 ? 0 : (size_t)r;
+        s->sent += sent;
         if (sent < want) break;
         sent = 0;
         iov += part;
@@ -257,6 +258,7 @@ static void stream_flush(struct stream *s)
             stream_break(s, err_from_errno((int)-r));
             return;
         }
+        s->sent += (size_t)r;
         out_consume(s, (size_t)r);
         if ((size_t)r < want) return;
     }
@@ -276,6 +278,13 @@ void stream_shut(struct stream *s)
 
 /* ---- reading ---- */
 
+/* A reset came behind the peer's FIN: the read gave the end and did not show the error. */
+static void stream_broken_ended(struct stream *s)
+{
+    int e = s->closed || s->failed_told ? 0 : sys_connect_result(s->fd);
+    if (e < 0) stream_tell_failed(s, err_from_errno(-e));
+}
+
 void stream_read_end(struct stream *s, ssize_t r)
 {
     s->readable = false;
@@ -289,8 +298,8 @@ void stream_read_end(struct stream *s, ssize_t r)
         stream_tell_failed(s, s->fail);
     } else {
         s->eof_seen = true;
-        if (s->in_flow && flow_ended(s->in_flow)) return;
-        if (!s->closed) s->ops->eof(s);
+        if (!(s->in_flow && flow_ended(s->in_flow)) && !s->closed) s->ops->eof(s);
+        if (UNLIKELY(s->broken)) stream_broken_ended(s);
     }
 }
 
@@ -375,6 +384,7 @@ void stream_event(struct stream *s, uint32_t what)
     if (!(what & (SYS_IN | SYS_HUP))) return;
     s->readable = !s->eof_seen;
     if (what & SYS_HUP) s->hup = true;
+    if (UNLIKELY(what & SYS_ERR)) s->broken = true;
     if (s->readable && (s->reading || s->tls_handshake)) {
         list_del(&s->ready); /* this read is the one it waited for */
         stream_read(s);
@@ -408,6 +418,13 @@ void stream_reset(struct stream *s)
     if (!s->closed && s->fd >= 0) sys_linger_reset(s->fd);
     if (s->tls) tls_close(s, false);
     stream_close(s);
+}
+
+bool stream_unheard(const struct stream *s, uint64_t from)
+{
+    uint64_t acked;
+    if (s->sent <= from) return true;
+    return s->eof_seen && s->fd >= 0 && sys_acked(s->fd, &acked) == 0 && acked <= from;
 }
 
 enum err stream_local_addr(const struct stream *s, struct addr *a)

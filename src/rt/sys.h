@@ -49,6 +49,8 @@ void sys_nodelay(int fd);                               /* TCP_NODELAY; nothing 
 ssize_t sys_recv(int fd, void *p, size_t n);
 ssize_t sys_recv_peek(int fd);                          /* 1: bytes wait; 0: at its end; -errno: -EAGAIN or the pending error */
 ssize_t sys_writev(int fd, const struct iovec *iov, int n);
+/* How many of the bytes that were written the peer's kernel has taken, as far as is known here. -errno: nothing can be said (a Unix socket). */
+int sys_acked(int fd, uint64_t *bytes);
 int sys_shutdown_write(int fd);
 int sys_linger_reset(int fd);                           /* the coming close sends RST */
 void sys_close(int fd);
