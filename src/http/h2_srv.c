@@ -488,11 +488,7 @@ void h2_srv_last(struct http_srv *srv)
     struct h2_conn *c = &v->c;
     if (c->closed || v->going || v->c.leaving)
         return;
-    v->going = true;
-    if (c->streams_n == 0 && !c->receiving) { /* what is on its way to us is known not to be looked at */
-        goaway_last(v);
-        return;
-    }
+    v->going = true; /* also at rest: a request may be on its way to us, and not every client sends it again */
     static const uint8_t opaque[8] = "weir-bye";
     v->going_ms = loop_now_ms(c->s->loop);
     (void)nghttp2_submit_shutdown_notice(c->ng);

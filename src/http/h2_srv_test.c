@@ -599,11 +599,23 @@ static void test_going(void **state)
     assert_int_equal(frames(r, GOAWAY, 0, &f), 2);
     assert_int_equal(code_at(f.p), 1);
     assert_false(r->eof);
-    r = raw_open(true); /* idle: at once */
+    r = raw_open(true); /* idle: what is on its way is served */
     assert_true(http_srv_idle(&W.own->srv));
     http_srv_last(&W.own->srv);
     pass(5);
     assert_int_equal(frames(r, GOAWAY, 0, &f), 1);
+    assert_int_equal(code_at(f.p), 0x7fffffff);
+    raw_headers(r, END_STREAM | END_HEADERS, 1, GET_LINES("/size/3"));
+    assert_int_equal(frames(r, PING, 0, &f), 1);
+    raw_frame(r, PING, ACK, 0, f.p, 8);
+    pass(5);
+    assert_int_equal(frames(r, GOAWAY, 0, &f), 2);
+    assert_int_equal(code_at(f.p), 1);
+    assert_true(ended(r, 1) && r->eof);
+    r = raw_open(true); /* idle, and it does not answer PING */
+    http_srv_last(&W.own->srv);
+    pass(1100);
+    assert_int_equal(frames(r, GOAWAY, 0, &f), 2);
     assert_int_equal(code_at(f.p), 0);
     assert_true(r->eof);
     world_stop();

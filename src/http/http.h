@@ -275,7 +275,7 @@ void http_srv_take(struct http_srv *c, const struct http_srv_conf *conf, const s
 /* A connection that is one too many: answers it with status and ends it. Calls refused(). */
 void http_srv_refuse(struct http_srv *c, uint16_t status, const char *label, const char *text);
 /* No further requests: HTTP/1 says so in the next answer, HTTP/2 by GOAWAY (twice, RFC 9113 section 6.8); requests that are under
- * way end well, then the connection closes. An idle one closes now. */
+ * way, or on their way to us, end well, then the connection closes. An idle one of HTTP/1 closes now. */
 void http_srv_last(struct http_srv *c);
 bool http_srv_idle(const struct http_srv *c);
 /* False while an HTTP/1 answer is on its way: its head has gone, so the client can't be told in it that no other request is wanted. */

@@ -371,7 +371,7 @@ void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
     timer_set(p->loop, &p->drain_timer, p->outside_n ? ms : 0);
 }
 
-/* To close a connection at rest would fail the request that its client is just sending: so it waits for one more. */
+/* To close a connection at rest would fail the request that its client is just sending: so it waits for one more. HTTP/2 has GOAWAY for that. */
 void proxy_leave(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ctx)
 {
     p->draining = p->leaving = true;
@@ -383,7 +383,7 @@ void proxy_leave(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
     }
     LIST_FOREACH(l, &p->downs) {
         struct down *d = CONTAINER_OF(l, struct down, link);
-        d->rested = has_requests(d) && http_srv_idle(&d->srv);
+        d->rested = has_requests(d) && !d->srv.h2 && http_srv_idle(&d->srv);
         if (has_requests(d) && !d->rested && http_srv_can_say_last(&d->srv)) /* else it rests when its answer is over, for as long as any now */
             http_srv_last(&d->srv);
     }
