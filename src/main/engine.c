@@ -497,7 +497,7 @@ static void engine_init(struct engine *e)
     e->objects = objset_new();
     e->memory = plan_memory_new();
     plan_memory_locality(e->memory, e->conf.locality);
-    e->resolver = resolver_new(e->loop, on_endpoints_changed, e);
+    e->resolver = resolver_new(e->loop, resolve_name, on_endpoints_changed, e);
     if (strcmp(e->conf.access_log, "off") != 0)
         e->access = log_file_open(strcmp(e->conf.access_log, "-") == 0 ? NULL : e->conf.access_log, LOG_FILE_BYTES_MAX * 10);
     e->console = log_file_open(NULL, 0);

@@ -9,7 +9,7 @@
 #define GATEWAY_DRAIN_MS 20000      /* the longest a stop waits for requests from outside */
 #define REHEARSE_RESOLVE_MS 5000    /* the longest a new engine waits for external names before it takes over */
 #define API_REST_MS 1000            /* the longest a hand-over waits for requests of tools */
-#define RESOLVE_MS 30000            /* external names are looked up again after this */
+#define RESOLVE_MS 30000            /* names of hosts outside are looked up again after this, up to a tenth less */
 #define OBJECTS_FILE_BYTES_MAX (64u << 20)
 #define LOG_FILE_BYTES_MAX (10u << 20)
 #define TOKEN_ADMIN (1ULL << 62)
@@ -187,12 +187,17 @@ void engine_output(struct engine *e, const char *ns, const char *deployment, con
 void engine_logs_trim(struct engine *e);
 void engine_output_close(struct engine *e); /* of workloads: written, and closed until the next line */
 void engine_logs_close(struct engine *e);
-/* resolve.c: external names */
-struct resolver *resolver_new(struct loop *l, void (*changed)(void *ctx), void *ctx);
+/* resolve.c: names of hosts outside */
+#define ADDRESSES_PER_NAME 64u
+struct resolved { struct addr *items; uint32_t n; }; /* owned by whoever has it */
+/* The addresses of a name, of one family, by the host's own resolver; ports are 0. Blocks. */
+enum err resolve_name(const char *name, struct resolved *out) WARN_UNUSED;
+/* lookup() is resolve_name() but in tests; it runs on a thread of the pool. */
+struct resolver *resolver_new(struct loop *l, enum err (*lookup)(const char *name, struct resolved *out), void (*changed)(void *ctx), void *ctx);
 void resolver_free(struct resolver *r);
-/* Looks up the names of set's ExternalName services, now and again every RESOLVE_MS. */
+/* Looks up the names of set's ExternalName Services and ServiceEntries, now and again every RESOLVE_MS. */
 void resolver_want(struct resolver *r, const struct objset *set);
-bool resolver_settled(const struct resolver *r); /* no look-up is under way */
+bool resolver_settled(const struct resolver *r); /* each name has been looked up, well or not */
 const struct live_address *resolver_addresses(struct resolver *r, size_t *n);
 
 #endif
