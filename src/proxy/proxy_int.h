@@ -384,6 +384,7 @@ struct endpoint *endpoint_pick(struct exchange *x);      /* NULL: none */
 struct up *up_get(struct exchange *x);
 /* A socket for connecting to x->ep: *fd, or -1 when any will do. False: x waits for one (X_SOCKET). */
 bool socket_take(struct exchange *x, int *fd);
+void service_keepalive(struct stream *s, const struct pool_policy *pool); /* TCP's, where the policy has it */
 int socket_spare(struct proxy *p, struct endpoint *ep);  /* one from the stock of an endpoint inside; -1: none now, more are asked for */
 void up_done(struct up *u);                              /* a call of it is over: it rests, goes on, or closes */
 void up_close(struct up *u);

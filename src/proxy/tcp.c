@@ -250,6 +250,7 @@ void tcp_socket(struct exchange *x)
     t->service_used = true;
     memset(&t->service, 0, sizeof t->service);
     stream_connect(&t->service, x->p->loop, &service_ops, fd, &x->ep->address);
+    service_keepalive(&t->service, &x->cluster->policy->pool);
     uint8_t version = x->cluster->policy->pool.proxy_protocol;
     char header[PP_V2_BYTES_MAX];
     if (version)

@@ -71,6 +71,12 @@ struct slice proxy_header(const struct exchange *x, uint8_t version, char *out)
     return slice_of(out, version == 1 ? pp_write_v1(&h, out) : pp_write_v2(&h, out, PP_V2_BYTES_MAX));
 }
 
+void service_keepalive(struct stream *s, const struct pool_policy *pool)
+{
+    if (UNLIKELY(pool->keepalive))
+        stream_keepalive(s, pool->keepalive_time_s, pool->keepalive_interval_s, pool->keepalive_probes);
+}
+
 static struct up *up_new(struct exchange *x, int fd, uint8_t held)
 {
     struct proxy *p = x->p;
@@ -94,6 +100,7 @@ static struct up *up_new(struct exchange *x, int fd, uint8_t held)
     if (UNLIKELY(policy->pool.proxy_protocol))
         u->cli.ahead = proxy_header(x, policy->pool.proxy_protocol, ahead);
     http_cli_connect(&u->cli, p->loop, &p->cli_conf, &up_ops, fd, &x->ep->address, version, secure ? &tls : NULL);
+    service_keepalive(http_cli_stream(&u->cli), &policy->pool);
     if (version != HTTP_1)
         list_push_front(&u->ep->shared, &u->link);
     return u;
@@ -119,7 +126,7 @@ static struct up *up_kept(struct exchange *x)
         list_del(&u->link);
         u->resting = false;
         ep->idle_n--;
-        if (LIKELY(http_cli_room(&u->cli))) {
+        if (LIKELY(http_cli_room(&u->cli) && !up_spent(u))) { /* its time may have come while it rested */
             counter_inc(&p->c.up_reused);
             return u;
         }

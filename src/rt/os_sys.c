@@ -177,6 +177,22 @@ void sys_nodelay(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on Unix sockets, which never delay */
 }
 
+static void tcp_option(int fd, int option, uint32_t value, uint32_t max)
+{
+    int v = (int)MIN(value, max);
+    if (v) setsockopt(fd, IPPROTO_TCP, option, &v, sizeof v);
+}
+
+/* The kernel refuses more than these (tcp(7): MAX_TCP_KEEPIDLE, _KEEPINTVL, _KEEPCNT). */
+void sys_keepalive(int fd, uint32_t time_s, uint32_t interval_s, uint32_t probes)
+{
+    int on = 1;
+    if (setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) < 0) return;
+    tcp_option(fd, TCP_KEEPIDLE, time_s, 32767);
+    tcp_option(fd, TCP_KEEPINTVL, interval_s, 32767);
+    tcp_option(fd, TCP_KEEPCNT, probes, 127);
+}
+
 int sys_socket(const struct addr *a)
 {
     union os_addr to;

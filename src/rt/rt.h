@@ -133,6 +133,9 @@ size_t stream_write(struct stream *s, const struct iovec *iov, int n);
 size_t stream_write_slice(struct stream *s, struct slice b);
 /* Off: no data() or eof() until on again, and the kernel's window closes. On: what arrived meanwhile follows this turn. */
 void stream_reading(struct stream *s, bool on);
+/* TCP's keep-alive: after time_s without a byte the kernel asks every interval_s whether the peer is there, and breaks the connection after
+ * probes questions without an answer. 0: as the kernel has it. Nothing happens on Unix sockets. */
+void stream_keepalive(struct stream *s, uint32_t time_s, uint32_t interval_s, uint32_t probes);
 void stream_shut(struct stream *s);   /* FIN after what is queued */
 void stream_close(struct stream *s);  /* at once, unsent bytes are lost; released() at the end of the turn. Idempotent. */
 void stream_reset(struct stream *s);  /* the same with RST */

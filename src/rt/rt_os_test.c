@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -232,6 +234,37 @@ static void test_adopt_without_poller(void **state)
     assert_true(f.s.in_poller); /* it stayed open */
     stream_close(&f.s);
     close(fds[1]);
+    loop_free(l);
+}
+
+static int option(int fd, int level, int name)
+{
+    int v = -1;
+    socklen_t n = sizeof v;
+    assert_int_equal(getsockopt(fd, level, name, &v, &n), 0);
+    return v;
+}
+
+static void test_keepalive(void **state)
+{
+    struct loop *l = loop_new("test");
+    struct addr a = addr_ip4(0x7f000001, 0);
+    struct flood f = {0};
+    int fd;
+    assert_int_equal(listen_socket(&a, 8, false, &fd), OK);
+    assert_int_equal(socket_local_addr(fd, &a), OK);
+    stream_connect(&f.s, l, &flood_ops, -1, &a);
+    assert_int_equal(option(f.s.fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+    int kernels = option(f.s.fd, IPPROTO_TCP, TCP_KEEPINTVL);
+    stream_keepalive(&f.s, 77, 0, 1000);
+    assert_int_equal(option(f.s.fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_KEEPIDLE), 77);
+    assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_KEEPINTVL), kernels);
+    assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_KEEPCNT), 127); /* the kernel's largest */
+    stream_close(&f.s);
+    stream_keepalive(&f.s, 1, 1, 1); /* closed: nothing */
+    socket_close(fd);
+    loop_turn(l, 0);
     loop_free(l);
 }
 
@@ -555,7 +588,8 @@ static void test_log_disk_full(void **state)
 
 static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
-    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_accept_pause), cmocka_unit_test(test_unheard),
+    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_keepalive), cmocka_unit_test(test_accept_pause),
+    cmocka_unit_test(test_unheard),
     cmocka_unit_test(test_files),
     cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),

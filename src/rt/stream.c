@@ -149,6 +149,11 @@ void stream_connect(struct stream *s, struct loop *l, const struct stream_ops *o
     stream_register(s); /* also when it stands already: the poller then tells at once that it can be written */
 }
 
+void stream_keepalive(struct stream *s, uint32_t time_s, uint32_t interval_s, uint32_t probes)
+{
+    if (s->fd >= 0 && !s->closed) sys_keepalive(s->fd, time_s, interval_s, probes);
+}
+
 void stream_adopt(struct stream *s, struct loop *l, const struct stream_ops *ops, int fd)
 {
     stream_init(s, l, ops, fd);

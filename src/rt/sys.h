@@ -45,6 +45,8 @@ int sys_listen(const struct addr *a, int backlog, bool reuseport);
 int sys_accept(int lfd, struct addr *peer);             /* peer may be NULL */
 int sys_local_addr(int fd, struct addr *a);
 int sys_peer_addr(int fd, struct addr *a);
+/* Seconds; 0: as the kernel has it. Nothing on sockets that are not TCP's. */
+void sys_keepalive(int fd, uint32_t time_s, uint32_t interval_s, uint32_t probes);
 void sys_nodelay(int fd);                               /* TCP_NODELAY; nothing on other sockets */
 ssize_t sys_recv(int fd, void *p, size_t n);
 ssize_t sys_recv_peek(int fd);                          /* 1: bytes wait; 0: at its end; -errno: -EAGAIN or the pending error */
