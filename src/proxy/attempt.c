@@ -449,14 +449,15 @@ void exchange_begin(struct exchange *x, struct pieces body)
 {
     struct endpoint *ep = endpoint_pick(x);
     struct up *u = NULL;
-    bool warm = LIKELY(ep && !list_empty(&ep->idle));
+    bool warm = LIKELY(ep && (!list_empty(&ep->idle) || !list_empty(&ep->shared)));
     x->replayable = true;
     if (LIKELY(warm)) {
         endpoint_take(x, ep);
         u = up_get(x);
     }
     if (LIKELY(u && u->cli.h1.connected)) {
-        if (x->idempotent || retry_policy(x) || loop_now_ms(x->p->loop) - u->rest_ms >= STALE_REST_MS)
+        /* A connection of HTTP/2 may leave with GOAWAY and refuse what it has not looked at: that may always go out again. */
+        if (x->idempotent || u->cli.version != HTTP_1 || retry_policy(x) || loop_now_ms(x->p->loop) - u->rest_ms >= STALE_REST_MS)
             body_keep(x, body);
         else
             x->replayable = body.bytes == 0;

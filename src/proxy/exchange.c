@@ -9,6 +9,8 @@
  */
 #include "proxy_int.h"
 
+#define REPLAY_KEPT_BYTES 1024 /* of a body's memory that stays for the next request */
+
 /* ---- beginning and end ---------------------------------------------------------------------------------------------- */
 
 void hold_release(struct plan_hold *h)
@@ -81,7 +83,10 @@ void exchange_finish(struct exchange *x)
     }
     if (x->head != x->inline_head)
         mem_free(x->head);
-    buf_free(&x->replay);
+    if (x->replay.cap > REPLAY_KEPT_BYTES)
+        buf_free(&x->replay);
+    else
+        buf_clear(&x->replay);
     buf_free(&x->log);
     counter_add(&p->c.requests_now, (uint64_t)-1);
     x->door->users--;

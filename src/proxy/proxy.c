@@ -415,6 +415,7 @@ void proxy_free(struct proxy *p)
     while (p->free_exchanges) {
         struct exchange *x = p->free_exchanges;
         p->free_exchanges = x->next_free;
+        buf_free(&x->replay);
         mem_free(x);
     }
     series_free(p);

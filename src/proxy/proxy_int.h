@@ -112,7 +112,6 @@ struct exchange {
     uint64_t request_bytes, response_bytes;
     char *head;                 /* what goes upstream: inline_head, or allocated when larger */
     uint32_t head_n;
-    struct buf replay;          /* the body so far, while another attempt may need it */
     uint64_t tried[TRIED_MAX];  /* endpoint ids that failed */
     uint8_t tries;
     uint8_t held;               /* what breakers count of it: see breaker_enter() */
@@ -144,7 +143,9 @@ struct exchange {
     struct exchange_more *more; /* what only some requests have; NULL */
     struct buf log;             /* method, authority, path, user agent for the access log; empty when it is off */
     struct exchange *next_free;
+    /* From here on the memory is as the last request left it. */
     char inline_head[HEAD_INLINE_BYTES];
+    struct buf replay;          /* the body so far, while another attempt may need it; empty at the beginning */
 };
 
 /* What only requests on routes with filters, splits over several services, or policies of their own have. */
