@@ -5,6 +5,7 @@
  * are in compile_more_test.c.
  */
 #include "compile_test.h"
+#include "repeat_test.h"
 
 /* xorshift64*: the same sequence for the same seed everywhere. */
 static uint64_t chance_state;
@@ -891,7 +892,7 @@ static void random_world(uint64_t seed, size_t requests, struct random_count *co
 static void test_random_sets(void **state)
 {
     struct random_count count = {0};
-    const size_t sets = 3000, requests = 40;
+    const size_t sets = test_repeats(3000), requests = 40;
     for (uint64_t seed = 1; seed <= sets; seed++)
         random_world(seed, requests, &count);
     print_message("%zu random sets, %zu requests, %zu routed, %zu of them by VirtualServices\n", sets, sets * requests, count.hits, count.ordered);

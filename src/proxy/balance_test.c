@@ -3,6 +3,7 @@
  * What is statistical is checked within bounds of five standard deviations or more; what is exact is checked exactly.
  */
 #include "balance_world.h"
+#include "repeat_test.h"
 
 /* ---- distribution --------------------------------------------------------------------------------------------------------- */
 
@@ -790,7 +791,7 @@ static void test_random_histories(void **state)
 
 static double ns_per_pick(struct world *w)
 {
-    enum { PICKS = 200000 };
+    enum { PICKS = 200000 / REPEAT_PART };
     uint64_t begin = mono_ns(), sum = 0;
     for (uint32_t k = 0; k < PICKS; k++) {
         uint64_t now_ms = w->now_ms + k / 100; /* refreshes are part of the cost */

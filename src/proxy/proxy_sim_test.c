@@ -3,6 +3,7 @@
  * simulated network, as sup makes them.
  */
 #include "proxy_int.h"
+#include "repeat_test.h"
 #include "sim.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -456,12 +457,7 @@ static bool all_ended(void *ctx) { return W.running == 0; }
 
 /* ---- scenarios --------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t seeds(void)
-{
-    const char *s = getenv("SIM_SEEDS");
-    uint64_t n;
-    return s && slice_u64(slice_cstr(s), 1000000, &n) == OK ? n : 200;
-}
+static uint64_t seeds(void) { return test_repeats(200); }
 
 static void mixed_load(uint32_t each)
 {

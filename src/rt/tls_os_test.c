@@ -1,4 +1,5 @@
 /* tls_os_test.c - TLS on the kernel: the common scenarios, and Unix sockets, threads that share contexts and keys. */
+#include "repeat_test.h"
 #include "tls_scenarios.h"
 
 #include <stdio.h>
@@ -6,7 +7,7 @@
 
 const size_t world_transfer_bytes = 30000000;
 bool world_alerts = true;
-const uint32_t world_many = 1000;
+const uint32_t world_many = 1000 / REPEAT_PART;
 
 void world_start(void) {}
 void world_stop(void) {}

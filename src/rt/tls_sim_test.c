@@ -1,5 +1,6 @@
 /* tls_sim_test.c - TLS in the simulator: the common scenarios with seeds of split reads and short writes, and a soak of resets.
  * What OpenSSL draws by chance does not come from the seed, so histories differ in bytes, and by a few in lengths. */
+#include "repeat_test.h"
 #include "sim.h"
 #include "tls_scenarios.h"
 
@@ -142,7 +143,7 @@ int main(void)
 {
     tls_certs_make();
     int failed = 0;
-    for (int round = 0; round < 5; round++) { /* each with seeds of its own */
+    for (uint64_t round = 0; round < MAX(2u, test_repeats(5)); round++) { /* each with seeds of its own */
         world_alerts = round == 0;
         failed += _cmocka_run_group_tests("TLS in the simulator: scenarios", tls_scenario_tests, tls_scenario_tests_n, NULL, NULL);
     }

@@ -1,4 +1,5 @@
 /* run_adopt_test.c - what outlives an engine: adoption after a crash, and the hand-over of an upgrade, in the world of run_world_test.h. */
+#include "repeat_test.h"
 #include "run_world_test.h"
 
 /* A new run is told what sup has. */
@@ -363,7 +364,7 @@ static void adopt_history(uint64_t seed)
 static void test_adopt_seeds(void **state)
 {
     (void)state;
-    for (uint64_t seed = 2000; seed < 2150; seed++)
+    for (uint64_t seed = 2000; seed < 2000 + test_repeats(150); seed++)
         adopt_history(seed);
 }
 

@@ -2,6 +2,7 @@
  * engine is in run_adopt_test.c.
  */
 #include "http.h"
+#include "repeat_test.h"
 #include "run_world_test.h"
 
 static void test_start_ready(void **state)
@@ -741,7 +742,7 @@ static void rolling_history(uint64_t seed)
 static void test_rolling_seeds(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1000; seed < 1300; seed++)
+    for (uint64_t seed = 1000; seed < 1000 + test_repeats(300); seed++)
         rolling_history(seed);
 }
 
