@@ -29,6 +29,7 @@ void h2_req_cut(struct http_req *r);
  * http_cli_connect() on with HTTP_2): then it is started at once and its bytes wait in the stream. */
 void h2_cli_start(struct http_cli *c);
 uint32_t h2_cli_room(const struct http_cli *c);
+uint32_t h2_cli_streams_told(const struct http_cli *cli);
 uint32_t h2_cli_calls(const struct http_cli *c);
 size_t h2_cli_request(struct http_cli *c, struct http_call *k, enum h1_method method, struct slice head, enum h1_framing framing, struct pieces body, bool end);
 size_t h2_call_send(struct http_call *k, struct pieces body);

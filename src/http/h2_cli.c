@@ -457,6 +457,12 @@ uint32_t h2_cli_room(const struct http_cli *cli)
     return max > v->c.streams_n ? max - v->c.streams_n : 0;
 }
 
+uint32_t h2_cli_streams_told(const struct http_cli *cli)
+{
+    const struct h2_cli *v = cli->h2;
+    return v->settled ? nghttp2_session_get_remote_settings(v->c.ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS) : 0;
+}
+
 uint32_t h2_cli_calls(const struct http_cli *cli) { return cli->h2->calls; }
 
 size_t h2_call_send(struct http_call *k, struct pieces body) { return k->h2->st.over ? 0 : h2_stream_send(&k->h2->st, body, false); }

@@ -359,6 +359,8 @@ void http_cli_connect(struct http_cli *c, struct loop *l, const struct http_cli_
 /* How many calls may be begun now: HTTP/1 1 or 0; HTTP/2 the free streams. 0 when it is ending, or its version not yet known. */
 uint32_t http_cli_room(const struct http_cli *c);
 uint32_t http_cli_calls(const struct http_cli *c); /* under way */
+/* HTTP/2: how many calls at once the peer has said that it takes; 0: it has said nothing yet, and room counts on 100 (RFC 9113 section 6.5.2). */
+uint32_t http_cli_streams_told(const struct http_cli *c);
 void http_cli_rest(struct http_cli *c);            /* HTTP/1 without a call: reads, to see its end */
 /* Begins a call (room > 0). head: HTTP/1 text, complete with the empty line and framing fields. scheme "http" or "https" goes
  * into :scheme. With H1_TUNNEL the head asks for an upgrade, or is a CONNECT. Returns bytes queued. */

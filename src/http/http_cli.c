@@ -130,6 +130,8 @@ uint32_t http_cli_room(const struct http_cli *c)
 
 uint32_t http_cli_calls(const struct http_cli *c) { return c->h2 ? h2_cli_calls(c) : c->call ? 1 : 0; }
 
+uint32_t http_cli_streams_told(const struct http_cli *c) { return c->h2 ? h2_cli_streams_told(c) : 0; }
+
 void http_cli_rest(struct http_cli *c) { h1_cli_reading(&c->h1, true); }
 
 void http_cli_close(struct http_cli *c)

@@ -13,6 +13,7 @@
 #include "proxy_int.h"
 
 #define POUR_LENGTH_MIN 131072u /* a body of this length is worth a look whether it can be spliced */
+#define REFUSED_STREAM 7u       /* REFUSED_STREAM, RFC 9113 section 7 */
 #define TUNNEL_IDLE_MS 3600000u /* a tunnel in which nothing moves */
 
 static void answer_wait(struct exchange *x);
@@ -73,7 +74,7 @@ static uint32_t grpc_reset_code(uint32_t reset_code)
 {
     switch (reset_code) {
     case 0x0: /* it was not reset: the connection broke */
-    case 0x7: return 14;
+    case REFUSED_STREAM: return 14;
     case 0x8: return 1;
     case 0xb: return 8;
     case 0xc: return 7;
@@ -303,8 +304,10 @@ void attempt_failed(struct exchange *x, enum err e, bool unsent)
         counter_inc(&p->c.up_connect_failures);
         counter_inc(&x->us->c->count->connect_failures);
     }
-    x->ep->lb.shun_until_ms = loop_now_ms(p->loop) + SHUN_MS;
-    outlier_result(x->us->c, &x->ep->lb, OUTCOME_LOCAL, loop_now_ms(p->loop), loop_random(p->loop));
+    if (LIKELY(x->call.reset_code != REFUSED_STREAM)) { /* to take no more streams now is no failure */
+        x->ep->lb.shun_until_ms = loop_now_ms(p->loop) + SHUN_MS;
+        outlier_result(x->us->c, &x->ep->lb, OUTCOME_LOCAL, loop_now_ms(p->loop), loop_random(p->loop));
+    }
     if (!x->replayable && x->idempotent)
         counter_inc(&p->c.replay_over);
     uint32_t causes = unsent ? (uint32_t)(RETRY_CONNECT_FAILURE | RETRY_REFUSED_STREAM | RETRY_RESET | RETRY_5XX | RETRY_GATEWAY_ERROR) : (uint32_t)(RETRY_RESET | RETRY_5XX);
@@ -793,6 +796,8 @@ static void up_failed(struct http_call *k, enum err e)
 {
     struct exchange *x = exchange_of(k);
     x->calling = false;
+    if (UNLIKELY(k->reset_code == REFUSED_STREAM) && k->c && x->ep)
+        x->ep->streams_told = http_cli_streams_told(k->c);
     if (k->stale && x->state == X_SENT && stale_again(x))
         return;
     if (x->state == X_ANSWER && x->role != X_CLIENT)
@@ -808,7 +813,7 @@ static struct up *up_of(struct http_cli *c) { return CONTAINER_OF(c, struct up, 
 /* Its version is known: those that waited for it go out as far as there is room, the others look again. */
 static void connect_over(struct exchange *x, struct up *u)
 {
-    if (http_cli_room(&u->cli)) {
+    if (up_room(u)) {
         request_send(x, u);
         return;
     }
@@ -826,7 +831,7 @@ static void up_connected(struct http_cli *c)
             connect_over(x, u);
             continue;
         }
-        if (!x->idempotent && !retry_policy(x)) { /* from here on it may have been sent */
+        if (!x->idempotent && !retry_policy(x) && c->version != HTTP_2) { /* from here on it may have been sent; HTTP/2 tells */
             x->replayable = false;
             buf_free(&x->replay);
         }

@@ -230,6 +230,8 @@ struct endpoint {
     struct upstream *us;        /* alive as long as the endpoint */
     uint32_t idle_n, pending_n;
     uint32_t ups;               /* connections that point here */
+    uint32_t streams_told;      /* HTTP/2: how many at once it took when it refused one; 0: it has refused none. Holds for connections that have
+                                 * not yet said so themselves */
     struct list idle;
     struct list shared;
     struct list pending;
@@ -387,6 +389,7 @@ struct up *up_get(struct exchange *x);
 bool socket_take(struct exchange *x, int *fd);
 void service_keepalive(struct stream *s, const struct pool_policy *pool); /* TCP's, where the policy has it */
 int socket_spare(struct proxy *p, struct endpoint *ep);  /* one from the stock of an endpoint inside; -1: none now, more are asked for */
+bool up_room(const struct up *u); /* it takes one more */
 void up_done(struct up *u);                              /* a call of it is over: it rests, goes on, or closes */
 void up_close(struct up *u);
 void endpoint_take(struct exchange *x, struct endpoint *ep); /* x goes there: one request more in flight */

@@ -116,6 +116,14 @@ static bool up_spent(const struct up *u)
            (pool->connection_lifetime_ms && loop_now_ms(u->p->loop) - u->born_ms >= pool->connection_lifetime_ms);
 }
 
+bool up_room(const struct up *u)
+{
+    uint32_t max = u->us->c->policy->pool.streams_max, told = u->ep ? u->ep->streams_told : 0;
+    if (!http_cli_room(&u->cli) || (max && http_cli_calls(&u->cli) >= max))
+        return false;
+    return LIKELY(!told) || http_cli_streams_told(&u->cli) || http_cli_calls(&u->cli) < told;
+}
+
 /* An open connection that takes one more: at rest, or with a free stream. */
 static struct up *up_kept(struct exchange *x)
 {
@@ -132,10 +140,9 @@ static struct up *up_kept(struct exchange *x)
         }
         up_close(u);
     }
-    uint32_t streams_max = x->us->c->policy->pool.streams_max;
     LIST_FOREACH(l, &ep->shared) {
         struct up *u = CONTAINER_OF(l, struct up, link);
-        if (http_cli_room(&u->cli) && (!streams_max || http_cli_calls(&u->cli) < streams_max) && !up_spent(u)) {
+        if (up_room(u) && !up_spent(u)) {
             counter_inc(&p->c.up_reused);
             return u;
         }

@@ -27,6 +27,22 @@ for v in 1.1 2-prior-knowledge; do
     same "front HTTP/$v, upstream TLS, HTTP/2 (DestinationRule)" '2.0 8444 true' "$(told '"\(.version) \(.port) \(.tls)"' tls2c http / --http$v)"
     same "front HTTP/$v, upstream mutual TLS: the service knows us" 'somebody' "$(told .client mutual http / --http$v)"
 done
+# What has a meaning of its own in either version, from each to each.
+large=$(head -c 20000 /dev/zero | tr '\0' r)
+for v in 1.1 2-prior-knowledge; do
+    for h in ws ws2 plain tls2c; do
+        what="front HTTP/${v%%-*}, $h:"
+        same "$what HEAD" '200 0' "$(at $h http / --http$v -I -o /dev/null -w '%{http_code} %{size_download}')"
+        for n in 204 304 404 500; do same "$what $n without a body" "$n 0" "$(at $h http "/?status=$n" --http$v -o /dev/null -w '%{http_code} %{size_download}')"; done
+        same "$what an empty body" '0 POST' "$(told '"\(.bytes) \(.method)"' $h http / --http$v -d '')"
+        same "$what Expect: 100-continue" 5 "$(told .bytes $h http / --http$v -H 'Expect: 100-continue' -d hello)"
+        same "$what a field of 20 kB upwards" 20000 "$(told '.headers["x-large"] | length' $h http / --http$v -H "x-large: $large")"
+        same "$what a field of 20 kB downwards" 20010 "$(at $h http '/?head=20000' --http$v -D - -o /dev/null | grep -i x-large | tr -d '\r' | wc -c | tr -d ' ')"
+        has "$what trailers" "$(at $h http '/?trailer=1' --http$v -H 'TE: trailers' -D - -o body.txt; cat body.txt)" body
+    done
+    has "front HTTP/${v%%-*}: a trailer field of h2c" "$(at ws2 http '/?trailer=1' --http$v -D - -H "TE: trailers")" 'x-end: reached'
+    has "front HTTP/${v%%-*}: a trailer field of HTTP/1.1" "$(at ws http '/?trailer=1' --http$v -D - -H "TE: trailers")" 'x-end: reached'
+done
 same "a body of 3 MB upwards, HTTP/1.1 to h2c" 3000000 "$(head -c 3000000 /dev/zero | told .bytes ws2 http / --http1.1 -T -)"
 same "a body of 3 MB upwards, HTTP/2 to HTTP/1.1 over TLS" 3000000 "$(head -c 3000000 /dev/zero | told .bytes plain https / -T -)"
 for h in ws ws2 plain tls2; do same "a body of 5 MB downwards over HTTP/2 from $h" 5000000 "$(at $h https '/bytes?n=5000000' | wc -c)"; done
@@ -42,7 +58,7 @@ same "a service that dies inside its answer: HTTP/2 sees a reset stream" 92 "$(a
 
 nghttp -v -n "http://127.0.0.1:$HTTP/" -H ':authority: ws2.test' >nghttp.txt 2>&1
 has "nghttp: answered" "$(cat nghttp.txt)" ':status: 200'
-for h in ws ws2; do
+for h in ws ws2 tls2c; do
     h2load -n 2000 -c 4 -m 32 -H ":authority: $h.test" "http://127.0.0.1:$HTTP/" >h2load.txt 2>&1
     has "h2load in clear to $h" "$(cat h2load.txt)" '2000 succeeded, 0 failed'
     h2load -n 2000 -c 4 -m 32 -H ":authority: $h.test" "https://localhost:$HTTPS/" >h2load.txt 2>&1

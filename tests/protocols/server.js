@@ -11,7 +11,8 @@
 //
 // GET /mesh: calls the other services by name, as any workload does, and says how that went.
 //
-// HTTP: /slow?ms=N answers later, ?n=N with so many bytes, /cut cuts its answer off, anything else says in JSON what was asked.
+// HTTP: /slow?ms=N answers later, ?n=N with so many bytes, ?status=N with
+// that status, ?head=N with a field of so many bytes, ?trailer with a trailer field, /cut cuts its answer off, anything else says in JSON what was asked.
 // "unix PATH" as arguments: only HTTP/1.1, on that socket.
 'use strict';
 const fs = require('fs'), http = require('http'), http2 = require('http2'), https = require('https'), net = require('net');
@@ -29,6 +30,19 @@ function answer(q, r) {
         return;
     }
     if (socket.seenProxy) q.headers['x-seen-proxy'] = socket.seenProxy;
+    if (url.searchParams.has('status')) { // and nothing else
+        r.statusCode = +url.searchParams.get('status');
+        r.end();
+        return;
+    }
+    if (url.searchParams.has('head')) r.setHeader('x-large', 'h'.repeat(+url.searchParams.get('head')));
+    if (url.searchParams.has('trailer')) {
+        r.setHeader('trailer', 'x-end');
+        r.write('body');
+        r.addTrailers({ 'x-end': 'reached' });
+        r.end();
+        return;
+    }
     if (url.searchParams.has('n')) {
         r.setHeader('content-length', n);
         r.end(Buffer.alloc(n, 'x'));
@@ -71,12 +85,13 @@ if (process.argv[2] === 'unix') {
     http.createServer(answer).listen(process.argv[3]);
 } else {
     const tls = { key: read('app.key'), cert: read('app.crt') };
-    const plain = http.createServer(answer);
+    const roomy = { maxHeaderSize: 65536 };
+    const plain = http.createServer(roomy, answer);
     sockets(plain);
     plain.listen(8080, '0.0.0.0');
 
     // An extended CONNECT gets a real WebSocket: ws reads and writes frames over the stream as over a socket.
-    const h2c = http2.createServer({ settings: { enableConnectProtocol: true } }, answer);
+    const h2c = http2.createServer({ settings: { enableConnectProtocol: true, maxHeaderListSize: 65536, maxConcurrentStreams: 20 } }, answer);
     h2c.on('connect', (q, r) => {
         const WebSocket = require('ws'), stream = r.stream;
         if (q.headers[':protocol'] !== 'websocket' || q.headers['sec-websocket-version'] !== '13' || 'sec-websocket-key' in q.headers) {
@@ -93,11 +108,11 @@ if (process.argv[2] === 'unix') {
     });
     h2c.listen(8081, '0.0.0.0');
 
-    https.createServer(tls, answer).listen(8443, '0.0.0.0');
+    https.createServer({ ...tls, ...roomy }, answer).listen(8443, '0.0.0.0');
     const secure = https.createServer(tls, answer);
     sockets(secure);
     secure.listen(8446, '0.0.0.0');
-    http2.createSecureServer(tls, answer).listen(8444, '0.0.0.0');
+    http2.createSecureServer({ ...tls, settings: { maxHeaderListSize: 65536, maxConcurrentStreams: 3 } }, answer).listen(8444, '0.0.0.0');
     const mutual = http2.createSecureServer({ ...tls, allowHTTP1: true, requestCert: true, rejectUnauthorized: true, ca: read('ca.crt') }, answer);
     mutual.on('tlsClientError', () => {});
     mutual.listen(8445, '0.0.0.0');
