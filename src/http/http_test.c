@@ -14,7 +14,7 @@
 
 /* ---- the world -------------------------------------------------------------------------------------------------------- */
 
-enum manner { ECHO, EARLY, BY_HAND, SIZED, STREAM_ECHO };
+enum manner { ECHO, EARLY, BY_HAND, SIZED, STREAM_ECHO, TUNNEL };
 
 struct own { /* an h1_srv with its owner */
     struct h1_srv srv;
@@ -91,7 +91,7 @@ static void own_end(struct own *o)
     o->ends++;
     if (o->manner == ECHO)
         answer(o, o->body.p, o->body.n, H1_LENGTH);
-    if (o->manner == STREAM_ECHO)
+    if (o->manner == STREAM_ECHO || o->manner == TUNNEL)
         h1_srv_end(&o->srv, SLICE(""));
 }
 
@@ -112,6 +112,12 @@ static void own_request(struct h1_srv *c, const struct h1_head *h, struct pieces
         answer(o, filler, n, H1_LENGTH);
         return;
     }
+    if (o->manner == TUNNEL) {
+        head_clear(&W.out);
+        head_status(&W.out, h->method_id == H1_CONNECT ? 200 : 101, SLICE(""));
+        h1_srv_answer(c, &W.out, H1_TUNNEL, 0, (struct pieces){0}, false);
+        return;
+    }
     if (o->manner == STREAM_ECHO) {
         head_clear(&W.out);
         head_status(&W.out, 200, SLICE(""));
@@ -127,7 +133,7 @@ static void own_body(struct h1_srv *c, struct pieces body, bool end)
 {
     struct own *o = own_of(c);
     collect(&o->body, body);
-    if (o->manner == STREAM_ECHO && body.n && h1_srv_send(c, body) > 0)
+    if ((o->manner == STREAM_ECHO || o->manner == TUNNEL) && body.n && h1_srv_send(c, body) > 0)
         h1_srv_reading(c, false);
     if (end && h1_srv_trailers(c))
         buf_add(&o->trailer, h1_srv_trailers(c)->trailer, h1_srv_trailers(c)->trailer_n);
@@ -700,6 +706,32 @@ static void test_last(void **state)
     world_stop();
 }
 
+/* An upgrade and a CONNECT: bytes both ways, those sent ahead among them. What the head says is the method's own. */
+static void test_tunnel(void **state)
+{
+    static const struct { const char *request, *head; } cases[] = {
+        {"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: y\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n"},
+        {"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"},
+    };
+    srv_start(TUNNEL);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct buf want = {0};
+        struct raw *r = raw_open();
+        raw_send(r, cases[i].request);
+        raw_send(r, "ahead");
+        pass(20);
+        raw_send(r, ", behind");
+        stream_shut(&r->s);
+        pass(20);
+        buf_adds(&want, cases[i].head);
+        buf_adds(&want, "ahead, behind");
+        assert_true(slice_eq(buf_slice(&r->got), buf_slice(&want)));
+        assert_true(r->eof && W.own->ends == 1 && !W.own->aborts);
+        buf_free(&want);
+    }
+    world_stop();
+}
+
 /* ---- the client's end ------------------------------------------------------------------------------------------------------------------ */
 
 static void test_cli_answers(void **state)
@@ -772,6 +804,39 @@ static void test_cli_answers(void **state)
         }
         world_stop();
     }
+}
+
+/* What agrees to a tunnel: 101 to an upgrade, 2xx to CONNECT. Whatever the other one takes is an ordinary answer, or none. */
+static void test_cli_tunnel(void **state)
+{
+    static const struct { const char *answer; enum h1_method method; uint32_t failures; enum h1_framing framing; const char *body; } cases[] = {
+        {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: y\r\n\r\nbytes", H1_GET, 0, H1_TUNNEL, "bytes"},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", H1_GET, 0, H1_LENGTH, "no"},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nbytes", H1_CONNECT, 0, H1_TUNNEL, "bytes"}, /* RFC 9110 section 9.3.6: the length is ignored */
+        {"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", H1_CONNECT, 0, H1_LENGTH, "no"},
+        {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: y\r\n\r\nbytes", H1_CONNECT, 1, H1_NO_BODY, ""},
+    };
+    world_start(1, NULL, true);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct use *u = use_open();
+        h1_cli_request(&u->cli, cases[i].method, SLICE("HEAD\r\n\r\n"), H1_TUNNEL, (struct pieces){0}, false);
+        pass(20);
+        raw_send(W.raw, cases[i].answer);
+        pass(20);
+        assert_int_equal(u->failures, cases[i].failures);
+        assert_string_equal(u->body.p ? u->body.p : "", cases[i].body);
+        if (cases[i].failures)
+            continue;
+        assert_int_equal(u->cli.body.framing, cases[i].framing);
+        assert_int_equal(u->ends, cases[i].framing != H1_TUNNEL);
+        if (cases[i].framing == H1_TUNNEL) {
+            struct iovec v;
+            h1_cli_send(&u->cli, one(&v, "up", 2));
+            pass(20);
+            assert_true(ends(W.raw, "\r\n\r\nup"));
+        }
+    }
+    world_stop();
 }
 
 /* An answer that comes before the request was sent whole is taken, and the connection is not used again. */
@@ -903,6 +968,7 @@ int main(void)
         cmocka_unit_test(test_pipeline),     cmocka_unit_test(test_pipeline_unread), cmocka_unit_test(test_never_reads),   cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_half_close),   cmocka_unit_test(test_early_answer),    cmocka_unit_test(test_framing),       cmocka_unit_test(test_cut),
         cmocka_unit_test(test_head_out_edge), cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_times),         cmocka_unit_test(test_last),
+        cmocka_unit_test(test_tunnel),       cmocka_unit_test(test_cli_tunnel),
         cmocka_unit_test(test_cli_answers),  cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
