@@ -1,4 +1,4 @@
-"""bytes.py ECHO COUNT COUNT1 COUNT2 BEHIND HTTP BEHIND_TLS CA-FILE - bytes through TCPRoutes, PROXY headers towards services (COUNT1, COUNT2) and from clients (BEHIND, also ahead of TLS)."""
+"""bytes.py ECHO COUNT COUNT1 COUNT2 BEHIND HTTP BEHIND_TLS ENDED CA-FILE - bytes through TCPRoutes, PROXY headers towards services (COUNT1, COUNT2) and from clients (BEHIND, also ahead of TLS)."""
 import hashlib
 import json
 import socket
@@ -8,8 +8,8 @@ import sys
 import threading
 import time
 
-ECHO, COUNT, COUNT1, COUNT2, BEHIND, HTTP, BEHIND_TLS = map(int, sys.argv[1:8])
-CA = sys.argv[8]
+ECHO, COUNT, COUNT1, COUNT2, BEHIND, HTTP, BEHIND_TLS, ENDED = map(int, sys.argv[1:9])
+CA = sys.argv[9]
 
 
 def check(name, f):
@@ -144,6 +144,21 @@ def in_headers():
         check("a PROXY header, %s: no service" % name, refused)
 
 
+def tls_ended():
+    t = ssl.create_default_context(cafile=CA).wrap_socket(connect(ENDED), server_hostname="ws.test")
+    data = bytes(range(256)) * 8192
+    sender = threading.Thread(target=lambda: t.sendall(data))
+    sender.start()
+    got = b""
+    while len(got) < len(data):
+        d = t.recv(65536)
+        if not d:
+            break
+        got += d
+    sender.join(10)
+    same(True, got == data)
+
+
 def ahead_of_tls():
     s = connect(BEHIND_TLS)
     s.sendall(b"PROXY TCP4 192.0.2.7 198.51.100.1 1234 443\r\n")
@@ -168,6 +183,7 @@ check("half-close: the answer comes after the client's end", half_close)
 check("16 MB, both ways at once", echo)
 check("50 small messages there and back", small)
 check("8 MB to a client that reads late", slow_reader)
+check("2 MB over TLS that ends at the gateway, to a service without", tls_ended)
 check("a PROXY header v1 goes to the service", out_v1)
 check("a PROXY header v2 goes to the service", out_v2)
 in_headers()

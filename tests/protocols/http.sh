@@ -52,6 +52,7 @@ same "upstream TLS, another authority: 503" 503 "$(refused wrong)"
 has "... which says that it was TLS" "$(cat wrong.txt)" 'TLS'
 logged() { grep '"authority":"wrong.test' access.log | tail -n 1 | grep -q '"flags\?":"UF"\|"response_flags":"UF"'; }
 check "... and the log has the flag UF" wait_for 5 logged
+same "upstream TLS, a certificate for another name: 503" 503 "$(refused badname)"
 same "upstream TLS 1.3, no client certificate where one is required: 502, for that is told behind the handshake" 502 "$(refused nocert)"
 has "... which says that it was TLS" "$(cat nocert.txt)" 'TLS'
 same "a service that dies inside its answer: HTTP/2 sees a reset stream" 92 "$(at ws http /cut --http2-prior-knowledge -o /dev/null 2>/dev/null; echo $?)"

@@ -99,6 +99,7 @@ YAML
     service tls2c 443 8444
     service wrong 443 8443
     service mutual 443 8445
+    service badname 443 8443
     service wss 443 8446
     service nocert 443 8445
     service raw 443 8444 tls
@@ -163,6 +164,8 @@ spec:
     - { name: pass, protocol: TLS, port: $PASS, tls: { mode: Passthrough } }
     - { name: mixed-pass, protocol: TLS, port: $MIXED, hostname: app.test, tls: { mode: Passthrough } }
     - { name: mixed, protocol: HTTPS, port: $MIXED, hostname: ws.test, tls: { certificateRefs: [ { name: gw } ] } }
+    - { name: ended, protocol: TLS, port: $TERM_TLS, tls: { mode: Terminate, certificateRefs: [ { name: gw } ] } }
+    - { name: wrap, protocol: TCP, port: $WRAP }
     - { name: echo, protocol: TCP, port: $ECHO }
     - { name: count, protocol: TCP, port: $COUNT }
     - { name: countv1, protocol: TCP, port: $COUNT1 }
@@ -208,6 +211,7 @@ manifest_routes() {
     http_route wss wss 443
     http_route nocert nocert 443
     http_route wrong wrong 443
+    http_route badname badname 443
     http_route h2tls tls2 443
     http_route pphttp pphttp 80
     grpc_route grpc grpc
@@ -219,6 +223,8 @@ manifest_routes() {
     bytes_route TLSRoute pass pass raw 443 'hostnames: [ app.test ],'
     bytes_route TLSRoute mixed mixed-pass raw 443 'hostnames: [ app.test ],'
     bytes_route TCPRoute echo echo echo 9001
+    bytes_route TCPRoute ended ended echo 9001
+    bytes_route TCPRoute wrap wrap tls1 443
     for n in count countv1 countv2; do bytes_route TCPRoute $n $n $n 9000; done
     cat <<YAML
 apiVersion: gateway.networking.k8s.io/v1
@@ -316,6 +322,7 @@ YAML
     backend mutual 'tls: { mode: MUTUAL, credentialName: client, sni: app.test, subjectAltNames: [ app.test ] }'
     backend wss 'tls: { mode: SIMPLE, credentialName: ca, sni: app.test }'
     backend nocert 'tls: { mode: SIMPLE, credentialName: ca, sni: app.test }'
+    backend badname 'tls: { mode: SIMPLE, credentialName: ca, sni: other.test }'
     backend wrong 'tls: { mode: SIMPLE, credentialName: other, sni: app.test }'
     backend pphttp 'proxyProtocol: { version: V1 }'
     backend countv1 'proxyProtocol: { version: V1 }'
