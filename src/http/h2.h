@@ -33,6 +33,7 @@ uint32_t h2_cli_streams_told(const struct http_cli *cli);
 uint32_t h2_cli_calls(const struct http_cli *c);
 size_t h2_cli_request(struct http_cli *c, struct http_call *k, enum h1_method method, struct slice head, enum h1_framing framing, struct pieces body, bool end);
 size_t h2_call_send(struct http_call *k, struct pieces body);
+size_t h2_call_queued(const struct http_call *k);
 void h2_call_end(struct http_call *k, struct slice trailers);
 void h2_call_reading(struct http_call *k, bool on);
 int h2_call_trailers(struct http_call *k, struct h1_field *fields, int max);

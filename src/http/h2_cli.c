@@ -466,6 +466,7 @@ uint32_t h2_cli_streams_told(const struct http_cli *cli)
 uint32_t h2_cli_calls(const struct http_cli *cli) { return cli->h2->calls; }
 
 size_t h2_call_send(struct http_call *k, struct pieces body) { return k->h2->st.over ? 0 : h2_stream_send(&k->h2->st, body, false); }
+size_t h2_call_queued(const struct http_call *k) { return k->h2->st.out.bytes; }
 
 void h2_call_end(struct http_call *k, struct slice trailers)
 {

@@ -366,6 +366,7 @@ void http_cli_rest(struct http_cli *c);            /* HTTP/1 without a call: rea
  * into :scheme. With H1_TUNNEL the head asks for an upgrade, or is a CONNECT. Returns bytes queued. */
 size_t http_cli_request(struct http_cli *c, struct http_call *k, enum h1_method method, struct slice head, enum h1_framing framing, struct pieces body, bool end);
 size_t http_call_send(struct http_call *k, struct pieces body);
+size_t http_call_queued(const struct http_call *k); /* what http_call_send() would return now */
 void http_call_end(struct http_call *k, struct slice trailers);
 void http_call_reading(struct http_call *k, bool on);
 int http_call_trailers(struct http_call *k, struct h1_field *fields, int max);

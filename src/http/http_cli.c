@@ -160,6 +160,7 @@ size_t http_cli_request(struct http_cli *c, struct http_call *k, enum h1_method 
 }
 
 size_t http_call_send(struct http_call *k, struct pieces body) { return k->h2 ? h2_call_send(k, body) : h1_cli_send(&k->c->h1, body); }
+size_t http_call_queued(const struct http_call *k) { return k->h2 ? h2_call_queued(k) : k->c->h1.s.out_bytes; }
 
 void http_call_end(struct http_call *k, struct slice trailers)
 {

@@ -94,7 +94,7 @@ void mirrors_body(struct exchange *x, struct pieces body, bool end)
         k->request_bytes += body.bytes;
         k->request_end = end;
         request_more(k, body, end);
-        if (k->calling && http_cli_stream(k->call.c)->out_bytes > MIRROR_QUEUE_MAX) {
+        if ((k->calling ? http_call_queued(&k->call) : k->replay.n) > MIRROR_QUEUE_MAX) {
             counter_inc(&x->p->c.mirrors_slow);
             exchange_abandon(k, FLAG_NONE);
         }

@@ -150,13 +150,28 @@ static const struct plan_backend *backend_pick(struct exchange *x)
     return NULL;
 }
 
-/* A path with a dot segment, plain or percent-encoded ("/a/../b", "/%2e%2e/"): it would be routed as one path and taken by the
- * service as another. Clients resolve them before they send (RFC 3986 section 5.2.4). */
+/* The bytes of a slash at p: itself, as %2F, or turned round, which some services take for one; 0: there is none. */
+static size_t slash_at(const char *p, const char *end)
+{
+    if (*p == '/' || *p == '\\')
+        return 1;
+    if (end - p < 3 || p[0] != '%')
+        return 0;
+    return (p[1] == '2' && (p[2] | 32) == 'f') || (p[1] == '5' && (p[2] | 32) == 'c') ? 3 : 0;
+}
+
+/* A path with a dot segment, plain or percent-encoded ("/a/../b", "/%2e%2e/", "/a%2f..%2fb"): it would be routed as one path and taken by
+ * the service as another. Clients resolve them before they send (RFC 3986 section 5.2.4). */
 static bool has_dot_segment(struct slice path)
 {
     const char *p = path.p, *end = path.p + path.n;
-    while ((p = memchr(p, '/', (size_t)(end - p)))) {
-        const char *q = ++p;
+    bool odd = memchr(p, '%', path.n) || memchr(p, '\\', path.n); /* there may be other slashes than those that are one */
+    while (p < end && (odd || (p = memchr(p, '/', (size_t)(end - p))))) {
+        size_t slash = slash_at(p, end);
+        p += MAX(slash, (size_t)1);
+        if (!slash)
+            continue;
+        const char *q = p;
         int dots = 0;
         for (; dots < 3; dots++)
             if (q < end && *q == '.')
@@ -165,7 +180,7 @@ static bool has_dot_segment(struct slice path)
                 q += 3;
             else
                 break;
-        if ((dots == 1 || dots == 2) && (q == end || *q == '/'))
+        if ((dots == 1 || dots == 2) && (q == end || slash_at(q, end)))
             return true;
     }
     return false;

@@ -99,11 +99,16 @@ void answer_redirect(struct exchange *x, const struct h1_head *h, const struct p
     answer_pieces(x, (struct pieces){0});
 }
 
-/* The listener wants https: the same place there (Istio Gateway, tls.httpsRedirect). */
+/* The listener wants https: the same place there (Istio Gateway, tls.httpsRedirect), whatever form the target had. */
 void answer_https(struct exchange *x, const struct h1_head *h)
 {
     struct buf to = {0};
-    buf_printf(&to, "https://%.*s%.*s", (int)h->host.n, h->host.p, (int)h->target.n, h->target.p);
+    buf_adds(&to, "https://");
+    buf_add_slice(&to, h->host);
+    buf_add_slice(&to, slice_is(h->path, "*") ? SLICE("/") : h->path);
+    if (h->has_query)
+        buf_addc(&to, '?');
+    buf_add_slice(&to, h->query);
     x->status = 301;
     head_local(x, 301, NULL);
     head_field(&x->p->out, SLICE("Location"), buf_slice(&to));

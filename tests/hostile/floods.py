@@ -1,4 +1,4 @@
-"""floods.py GATEWAY TLS ADMIN ENGINE_PID ORIGIN_LOG: attackers that cost more than they pay.
+"""floods.py GATEWAY TLS ADMIN ENGINE_PID ORIGIN_LOG DEAF: attackers that cost more than they pay.
 
 For each: the engine's memory grows by less than a stated bound while it lasts, the attacker is closed (or bounded) as src/http/README.md says, a
 counter says why, and a request beside it is answered within a second.
@@ -9,7 +9,7 @@ import sys
 from watch import *
 
 GATEWAY, TLS, ADMIN, ENGINE = map(int, sys.argv[1:5])
-LOG = sys.argv[5]
+LOG, DEAF = sys.argv[5], int(sys.argv[6])
 GET = b'GET / HTTP/1.1\r\nHost: a.test\r\n\r\n'
 
 
@@ -228,6 +228,22 @@ def idle(n, tls):
     return attack
 
 
+def mirrored(path):
+    """Bodies of 16 MB whose copy goes to somebody who reads nothing: the copy is given up, not kept."""
+    def attack():
+        socks = []
+        for _ in range(2):
+            s = connect(GATEWAY)
+            s.sendall(b'POST %s HTTP/1.1\r\nHost: a.test\r\nContent-Length: 16000000\r\nConnection: close\r\n\r\n' % path)
+            for _ in range(160):
+                s.sendall(b'm' * 100000)
+            if statuses(read_all(s, 10)[0]) != [200]:
+                return []
+            socks.append(s)
+        return socks
+    return attack
+
+
 def lines_of(path):
     with open(LOG) as f:
         return sum(path in line for line in f)
@@ -262,6 +278,10 @@ def main():
     flood('9,000 idle connections, under 5 KiB each', idle(9000, False), 9000 * 5120, None, closed=False)
     flood('500 idle TLS connections, under 20 KiB each', idle(500, True), 500 * 20480 + 2 * MIB, None, closed=False)
 
+    deaf = socket.create_server(('127.0.0.1', DEAF))  # never accepts, so nothing is read
+    flood('a mirror that reads nothing, HTTP/1', mirrored(b'/mirrored'), 4 * MIB)
+    flood('a mirror that reads nothing, HTTP/2', mirrored(b'/mirrored-h2'), 4 * MIB)
+    deaf.close()
     beside.end(1.0)
 
 

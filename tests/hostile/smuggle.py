@@ -1,4 +1,4 @@
-"""smuggle.py GATEWAY TLS ADMIN LOG_H1 LOG_H2: requests in which two readers could see two different things, and answers of that kind.
+"""smuggle.py GATEWAY TLS ADMIN LOG_H1 LOG_H2 REDIRECT: requests in which two readers could see two different things, and answers of that kind.
 
 In each there is a second request, for /smuggled-N, where only a reader that is mistaken would find it. What counts is what the origins wrote
 down: none ever saw it, none saw a framing that is not plain, and what was refused they did not see at all. After each refusal a request on a
@@ -10,7 +10,7 @@ import sys
 from wire import *
 
 GATEWAY, TLS, ADMIN = map(int, sys.argv[1:4])
-LOGS = sys.argv[4:6]
+LOGS, REDIRECT = sys.argv[4:6], int(sys.argv[6])
 case = 0
 
 
@@ -110,7 +110,7 @@ def h1_cases(host):
                  b'GET\0 {P} HTTP/1.1', b'G(T {P} HTTP/1.1', b'GET {P} HTTP/1,1', b'GET {P} http/1.1', b'GET {P} HTTP/11', b'GET {P}#f HTTP/1.1', b'GET a{P} HTTP/1.1',
                  b'GET {P}\x7f HTTP/1.1', b'GET http://u@{H}{P} HTTP/1.1', b'GET ftp://{H}{P} HTTP/1.1', b'GET http:///{P} HTTP/1.1', b' GET {P} HTTP/1.1', b'\r\n\r\nGET {P} HTTP/1.1'):
         bad(repr(head), head + b'\r\nHost: {H}\r\n\r\n{S}')
-    for target in (b'/../x', b'/%2e%2E/x', b'/.', b'/.%2e'):
+    for target in (b'/../x', b'/%2e%2E/x', b'/.', b'/.%2e', b'/..%2fx', b'/%2e%2e%2Fx', b'/a%2f..', b'/a%2F%2e%2e/x', b'/..%5cx', b'/..\\x', b'/a\\..'):
         bad('dot segments ' + repr(target), b'GET {P}' + target + b' HTTP/1.1\r\nHost: {H}\r\nConnection: close\r\n\r\n')
     bad('HTTP/0.9', b'GET {P}\r\n\r\n')
     bad('HTTP/2.0 in the request line', b'GET {P} HTTP/2.0\r\nHost: {H}\r\n\r\n{S}', 505)
@@ -279,6 +279,19 @@ def answers():
                 say(what, False, f'{first} {got[:200]} then {after[:100]}')
 
 
+def redirects():
+    """Where a listener sends everybody to https: the place that was asked for, in whatever form that was."""
+    for target, want in ((b'/x?y=1', b'https://a.test/x?y=1'), (b'//evil.test/x', b'https://a.test//evil.test/x'), (b'http://a.test/x', b'https://a.test/x'),
+                         (b'http://evil.test', b'https://evil.test/'), (b'/%0d%0aX:y', b'https://a.test/%0d%0aX:y'), (b'*', b'https://a.test/')):
+        s = connect(REDIRECT)
+        s.sendall(b'OPTIONS %s HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n' % target)
+        got, _ = read_all(s, 5)
+        s.close()
+        if statuses(got) != [301] or b'\r\nLocation: ' + want + b'\r\n' not in got:
+            failures.append('redirect')
+            say('redirect of ' + repr(target), False, got[:200])
+
+
 def part(name, run, *args):
     before, began = len(failures), case
     run(*args)
@@ -301,6 +314,7 @@ part('HTTP/2 to HTTP/2, served as one', h2_served, B)
 part('HTTP/2 over TLS, refused', h2_cases, A, 'a.test')
 part('HTTP/2 over TLS, served as one', h2_served, A, 'a.test')
 part(f'answers that hide another: {2 * len(ANSWERS)} cases', answers)
+part('redirects to https', redirects)
 odd = [r for r in records() if r['bad'] and not r['bad'].startswith('the end inside')]
 say('the origins never saw a framing that is not plain', not odd, odd[:3])
 say('the origins never saw a hidden request', not [r for r in records('smuggled') if 'smuggled' in r['head']], '')
