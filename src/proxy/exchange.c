@@ -165,7 +165,7 @@ static size_t slash_at(const char *p, const char *end)
 static bool has_dot_segment(struct slice path)
 {
     const char *p = path.p, *end = path.p + path.n;
-    bool odd = memchr(p, '%', path.n) || memchr(p, '\\', path.n); /* there may be other slashes than those that are one */
+    bool odd = path.n && (memchr(p, '%', path.n) || memchr(p, '\\', path.n)); /* there may be other slashes than those that are one */
     while (p < end && (odd || (p = memchr(p, '/', (size_t)(end - p))))) {
         size_t slash = slash_at(p, end);
         p += MAX(slash, (size_t)1);
