@@ -68,7 +68,7 @@ static void load_compression(struct object *o, const struct ynode *n, struct com
         f->zstd |= slice_is(s, "zstd");
     }
     f->min_bytes = (uint32_t)load_int(n, "minBytes", 1024, 1 << 30);
-    f->level = (uint8_t)load_int(n, "level", 5, 9);
+    f->level = (uint8_t)load_int(n, "level", 0, 9); /* absent: each coding has its own */
     f->types = load_strings(o, n, "contentTypes", &f->types_n);
     if (!f->types_n) {
         f->types = load_array(o, COUNT_OF(usual), sizeof *f->types);

@@ -350,7 +350,7 @@ void cluster_policy_default(struct cluster_policy *p);
 /* ---- weir.dev HTTPFilter: what a route does beyond the open kinds; referenced by ExtensionRef --------------------------------- */
 
 enum filter_kind { FILTER_COMPRESS, FILTER_STATIC, FILTER_AGGREGATE, FILTER_TRANSFORM, FILTER_DIRECT, FILTER_FAULT, FILTER_UPGRADES, FILTER_HEDGE, FILTER_CORS };
-struct compress_filter { bool gzip, br, zstd; uint32_t min_bytes; char **types; size_t types_n; uint8_t level; /* 1 to 9 */ };
+struct compress_filter { bool gzip, br, zstd; uint32_t min_bytes; char **types; size_t types_n; uint8_t level; /* 1 to 9; 0: the coding's own default */ };
 struct static_filter { char *root; char *index; /* "index.html"; NULL: none */ char *fallback; /* for single-page applications; NULL: 404 */ char *cache_control; bool precompressed; };
 /* One part of an aggregated answer. */
 struct aggregate_part {

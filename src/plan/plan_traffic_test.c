@@ -482,7 +482,7 @@ static void test_filters(void **state)
     const struct http_filter *f = filter_of(&s, "compression: { algorithms: [ br, gzip ], minBytes: 10, contentTypes: [ text/plain ], level: 9 }");
     assert_true(f->kind == FILTER_COMPRESS && f->compress.br && f->compress.gzip && !f->compress.zstd && f->compress.min_bytes == 10 && f->compress.types_n == 1 && f->compress.level == 9);
     f = filter_of(&s, "compression: {}");
-    assert_true(f->compress.br && f->compress.zstd && f->compress.min_bytes == 1024 && f->compress.types_n > 3 && f->compress.level == 5);
+    assert_true(f->compress.br && f->compress.zstd && f->compress.min_bytes == 1024 && f->compress.types_n > 3 && f->compress.level == 0);
     f = filter_of(&s, "staticFiles: { root: ./public, fallback: /index.html, cacheControl: no-cache, precompressed: true }");
     assert_true(f->kind == FILTER_STATIC && f->files.precompressed);
     assert_string_equal(f->files.root, "/srv/app/public");

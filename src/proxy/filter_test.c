@@ -311,6 +311,32 @@ static void test_compress_memory(void **state)
     buf_free(&json);
 }
 
+/* A filter without a level has each coding's own, and not the same for all. */
+static void test_compress_levels(void **state)
+{
+    static const struct { const char *coding; uint8_t level; } own[] = {{"gzip", 5}, {"br", 5}, {"zstd", 3}};
+    struct buf json = {0};
+    make_json(&json, 20000);
+    for (size_t i = 0; i < COUNT_OF(own); i++) {
+        size_t bytes[10];
+        for (uint8_t level = 0; level <= 9; level++) {
+            struct compress_filter spec = all_codings;
+            spec.level = level;
+            struct slice coding;
+            struct buf packed = {0};
+            struct body_filter *f = begin(&spec, own[i].coding, answer("200 OK", "Content-Type: text/plain\r\nContent-Length: 20000\r\n"), &coding);
+            assert_true(slice_is(coding, own[i].coding));
+            assert_int_equal(feed_all(f, buf_slice(&json), 65536, false, &packed), OK);
+            bytes[level] = packed.n;
+            f->ops->free(f);
+            buf_free(&packed);
+        }
+        assert_int_equal(bytes[0], bytes[own[i].level]);
+        assert_true(bytes[0] != bytes[1] && bytes[0] != bytes[9]);
+    }
+    buf_free(&json);
+}
+
 /* When contexts fill their share, the small ones are taken; then none. */
 static void test_compress_limit(void **state)
 {
@@ -1415,7 +1441,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compress_trips), cmocka_unit_test(test_compress_flushes), cmocka_unit_test(test_compress_ratio), cmocka_unit_test(test_compress_memory),
-        cmocka_unit_test(test_compress_limit), cmocka_unit_test(test_compress_threads), cmocka_unit_test(test_compress_no_memory), cmocka_unit_test(test_negotiation), cmocka_unit_test(test_compress_which),
+        cmocka_unit_test(test_compress_limit), cmocka_unit_test(test_compress_levels), cmocka_unit_test(test_compress_threads), cmocka_unit_test(test_compress_no_memory), cmocka_unit_test(test_negotiation), cmocka_unit_test(test_compress_which),
         cmocka_unit_test(test_body_changed), cmocka_unit_test(test_cors), cmocka_unit_test(test_cors_everybody), cmocka_unit_test(test_json_check), cmocka_unit_test(test_json_depth),
         cmocka_unit_test(test_json_pointers), cmocka_unit_test(test_transform_set), cmocka_unit_test(test_transform_remove), cmocka_unit_test(test_transform_rename),
         cmocka_unit_test(test_transform_replace), cmocka_unit_test(test_transform_then_compress), cmocka_unit_test(test_transform_which), cmocka_unit_test(test_transform_limits), cmocka_unit_test(test_dates),
