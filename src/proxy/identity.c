@@ -1,6 +1,6 @@
 /* identity.c - who a client with a certificate is, told to services: X-Forwarded-Client-Cert, as Envoy writes it.
  *
- *     Hash=<SHA-256 of the certificate, hexadecimal>;Subject="<RFC 2253>";URI=<...>;DNS=<...>
+ *     By=<a URI name of our own>;Hash=<SHA-256 of the certificate, hexadecimal>;Subject="<RFC 2253>";URI=<...>;DNS=<...>
  *
  * Only what was checked during the handshake is told: a listener that asks for certificates lets in no other. Made once per connection. The
  * certificate itself is left out: it would be the longest field of every request. What a client says in that field is never passed on
@@ -43,6 +43,16 @@ static void names_put(struct buf *out, const struct tls_cert_info *info, enum tl
     }
 }
 
+/* The Gateway's certificate, whose URI names say who has checked the client's; most have none. */
+static void own_put(struct buf *out, struct down *d, struct arena *a)
+{
+    struct tls_cert_info own;
+    if (stream_tls_own(http_srv_stream(&d->srv), a, &own) == OK)
+        for (size_t i = 0; i < own.sans_n && !out->n; i++)
+            if (own.sans[i].kind == TLS_SAN_URI && is_plain(own.sans[i].text) && own.sans[i].text.n < IDENTITY_BYTES_MAX / 2)
+                buf_printf(out, "By=%.*s;", (int)own.sans[i].text.n, own.sans[i].text.p);
+}
+
 void identity_take(struct down *d)
 {
     struct arena a;
@@ -50,6 +60,7 @@ void identity_take(struct down *d)
     arena_init(&a, MEM_CONN, 4096);
     if (stream_tls_peer(http_srv_stream(&d->srv), &a, &info) == OK) {
         struct buf b = {0};
+        own_put(&b, d, &a);
         buf_adds(&b, "Hash=");
         buf_add_slice(&b, info.sha256);
         if (b.n + info.subject.n * 2 < IDENTITY_BYTES_MAX)

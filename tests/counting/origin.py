@@ -5,6 +5,7 @@ usage: origin.py PORT
     /status/NNN   that status                 /slow/MS    answers after MS milliseconds
     /grpc/N       a gRPC answer that ends with status N in its trailers
     /refuse/N     one that is nothing but a head with status N
+    /cert         the X-Forwarded-Client-Cert fields of the request
     anything else: 200, two bytes
 """
 import sys
@@ -34,9 +35,10 @@ class Handler(BaseHTTPRequestHandler):
         if what == 'refuse':
             self.send_header('Content-Type', 'application/grpc')
             self.send_header('Grpc-Status', rest[0])
-        self.send_header('Content-Length', '2')
+        body = b'|'.join(v.encode() for v in self.headers.get_all('X-Forwarded-Client-Cert', [])) if what == 'cert' else b'ok'
+        self.send_header('Content-Length', str(len(body)))
         self.end_headers()
-        self.wfile.write(b'ok')
+        self.wfile.write(body)
 
     do_GET = do_POST = act
 
