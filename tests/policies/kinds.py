@@ -109,6 +109,8 @@ def refused():
         say(f'{kind} is refused by name', code == 2 and kind in out and 'error' in out, (code, out))
     code, out = weir('apply', '-', text='apiVersion: v1\nkind: Service\nmetadata: { name: stays }\nspec: { ports: [ { port: 1 } ] }\n---\napiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: { name: x }\nspec: {}\n')
     say('and nothing beside it is applied', code == 2 and weir('get', 'service', 'stays')[0] != 0, (code, out))
+    code, out = weir('get', 'sidecar', 'default', '-o', 'name')
+    say('a Sidecar is accepted', code == 0 and 'default' in out, out)
     for old in ('apiVersion: networking.istio.io/v1alpha3\nkind: DestinationRule\nmetadata: { name: old }\nspec: { host: sa, trafficPolicy: { loadBalancer: { simple: LEAST_CONN }, outlierDetection: { consecutiveErrors: 7 } } }\n',
                 'apiVersion: networking.istio.io/v1beta1\nkind: VirtualService\nmetadata: { name: old }\nspec: { hosts: [ sa ], http: [ { mirror: { host: sb }, mirror_percent: 5, route: [ { destination: { host: sa } } ] } ] }\n',
                 'apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute\nmetadata: { name: old }\nspec: { parentRefs: [ { name: gate } ], hostnames: [ old.t ], rules: [ { backendRefs: [ { name: sa, port: 80 } ] } ] }\n',

@@ -184,6 +184,17 @@ def busy():
     flagged('shedding: above the limit it is UO', got[6], 503, 'UO')
 
 
+def slow():
+    """A service that is slow: with the limit that adaptive concurrency finds, the less important requests go first."""
+    def many(priority):
+        return [gate('mixed.pods', '/?ms=80', headers={'X-Prio': priority}) for _ in range(8)]
+    got = together([lambda p=p: many(p) for p in ['high'] + ['low'] * 6])
+    high, low = got[0], sum(got[1:], [])
+    same('shedding under load: the important are all served', {200: 8}, statuses(high))
+    say('shedding under load: the others in part', statuses(low).get(503, 0) >= 5 and statuses(low).get(200, 0) > 0, statuses(low))
+    flagged('shedding under load: with OM', refused(low), 503, 'OM', 'priority is low')
+
+
 def leaving():
     c = connect()
     c.request('GET', '/gone?ms=3000&key=gone', headers={'Host': 'r503.fleet', 'X-Request-Id': 'gone'})
@@ -193,4 +204,4 @@ def leaving():
     say('a client that leaves is logged with DC', wait_for(5, lambda: (log.find('gone') or {}).get('flags') == 'DC'), log.find('gone'))
 
 
-run([breakers, retry_limits, retries, timeouts], [lifetimes, idle, hedges, faults, mirrors], busy, leaving)
+run([breakers, retry_limits, retries, timeouts], [lifetimes, idle, hedges, faults, mirrors], busy, slow, leaving)
