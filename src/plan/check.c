@@ -356,9 +356,18 @@ static void check_backend(struct check *c, const struct route_backend *be, uint3
 
 static void check_filters(struct check *c, const struct route_rule *rule, const char *path)
 {
-    for (size_t i = 0; i < rule->filters_n; i++)
-        if (!objset_find(c->s, OBJ_HTTPFILTER, c->o->ns, rule->filters[i]))
+    bool here = rule->redirect || rule->direct, delays = false;
+    for (size_t i = 0; i < rule->filters_n; i++) {
+        const struct object *f = objset_find(c->s, OBJ_HTTPFILTER, c->o->ns, rule->filters[i]);
+        if (!f) {
             check_add(c, DIAG_ERROR, rule->line, path, "add it, or correct the name", "there is no HTTPFilter %s in the namespace %s", rule->filters[i], c->o->ns);
+            continue;
+        }
+        here |= f->filter.kind == FILTER_DIRECT || f->filter.kind == FILTER_STATIC || f->filter.kind == FILTER_AGGREGATE;
+        delays |= f->filter.kind == FILTER_FAULT && f->filter.fault.delay_ppm;
+    }
+    if (here && delays)
+        check_add(c, DIAG_WARNING, rule->line, path, "let a service answer, or take the delay out", "the delay of its fault has no effect: Weir itself answers the rule's requests");
 }
 
 static void check_http_rule(struct check *c, const struct route_rule *rule, size_t i)

@@ -456,6 +456,10 @@ static void load_http_actions(struct reader *r, struct object *o, const struct y
         reader_error(r, direct, ".directResponse", "keep one of them", "a rule with redirect has no directResponse");
     if (rule->redirect && rewrite)
         reader_error(r, rewrite, ".rewrite", "set uri and authority in redirect", "a rule with redirect has no rewrite");
+    if (rule->direct && rewrite)
+        reader_error(r, rewrite, ".rewrite", "remove it", "a rule with directResponse has no rewrite");
+    if ((rule->redirect || rule->direct) && y_get(n, "fault")) /* as in Istio */
+        reader_error(r, y_get(n, "fault"), ".fault", "keep one of them", "a rule with %s has no fault", rule->redirect ? "redirect" : "directResponse");
     rule->timeout_ms = load_go_duration(n, "timeout", 0);
     load_retries(r, o, y_get(n, "retries"), &rule->retry);
     load_fault(r, y_get(n, "fault"), &rule->fault);

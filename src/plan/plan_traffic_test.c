@@ -590,6 +590,10 @@ static const struct bad_case bad_traffic[] = {
      "m.yaml:5:111: error: " AT_V "http[0].redirect.derivePort: both port and derivePort\n"
      "m.yaml:5:141: error: " AT_V "http[0].rewrite: a rule with redirect has no rewrite\n"
      "m.yaml:5:169: error: " AT_V "http[0].rewrite.uriRegexRewrite: both uri and uriRegexRewrite"},
+    {"what answers itself has no fault", VS("http: [ { directResponse: { status: 200 }, rewrite: { uri: / }, fault: { abort: { httpStatus: 500, percent: 1 } } }, { redirect: { uri: / }, fault: { abort: { httpStatus: 500, percent: 1 } } } ]"),
+     "m.yaml:5:53: error: " AT_V "http[0].rewrite: a rule with directResponse has no rewrite\n"
+     "m.yaml:5:72: error: " AT_V "http[0].fault: a rule with directResponse has no fault\n"
+     "m.yaml:5:149: error: " AT_V "http[1].fault: a rule with redirect has no fault"},
     {"retries", VS("http: [ { " TO_S ", timeout: 5, retries: { attempts: -1, perTryTimeout: 2, retryOn: \"5xx,often,envoy-ratelimited\" } } ]"),
      "m.yaml:5:61: error: " AT_V "http[0].timeout: 5 is a whole number, and must be a duration such as 1.5s, 100ms or 1h\n"
      "m.yaml:5:85: error: " AT_V "http[0].retries.attempts: -1 is out of range\n"

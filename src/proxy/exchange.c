@@ -320,6 +320,7 @@ static void exchange_begin_with_steps(struct exchange *x, struct pieces body)
     }
     mirrors_begin(x, body);
     if (m->delay_ms) {
+        x->flag = FLAG_DI;
         x->replayable = true;
         x->state = X_BEGIN;
         request_more(x, body, x->request_end);

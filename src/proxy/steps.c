@@ -91,9 +91,10 @@ static void answer_abort(struct exchange *x, const struct fault_policy *f)
 static enum step fault_step(struct exchange *x, const struct fault_policy *f)
 {
     bool delay = chance(x, f->delay_ppm), abort = chance(x, f->abort_ppm);
+    if (!x->rule->backends_n) /* Weir itself answers, at once: the reader has said so */
+        delay = false;
     if (delay) {
         struct exchange_more *m = exchange_more(x);
-        x->flag = FLAG_DI;
         m->delay_ms = MAX(f->delay_ms, 1u);
         m->abort = abort ? f : NULL;
     }

@@ -109,6 +109,10 @@ def refused():
         say(f'{kind} is refused by name', code == 2 and kind in out and 'error' in out, (code, out))
     code, out = weir('apply', '-', text='apiVersion: v1\nkind: Service\nmetadata: { name: stays }\nspec: { ports: [ { port: 1 } ] }\n---\napiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: { name: x }\nspec: {}\n')
     say('and nothing beside it is applied', code == 2 and weir('get', 'service', 'stays')[0] != 0, (code, out))
+    route = 'apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: slowhello }\nspec: { parentRefs: [ { name: gate } ], rules: [ { filters: [ %s ] } ] }\n---\n' % ', '.join(
+        '{ type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: %s } }' % n for n in ('say-one', 'wait'))
+    code, out = weir('apply', '--dry-run', '-', text=route + 'apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: { name: wait }\nspec: { fault: { delay: { duration: 1s } } }\n')
+    say('a delay that would have no effect is told', code == 0 and 'has no effect' in out, (code, out))
     code, out = weir('get', 'sidecar', 'default', '-o', 'name')
     say('a Sidecar is accepted', code == 0 and 'default' in out, out)
     for old in ('apiVersion: networking.istio.io/v1alpha3\nkind: DestinationRule\nmetadata: { name: old }\nspec: { host: sa, trafficPolicy: { loadBalancer: { simple: LEAST_CONN }, outlierDetection: { consecutiveErrors: 7 } } }\n',
