@@ -273,7 +273,7 @@ static size_t series_labels(const struct proxy_series *s, struct prom_label *l, 
 {
     static const char *const protocols[] = {[PROXY_HTTP] = "http", [PROXY_GRPC] = "grpc", [PROXY_TCP] = "tcp"};
     size_t n = 0;
-    if (strcmp(s->service, "unknown") == 0)
+    if (strcmp(s->service, "unknown") == 0 || strchr(s->service, '.')) /* names of Services have no dots, hosts of ServiceEntries do */
         buf_adds(host, s->service);
     else
         buf_printf(host, "%s.%s.svc.cluster.local", s->service, s->service_ns);

@@ -99,6 +99,7 @@ def inside(url):
 
 def mesh():
     same('ServiceEntry: a workload reaches its hosts', 'd', inside('http://right.t/'))
+    say('ServiceEntry: in the metrics it is its host', metric('istio_requests_total', reporter='source', destination_service='right.t') > 0)
     same('ServiceEntry: nothing else', 502, inside('http://undeclared.t/'))
     same('HTTPRoute of a Service: decides about calls to it', ['d', 'b', 404], [inside('http://sb' + p) for p in ('/d', '/b', '/other')])
 
