@@ -145,7 +145,8 @@ static bool flow_splice(struct flow *f)
         f->splicing = false;
         f->streak = 0;
     }
-    s->readable = true;
+    /* A pour that is over asks once, so that its owner knows a stream at rest from one that was told something more. */
+    s->readable = f->left || s->hup || s->fail || sys_recv_peek(s->fd) != -EAGAIN;
     flow_push(f);
     flow_next(f);
     return true;
