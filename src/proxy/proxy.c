@@ -333,7 +333,7 @@ void proxy_plan(struct proxy *p, struct plan *plan)
     h->uses = 1;
     p->hold = h;
     series_swap(p);
-    endpoints_swap(p, plan);
+    endpoints_swap(p, old ? old->plan : NULL, plan);
     LIST_FOREACH(l, &p->doors) {
         struct door *o = CONTAINER_OF(l, struct door, link);
         o->caller = o->token ? NULL : plan_caller_find(plan, o->source_ns, o->source_workload);

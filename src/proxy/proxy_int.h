@@ -397,7 +397,7 @@ void endpoint_done(struct exchange *x);                  /* one less */
 struct upstream *upstream_of(struct proxy *p, const struct plan_cluster *c); /* NULL: the newest plan does not name it */
 struct upstream *upstream_hold(struct upstream *us);
 void upstream_release(struct upstream *us);
-void endpoints_swap(struct proxy *p, struct plan *plan);
+void endpoints_swap(struct proxy *p, const struct plan *old, struct plan *plan); /* old: the one before; NULL: none */
 void endpoints_free(struct proxy *p);
 void upstream_sweep(struct proxy *p);
 /* A PROXY header that tells the service who x's client is; in out, which has PP_V2_BYTES_MAX bytes. */

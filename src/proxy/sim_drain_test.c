@@ -84,6 +84,24 @@ static void replicas(uint64_t seed)
 }
 static void test_replicas(void **state) { each_seed(test_repeats(60), replicas); }
 
+/* A worker that never sent a request there lets go of it too. */
+static void replicas_unused(uint64_t seed)
+{
+    start(seed, NULL, 4, "");
+    pass(5);
+    world_plan(14);
+    pass(5);
+    assert_int_equal(T.left, 1);
+    world_plan(14);
+    world_plan(15);
+    pass(5);
+    assert_int_equal(T.left, 1);
+    world_plan(3);
+    pass(5);
+    assert_int_equal(T.left, 3);
+}
+static void test_replicas_unused(void **state) { each_seed(2, replicas_unused); }
+
 /* Hedges, retries and requests that wait for a connection are under way too when their replica leaves. */
 static void replicas_policies(uint64_t seed)
 {
@@ -257,7 +275,8 @@ static void test_drains(void **state) { each_seed(test_repeats(40), drains); }
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_replicas), cmocka_unit_test(test_replicas_policies), cmocka_unit_test(test_leaves), cmocka_unit_test(test_rests), cmocka_unit_test(test_drains), cmocka_unit_test(test_told),
+        cmocka_unit_test(test_replicas), cmocka_unit_test(test_replicas_unused),
+        cmocka_unit_test(test_replicas_policies), cmocka_unit_test(test_leaves), cmocka_unit_test(test_rests), cmocka_unit_test(test_drains), cmocka_unit_test(test_told),
     };
     log_start(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

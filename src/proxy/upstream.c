@@ -591,6 +591,26 @@ static void cluster_swap(struct proxy *p, const struct plan *plan, const struct 
         cluster_fill(p, plan, pc, u, eps);
 }
 
+/* Endpoints that old names and plan does not, of clusters that no request ever went to here: this worker has none of its own for them, and
+ * who waits for it to let go of them is told at once. */
+static void endpoints_unused(struct proxy *p, const struct plan *old, const struct plan *plan)
+{
+    uint64_t *ids = mem_new(MEM_CONN, (plan->endpoint_slots + 1) * sizeof *ids);
+    for (uint32_t i = 0; i < plan->clusters_n; i++)
+        for (uint32_t k = 0; k < plan->clusters[i].eps_n; k++)
+            ids[plan->clusters[i].eps[k].slot] = plan->clusters[i].eps[k].id;
+    for (uint32_t i = 0; i < old->clusters_n; i++) {
+        const struct plan_cluster *c = &old->clusters[i];
+        const struct upstream *u = c->slot < p->upstreams_n ? p->upstreams[c->slot] : NULL;
+        if (u && u->plan_mark == old->generation)
+            continue;
+        for (uint32_t k = 0; k < c->eps_n; k++)
+            if (c->eps[k].slot >= plan->endpoint_slots || ids[c->eps[k].slot] != c->eps[k].id)
+                p->ops->endpoint_left(p->ctx, p->conf.worker, c->eps[k].id, c->eps[k].replica_id);
+    }
+    mem_free(ids);
+}
+
 /* The first request for a cluster of the newest plan: a worker with thousands of endpoints has those that it uses. */
 static struct upstream *upstream_first(struct proxy *p, const struct plan_cluster *pc)
 {
@@ -611,8 +631,10 @@ struct upstream *upstream_of(struct proxy *p, const struct plan_cluster *c)
     return LIKELY(us->c->shared == c->shared) ? us : NULL;
 }
 
-void endpoints_swap(struct proxy *p, struct plan *plan)
+void endpoints_swap(struct proxy *p, const struct plan *old, struct plan *plan)
 {
+    if (old)
+        endpoints_unused(p, old, plan);
     p->eps = grown(p->eps, &p->eps_n, plan->endpoint_slots, sizeof *p->eps);
     p->upstreams = grown(p->upstreams, &p->upstreams_n, plan->cluster_slots, sizeof *p->upstreams);
     struct gone eps = {mem_new(MEM_CONN, (p->eps_n + 1) * sizeof(void *)), 0}, us = {mem_new(MEM_CONN, (p->upstreams_n + 1) * sizeof(void *)), 0};
