@@ -615,8 +615,14 @@ static void endpoints_unused(struct proxy *p, const struct plan *old, const stru
 static struct upstream *upstream_first(struct proxy *p, const struct plan_cluster *pc)
 {
     const struct plan *plan = p->hold->plan;
-    if (pc < plan->clusters || pc >= plan->clusters + plan->clusters_n)
-        return NULL;
+    if (UNLIKELY(pc < plan->clusters || pc >= plan->clusters + plan->clusters_n)) { /* of an older plan: see door.last */
+        const struct plan_cluster *end = plan->clusters + plan->clusters_n, *now = plan->clusters;
+        while (now < end && now->shared != pc->shared)
+            now++;
+        if (now == end)
+            return NULL;
+        pc = now;
+    }
     struct gone none = {0}; /* what the table has is of this plan already */
     struct upstream *u = p->upstreams[pc->slot] = upstream_new(p, pc);
     cluster_fill(p, plan, pc, u, &none);
