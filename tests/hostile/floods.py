@@ -282,7 +282,7 @@ def main():
     flood('a mirror that reads nothing, HTTP/1', mirrored(b'/mirrored'), 4 * MIB)
     flood('a mirror that reads nothing, HTTP/2', mirrored(b'/mirrored-h2'), 4 * MIB)
     deaf.close()
-    beside.end(1.0)
+    beside.end(2.0)
 
 
 main()

@@ -60,7 +60,7 @@ def main():
     say(f'{n} slow connections cost less than {CONN_BYTES >> 10} KiB each', held < n * CONN_BYTES, f'{held >> 10} KiB')
     counted = refusals(ADMIN, 'slow_head') - before
     say('each of them was counted as slow_head', counted >= n, f'{counted} of {n}')
-    beside.end(1.0)
+    beside.end(2.0)
 
 
 main()
