@@ -24,7 +24,7 @@ def records(text=''):
 
 def seen(path):
     """What the origins saw of a target."""
-    return [r for r in records(path) if path + ' ' in r['head'] or ':path: ' + path in r['head'] or r['head'].startswith(path)]
+    return [r for r in records(path) if path + ' ' in r['head'] or path + '"' in r['head'] or ':path: ' + path in r['head'] or r['head'].startswith(path)]
 
 
 def probe(host, what):
@@ -153,6 +153,7 @@ def h1_served(host):
          lacks=['proxy-connection', 'keep-alive', 'for="a\r', 'x-forwarded-proto: "'])
     good('absolute form and another Host', b'GET http://{H}{P} HTTP/1.1\r\nHost: other.test\r\n\r\n', [b''], lacks=['other.test'])
     good('two in a row', b'GET {P} HTTP/1.1\r\nHost: {H}\r\n\r\nGET {P} HTTP/1.1\r\nHost: {H}\r\n\r\n', [b'', b''], (200, 200))
+    good('bytes that a log has to mind', b'GET {P}"\\ HTTP/1.1\r\nHost: {H}\r\nUser-Agent: a"b\\c\xff\xc0\x80\xed\xa0\x80\xe2\x80\xa8<\r\nX-Request-Id: "\\\xff\r\n\r\n', [b''])
     good('one empty line before', b'\r\nGET {P} HTTP/1.1\r\nHost: {H}\r\n\r\n', [b''])
     # an upgrade that the origin does not agree to: what follows is a request, looked at as any other
     c = Case('upgrade refused', host)
