@@ -164,8 +164,10 @@ static size_t slash_at(const char *p, const char *end)
  * the service as another. Clients resolve them before they send (RFC 3986 section 5.2.4). */
 static bool has_dot_segment(struct slice path)
 {
+    if (!path.n) /* OPTIONS *, CONNECT */
+        return false;
     const char *p = path.p, *end = path.p + path.n;
-    bool odd = path.n && (memchr(p, '%', path.n) || memchr(p, '\\', path.n)); /* there may be other slashes than those that are one */
+    bool odd = memchr(p, '%', path.n) || memchr(p, '\\', path.n); /* there may be other slashes than those that are one */
     while (p < end && (odd || (p = memchr(p, '/', (size_t)(end - p))))) {
         size_t slash = slash_at(p, end);
         p += MAX(slash, (size_t)1);

@@ -507,6 +507,7 @@ static void test_stale(void **state)
         assert_int_equal(heard, 48);
         stale += counter_read(&W.proxy->c.up_stale);
         assert_int_equal(counter_read(&W.proxy->c.retries), 0);
+        sim_run(never, NULL, W.think_ms + 10); /* they close when they have thought for the last time */
         clients_free();
         world_stop();
     }
