@@ -216,7 +216,7 @@ void proxy_permits(struct proxy *p, uint32_t slot)
 {
     struct upstream *us = slot < p->upstreams_n ? p->upstreams[slot] : NULL;
     if (us && cluster_starves(us->c))
-        rest_close(us, us->c->shared->starved);
+        rest_close(us, __atomic_load_n(&us->c->shared->starved, __ATOMIC_RELAXED));
 }
 
 static void permits_ask(struct upstream *us)
