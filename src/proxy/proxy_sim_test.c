@@ -569,6 +569,24 @@ static void test_rolling(void **state)
     }
 }
 
+/* A worker that had no request for a service tells of its replicas all the same: a drain waits for every worker. */
+static void test_left_unused(void **state)
+{
+    world_start(1, NULL, NULL);
+    publish(7);
+    uint32_t left = W.left;
+    publish(1);
+    assert_int_equal(W.left, left + 2);
+    client_new("/b", 10, 0, 3, false);
+    assert_true(sim_run(all_ended, NULL, 60000));
+    publish(6); /* now it has tables: the one that served is told of once, the new ones not at all */
+    sim_run(never, NULL, 100);
+    assert_int_equal(W.left, left + 3);
+    assert_int_equal(W.failed, 0);
+    clients_free();
+    world_stop();
+}
+
 /* Random resets: whatever happens, every request ends, once, and the proxy holds nothing afterwards. */
 static void test_faults(void **state)
 {
@@ -794,7 +812,7 @@ static void test_too_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills),  cmocka_unit_test(test_rolling),    cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills),  cmocka_unit_test(test_rolling), cmocka_unit_test(test_left_unused),    cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
         cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
