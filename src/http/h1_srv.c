@@ -445,6 +445,8 @@ size_t h1_srv_answer(struct h1_srv *c, struct head_out *o, enum h1_framing frami
         tunnel_begin(c, o);
         return written(c, body_write(&c->s, slice_of(o->p, o->n), body, H1_TUNNEL, end, SLICE("")));
     }
+    if (UNLIKELY(c->connect_request))
+        c->keep_alive = false; /* what its client has sent on is no request */
     if (end && c->state == SRV_BODY)
         c->keep_alive = false; /* the rest of the request will not be read: RFC 9112 section 9.6 */
     head_tail(o);

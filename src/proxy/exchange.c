@@ -197,7 +197,7 @@ static bool refused_early(struct exchange *x, const struct h1_head *h)
         answer_text(x, 501, FLAG_NONE, "TRACE is not offered here");
         return true;
     }
-    if (UNLIKELY(has_dot_segment(h->path))) {
+    if (UNLIKELY(h->path.n && has_dot_segment(h->path))) {
         refusal_count(x->p, "dot_segments");
         answer_text(x, 400, FLAG_NONE, "the path has dot segments; send it resolved (RFC 3986 section 5.2.4)");
         return true;

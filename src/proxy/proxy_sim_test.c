@@ -30,7 +30,7 @@ struct oconn {
     struct h1_srv srv;
     struct origin *o;
     uint64_t body_bytes, answer_bytes;
-    bool chunked_answer;
+    bool chunked_answer, connect;
     struct list link;
     struct timer rest;
 };
@@ -66,6 +66,10 @@ static const char manifest[] =
     "  - matches: [{path: {type: PathPrefix, value: /old}}]\n    filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}, statusCode: 301}}]\n"
     "  - matches: [{path: {type: PathPrefix, value: /none}}]\n    backendRefs: [{name: empty, port: 80}]\n"
     "  - matches: [{path: {type: PathPrefix, value: /b}}]\n    backendRefs: [{name: svc, port: 80}]\n---\n"
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: tunnels}\n"
+    "spec:\n  parentRefs: [{name: gw}]\n  hostnames: [up.test, no.test]\n  rules:\n"
+    "  - filters: [{type: ExtensionRef, extensionRef: {group: weir.dev, kind: HTTPFilter, name: tunnel}}]\n    backendRefs: [{name: svc, port: 80}]\n---\n"
+    "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: tunnel}\nspec: {upgrades: {connect: true}}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: svc}\nspec: {selector: {app: svc}, ports: [{port: 80, targetPort: 8080}]}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: none}, ports: [{port: 80, targetPort: 8080}]}\n";
 
@@ -129,6 +133,15 @@ static void o_request(struct h1_srv *s, const struct h1_head *h, struct pieces b
     assert_non_null(h1_get(h, H1_VIA));
     c->o->requests++;
     c->body_bytes = body.bytes;
+    c->connect = h->method_id == H1_CONNECT;
+    if (c->connect) { /* what it sends comes back, after a "refused" for no.test */
+        assert_true(slice_is(h->target, "up.test:443") || slice_is(h->target, "no.test:443"));
+        assert_true(slice_eq(h1_get(h, H1_HOST)->value, h->target));
+        head_clear(&W.oout);
+        head_status(&W.oout, slice_is(h->host, "up.test") ? 200 : 403, SLICE(""));
+        h1_srv_answer(s, &W.oout, slice_is(h->host, "up.test") ? H1_TUNNEL : H1_LENGTH, 0, (struct pieces){0}, !slice_is(h->host, "up.test"));
+        return;
+    }
     struct slice digits = slice_of(h->path.p, h->path.n), rest;
     slice_cut(digits, '/', &rest);
     slice_cut(rest, '/', &rest); /* "/b/123" */
@@ -145,6 +158,13 @@ static void o_body(struct h1_srv *s, struct pieces body, bool end)
 {
     struct oconn *c = CONTAINER_OF(s, struct oconn, srv);
     c->body_bytes += body.bytes;
+    if (c->connect) {
+        if (body.bytes)
+            h1_srv_send(s, body);
+        if (end)
+            h1_srv_end(s, SLICE(""));
+        return;
+    }
     if (end)
         origin_answer(c);
 }
@@ -785,6 +805,39 @@ static void test_raw(void **state)
     world_stop();
 }
 
+/* CONNECT where a route declares it: passed on, and bytes both ways, whenever they come. Else it is refused, and what follows is no request. */
+static void test_connect(void **state)
+{
+    world_start(1, NULL, NULL);
+    struct raw *r = raw_exchange("CONNECT up.test:443 HTTP/1.1\r\nHost: up.test:443\r\n\r\nhello", 2000);
+    assert_non_null(strstr(r->got.p, "HTTP/1.1 200"));
+    assert_null(strstr(r->got.p, "Content-Length"));
+    assert_null(strstr(r->got.p, "Transfer-Encoding"));
+    assert_null(strstr(r->got.p, "Connection"));
+    assert_non_null(strstr(r->got.p, "\r\n\r\nhello"));
+    r->got.n--; /* the NUL */
+    stream_write_slice(&r->s, SLICE("GET /b/1 HTTP/1.1\r\n\r\n"));
+    stream_shut(&r->s);
+    assert_true(sim_run(raw_ended, r, 2000));
+    buf_addc(&r->got, 0);
+    assert_non_null(strstr(r->got.p, "helloGET /b/1 HTTP/1.1\r\n\r\n"));
+    raw_free(r);
+    static const char *const refused[] = {"CONNECT up.other:443 HTTP/1.1\r\nHost: up.other:443\r\n\r\n", "CONNECT no.test:443 HTTP/1.1\r\nHost: no.test:443\r\n\r\n"};
+    for (int i = 0; i < 2; i++) {
+        uint32_t before = W.origins[0].requests + W.origins[1].requests + W.origins[2].requests;
+        struct buf b = {0};
+        buf_printf(&b, "%sGET /b/1 HTTP/1.1\r\nHost: x\r\n\r\n", refused[i]);
+        r = raw_exchange(b.p, 5000);
+        assert_true(r->ended); /* the connection */
+        assert_non_null(strstr(r->got.p, i ? "HTTP/1.1 403" : "HTTP/1.1 501"));
+        assert_int_equal(count_of(r->got.p, "HTTP/1.1 "), 1);
+        assert_int_equal(W.origins[0].requests + W.origins[1].requests + W.origins[2].requests, before + (i ? 1 : 0));
+        raw_free(r);
+        buf_free(&b);
+    }
+    world_stop();
+}
+
 static void test_too_many(void **state)
 {
     struct proxy_conf pc;
@@ -812,8 +865,10 @@ static void test_too_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills),  cmocka_unit_test(test_rolling), cmocka_unit_test(test_left_unused),    cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
-        cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills), cmocka_unit_test(test_rolling),
+        cmocka_unit_test(test_left_unused), cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
+        cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_connect),
+        cmocka_unit_test(test_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
