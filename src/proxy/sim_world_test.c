@@ -153,7 +153,7 @@ static void host_request(struct http_srv *s, struct http_req *r, const struct h1
     struct host_conn *c = CONTAINER_OF(s, struct host_conn, srv);
     struct host_req *q = mem_new(MEM_SIM, sizeof *q);
     const struct h1_field *f = h1_find(h, SLICE("x-id"));
-    uint64_t id;
+    uint64_t id = 0;
     assert_true(f && slice_u64(f->value, T.asks_n - 1, &id) == OK);
     q->r = r;
     q->c = c;
