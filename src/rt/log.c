@@ -41,6 +41,7 @@ struct log_file {
     char *path;                  /* NULL: standard error */
     int fd;                      /* -1: could not be opened; tried again with every batch */
     uint64_t bytes, bytes_max;   /* in the file now; rotation above */
+    bool regular;                /* else it is never renamed: /dev/null is not ours to replace */
     bool failing;                /* the last write failed, which has been said */
     bool torn;                   /* it wrote half a line */
     uint64_t lost_told;          /* dropped, as last said on standard error */
@@ -183,6 +184,7 @@ static int sink_open(struct log_file *f)
     if (fd < 0) return fd;
     int64_t size = sys_file_size(fd);
     f->fd = fd;
+    f->regular = size >= 0;
     f->bytes = size > 0 ? (uint64_t)size : 0;
     return 0;
 }
@@ -221,7 +223,7 @@ static int file_write_all(struct log_file *f, const char *p, size_t n)
 
 static void file_write(struct log_file *f, const char *p, size_t n, uint64_t lines)
 {
-    if (f->path && f->bytes_max && f->fd >= 0 && f->bytes > 0 && f->bytes + n > f->bytes_max) file_rotate(f);
+    if (f->path && f->bytes_max && f->fd >= 0 && f->regular && f->bytes > 0 && f->bytes + n > f->bytes_max) file_rotate(f);
     int r = sink_open(f);
     if (r == 0 && f->torn) r = file_write_all(f, "\n", 1);
     if (r == 0) r = file_write_all(f, p, n);

@@ -488,7 +488,8 @@ int sys_unlink(const char *path) { return RESULT(unlink(path)); }
 int64_t sys_file_size(int fd)
 {
     struct stat st;
-    return fstat(fd, &st) < 0 ? -errno : (int64_t)st.st_size;
+    if (fstat(fd, &st) < 0) return -errno;
+    return S_ISREG(st.st_mode) ? (int64_t)st.st_size : -ESPIPE;
 }
 
 /* A FIFO would wait for its writer, and a device is nobody's static content: only regular files. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -463,6 +464,36 @@ static void test_log_threads(void **state)
     unlink(old);
 }
 
+/* What is no regular file is never renamed, however much was written: somebody may log to /dev/null. */
+static void test_log_device(void **state)
+{
+    char dir[] = "/tmp/rt_os_test_XXXXXX", path[64], old[64];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/pipe", dir);
+    snprintf(old, sizeof old, "%s/pipe.1", dir);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int reader = open(path, O_RDONLY | O_NONBLOCK);
+    assert_true(reader >= 0);
+    log_start(LOG_WARN);
+    struct log_file *f = log_file_open(path, 100);
+    char text[200];
+    for (int i = 0; i < 10; i++) { /* each is written by itself */
+        assert_true(log_file_put(f, "a line of some thirty characters", 32));
+        struct pollfd p = {reader, POLLIN, 0};
+        assert_int_equal(poll(&p, 1, 5000), 1);
+        assert_int_equal(read(reader, text, sizeof text), 33);
+    }
+    log_file_close(f);
+    log_stop();
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    assert_int_equal(stat(old, &st), -1);
+    close(reader);
+    unlink(path);
+    rmdir(dir);
+}
+
 /* Two processes write one log: only one of them renames it, the other goes on in the new file. */
 static void test_log_shared(void **state)
 {
@@ -591,7 +622,7 @@ static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_keepalive), cmocka_unit_test(test_accept_pause),
     cmocka_unit_test(test_unheard),
     cmocka_unit_test(test_files),
-    cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_full),
+    cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_device), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),
 };
 

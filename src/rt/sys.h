@@ -77,7 +77,7 @@ bool sys_file_ready(int fd);                            /* a write of up to 4 Ki
 int sys_rename(const char *from, const char *to);
 bool sys_file_is(int fd, const char *path);             /* path names the very file that fd has open */
 int sys_unlink(const char *path);
-int64_t sys_file_size(int fd);
+int64_t sys_file_size(int fd);                             /* -ESPIPE: no regular file */
 int sys_file_open(const char *path, uint64_t *mtime_ns);          /* a regular file, to be read; -EINVAL for anything else */
 int sys_file_open_in(const char *root, const char *path, struct file_found *out); /* 0; -EXDEV: it leads outside */
 ssize_t sys_file_pread(int fd, void *p, size_t n, uint64_t offset);
