@@ -80,8 +80,11 @@ void part_conf_default(struct part_conf *c);
 #define PART_NAME_MAX 255
 struct part;
 /* Opens the partition of that name; nothing is on disk before its first batch. Recovers: verifies from the last recovery point, cuts a torn tail,
- * rebuilds indexes and producers. Blocks. ERR_IO and what the disk says: why names file and reason. */
-enum err part_open(struct log_shard *s, const char *name, const struct part_conf *conf, struct part **out, struct buf *why) WARN_UNUSED;
+ * rebuilds indexes and producers. Blocks, and runs on any thread (the pool's: the loops serve meanwhile): it touches no shard.
+ * ERR_IO and what the disk says: why names file and reason. */
+enum err part_load(struct log_store *l, const char *name, const struct part_conf *conf, struct part **out, struct buf *why) WARN_UNUSED;
+/* From now on p belongs to s and its loop. */
+void part_attach(struct part *p, struct log_shard *s);
 void part_conf_set(struct part *p, const struct part_conf *conf);
 /* Renames its folder at once and removes it in the pool. What waits fails with UNKNOWN_TOPIC_OR_PARTITION; watches are told. p is gone
  * after this returns and the turn ends. */
