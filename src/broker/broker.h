@@ -1,0 +1,80 @@
+/* broker.h - a Kafka broker over the commit log: topics, produce and fetch, consumer groups, transactions, permissions, quotas.
+ *
+ * One struct broker per process, one struct shard of it per worker loop. A connection belongs to the shard that accepted it; a partition,
+ * group or transaction to the shard that a hash says; a request visits its owner by message. The shape is that of Kafka
+ * 4.x with one node: this one.
+ *
+ * Threads: what is marked "shard" is called on that shard's loop; "start" before the shards' threads run; "any" on any thread.
+ */
+#ifndef BROKER_H
+#define BROKER_H
+
+#include "log.h"
+
+/* Who calls: what ACLs and quotas go by. */
+struct broker_caller {
+    struct slice principal;        /* "User:shop/orders" for a workload, "User:ANONYMOUS" from outside, "User:NAME" after SASL */
+    struct slice host;             /* the client's address, as text */
+    bool super;                    /* may do everything: the node's own tools */
+};
+
+struct broker_conf {
+    struct log_store_conf log;
+    const char *node_name;
+    int32_t node_id;               /* 1 */
+    uint32_t shards;
+    uint32_t connections_max;      /* per shard */
+    uint32_t request_bytes_max;    /* socket.request.max.bytes */
+    uint32_t idle_ms;              /* connections.max.idle.ms */
+    uint64_t memory_bytes;         /* frames and answers under way, per shard; above it reading stops */
+    int32_t partitions;            /* num.partitions of topics made without a number */
+    int32_t offsets_partitions;    /* of __consumer_offsets; 50 */
+    int32_t txn_partitions;        /* of __transaction_state; 50 */
+    uint32_t group_delay_ms;       /* group.initial.rebalance.delay.ms */
+    bool auto_create;              /* auto.create.topics.enable */
+    bool authorize;                /* ACLs are looked at; without any ACL for a resource only super users may use it */
+    bool allow_when_no_acl;        /* allow.everyone.if.no.acl.found */
+    bool records_checked;          /* each record of a produced batch is checked, also inside compressed ones; default on */
+};
+void broker_conf_default(struct broker_conf *c);
+
+struct broker;
+/* start: takes the data folder and reads what topics there are. ERR_INUSE and others: why is the sentence. */
+enum err broker_open(const struct broker_conf *conf, struct broker **out, struct buf *why) WARN_UNUSED;
+/* start: the shard with that index on its worker's loop. All must be made before one runs. */
+struct shard *broker_shard_new(struct broker *b, uint32_t index, struct loop *loop);
+/* any: begins to load partitions and coordinators in the pool; connections may come at once and are answered when their topics are there
+ * (COORDINATOR_LOAD_IN_PROGRESS, NOT_LEADER_OR_FOLLOWER until then: clients ask again). */
+void broker_start(struct broker *b);
+/* any: no more requests are taken, what is under way is answered, connections end, everything is durable; then done() on the given loop. */
+void broker_stop(struct broker *b, struct loop *l, void (*done)(void *ctx), void *ctx);
+/* After broker_stop() and the shards' threads. */
+void broker_free(struct broker *b);
+
+/* shard: a connection. fd is owned. advertised: the address that answers name (Metadata, FindCoordinator): how this caller reaches the broker. tls: NULL
+ * for plain, else handshakes first. sasl: nothing but the handshake is answered before a user has proved itself. */
+struct broker_door {
+    struct slice advertised_host;
+    uint16_t advertised_port;
+    struct tls_ctx *tls;
+    bool sasl;
+    struct broker_caller caller;   /* copied */
+};
+void broker_accept(struct shard *s, int fd, const struct broker_door *door);
+
+/* What a manifest wants of a topic. any: applied by the controller; told() comes on the given loop with an error in words, or NULL. A topic that is
+ * there gets more partitions and other settings; fewer partitions are an error. */
+struct broker_topic {
+    struct slice name;
+    int32_t partitions;            /* -1: as configured */
+    const struct slice *settings;  /* pairs: name, value, as Kafka names them */
+    uint32_t settings_n;           /* of pairs */
+    bool only_these;               /* settings that are not named go back to their defaults */
+};
+void broker_topic_apply(struct broker *b, const struct broker_topic *t, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx);
+void broker_topic_delete(struct broker *b, struct slice name, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx);
+
+/* any: Prometheus families, of all shards. Lag per group included. */
+void broker_metrics(struct broker *b, struct buf *out);
+
+#endif
