@@ -39,18 +39,6 @@ struct door_msg {
     char *ns, *workload, *replica;
 };
 
-/* Messages in order to one mailbox, also while it is full. Belongs to the sending loop. */
-struct outbox {
-    struct loop *loop;
-    struct mailbox *to;
-    struct msg *waiting;
-    size_t n, cap;
-    struct timer retry;
-};
-void outbox_init(struct outbox *o, struct loop *l, struct mailbox *to);
-void outbox_post(struct outbox *o, struct msg m);
-void outbox_fini(struct outbox *o);
-
 struct worker {
     struct engine *e;
     uint32_t index;

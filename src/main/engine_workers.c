@@ -1,46 +1,6 @@
 /* engine_workers.c - the worker threads: one loop and one proxy each, and the messages to and from them. */
 #include "engine_int.h"
 
-/* ---- outboxes ----------------------------------------------------------------------------------------------------- */
-
-#define OUTBOX_RETRY_MS 1
-
-static void outbox_flush(struct timer *t)
-{
-    struct outbox *o = CONTAINER_OF(t, struct outbox, retry);
-    size_t sent = 0;
-    while (sent < o->n && mailbox_post(o->to, &o->waiting[sent]))
-        sent++;
-    memmove(o->waiting, o->waiting + sent, (o->n - sent) * sizeof *o->waiting);
-    o->n -= sent;
-    if (o->n)
-        timer_set(o->loop, &o->retry, OUTBOX_RETRY_MS);
-}
-
-void outbox_init(struct outbox *o, struct loop *l, struct mailbox *to)
-{
-    *o = (struct outbox){.loop = l, .to = to};
-    timer_init(&o->retry, outbox_flush);
-}
-
-void outbox_post(struct outbox *o, struct msg m)
-{
-    if (o->n == 0 && mailbox_post(o->to, &m))
-        return;
-    ARRAY_GROW(MEM_LOOP, o->waiting, o->n, o->cap);
-    o->waiting[o->n++] = m;
-    if (!timer_is_set(&o->retry))
-        timer_set(o->loop, &o->retry, OUTBOX_RETRY_MS);
-}
-
-void outbox_fini(struct outbox *o)
-{
-    timer_clear(&o->retry);
-    mem_free(o->waiting);
-    o->waiting = NULL;
-    o->n = o->cap = 0;
-}
-
 /* ---- on the worker's thread ------------------------------------------------------------------------------------------- */
 
 static void worker_sockets_wanted(void *ctx, uint32_t worker, uint64_t replica_id, uint32_t n)

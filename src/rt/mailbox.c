@@ -9,10 +9,13 @@
  *
  * Senders take positions with a compare-and-swap on tail; there is one receiver, the loop, so head needs none. In one
  * turn of the loop at most as many messages are taken as waited when it began.
+ *
+ * An outbox stands in front of a mailbox for a sender that can neither wait nor lose: what does not fit waits in it, in order.
  */
 #include "rt_int.h"
 
 #define MAILBOX_CAP_MIN 2
+#define OUTBOX_RETRY_MS 1
 
 struct mailbox_cell {
     uint64_t turn;
@@ -122,4 +125,42 @@ void mailboxes_drain(struct loop *l)
         list_push(&l->mailboxes, first);
         mailbox_drain(CONTAINER_OF(first, struct mailbox, link));
     }
+}
+
+/* ---- outboxes ---- */
+
+static void outbox_flush(struct timer *t)
+{
+    struct outbox *o = CONTAINER_OF(t, struct outbox, retry);
+    size_t sent = 0;
+    while (sent < o->n && mailbox_post(o->to, &o->waiting[sent]))
+        sent++;
+    memmove(o->waiting, o->waiting + sent, (o->n - sent) * sizeof *o->waiting);
+    o->n -= sent;
+    if (o->n)
+        timer_set(o->loop, &o->retry, OUTBOX_RETRY_MS);
+}
+
+void outbox_init(struct outbox *o, struct loop *l, struct mailbox *to)
+{
+    *o = (struct outbox){.loop = l, .to = to};
+    timer_init(&o->retry, outbox_flush);
+}
+
+void outbox_post(struct outbox *o, struct msg m)
+{
+    if (o->n == 0 && mailbox_post(o->to, &m))
+        return;
+    ARRAY_GROW(MEM_LOOP, o->waiting, o->n, o->cap);
+    o->waiting[o->n++] = m;
+    if (!timer_is_set(&o->retry))
+        timer_set(o->loop, &o->retry, OUTBOX_RETRY_MS);
+}
+
+void outbox_fini(struct outbox *o)
+{
+    timer_clear(&o->retry);
+    mem_free(o->waiting);
+    o->waiting = NULL;
+    o->n = o->cap = 0;
 }

@@ -383,6 +383,19 @@ void mailbox_free(struct mailbox *mb);
 bool mailbox_post(struct mailbox *mb, const struct msg *m) WARN_UNUSED;
 uint64_t mailbox_full(const struct mailbox *mb);
 
+/* Messages in order to one mailbox, also while it is full: what it does not take waits here. Belongs to the sending loop; without limit, so
+ * its user bounds how much he sends. All fields are rt's. */
+struct outbox {
+    struct loop *loop;
+    struct mailbox *to;
+    struct msg *waiting;
+    size_t n, cap;
+    struct timer retry;
+};
+void outbox_init(struct outbox *o, struct loop *l, struct mailbox *to);
+void outbox_post(struct outbox *o, struct msg m);
+void outbox_fini(struct outbox *o); /* what waits is lost */
+
 /* ---- threads and blocking work ------------------------------------------------------------------------------------- */
 
 struct thread;
