@@ -1,0 +1,192 @@
+/* security_int.h - users, permissions and quotas: what conn.c calls, and what security.c, acls.c, users.c, sasl.c, scram.c and quotas.c share.
+ * The model: SECURITY.md.
+ */
+#ifndef SECURITY_INT_H
+#define SECURITY_INT_H
+
+#include "broker_int.h"
+
+/* ---- the data: immutable once it is published ------------------------------------------------------------------------------ */
+
+#define ACLS_MAX 10000u
+#define USERS_MAX 10000u
+#define QUOTAS_MAX 10000u
+#define SECURITY_NAME_MAX 1024u            /* bytes of a name of a user, principal, host or client */
+#define SECURITY_FILE_MAX (256u << 20)
+
+enum scram_kind { SCRAM_NONE, SCRAM_SHA256, SCRAM_SHA512, SCRAM_KINDS }; /* as ScramMechanism numbers them */
+#define SCRAM_KEY_MAX 64
+#define SCRAM_SALT_MAX 128
+#define SCRAM_ITERATIONS_MIN 4096
+#define SCRAM_ITERATIONS_MAX 16384         /* as Kafka has it */
+/* What a server keeps of a password (RFC 5802 section 3). */
+struct scram_cred {
+    int32_t iterations;                    /* 0: there is none */
+    uint8_t salt_n, key_n;
+    uint8_t salt[SCRAM_SALT_MAX], stored_key[SCRAM_KEY_MAX], server_key[SCRAM_KEY_MAX];
+};
+struct sec_user {
+    char *name;
+    struct scram_cred cred[SCRAM_KINDS];
+};
+/* PatternType: 1 any, 2 match (both in filters only), 3 literal, 4 prefixed. AclPermissionType: 1 any (filters), 2 deny, 3 allow. */
+enum acl_pattern { ACL_PATTERN_UNKNOWN, ACL_PATTERN_ANY, ACL_PATTERN_MATCH, ACL_LITERAL, ACL_PREFIXED };
+enum acl_permission { ACL_PERMISSION_UNKNOWN, ACL_PERMISSION_ANY, ACL_DENY, ACL_ALLOW };
+struct sec_acl {
+    char *name, *principal, *host;
+    char *owner;                           /* a manifest that made it; NULL: a client */
+    uint8_t kind, pattern, operation, permission; /* enum acl_resource, acl_pattern, acl_operation, acl_permission */
+};
+enum quota_entity_mode { QUOTA_ABSENT, QUOTA_DEFAULT, QUOTA_NAMED };
+#define QUOTA_KEYS 4                       /* enum quota */
+struct sec_quota {
+    enum quota_entity_mode user_mode, client_mode;
+    char *user, *client;                   /* NULL unless named */
+    double rate[QUOTA_KEYS];               /* per second; percent for QUOTA_REQUEST; < 0: not set */
+};
+extern const char *const quota_keys[QUOTA_KEYS]; /* "producer_byte_rate", ... */
+
+struct secdb {
+    uint32_t refs;                         /* atomic */
+    uint64_t version;
+    struct sec_user **users;               /* in order of names */
+    uint32_t users_n, users_cap;
+    struct sec_acl **acls;
+    uint32_t acls_n, acls_cap;
+    struct sec_quota **quotas;
+    uint32_t quotas_n, quotas_cap;
+    struct acl_index *index;               /* made by secdb_publish() (acls.c) */
+};
+struct secdb *secdb_new(void);
+struct secdb *secdb_ref(struct secdb *db);
+void secdb_unref(struct secdb *db);
+struct secdb *secdb_clone(const struct secdb *db);
+struct sec_user *secdb_user(const struct secdb *db, struct slice name); /* NULL: none */
+/* Changes, on a db that is not published. */
+struct sec_user *secdb_user_add(struct secdb *db, struct slice name);   /* the one that is there, or a new one without keys */
+void secdb_user_prune(struct secdb *db, struct slice name);             /* away when it has no keys left */
+void secdb_acl_add(struct secdb *db, const struct sec_acl *acl, struct slice owner); /* copied; nothing when it is there */
+void secdb_acl_del(struct secdb *db, uint32_t i);
+struct sec_quota *secdb_quota(struct secdb *db, const struct sec_quota *entity, bool add); /* by its entity; NULL: none and !add */
+void secdb_quota_prune(struct secdb *db);                               /* those without any rate */
+/* Text of the file and back. why: what is wrong, with the line. */
+void secdb_write(const struct secdb *db, struct buf *out);
+enum err secdb_read(struct slice text, struct secdb **out, struct buf *why) WARN_UNUSED;
+
+/* ---- on each shard ------------------------------------------------------------------------------------------------------------ */
+
+struct security_counters {
+    counter denied, allowed;               /* decisions, with authorize on */
+    counter sasl_succeeded, sasl_failed;
+    counter throttled[QUOTA_KEYS], throttle_ms[QUOTA_KEYS];
+    counter meters_shared;                 /* entities beyond the limit of meters */
+};
+struct quota_use;
+struct security {
+    struct shard *s;
+    struct secdb *db;                      /* this shard's reference */
+    struct quota_use *quotas;              /* quotas.c */
+    struct security_counters counters;
+};
+/* shard; db: its reference is taken over. */
+struct security *security_new(struct shard *s, struct secdb *db);
+void security_free(struct security *sec);  /* NULL-safe */
+
+/* start: reads DIR/security.json; an absent file is an empty database. Blocks. */
+enum err security_load(const char *dir, struct secdb **out, struct buf *why) WARN_UNUSED;
+
+/* The controller's part: on shard 0. */
+struct security_control;
+struct security_control *security_control_new(struct shard *zero, const char *dir, struct secdb *db); /* takes its own reference */
+void security_control_free(struct security_control *c);
+/* Where the broker keeps it. */
+struct security_control **broker_security_control(struct broker *b);
+
+/* A change: apply() is called on shard 0 with a clone, to change it, and says whether it did; then, when the file is written and every shard has the new snapshot (at
+ * once if nothing changed), done() on shard `from`. Embedded in the arena of the request. error: NONE or KAFKA_STORAGE_ERROR. */
+struct security_change {
+    struct call call;
+    struct list link;
+    struct shard *from;
+    bool (*apply)(struct security_change *c, struct secdb *db);
+    void (*done)(struct shard *from, struct security_change *c, enum kafka_error e);
+    enum kafka_error error;
+    bool changed;
+};
+void security_change(struct shard *from, struct security_change *c);
+
+/* ---- acls.c ------------------------------------------------------------------------------------------------------------------- */
+
+struct acl_index;
+struct acl_index *acl_index_new(const struct secdb *db);
+void acl_index_free(struct acl_index *x);
+/* WRITE on any topic: what InitProducerId of an idempotent producer needs, besides IDEMPOTENT_WRITE on the cluster. */
+bool allowed_write_somewhere(const struct breq *r);
+/* The decision itself, for tests: who, from where. */
+bool acl_decide(const struct secdb *db, const struct broker_caller *who, bool when_no_acl, enum acl_operation op, enum acl_resource kind, struct slice name);
+
+/* ---- SASL (sasl.c): one conversation per connection ---------------------------------------------------------------------------------- */
+
+struct sasl;
+/* For a connection of a door with sasl. */
+struct sasl *sasl_new(struct shard *s);
+void sasl_free(struct sasl *x);            /* NULL-safe; a verification under way ends by itself */
+bool sasl_proven(const struct sasl *x);
+bool sasl_bare_tokens(const struct sasl *x); /* after SaslHandshake v0: the next frames are tokens without a header, given to sasl_bare() */
+/* A request with this API may be served in the present state. */
+bool sasl_admits(const struct sasl *x, int16_t api_key);
+struct slice sasl_principal(const struct sasl *x); /* "User:NAME"; stays until sasl_free() or the next proof */
+/* One token of a bare conversation. answer() comes with what is to be sent as size and bytes (perhaps none: n 0), perhaps from inside; ok false: close the connection. */
+void sasl_bare(struct sasl *x, struct slice token, void (*answer)(void *ctx, bool ok, struct slice bytes), void *ctx);
+/* The handlers SaslHandshake and SaslAuthenticate take the conversation of the connection from here (conn.c); NULL: no SASL on this door. */
+struct sasl *bconn_sasl(struct bconn *c);
+/* conn.c: the connection's caller from now on. */
+void bconn_proven(struct bconn *c, struct slice principal);
+
+/* ---- scram.c: RFC 5802 and 7677, as pure functions ------------------------------------------------------------------------------------- */
+
+size_t scram_key_bytes(enum scram_kind k); /* 32, 64 */
+const char *scram_name(enum scram_kind k); /* "SCRAM-SHA-256" */
+/* Hi(): n iterations of HMAC; takes milliseconds. */
+enum err scram_salt_password(enum scram_kind k, struct slice password, const uint8_t *salt, size_t salt_n, int32_t iterations, uint8_t out[SCRAM_KEY_MAX]) WARN_UNUSED;
+/* Keys from a salted password. */
+enum err scram_keys(enum scram_kind k, const uint8_t *salted, struct scram_cred *out) WARN_UNUSED;
+/* Whether the password has these keys. Milliseconds. */
+bool scram_password_ok(enum scram_kind k, const struct scram_cred *cred, struct slice password);
+
+#define SCRAM_NONCE_BYTES 24
+#define SCRAM_USER_MAX 255
+/* A server's side of one exchange. */
+struct scram {
+    enum scram_kind kind;
+    struct scram_cred cred;                /* given with scram_first_done() */
+    bool known;                            /* the user exists */
+    char user[SCRAM_USER_MAX + 1];
+    size_t user_n;
+    char gs2[SCRAM_USER_MAX * 3 + 8];      /* the header, to be repeated as c= */
+    size_t gs2_n;
+    struct buf auth;                       /* client-first-bare "," server-first "," client-final-without-proof */
+    struct buf nonce;                      /* client's and ours */
+};
+void scram_fini(struct scram *x);
+/* client-first-message: ERR_SYNTAX when it is none, ERR_PERM for an authorization id that is another user's. x->user is set. */
+enum err scram_first(struct scram *x, struct slice msg) WARN_UNUSED;
+/* server-first-message with these keys; cred is copied. */
+void scram_challenge(struct scram *x, const struct scram_cred *cred, bool known, struct slice our_nonce, struct buf *out);
+/* client-final-message: OK and server-final-message; ERR_PERM: the proof is wrong, or the user unknown. */
+enum err scram_final(struct scram *x, struct slice msg, struct buf *out) WARN_UNUSED;
+
+/* ---- quotas.c -------------------------------------------------------------------------------------------------------------------------- */
+
+struct quota_meters;                       /* of the broker: shared by its shards */
+struct quota_meters *quota_meters_new(void);
+void quota_meters_free(struct quota_meters *m); /* NULL-safe; after all shards' quota_use_free() */
+struct quota_use *quota_use_new(struct quota_meters *m);
+void quota_use_free(struct quota_use *u);
+/* The rate for this caller, < 0: unlimited; the entity that it is counted for. */
+double quota_rate(const struct secdb *db, enum quota q, struct slice user, struct slice client, bool *by_user, bool *by_client);
+/* For tests: notes amount for an entity at a time; the throttle in milliseconds. */
+int32_t quota_use_note(struct quota_use *u, const struct secdb *db, enum quota q, struct slice user, struct slice client, uint64_t now_ns, double amount,
+                       struct security_counters *counters);
+
+#endif
