@@ -22,6 +22,8 @@ struct node_ops {
     enum err (*upgrade)(void *ctx, const char *binary, uint32_t ready_ms, uint32_t drain_ms, struct buf *why_not);
     void (*metrics)(void *ctx, struct buf *out);                                /* node-wide families: build info, engine restarts, memory by tag, log drops */
     const char *(*log_path)(void *ctx, const char *ns, const char *deployment); /* file of captured lines, valid until the next call; NULL: no such workload */
+    /* What has become of a Topic or KafkaTopic: 1 ready, 0 not yet, -1 refused; the reason is in why. NULL: there is no event log. */
+    int (*topic)(void *ctx, const struct object *o, struct buf *why);
     void (*info)(void *ctx, struct buf *json);                                  /* {"version":...,"pid":...,"network":...,"warnings":[...]} */
 };
 struct api;

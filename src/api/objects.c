@@ -4,6 +4,8 @@
  *     run_status (replicas)    --+-->  {"apiVersion":"v1","kind":"List","items":[{..., "status":{...}}]}
  *     plan (endpoints)         --+
  *
+ * Topics get their status from the node, which asks the broker.
+ *
  * What Kubernetes has no field for is added under names that it does not use: status.replicaStatuses, status.revision and
  * status.why of Deployments, status.address and status.endpoints of Services. Values of Secrets never leave: they are
  * replaced by a text that can't be applied back by mistake, for it is no base64.
@@ -137,10 +139,32 @@ static void secret_redact(json_t *o, const struct object *obj)
     json_object_del(json_object_get(json_object_get(o, "metadata"), "annotations"), "kubectl.kubernetes.io/last-applied-configuration");
 }
 
+/* ---- topics -------------------------------------------------------------------------------------------------------------- */
+
+/* Ready, as Strimzi names it: the broker has the topic as the object wants it. */
+static json_t *topic_status(struct listing *l, const struct object *o)
+{
+    struct buf why = {0};
+    json_t *s = json_object(), *conditions = json_array();
+    int state = -1;
+    if (l->api->ops->topic)
+        state = l->api->ops->topic(l->api->ctx, o, &why);
+    else
+        buf_adds(&why, "this node has no event log");
+    json_array_append_new(conditions, json_condition("Ready", state > 0, state > 0 ? "Ready" : state ? "Refused" : "Pending", why.n ? why.p : ""));
+    json_put(s, "conditions", conditions);
+    json_put(s, "observedGeneration", number(o->generation));
+    json_put(s, "topicName", json_string(o->topic.topic));
+    buf_free(&why);
+    return s;
+}
+
 static json_t *object_status(struct listing *l, const struct object *o)
 {
     json_t *phase;
     switch (o->kind) {
+    case OBJ_TOPIC:
+    case OBJ_KAFKATOPIC: return topic_status(l, o);
     case OBJ_DEPLOYMENT: return deployment_status(l, o);
     case OBJ_SERVICE: return service_status(l, o);
     case OBJ_NAMESPACE:

@@ -81,6 +81,16 @@ static const char *condition_text(const json_t *conditions, const char *type)
     return "";
 }
 
+static const char *condition_message(const json_t *conditions, const char *type)
+{
+    size_t i;
+    json_t *c;
+    json_array_foreach (conditions, i, c)
+        if (strcmp(text_at(c, "type"), type) == 0)
+            return text_at(c, "message");
+    return "";
+}
+
 static const char *worst_condition(const json_t *conditions)
 {
     size_t i;
@@ -374,6 +384,16 @@ static void row_filter(struct grid *g, const json_t *o, bool wide)
     reconciled_cells(g, o);
 }
 
+static void row_topic(struct grid *g, const json_t *o, bool wide)
+{
+    text_cell(g, o, "status.topicName", "-");
+    grid_add(g, "%lld", number_at(o, "spec.partitions") ? number_at(o, "spec.partitions") : 1);
+    grid_add(g, "%s", condition_text(at(o, "status.conditions"), "Ready"));
+    age_cell(g, o, "metadata.creationTimestamp");
+    if (wide)
+        grid_add(g, "%s", condition_message(at(o, "status.conditions"), "Ready"));
+}
+
 /* The columns behind NAMESPACE and NAME. */
 static const struct layout {
     enum obj_kind kind;
@@ -404,6 +424,8 @@ static const struct layout {
     {OBJ_TRAFFICSPLIT, false, {"SERVICE", "BACKENDS", "RECONCILED", "AGE"}, {NULL}, false, row_split},
     {OBJ_HTTPFILTER, false, {"KIND", "RECONCILED", "AGE"}, {NULL}, false, row_filter},
     {OBJ_BACKENDPOLICY, false, {"SERVICES", "RECONCILED", "AGE"}, {NULL}, false, row_policy},
+    {OBJ_TOPIC, false, {"TOPIC", "PARTITIONS", "READY", "AGE"}, {"WHY"}, false, row_topic},
+    {OBJ_KAFKATOPIC, false, {"TOPIC", "PARTITIONS", "READY", "AGE"}, {"WHY"}, false, row_topic},
 };
 
 static const struct layout *layout_of(const struct view *v)

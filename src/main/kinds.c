@@ -28,6 +28,8 @@ const struct view views[] = {
     {"trafficsplits", OBJECTS "TrafficSplit", "trafficsplit", OBJ_TRAFFICSPLIT, false},
     {"httpfilters", OBJECTS "HTTPFilter", "httpfilter", OBJ_HTTPFILTER, false},
     {"backendpolicies", OBJECTS "BackendPolicy", "backendpolicy", OBJ_BACKENDPOLICY, false},
+    {"topics", OBJECTS "Topic", "topic", OBJ_TOPIC, false},
+    {"kafkatopics", OBJECTS "KafkaTopic", "kafkatopic", OBJ_KAFKATOPIC, false},
 };
 const size_t views_n = COUNT_OF(views);
 

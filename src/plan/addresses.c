@@ -6,6 +6,8 @@
  * and keeps it from then on. Two ServiceEntries for one host share its address: their ports add up, as in Istio. A host that
  * is a Service's own name has the Service's.
  *
+ * One address is kept for the event log (LOG_ADDRESS).
+ *
  *   127 . 1hhhhhhh . hhhhhhhh . hhhhhhhh     h: 23 bits of the hash; a last byte of 0 or 255 is skipped, because tools
  *                                            take such addresses for networks and broadcasts
  */
@@ -13,7 +15,7 @@
 
 #define SERVICE_NET 0x7f800000u            /* 127.128.0.0 */
 #define SERVICE_MASK 0x007fffffu           /* the 23 bits that vary */
-#define SERVICE_MAX (((SERVICE_MASK + 1) / 256) * 254) /* addresses there are */
+#define SERVICE_MAX (((SERVICE_MASK + 1) / 256) * 254 - 1) /* addresses there are */
 
 /* What has an address: a Service, or one host of a ServiceEntry. */
 struct holder {
@@ -24,7 +26,7 @@ struct holder {
 static bool address_fits(uint32_t ip)
 {
     uint32_t last = ip & 0xff;
-    return (ip & ~SERVICE_MASK) == SERVICE_NET && last != 0 && last != 255;
+    return (ip & ~SERVICE_MASK) == SERVICE_NET && last != 0 && last != 255 && ip != LOG_ADDRESS;
 }
 
 static struct slice address_key(const uint32_t *ip)
@@ -181,4 +183,35 @@ void objset_hosts(const struct objset *s, const char *ns, struct buf *out)
             entry_hosts(s, o, &seen, out);
     }
     table_fini(&seen);
+}
+
+/* ---- the event log -------------------------------------------------------------------------------------------------------- */
+
+bool objset_log_named(const struct objset *s, const char *ns)
+{
+    if (objset_find(s, OBJ_SERVICE, ns, LOG_HOST))
+        return false;
+    for (size_t i = objset_first(s, OBJ_SERVICEENTRY, ""); i < objset_n(s) && objset_at(s, i)->kind == OBJ_SERVICEENTRY; i++) {
+        const struct object *o = objset_at(s, i);
+        for (size_t h = 0; h < o->entry.hosts_n && entry_seen_by(o, ns); h++)
+            if (strcmp(o->entry.hosts[h], LOG_HOST) == 0)
+                return false;
+    }
+    return true;
+}
+
+bool objset_port_free(const struct objset *s, const struct object *dep, uint16_t port)
+{
+    for (size_t i = 0; i < dep->dep.pod.ports_n; i++)
+        if (dep->dep.pod.ports[i].port == port)
+            return false;
+    for (size_t i = objset_first(s, OBJ_SERVICE, dep->ns); i < objset_n(s); i++) {
+        const struct object *svc = objset_at(s, i);
+        if (svc->kind != OBJ_SERVICE || strcmp(svc->ns, dep->ns) != 0)
+            break;
+        for (size_t k = 0; k < svc->svc.ports_n && kvs_match(&svc->svc.selector, &dep->dep.pod.labels); k++)
+            if (svc->svc.ports[k].target == port)
+                return false;
+    }
+    return true;
 }

@@ -725,6 +725,17 @@ static void check_filter(struct check *c)
     }
 }
 
+/* Topics are known by one name in the whole node, whatever namespace and kind their objects have. */
+static void check_topic(struct check *c)
+{
+    for (size_t i = 0; i < c->index; i++) {
+        const struct object *o = objset_at(c->s, i);
+        if ((o->kind == OBJ_TOPIC || o->kind == OBJ_KAFKATOPIC) && strcmp(o->topic.topic, c->o->topic.topic) == 0)
+            check_add(c, DIAG_ERROR, 0, "spec.topicName", "remove one, or give it another name: the broker serves all namespaces", "the topic %s is that of %s %s/%s already",
+                      c->o->topic.topic, obj_kind_name(o->kind), o->ns, o->name);
+    }
+}
+
 static void check_object(struct check *c)
 {
     switch (c->o->kind) {
@@ -743,6 +754,8 @@ static void check_object(struct check *c)
     case OBJ_TRAFFICSPLIT: check_split(c); break;
     case OBJ_SERVICEENTRY: check_entry(c); break;
     case OBJ_HTTPFILTER: check_filter(c); break;
+    case OBJ_TOPIC:
+    case OBJ_KAFKATOPIC: check_topic(c); break;
     default: break;
     }
 }

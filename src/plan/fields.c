@@ -21,6 +21,8 @@
 #define GATEWAY_REF .type = FT_GATEWAY_REF
 #define ORIGIN .type = FT_ORIGIN
 #define SCOPE .type = FT_SCOPE
+#define TOPIC_NAME .type = FT_TOPIC_NAME
+#define SETTINGS .type = FT_SETTINGS
 #define HEADER_MAP .type = FT_HEADER_MAP
 #define BOOL .type = FT_BOOL
 #define ENUM .type = FT_ENUM

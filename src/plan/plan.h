@@ -38,7 +38,8 @@ enum obj_kind {
     OBJ_VIRTUALSERVICE, OBJ_DESTINATIONRULE, OBJ_ISTIO_GATEWAY, OBJ_SERVICEENTRY, OBJ_SIDECAR, /* networking.istio.io */
     OBJ_PEERAUTHENTICATION,                                                                /* security.istio.io */
     OBJ_TRAFFICSPLIT,                                                                      /* split.smi-spec.io */
-    OBJ_HTTPFILTER, OBJ_BACKENDPOLICY,                                                     /* weir.dev */
+    OBJ_HTTPFILTER, OBJ_BACKENDPOLICY, OBJ_TOPIC,                                          /* weir.dev */
+    OBJ_KAFKATOPIC,                                                                        /* kafka.strimzi.io */
     OBJ_KIND_COUNT
 };
 const char *obj_kind_name(enum obj_kind k);             /* "Deployment" */
@@ -380,6 +381,25 @@ struct http_filter {
     };
 };
 
+/* ---- weir.dev Topic and Strimzi's KafkaTopic: what a topic of the event log is to be --------------------------------------------- */
+
+/* Who may do what with it: Kafka's ACL of this one topic. */
+struct topic_acl {
+    char *principal, *host;    /* "User:shop/orders"; "*" */
+    uint32_t operations;       /* bits: 1 << enum topic_operation */
+    bool deny;
+};
+enum topic_operation { TOPIC_ALL, TOPIC_READ, TOPIC_WRITE, TOPIC_CREATE_IT, TOPIC_DELETE_IT, TOPIC_ALTER, TOPIC_DESCRIBE, TOPIC_DESCRIBE_CONFIGS, TOPIC_ALTER_CONFIGS, TOPIC_OPERATIONS };
+extern const char *const topic_operation_names[TOPIC_OPERATIONS]; /* as in a manifest: "DescribeConfigs" */
+struct topic_spec {
+    char *topic;               /* the name that clients use */
+    uint32_t partitions;
+    struct kvs config;         /* values as Kafka writes them */
+    struct topic_acl *acls; size_t acls_n;
+    bool has_acls;             /* the list is given, perhaps empty: only what it says is permitted */
+};
+bool topic_name_is_good(struct slice s);  /* 1 to 249 of letters, digits, '.', '_', '-'; neither "." nor ".." (Kafka's Topic.validate()) */
+
 struct object {
     enum obj_kind kind;
     char *ns, *name;         /* ns "" for Namespace objects */
@@ -403,6 +423,7 @@ struct object {
         struct traffic_split split;
         struct http_filter filter;
         struct backend_policy backend;
+        struct topic_spec topic; /* Topic, KafkaTopic */
     };
     struct arena mem;        /* owns all of the above */
 };
@@ -437,6 +458,14 @@ void objset_addresses(struct objset *s);
 /* To and from the file in the data folder (JSON; see plan/README.md). */
 void objset_save(const struct objset *s, struct buf *out);
 enum err objset_load(struct objset *s, const char *file, struct slice text, struct diags *d) WARN_UNUSED;
+/* The event log's name, address and port inside each workload's namespace: an address that no Service gets. */
+#define LOG_HOST "kafka"
+#define LOG_ADDRESS 0x7ffffffeu /* 127.255.255.254 */
+#define LOG_PORT 9092
+/* In the namespace ns that name is the event log's: no Service there has it, and no host outside that is declared for it. */
+bool objset_log_named(const struct objset *s, const char *ns);
+/* The port is free on the loopback of dep's replicas, as far as manifests say: no container port, and no Service that leads there. */
+bool objset_port_free(const struct objset *s, const struct object *dep, uint16_t port);
 /* The lines of the hosts file that workloads of namespace ns see. */
 void objset_hosts(const struct objset *s, const char *ns, struct buf *out);
 /* The replica's environment after env, envFrom, $(VAR) expansion and the service variables; NULL-terminated, in a. Missing

@@ -128,6 +128,8 @@ const char *field_status_name(enum field_status st);
     X(SCOPE, "\".\", \"*\" or the name of a namespace")                                                                                                         \
     X(HEADER_MAP, "a map of HTTP field names to values")                                                                                                       \
     X(INT_MAP, "a map of names to whole numbers")                                                                                                              \
+    X(TOPIC_NAME, "a topic's name: at most 249 of letters, digits, '.', '_' and '-'")                                                                          \
+    X(SETTINGS, "a map of names to strings, numbers, true or false")                                                                                           \
     X(LABELS, "a map of label keys to label values")                                                                                                           \
     X(ANNOTATIONS, "a map of label keys to strings")                                                                                                           \
     X(DATA, "a map of keys to strings")                                                                                                                        \
@@ -256,6 +258,7 @@ void load_destination_rule(struct reader *r, struct object *o, const struct ynod
 void load_backend_tls(struct reader *r, struct object *o, const struct ynode *doc);
 void load_backend_policy(struct reader *r, struct object *o, const struct ynode *doc);
 void load_http_filter(struct reader *r, struct object *o, const struct ynode *doc);
+void load_topic(struct reader *r, struct object *o, const struct ynode *doc); /* and KafkaTopic */
 /* The helpers of the loaders. NULL or the default when the key is absent or of another type. */
 char *load_str(struct object *o, const struct ynode *map, const char *key);
 int64_t load_int(const struct ynode *map, const char *key, int64_t def, int64_t max);

@@ -39,6 +39,8 @@ static const struct kind_names {
     [OBJ_TRAFFICSPLIT] = {"TrafficSplit", "TrafficSplit", "split.smi-spec.io", "ts"},
     [OBJ_HTTPFILTER] = {"HTTPFilter", "HTTPFilter", "weir.dev", ""},
     [OBJ_BACKENDPOLICY] = {"BackendPolicy", "BackendPolicy", "weir.dev", "backendpolicies"},
+    [OBJ_TOPIC] = {"Topic", "Topic", "weir.dev", ""},
+    [OBJ_KAFKATOPIC] = {"KafkaTopic", "KafkaTopic", "kafka.strimzi.io", "kt"},
 };
 
 const char *obj_kind_name(enum obj_kind k)
@@ -168,6 +170,8 @@ static void load_kind(struct reader *r, struct object *o, const struct ynode *do
     case OBJ_TRAFFICSPLIT: load_traffic_split(r, o, doc); break;
     case OBJ_HTTPFILTER: load_http_filter(r, o, doc); break;
     case OBJ_BACKENDPOLICY: load_backend_policy(r, o, doc); break;
+    case OBJ_TOPIC:
+    case OBJ_KAFKATOPIC: load_topic(r, o, doc); break;
     default: break; /* Namespace, Sidecar, PeerAuthentication: nothing is kept but the manifest */
     }
 }

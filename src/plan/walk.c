@@ -118,6 +118,8 @@ static bool str_fits(enum field_type t, struct slice s)
     case FT_GATEWAY_REF: return value_is_gateway_ref(s);
     case FT_ORIGIN: return value_is_origin(s);
     case FT_SCOPE: return value_is_scope(s);
+    case FT_TOPIC_NAME: return topic_name_is_good(s);
+    case FT_SETTINGS:
     case FT_PERCENT:
     case FT_NUMBER:
     case FT_INT_MAP:
@@ -344,6 +346,23 @@ static void check_int_map(struct reader *r, const struct field *f, const struct 
     }
 }
 
+/* Names of settings have the characters of keys; what they mean is the broker's. */
+static void check_settings(struct reader *r, const struct field *f, const struct ynode *n)
+{
+    static const struct field any_string = {.type = FT_STR};
+    if (n->type != Y_MAP)
+        wrong_type(r, f, n);
+    for (uint32_t i = 0; n->type == Y_MAP && i < n->n; i++) {
+        const struct ypair *p = &n->pairs[i];
+        size_t mark = reader_push(r, "[\"%.*s\"]", SHOW(p->key));
+        if (!value_is_config_key(p->key))
+            reader_error_at(r, p->line, p->column, "give letters, digits, '-', '_' and '.', at most 253", "not a valid key");
+        else if (p->value->type == Y_MAP || p->value->type == Y_LIST)
+            wrong_type(r, &any_string, p->value);
+        reader_pop(r, mark);
+    }
+}
+
 /* ---- fields ---------------------------------------------------------------------------------------------------------------- */
 
 static void check_type(struct reader *r, const struct field *f, const struct ynode *n)
@@ -371,6 +390,7 @@ static void check_type(struct reader *r, const struct field *f, const struct yno
     case FT_NUMBER: check_number(r, f, n); break;
     case FT_WEIGHT: check_weight(r, f, n); break;
     case FT_INT_MAP: check_int_map(r, f, n); break;
+    case FT_SETTINGS: check_settings(r, f, n); break;
     case FT_HEADER_MAP:
     case FT_LABELS:
     case FT_ANNOTATIONS:

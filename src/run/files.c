@@ -79,6 +79,12 @@ static void files_write_ns(struct run *r, const char *ns)
     struct buf text = {0};
     arena_reset(&r->scratch);
     objset_hosts(r->set, ns, &text);
+    if (r->conf.log_address && objset_log_named(r->set, ns)) {
+        struct addr a = addr_ip4(LOG_ADDRESS, 0);
+        char ip[ADDR_TEXT_MAX];
+        addr_format_ip(&a, ip);
+        buf_printf(&text, "%s " LOG_HOST "\n", ip);
+    }
     file_put(r, run_files_hosts_path(r, ns, &r->scratch), &text);
     buf_clear(&text);
     resolv_text(ns, &text);
@@ -109,10 +115,14 @@ const char **run_files_env_base(struct run *r, const struct replica *rp, struct 
 {
     const struct pod_template *pod = rep_pod(rp);
     bool same_user = pod->run_as_user < 0 || (uid_t)pod->run_as_user == getuid();
-    const char **env = arena_zalloc(a, 5 * sizeof *env);
+    const char **env = arena_zalloc(a, 6 * sizeof *env);
     env[0] = arena_printf(a, "PATH=%s", r->env_path);
     env[1] = arena_printf(a, "HOSTNAME=%s", rp->name);
     env[2] = arena_printf(a, "HOME=%s", same_user ? r->env_home : "/");
     env[3] = arena_printf(a, "LANG=%s", r->env_lang);
+    if (r->conf.log_address && pod->host_network)
+        env[4] = arena_printf(a, "KAFKA_BOOTSTRAP_SERVERS=%s", r->conf.log_address);
+    else if (r->conf.log_address && objset_log_named(r->set, rp->rev->obj->ns)) /* else who has the name says what it is */
+        env[4] = arena_printf(a, "KAFKA_BOOTSTRAP_SERVERS=" LOG_HOST ":%d", LOG_PORT);
     return env;
 }
