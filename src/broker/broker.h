@@ -41,14 +41,16 @@ void broker_conf_default(struct broker_conf *c);
 struct broker;
 /* start: takes the data folder and reads what topics there are. ERR_INUSE and others: why is the sentence. */
 enum err broker_open(const struct broker_conf *conf, struct broker **out, struct buf *why) WARN_UNUSED;
-/* start: the shard with that index on its worker's loop. All must be made before one runs. */
+/* shard: the shard with that index on its worker's loop, which may run already. One after the other, and all before broker_start(). */
 struct shard *broker_shard_new(struct broker *b, uint32_t index, struct loop *loop);
+/* shard: after broker_stop() has told. All are freed before broker_free(); the loops may go on. */
+void broker_shard_free(struct shard *s);
 /* any: begins to load partitions and coordinators in the pool; connections may come at once and are answered when their topics are there
  * (COORDINATOR_LOAD_IN_PROGRESS, NOT_LEADER_OR_FOLLOWER until then: clients ask again). */
 void broker_start(struct broker *b);
 /* any: no more requests are taken, what is under way is answered, connections end, everything is durable; then done() on the given loop. */
 void broker_stop(struct broker *b, struct loop *l, void (*done)(void *ctx), void *ctx);
-/* After broker_stop() and the shards' threads. */
+/* After the last broker_shard_free(): closes the data folder. */
 void broker_free(struct broker *b);
 
 /* shard: a connection. fd is owned. advertised: the address that answers name (Metadata, FindCoordinator): how this caller reaches the broker. tls: NULL
