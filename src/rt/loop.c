@@ -154,8 +154,8 @@ static bool loop_has_mail(struct loop *l)
 uint64_t loop_due_ns(struct loop *l)
 {
     if (loop_has_left(l) || loop_has_mail(l)) return 0;
-    uint64_t next = wheel_next(&l->wheel);
-    return next == WHEEL_NEVER ? UINT64_MAX : next * 1000000;
+    uint64_t next = wheel_next(&l->wheel), done_ns = l->sim_waits ? l->sim_waits->sim_due_ns : UINT64_MAX;
+    return MIN(next == WHEEL_NEVER ? UINT64_MAX : next * 1000000, done_ns);
 }
 
 int loop_poller(const struct loop *l) { return l->poller; }

@@ -409,6 +409,7 @@ struct work {
     void (*done)(struct work *); /* on the loop */
     struct loop *loop;
     struct work *next;
+    uint64_t sim_due_ns;         /* in the simulator: when what run() did on the disk is over, and done() comes */
 };
 void work_submit(struct loop *l, struct work *w);
 
@@ -431,6 +432,39 @@ enum err file_open_in(const char *root, const char *path, struct file_found *out
 enum err file_read(const char *path, struct buf *out, size_t max) WARN_UNUSED; /* ERR_LIMIT above max */
 /* Atomically: the old or the new content, never a mixture, also after power loss. Blocks. */
 enum err file_replace(const char *path, const void *p, size_t n, int mode) WARN_UNUSED;
+
+/* Files written at offsets, as logs do, and their folders. All of these block as long as their file system does; disk_sync() and large cold
+ * reads belong to work_submit(). Descriptors are closed by file_close() and read by file_read_at() and pour_file_start(). A full disk (or quota)
+ * is ERR_NOSPACE.
+ *
+ * What power loss leaves: what disk_sync() returned OK for, all of it; of later writes any part, down to single sectors of 512 bytes, in any
+ * order; a size that may have grown without its bytes (zeroes then). Names that were made, moved or removed in a folder are certain after
+ * disk_sync_dir() of it, each for itself before; a rename is done or not done. After a failed disk_sync() nothing is known of what was written
+ * since the last one that succeeded, and a later success does not change that: the kernel tells an error once, and takes the pages for clean. */
+
+/* To be read and written, close-on-exec; bytes: its size. ERR_NOTFOUND: absent, and not create (mode 0600); ERR_INVALID: no regular file. */
+enum err disk_open(const char *path, bool create, int *fd, uint64_t *bytes) WARN_UNUSED;
+/* All of iov, in order, from offset on; what is behind the end of the file and before offset reads as zeroes. On an error *written tells how
+ * many of the first bytes are in the file. */
+enum err disk_write_at(int fd, uint64_t offset, const struct iovec *iov, int n, uint64_t *written) WARN_UNUSED;
+enum err disk_sync(int fd) WARN_UNUSED;                       /* all that was written to the file, by any descriptor, and its size (fdatasync) */
+void disk_sync_start(int fd, uint64_t offset, uint64_t n);    /* begins to write back, seldom waits, promises nothing */
+enum err disk_truncate(int fd, uint64_t bytes) WARN_UNUSED;   /* reservations behind the new end are given up, too */
+/* Space that is there when the disk fills, without a change of the file's size. ERR_UNSUPPORTED: the file system can't. */
+enum err disk_reserve(int fd, uint64_t offset, uint64_t n) WARN_UNUSED;
+enum err disk_make_dir(const char *path) WARN_UNUSED;         /* mode 0700; OK when it is one already, ERR_EXISTS when it is something else */
+enum err disk_sync_dir(const char *path) WARN_UNUSED;
+enum err disk_remove(const char *path) WARN_UNUSED;           /* a file; its bytes go when nobody has it open. ERR_NOTFOUND */
+enum err disk_remove_dir(const char *path) WARN_UNUSED;       /* ERR_EXISTS: it is not empty; ERR_NOTFOUND */
+enum err disk_rename(const char *from, const char *to) WARN_UNUSED; /* files and folders; a file at to is replaced */
+/* Calls each for every entry but "." and "..", in any order; it may add and remove entries, which are then listed or not. Links are followed. */
+enum err disk_list(const char *path, void (*each)(void *ctx, const char *name, bool folder, uint64_t bytes), void *ctx) WARN_UNUSED;
+enum err disk_space(const char *path, uint64_t *free_bytes, uint64_t *total_bytes) WARN_UNUSED; /* free: to an ordinary user */
+/* Makes the file if needed and locks it for this process until file_close() or its end. ERR_INUSE: somebody holds it; does not wait. */
+enum err disk_lock(const char *path, int *fd) WARN_UNUSED;
+void disk_hint_read(int fd, uint64_t offset, uint64_t n);     /* will be read soon: begins to read ahead */
+/* True: a read of these bytes will probably not wait for the disk (or nobody can tell). Looks at their first and last page only. */
+bool disk_in_memory(int fd, uint64_t offset, uint64_t n);
 
 /* ---- counters: written by their loop only, read by any thread ------------------------------------------------------ */
 

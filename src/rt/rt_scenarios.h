@@ -84,4 +84,8 @@ bool bridge_over(void *ctx);                     /* done() was called, and both 
 extern const struct CMUnitTest relay_tests[];
 extern const size_t relay_tests_n;
 
+/* ---- files written at offsets (disk_scenarios.c) ---- */
+extern const struct CMUnitTest disk_tests[];
+extern const size_t disk_tests_n;
+
 #endif

@@ -382,6 +382,7 @@ int main(void)
     int failed = 0;
     for (int round = 0; round < 3; round++) /* each with seeds of its own */
         failed += _cmocka_run_group_tests("rt in the simulator: scenarios", scenario_tests, scenario_tests_n, NULL, NULL) +
-                  _cmocka_run_group_tests("rt in the simulator: relays", relay_tests, relay_tests_n, NULL, NULL);
+                  _cmocka_run_group_tests("rt in the simulator: relays", relay_tests, relay_tests_n, NULL, NULL) +
+                  _cmocka_run_group_tests("rt in the simulator: disk", disk_tests, disk_tests_n, NULL, NULL);
     return failed + cmocka_run_group_tests_name("rt in the simulator", sim_tests, NULL, NULL);
 }

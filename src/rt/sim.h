@@ -38,8 +38,43 @@ int sim_socket(uint64_t ns);                         /* unconnected, for stream_
  * sup does: stream_local_addr() of the accepted tells what was meant. */
 int sim_listen(uint64_t ns, const struct addr *a);
 uint32_t sim_sockets_open(void);                     /* sockets, listeners, pipes and files not closed: to find leaks */
-/* Disk: the bytes of path now (NULL when absent); the next n file operations fail with errno e. */
-const struct buf *sim_file(const char *path);
+
+/* ---- disk ---- */
+
+/* What is written is in the page cache; what disk_sync() and disk_sync_dir() covered is on the disk. rt.h says what power loss may leave, and
+ * the seed decides it: for every sector of 512 bytes which of the writes since the last sync was the last to arrive, for every file at which of
+ * them its size stands, for every name whether its making, moving or removal is there. */
+const struct buf *sim_file(const char *path);        /* the bytes of path now; NULL: no file there */
+
+/* The power fails, or the process is killed (the page cache stays, locks are given back). From then on every operation on the disk is ERR_IO and
+ * changes nothing, all descriptors are dead (they may be closed), until sim_restart(): time to take down the objects of the process that ended,
+ * which must not use their descriptors afterwards. The sync of a work that ran and is not done yet is not over: it does not count. */
+void sim_power_loss(void);
+void sim_process_crash(void);
+/* The same in front of the n-th change of the disk from now (n >= 1; 0 takes it back), wherever in the program that is. A killed process may
+ * leave a part of the write that it is in. */
+void sim_crash_after(uint32_t n, bool power);
+bool sim_is_down(void);                              /* crashed, and not restarted */
+void sim_restart(void);
+
+/* Faults. The next n operations of any kind fail with errno_value (UINT32_MAX: all of them). */
 void sim_disk_fail(uint32_t n, int errno_value);
+/* The kinds of operation; the first ones change the disk. */
+enum sim_disk_op {
+    SIM_DISK_CREATE, SIM_DISK_WRITE, SIM_DISK_SYNC, SIM_DISK_TRUNCATE, SIM_DISK_RESERVE, SIM_DISK_RENAME, SIM_DISK_REMOVE, SIM_DISK_MAKE_DIR,
+    SIM_DISK_SYNC_DIR, SIM_DISK_CHANGES_LAST = SIM_DISK_SYNC_DIR,
+    SIM_DISK_OPEN, SIM_DISK_READ, SIM_DISK_LIST, SIM_DISK_OPS
+};
+/* One operation fails, after so many others of its kind. What a failed sync should have covered is suspect from then on, as on Linux: it is in
+ * the cache, and power loss may take it though another sync succeeded. */
+void sim_disk_fail_next(enum sim_disk_op op, uint32_t after, int errno_value);
+void sim_disk_bytes_max(uint64_t n);                 /* the disk's size; what is beyond is ENOSPC, behind a short write. 0: no limit */
+/* How long a sync takes (0, 0: no time). In a work: run() returns at once, having begun it: what is written later is not covered; done() comes
+ * that much later, and other loops go on meanwhile. On a loop: it blocks the world. */
+void sim_disk_slow(uint32_t sync_ms_min, uint32_t sync_ms_max);
+void sim_disk_cold(uint32_t pct);                    /* how often disk_in_memory() says no */
+/* Damage, in the cache and on the disk: one bit of the byte there, false when the file has none; the end cut off, false when there is no file. */
+bool sim_file_flip(const char *path, uint64_t offset);
+bool sim_file_cut(const char *path, uint64_t bytes);
 
 #endif

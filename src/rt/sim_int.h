@@ -1,4 +1,4 @@
-/* sim_int.h - the inside of the simulator, shared by sim_world.c (time, loops), sim_net.c and sim_disk.c. PRIVATE to rt.
+/* sim_int.h - the inside of the simulator, shared by sim_world.c (time, loops), sim_net.c, sim_disk.c and sim_power.c. PRIVATE to rt.
  *
  * One world at a time, in static storage; sim_start() empties it. A descriptor is SIM_FD_BASE plus the index of its
  * object; numbers are never used twice, so that use after close is found (MUST) instead of hitting somebody else.
@@ -52,7 +52,8 @@ struct sim_obj {
     struct sim_obj **waiting;    /* connections not yet accepted, oldest first */
     uint32_t waiting_n, waiting_cap;
     /* file */
-    struct sim_disk_file *file;
+    struct sim_node *file;       /* NULL: a crash ended the process that had it open */
+    bool locks;                  /* holds the file's lock */
 };
 
 /* Something that happens to an object at a time. */
@@ -64,6 +65,53 @@ struct sim_happening {
     char *bytes;                 /* SIM_DATA; owned */
     size_t n;
     int error;                   /* SIM_RST */
+};
+
+/* ---- the disk (sim_disk.c, sim_power.c) ---- */
+
+/* A change of a file's bytes that is not on the disk for certain. */
+struct sim_change {
+    uint64_t at, n;              /* written: [at, at + n); truncated: to at, n is 0 */
+    uint64_t size;               /* of the file afterwards */
+    char *bytes;                 /* what was written; NULL: a truncation */
+    uint64_t safe_ns;            /* when the sync that covers it is over; UINT64_MAX: none does */
+    bool started;                /* disk_sync_start() was told of it */
+    bool suspect;                /* a sync that covered it failed: no later one carries it over for certain */
+};
+
+/* A file or a folder: an inode. */
+struct sim_node {
+    uint64_t inode;
+    bool folder;
+    bool linked;                 /* has a name in the cache; takes space while it has or is open */
+    bool locked;
+    uint32_t opened;             /* descriptors */
+    struct buf bytes;            /* of a file: as the page cache has it */
+    struct buf disk;             /* as the disk has it for certain: without the changes */
+    struct sim_change *changes;  /* oldest first */
+    uint32_t changes_n, changes_cap;
+    bool lost;                   /* disk lacks something of bytes that no change tells of any more: a failed sync lost it */
+    uint64_t reserved;           /* space up to this offset is the file's; in bytes */
+    uint64_t reserved_disk;      /* the same, after power loss */
+    struct table names;          /* of a folder: name -> sim_node; as found now */
+    struct table names_disk;     /* as found after power loss */
+    struct sim_node *next;       /* on sim.nodes, the newest first */
+};
+
+/* A change of names that is not on the disk for certain. */
+struct sim_name_change {
+    enum { SIM_NAME_ADDED, SIM_NAME_REMOVED, SIM_NAME_MOVED } what;
+    struct sim_node *folder, *to; /* to: where it was moved */
+    struct sim_node *node;
+    char *name, *name_to;        /* owned */
+    uint64_t safe_ns;            /* as of a sim_change */
+};
+
+/* sim_disk_fail_next() of one kind of operation. */
+struct sim_disk_fault {
+    bool armed;
+    uint32_t after;
+    int errno_value;
 };
 
 struct sim_world {
@@ -81,10 +129,22 @@ struct sim_world {
     struct addr *parted;
     uint32_t parted_n, parted_cap;
     uint16_t next_port;
-    struct table files;          /* path -> struct sim_disk_file */
-    struct sim_disk_file *files_all;
+    struct sim_node *root, *nodes; /* the topmost folder, NULL before its first use; all of them */
+    uint64_t inodes;
+    bool folders_made;           /* disk_make_dir() was called: paths need their folders */
+    struct sim_name_change *name_changes; /* oldest first */
+    uint32_t name_changes_n, name_changes_cap;
     uint32_t disk_fails;
     int disk_errno;
+    struct sim_disk_fault disk_fail_next[SIM_DISK_OPS];
+    uint64_t disk_bytes_max;     /* 0: no limit */
+    uint32_t disk_cold_pct;
+    uint32_t sync_ms_min, sync_ms_max;
+    bool disk_off;               /* after a crash, before sim_restart() */
+    uint32_t crash_ops;          /* changes of the disk until a crash, 0: none is due */
+    bool crash_power;            /* it is one of power */
+    bool in_work;                /* work's run() is being called */
+    uint64_t work_ns;            /* how long the disk is busy with it */
 };
 extern struct sim_world sim;
 
@@ -103,5 +163,19 @@ void sim_net_fini(void);
 
 /* sim_disk.c */
 void sim_disk_fini(void);
+void sim_file_closed(struct sim_obj *o);             /* its descriptor is; repeatable */
+void sim_node_free(struct sim_node *f);
+
+/* sim_power.c */
+void sim_bytes_put(struct buf *b, uint64_t at, const void *p, size_t n); /* zeroes between its end and at */
+void sim_bytes_cut(struct buf *b, uint64_t n);       /* or grown with zeroes */
+void sim_changed(struct sim_node *f, uint64_t at, const void *p, size_t n); /* f->bytes was; p NULL: truncated to at */
+void sim_synced(struct sim_node *f, int r, uint64_t over_ns); /* a sync began now and ends then; r < 0: it fails */
+void sim_settle(struct sim_node *f);                 /* the disk has all of it */
+void sim_name_changed(struct sim_name_change c, struct slice name, struct slice name_to);
+void sim_names_synced(struct sim_node *folder, uint64_t over_ns);
+void sim_names_forget(void);
+uint64_t sim_disk_busy(void);                        /* with a sync that begins now: when it is over */
+void sim_crash_tick(void);                           /* the disk is about to be changed: the crash, if one is due */
 
 #endif

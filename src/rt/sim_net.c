@@ -689,6 +689,7 @@ void sys_close(int fd)
     if (o->kind == SIM_SOCKET) socket_close_sim(o);
     if (o->kind == SIM_LISTENER) listener_drop(o);
     if (o->kind == SIM_PIPE) buf_free(&o->rx);
+    if (o->kind == SIM_FILE) sim_file_closed(o);
     o->closed = true;
 }
 
@@ -733,7 +734,7 @@ uint32_t sim_sockets_open(void)
     uint32_t n = 0;
     for (uint32_t i = 0; i < sim.objs_n; i++) {
         const struct sim_obj *o = sim.objs[i];
-        n += !o->closed && (o->kind == SIM_SOCKET || o->kind == SIM_LISTENER || o->kind == SIM_PIPE || o->kind == SIM_FILE);
+        n += !o->closed && (o->kind == SIM_SOCKET || o->kind == SIM_LISTENER || o->kind == SIM_PIPE || o->file);
     }
     return n;
 }

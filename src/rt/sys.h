@@ -82,4 +82,24 @@ int sys_file_open(const char *path, uint64_t *mtime_ns);          /* a regular f
 int sys_file_open_in(const char *root, const char *path, struct file_found *out); /* 0; -EXDEV: it leads outside */
 ssize_t sys_file_pread(int fd, void *p, size_t n, uint64_t offset);
 
+/* ---- files written at offsets, and folders: see the disk section of rt.h ---- */
+int sys_disk_open(const char *path, bool create);       /* a regular file, to be read and written; -EINVAL for anything else */
+ssize_t sys_file_pwritev(int fd, const struct iovec *iov, int n, uint64_t offset); /* n <= IOV_PER_CALL; perhaps a part */
+int sys_file_sync(int fd);                              /* bytes and size */
+void sys_file_sync_start(int fd, uint64_t offset, uint64_t n);
+int sys_file_truncate(int fd, uint64_t bytes);
+int sys_file_reserve(int fd, uint64_t offset, uint64_t n); /* -EOPNOTSUPP */
+int sys_file_lock(const char *path);                    /* a descriptor; -EWOULDBLOCK */
+void sys_file_hint(int fd, uint64_t offset, uint64_t n);
+bool sys_file_cached(int fd, uint64_t offset, uint64_t n);
+int sys_dir_make(const char *path);                     /* 0 also when it is there; -EEXIST: something else is */
+int sys_dir_sync(const char *path);
+int sys_dir_remove(const char *path);
+int sys_dir_list(const char *path, void (*each)(void *ctx, const char *name, bool folder, uint64_t bytes), void *ctx);
+int sys_disk_space(const char *path, uint64_t *free_bytes, uint64_t *total_bytes);
+
+/* ---- blocking work without threads: never called when sys_threads() ---- */
+void sys_work_begin(void);                              /* run() follows */
+uint64_t sys_work_end(void);                            /* it returned: how long (ns) the disk is busy with what it did */
+
 #endif

@@ -5,7 +5,8 @@
  * The pool is shared by all loops and grows on demand to WORK_THREADS; its threads live as long as the process. The queue
  * is not bounded here: a work is memory of the one who submits it, who bounds how many there are.
  *
- * Without threads (the simulator), run() and done() are called by the loop, on the turn after the submission.
+ * Without threads (the simulator), run() and done() are called by the loop, on the turn after the submission; when the disk was busy with
+ * what run() did, done() comes when that is over (sim_disk_slow()).
  */
 #include "rt_int.h"
 
@@ -78,6 +79,19 @@ bool works_pending(struct loop *l)
     return __atomic_load_n(&l->done, __ATOMIC_SEQ_CST) != NULL;
 }
 
+static void work_finish(struct work *w)
+{
+    w->loop->works--;
+    w->done(w); /* may be gone now */
+}
+
+static void work_wait(struct work **first, struct work *w)
+{
+    while (*first && (*first)->sim_due_ns <= w->sim_due_ns) first = &(*first)->next;
+    w->next = *first;
+    *first = w;
+}
+
 static void works_run_here(struct loop *l)
 {
     struct work *due = l->sim_due;
@@ -85,15 +99,22 @@ static void works_run_here(struct loop *l)
     l->sim_queue = NULL;
     for (struct work *next; due; due = next) {
         next = due->next;
-        l->works--;
+        sys_work_begin();
         due->run(due);
-        due->done(due);
+        uint64_t busy_ns = sys_work_end();
+        due->sim_due_ns = sys_mono_ns() + busy_ns;
+        if (busy_ns) work_wait(&l->sim_waits, due);
+        else work_finish(due);
+    }
+    for (struct work *w; (w = l->sim_waits) && w->sim_due_ns <= sys_mono_ns();) {
+        l->sim_waits = w->next;
+        work_finish(w);
     }
 }
 
 void works_finish(struct loop *l)
 {
-    if (l->sim_due || l->sim_queue) works_run_here(l);
+    if (l->sim_due || l->sim_queue || l->sim_waits) works_run_here(l);
     if (!works_pending(l)) return;
     struct work *w = __atomic_exchange_n(&l->done, NULL, __ATOMIC_ACQUIRE);
     struct work *in_order = NULL;
@@ -104,7 +125,6 @@ void works_finish(struct loop *l)
     }
     for (struct work *next; in_order; in_order = next) {
         next = in_order->next;
-        l->works--;
-        in_order->done(in_order); /* may be gone now */
+        work_finish(in_order);
     }
 }
