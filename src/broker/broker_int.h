@@ -68,6 +68,19 @@ struct topic_settings {
     int32_t min_insync;          /* kept; there is one replica */
 };
 #define COMPRESSION_PRODUCER (-1) /* as the producer sent it */
+/* What the owner of a partition tells everybody. Written by the owner's loop, read by any thread. */
+#define LIVE_LOADING (-1)        /* LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER */
+#define LIVE_OFFLINE (-2)        /* could not be loaded: KAFKA_STORAGE_ERROR */
+struct part_live {
+    int32_t epoch;               /* atomic: leader epoch once it is loaded */
+    counter in_bytes, in_batches, in_records;
+    counter out_bytes;
+};
+struct topic_live {
+    uint32_t refs;               /* atomic */
+    int32_t n;
+    struct part_live part[];
+};
 struct topic {
     uint32_t refs;               /* atomic: shared by successive snapshots */
     char *name;
@@ -75,7 +88,9 @@ struct topic {
     int32_t partitions;
     bool internal;               /* __consumer_offsets, __transaction_state */
     struct topic_settings settings;
+    struct topic_live *live;     /* shared by successive states of the topic, until it grows */
 };
+static inline int32_t topic_epoch(const struct topic *t, int32_t partition) { return __atomic_load_n(&t->live->part[partition].epoch, __ATOMIC_RELAXED); }
 struct catalog {
     uint32_t refs;               /* atomic */
     uint64_t version;
@@ -99,9 +114,10 @@ struct broker {
     struct shard *shards[SHARDS_MAX];
     uint32_t shards_n;
     struct kafka_uuid cluster_id;
+    struct catalog *catalog;       /* the newest, under catalog_lock (broker.c): for threads that are no shard's */
     struct controller *controller; /* on shard 0: changes of topics, producer ids, ACLs, users, quotas (controller.c, security.c) */
     struct broker_stop *stop;      /* shard.c: while it stops */
-    bool started, stopping;        /* atomic */
+    bool stopping;                 /* atomic */
 };
 /* Everything of one loop. */
 struct shard {
@@ -123,6 +139,9 @@ struct shard {
     bool stopping;               /* broker_stop() has come here */
 };
 /* Which shard owns a partition. */
+/* What is wrong with a partition that a request names, seen from its owner: NONE, NOT_LEADER_OR_FOLLOWER while it is loaded, KAFKA_STORAGE_ERROR,
+ * UNKNOWN_TOPIC_OR_PARTITION for NULL. */
+enum kafka_error bpart_error(const struct bpart *p);
 struct shard *shard_of_part(struct broker *b, const struct kafka_uuid *topic_id, int32_t partition);
 
 struct part_key { uint8_t topic[16]; int32_t partition; };
@@ -136,7 +155,9 @@ struct bpart {
     bool loading;                /* in the pool */
     bool offline;                /* could not be loaded: KAFKA_STORAGE_ERROR. It is tried again when the broker starts */
     struct list link;            /* on the shard's list of what is to be loaded */
+    struct news *news;           /* that made it, until it is loaded */
 };
+static inline struct part_live *bpart_live(const struct bpart *p) { return &p->topic->live->part[p->partition]; } /* to count what goes in and out */
 /* NULL: not owned here, or not there. A part_* call needs bpart->part. */
 struct bpart *shard_part(struct shard *s, const struct kafka_uuid *topic_id, int32_t partition);
 struct bpart *shard_part_named(struct shard *s, struct slice topic, int32_t partition);

@@ -1,0 +1,157 @@
+/* frame_int.h - shared by the files of the broker's frame: shards, partitions, catalog, controller, connections. Handlers need broker_int.h only. */
+#ifndef FRAME_INT_H
+#define FRAME_INT_H
+
+#include "broker_int.h"
+
+/* ---- broker.c, shard.c ---- */
+
+/* From a thread that is no shard's: an outsider has a way in, and one back to its own loop. */
+struct outsider {
+    struct broker *b;
+    struct loop *loop;
+    struct mailbox *back;        /* to loop */
+    struct outbox to;            /* to shard 0 */
+    void (*told)(struct outsider *o, struct call *c);
+};
+void outsider_init(struct outsider *o, struct broker *b, struct loop *l, void (*told)(struct outsider *o, struct call *c));
+void outsider_fini(struct outsider *o);
+void outsider_call(struct outsider *o, struct call *c);                  /* o's loop: to shard 0 */
+void outsider_tell(struct shard *here, struct outsider *o, struct call *c); /* a shard's loop: told() comes on o's; once per outsider */
+
+void broker_catalog_set(struct broker *b, struct catalog *cat); /* shard 0 */
+struct catalog *broker_catalog(struct broker *b);               /* any thread: a reference */
+void shard_comm_new(struct shard *s);
+void shard_comm_free(struct shard *s);
+void shard_post(struct shard *to, struct call *c); /* any thread, while the mailbox cannot be full: start and stop */
+extern const struct module *const modules[];
+extern const uint32_t modules_n;
+
+/* The end of a broker, see README.md: every shard reports each step to shard 0, which begins the next one. */
+void shard_stop_step(struct shard *s);  /* something that the stop may wait for has ended: looks whether all has */
+
+/* ---- parts.c ---- */
+
+struct change_pair {
+    struct topic *before, *after; /* references; NULL: made, deleted */
+};
+/* A new catalog on its way to one shard. */
+struct news {
+    struct call call;
+    struct shard *shard;
+    struct round *round;
+    uint32_t loads_left;          /* partitions of it that are not loaded yet, and one while it is being read */
+};
+/* Changes that are made durable together (controller.c). */
+struct round {
+    struct work work;
+    struct broker *b;
+    struct list changes;          /* struct topic_change */
+    struct catalog *next;         /* with all of them */
+    struct change_pair *pairs;    /* what has changed, in order */
+    uint32_t pairs_n, pairs_cap;
+    struct buf text;              /* the file's new content */
+    char *path;
+    enum err err;
+    struct news news[SHARDS_MAX];
+    uint32_t news_left;           /* shards that have not got it all */
+};
+void news_arrived(struct shard *here, struct call *c);
+void parts_init(struct shard *s);
+void parts_begin(struct shard *s);    /* the first catalog: loads all that this shard owns */
+void parts_stop(struct shard *s);     /* nothing more is loaded */
+bool parts_at_rest(const struct shard *s);
+void parts_fini(struct shard *s);
+void part_folder(const struct topic *t, int32_t partition, char out[PART_NAME_MAX + 1]);
+
+/* ---- catalog.c, topic_settings.c ---- */
+
+struct catalog *catalog_new(void);
+struct catalog *catalog_copy(const struct catalog *c);
+void catalog_put(struct catalog *c, struct topic *t);     /* takes the reference; replaces one of that name */
+void catalog_remove(struct catalog *c, struct topic *t);
+struct topic *topic_new(struct slice name, struct kafka_uuid id, int32_t partitions);
+struct topic *topic_changed(const struct topic *t, int32_t partitions); /* a copy; its settings are copied, too */
+bool topic_is_internal(struct slice name);
+enum err uuid_parse(struct slice text, struct kafka_uuid *out) WARN_UNUSED;
+struct kafka_uuid uuid_random(void);
+struct slice topic_name(const struct topic *t);
+
+enum setting_type { SETTING_BOOL = 1, SETTING_STRING = 2, SETTING_INT = 3, SETTING_LONG = 5, SETTING_DOUBLE = 6, SETTING_LIST = 7 }; /* as DescribeConfigs numbers them */
+struct setting_info {
+    const char *name, *preset, *words, *doc;
+    enum setting_type type;
+    int64_t least, greatest;
+};
+extern const struct setting_info topic_setting_infos[TOPIC_SETTINGS];
+int setting_find(struct slice name);                      /* -1: none */
+/* False: why says what is wrong with the value, naming it (mem_free()). */
+bool setting_check(enum topic_setting i, struct slice value, char **why);
+void settings_init(struct topic_settings *s);
+void settings_fini(struct topic_settings *s);
+void settings_set(struct topic_settings *s, enum topic_setting i, struct slice value); /* checked before; p NULL: the default */
+bool settings_read(struct topic_settings *s, char **why); /* from the texts to the rest; false: they do not go together */
+const char *settings_value(const struct topic_settings *s, enum topic_setting i);
+
+/* ---- controller.c ---- */
+
+enum err controller_open(struct broker *b, struct buf *why) WARN_UNUSED; /* reads the files; b->cluster_id, b->catalog */
+void controller_free(struct broker *b);
+bool controller_at_rest(const struct broker *b); /* shard 0 */
+void round_shard_done(struct shard *here, struct news *n); /* this shard has all of it */
+
+/* ---- conn.c, request.c ---- */
+
+#define CONN_REQS_MAX 64                        /* requests of one connection under way */
+#define CONN_REQS_BYTES_MAX (64u << 20)         /* and their bytes */
+struct conn_pool {
+    struct shard *shard;
+    struct breq *free_reqs;                     /* by link.next */
+    struct answer *free_answers;
+    struct frame_kept *frames[32];              /* free buffers by power of two */
+    struct list starved;                        /* connections that wait for memory, the longest first */
+    struct timer sweep;
+    uint64_t frames_kept_bytes;
+    uint64_t memory;                            /* bytes of frames and answers under way */
+    uint64_t said_ms;                           /* log lines about peers: the second in which they were written, */
+    uint32_t said_n;                            /* and how many */
+    uint32_t free_reqs_n, free_answers_n;
+    uint32_t conns_n, reqs_n;                   /* connections not released; requests that exist */
+};
+void conns_init(struct shard *s);
+void conns_stop(struct shard *s);
+bool conns_at_rest(const struct shard *s);
+void conns_fini(struct shard *s);
+void conn_close(struct bconn *c);
+void conn_say(struct bconn *c, const char *fmt, ...) PRINTF_LIKE(2, 3); /* a warning about this peer, at most so many a second */
+
+struct breq *breq_new(struct bconn *c);
+void breq_free(struct breq *r);
+bool breq_frame(struct breq *r, size_t n);      /* a buffer for a frame of n bytes; false: no memory */
+void request_arrived(struct bconn *c, struct breq *r); /* its frame is whole: it stands in c->reqs afterwards, or c is closed */
+void requests_begin(struct bconn *c);           /* those that may */
+void answers_send(struct bconn *c);             /* those whose turn it is */
+void answer_go_on(struct answer *a);            /* the peer has taken what there was */
+void answer_drop(struct bconn *c);              /* the connection ends within it */
+void answers_fini(struct conn_pool *p);
+
+/* ---- metrics.c ---- */
+
+#define API_KEYS_MAX 128
+#define LATENCY_BUCKETS 24                      /* up to 2^i microseconds */
+struct api_counters {
+    counter requests, errors, us;
+    counter latency[LATENCY_BUCKETS];
+};
+struct broker_counters {
+    struct api_counters api[API_KEYS_MAX];
+    counter connections, accepted, refused, closed_idle, closed_slow; /* connections: now */
+    counter bytes_in, bytes_out;
+    counter malformed, unserved, too_large;
+    counter memory, starved, waited;            /* bytes under way; how often a connection waited for memory; for its own earlier requests */
+    counter parts, parts_loading, parts_offline; /* now */
+    counter auto_created;
+};
+void count_answer(struct shard *s, const struct breq *r);
+
+#endif

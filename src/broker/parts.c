@@ -1,0 +1,373 @@
+/* parts.c - the partitions that a shard owns: made when the catalog says so, loaded in the pool, deleted.
+ *
+ *     (catalog) -> wanted -> loading, in rt's pool -> ready -------> gone
+ *                                |                      ^ part_attach(), modules are told
+ *                                '-> offline: KAFKA_STORAGE_ERROR until the next start; its topic can be deleted
+ *
+ * What a partition is now stands in its topic_live, where any thread may read it: LIVE_LOADING, LIVE_OFFLINE or its leader epoch. The load touches no
+ * shard: it has a copy of what it needs. At most LOADS works are in the pool for a shard, each with up to LOAD_BATCH partitions, so that a start with many partitions
+ * leaves threads for syncs. Internal topics are loaded first, because groups and transactions wait for them.
+ *
+ * A change of the catalog (news) has arrived when what it made is loaded: whoever created a topic may use it at once. A partition's folder bears the
+ * topic's id, so that what a deleted topic left behind is never taken for the partition of a new one of that name.
+ */
+#include "frame_int.h"
+
+#include <stdio.h>
+
+#define LOADS 2
+#define LOAD_BATCH 16
+#define FOLDER_NAME_BYTES 200 /* of the topic's name, in that of the folder: the id tells which it is */
+
+struct load_item {
+    struct bpart *p;
+    struct part_conf conf;     /* as when it began */
+    const struct topic *topic; /* whose conf that is; only compared */
+    char name[PART_NAME_MAX + 1];
+    struct part *part;         /* result */
+    enum err err;
+    struct buf why;
+};
+struct load {
+    struct work work;
+    struct shard *shard;
+    uint32_t n;
+    struct load_item items[LOAD_BATCH];
+};
+struct shard_parts {
+    struct shard *shard;
+    struct list wanted;        /* struct bpart */
+    struct load loads[LOADS];
+    uint32_t running;          /* bit i: loads[i] is in the pool */
+    struct list grave;         /* struct bpart: deleted; whoever saw it in this turn may still look at it */
+    struct list grave_old;     /* of the turn before */
+    struct task bury;
+    bool stopped;
+};
+
+void part_folder(const struct topic *t, int32_t partition, char out[PART_NAME_MAX + 1])
+{
+    char id[UUID_TEXT + 1];
+    uuid_text(t->id, id);
+    snprintf(out, PART_NAME_MAX + 1, "%.*s.%s-%d", FOLDER_NAME_BYTES, t->name, id, partition);
+}
+
+struct shard *shard_of_part(struct broker *b, const struct kafka_uuid *topic_id, int32_t partition)
+{
+    uint32_t first;
+    memcpy(&first, topic_id->b + 8, sizeof first); /* random bits: partitions of a topic lie side by side, topics begin anywhere */
+    return b->shards[(first + (uint32_t)partition) % b->shards_n];
+}
+
+static struct slice key_of(struct part_key *key, const struct kafka_uuid *topic_id, int32_t partition)
+{
+    memcpy(key->topic, topic_id->b, sizeof key->topic);
+    key->partition = partition;
+    return slice_of((const char *)key, sizeof *key);
+}
+
+struct bpart *shard_part(struct shard *s, const struct kafka_uuid *topic_id, int32_t partition)
+{
+    struct part_key key;
+    return table_get(&s->parts, key_of(&key, topic_id, partition));
+}
+
+struct bpart *shard_part_named(struct shard *s, struct slice topic, int32_t partition)
+{
+    struct topic *t = catalog_topic(s->catalog, topic);
+    return t ? shard_part(s, &t->id, partition) : NULL;
+}
+
+enum kafka_error bpart_error(const struct bpart *p)
+{
+    if (!p)
+        return KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
+    if (p->part)
+        return KAFKA_NONE;
+    return p->offline ? KAFKA_KAFKA_STORAGE_ERROR : KAFKA_NOT_LEADER_OR_FOLLOWER;
+}
+
+static void live_set(struct bpart *p, int32_t epoch) { __atomic_store_n(&bpart_live(p)->epoch, epoch, __ATOMIC_RELAXED); }
+
+/* ---- deleting ------------------------------------------------------------------------------------------------------ */
+
+static void bpart_free(struct bpart *p)
+{
+    topic_unref(p->topic);
+    mem_free(p);
+}
+
+static void grave_clear(struct list *grave)
+{
+    LIST_FOREACH(it, grave) {
+        list_del(it);
+        bpart_free(CONTAINER_OF(it, struct bpart, link));
+    }
+}
+
+static void on_bury(struct task *t)
+{
+    struct shard_parts *sp = CONTAINER_OF(t, struct shard_parts, bury);
+    grave_clear(&sp->grave_old);
+    LIST_FOREACH(it, &sp->grave) {
+        list_del(it);
+        list_push(&sp->grave_old, it);
+    }
+    if (!list_empty(&sp->grave_old))
+        loop_defer(sp->shard->loop, t);
+}
+
+static void bpart_bury(struct shard_parts *sp, struct bpart *p)
+{
+    list_push(&sp->grave, &p->link);
+    loop_defer(sp->shard->loop, &sp->bury);
+}
+
+static void news_loaded(struct shard *s, struct news *n)
+{
+    if (n && --n->loads_left == 0)
+        round_shard_done(s, n);
+}
+
+static void bpart_delete(struct shard *s, struct bpart *p)
+{
+    struct part_key key;
+    for (uint32_t i = 0; i < modules_n; i++)
+        if (modules[i]->part_gone)
+            modules[i]->part_gone(s, p);
+    table_del(&s->parts, key_of(&key, &p->topic->id, p->partition));
+    counter_set(&s->counters->parts, s->parts.n);
+    if (p->offline)
+        counter_add(&s->counters->parts_offline, (uint64_t)-1);
+    p->gone = true;
+    if (p->loading)
+        return; /* it is deleted when it comes back */
+    if (p->part)
+        part_delete(p->part);
+    p->part = NULL;
+    list_del(&p->link);
+    news_loaded(s, p->news);
+    p->news = NULL;
+    bpart_bury(s->loading, p);
+}
+
+/* ---- loading ----------------------------------------------------------------------------------------------------------- */
+
+static void load_run(struct work *w)
+{
+    struct load *load = CONTAINER_OF(w, struct load, work);
+    for (uint32_t i = 0; i < load->n; i++) {
+        struct load_item *it = &load->items[i];
+        it->err = part_load(load->shard->b->log, it->name, &it->conf, &it->part, &it->why);
+    }
+}
+
+static void item_attach(struct shard *s, struct load_item *it)
+{
+    struct bpart *p = it->p;
+    part_attach(it->part, s->log);
+    p->part = it->part;
+    part_owner_set(p->part, p);
+    if (p->topic != it->topic)
+        part_conf_set(p->part, &p->topic->settings.part);
+    if (p->gone) {
+        part_delete(p->part);
+        p->part = NULL;
+        return;
+    }
+    struct part_offsets o;
+    part_offsets(p->part, &o);
+    live_set(p, o.epoch);
+    for (uint32_t i = 0; i < modules_n; i++)
+        if (modules[i]->part_attached)
+            modules[i]->part_attached(s, p);
+}
+
+static void item_done(struct shard *s, struct load_item *it)
+{
+    struct bpart *p = it->p;
+    p->loading = false;
+    if (it->err == OK) {
+        item_attach(s, it);
+    } else {
+        log_error("broker", "partition %d of topic %s is offline: %s: " SLICE_FMT, p->partition, p->topic->name, err_text(it->err), SLICE_ARG(buf_slice(&it->why)));
+        p->offline = true;
+        if (!p->gone) {
+            live_set(p, LIVE_OFFLINE);
+            counter_inc(&s->counters->parts_offline);
+        }
+    }
+    buf_free(&it->why);
+    news_loaded(s, p->news);
+    p->news = NULL;
+    if (p->gone)
+        bpart_bury(s->loading, p);
+}
+
+static void loads_begin(struct shard_parts *sp);
+
+static void load_done(struct work *w)
+{
+    struct load *load = CONTAINER_OF(w, struct load, work);
+    struct shard *s = load->shard;
+    counter_add(&s->counters->parts_loading, (uint64_t)-(int64_t)load->n);
+    for (uint32_t i = 0; i < load->n; i++)
+        item_done(s, &load->items[i]);
+    s->loading->running &= ~(1u << (load - s->loading->loads));
+    loads_begin(s->loading);
+    shard_stop_step(s);
+}
+
+static void load_begin(struct shard_parts *sp, struct load *load)
+{
+    load->shard = sp->shard;
+    load->work = (struct work){.run = load_run, .done = load_done};
+    for (load->n = 0; load->n < LOAD_BATCH && !list_empty(&sp->wanted); load->n++) {
+        struct bpart *p = CONTAINER_OF(sp->wanted.next, struct bpart, link);
+        struct load_item *it = &load->items[load->n];
+        list_del(&p->link);
+        p->loading = true;
+        it->p = p;
+        it->part = NULL;
+        it->topic = p->topic;
+        it->conf = p->topic->settings.part;
+        part_folder(p->topic, p->partition, it->name);
+    }
+    counter_add(&sp->shard->counters->parts_loading, load->n);
+    sp->running |= 1u << (load - sp->loads);
+    work_submit(sp->shard->loop, &load->work);
+}
+
+static void loads_begin(struct shard_parts *sp)
+{
+    for (uint32_t i = 0; i < LOADS && !sp->stopped && !list_empty(&sp->wanted); i++)
+        if (!(sp->running & 1u << i))
+            load_begin(sp, &sp->loads[i]);
+}
+
+/* ---- the catalog's changes --------------------------------------------------------------------------------------------------- */
+
+static void bpart_make(struct shard *s, struct topic *t, int32_t partition, struct news *n)
+{
+    struct bpart *p = mem_new(MEM_BROKER, sizeof *p);
+    struct slice key = key_of(&p->key, &t->id, partition);
+    p->topic = topic_ref(t);
+    p->partition = partition;
+    list_init(&p->link);
+    MUST(!table_put(&s->parts, key, p));
+    if (s->loading->stopped)
+        return;
+    p->news = n;
+    if (n)
+        n->loads_left++;
+    if (t->internal)
+        list_push_front(&s->loading->wanted, &p->link);
+    else
+        list_push(&s->loading->wanted, &p->link);
+}
+
+static bool is_mine(struct shard *s, const struct topic *t, int32_t partition) { return shard_of_part(s->b, &t->id, partition) == s; }
+
+static void topic_made(struct shard *s, struct topic *t, int32_t from, struct news *n)
+{
+    for (int32_t i = from; i < t->partitions; i++)
+        if (is_mine(s, t, i))
+            bpart_make(s, t, i, n);
+    counter_set(&s->counters->parts, s->parts.n);
+}
+
+/* The new state of a topic; when it has grown, what this shard counted moves to the new place. */
+static void bpart_renew(struct bpart *p, struct topic *t)
+{
+    struct topic *old = p->topic;
+    struct part_live *was = bpart_live(p);
+    p->topic = topic_ref(t);
+    if (old->live != t->live) {
+        struct part_live *live = bpart_live(p);
+        counter_set(&live->in_bytes, was->in_bytes);
+        counter_set(&live->in_batches, was->in_batches);
+        counter_set(&live->in_records, was->in_records);
+        counter_set(&live->out_bytes, was->out_bytes);
+        live_set(p, __atomic_load_n(&was->epoch, __ATOMIC_RELAXED));
+    }
+    if (p->part)
+        part_conf_set(p->part, &t->settings.part);
+    topic_unref(old);
+}
+
+static void topic_news(struct shard *s, const struct change_pair *c, struct news *n)
+{
+    int32_t there = c->before ? c->before->partitions : 0;
+    for (int32_t i = 0; i < there; i++) {
+        if (!is_mine(s, c->before, i))
+            continue;
+        struct bpart *p = shard_part(s, &c->before->id, i);
+        if (c->after)
+            bpart_renew(p, c->after);
+        else
+            bpart_delete(s, p);
+    }
+    if (c->after)
+        topic_made(s, c->after, there, n);
+    for (uint32_t i = 0; !c->after && i < modules_n; i++)
+        if (modules[i]->topic_gone)
+            modules[i]->topic_gone(s, c->before);
+}
+
+void news_arrived(struct shard *here, struct call *call)
+{
+    struct news *n = CONTAINER_OF(call, struct news, call);
+    struct round *round = n->round;
+    struct catalog *old = here->catalog;
+    n->loads_left = 1;
+    here->catalog = catalog_ref(round->next);
+    for (uint32_t i = 0; i < round->pairs_n; i++)
+        topic_news(here, &round->pairs[i], n);
+    catalog_unref(old);
+    loads_begin(here->loading);
+    news_loaded(here, n);
+}
+
+void parts_init(struct shard *s)
+{
+    struct shard_parts *sp = mem_new(MEM_BROKER, sizeof *sp);
+    s->loading = sp;
+    sp->shard = s;
+    list_init(&sp->wanted);
+    list_init(&sp->grave);
+    list_init(&sp->grave_old);
+    task_init(&sp->bury, on_bury);
+}
+
+void parts_begin(struct shard *s)
+{
+    for (struct table_slot *slot = NULL; (slot = table_next(&s->catalog->by_name, slot));)
+        topic_made(s, slot->value, 0, NULL);
+    loads_begin(s->loading);
+}
+
+void parts_stop(struct shard *s)
+{
+    struct shard_parts *sp = s->loading;
+    sp->stopped = true;
+    LIST_FOREACH(it, &sp->wanted) {
+        struct bpart *p = CONTAINER_OF(it, struct bpart, link);
+        list_del(it);
+        news_loaded(s, p->news);
+        p->news = NULL;
+    }
+}
+
+bool parts_at_rest(const struct shard *s) { return s->loading->running == 0; }
+
+void parts_fini(struct shard *s)
+{
+    struct shard_parts *sp = s->loading;
+    list_del(&sp->bury.link);
+    grave_clear(&sp->grave);
+    grave_clear(&sp->grave_old);
+    for (struct table_slot *slot = NULL; (slot = table_next(&s->parts, slot));)
+        bpart_free(slot->value);
+    table_fini(&s->parts);
+    mem_free(sp);
+}
