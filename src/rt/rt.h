@@ -409,6 +409,7 @@ struct work {
     void (*done)(struct work *); /* on the loop */
     struct loop *loop;
     struct work *next;
+    bool slow;                   /* may take long, and nobody waits at once: half of the threads at most run such works */
     uint64_t sim_due_ns;         /* in the simulator: when what run() did on the disk is over, and done() comes */
 };
 void work_submit(struct loop *l, struct work *w);

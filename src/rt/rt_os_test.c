@@ -127,6 +127,37 @@ static void test_wake(void **state)
     loop_free(b.l);
 }
 
+/* ---- slow works ---- */
+
+/* The slow ones hold their threads until the quick ones are done: if they had all threads, nobody would ever be. */
+#define QUICK_WORKS 3
+static int quick_ran;
+static void slow_run(struct work *w)
+{
+    while (__atomic_load_n(&quick_ran, __ATOMIC_SEQ_CST) < QUICK_WORKS) sched_yield();
+}
+static void quick_run(struct work *w) { __atomic_add_fetch(&quick_ran, 1, __ATOMIC_SEQ_CST); }
+static int works_left;
+static void one_done(struct work *w) { works_left--; }
+static bool none_left(void *ctx) { return works_left == 0; }
+
+static void test_slow_works(void **state)
+{
+    struct loop *l = loop_new("slow");
+    struct work slow[8], quick[QUICK_WORKS];
+    works_left = COUNT_OF(slow) + COUNT_OF(quick);
+    for (size_t i = 0; i < COUNT_OF(slow); i++) {
+        slow[i] = (struct work){.run = slow_run, .done = one_done, .slow = true};
+        work_submit(l, &slow[i]);
+    }
+    for (size_t i = 0; i < COUNT_OF(quick); i++) {
+        quick[i] = (struct work){.run = quick_run, .done = one_done};
+        work_submit(l, &quick[i]);
+    }
+    assert_true(world_run(l, none_left, NULL, 10000));
+    loop_free(l);
+}
+
 /* ---- watches, stale events ---- */
 
 struct watched {
@@ -621,7 +652,7 @@ static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
     cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_keepalive), cmocka_unit_test(test_accept_pause),
     cmocka_unit_test(test_unheard),
-    cmocka_unit_test(test_files),
+    cmocka_unit_test(test_files),             cmocka_unit_test(test_slow_works),
     cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_device), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),
 };

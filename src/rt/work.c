@@ -2,8 +2,9 @@
  *
  *     work_submit() -> queue (work_lock) -> pool thread: run() -> the loop's done stack (no lock) -> loop: done()
  *
- * The pool is shared by all loops and grows on demand to WORK_THREADS; its threads live as long as the process. The queue
- * is not bounded here: a work is memory of the one who submits it, who bounds how many there are.
+ * The pool is shared by all loops and grows on demand to WORK_THREADS; its threads live as long as the process. The queues
+ * are not bounded here: a work is memory of the one who submits it, who bounds how many there are. Slow works have a queue of their own and
+ * never all of the threads, so that what somebody waits for (a sync, before an answer) does not stand behind minutes of compaction.
  *
  * Without threads (the simulator), run() and done() are called by the loop, on the turn after the submission; when the disk was busy with
  * what run() did, done() comes when that is over (sim_disk_slow()).
@@ -13,12 +14,14 @@
 #include <pthread.h>
 
 #define WORK_THREADS 4
+#define WORK_SLOW_THREADS 2 /* of them, the most that slow works have at a time */
 
 /* work_lock guards what follows; nothing else is locked while it is held. */
 static pthread_mutex_t work_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work_there = PTHREAD_COND_INITIALIZER;
-static struct work *work_first, *work_last;
-static int work_queued;                         /* works between first and last */
+static struct works { struct work *first, *last; } work_quick, work_slow;
+static int work_queued;                         /* works in both */
+static int work_slow_runs;
 static int work_idle;                           /* threads that wait */
 static struct thread *work_threads[WORK_THREADS];
 static int work_threads_n;
@@ -31,19 +34,38 @@ static void work_done(struct work *w)
     loop_wake(l);
 }
 
+static struct work *work_take(struct works *q)
+{
+    struct work *w = q->first;
+    if (w) q->first = w->next;
+    return w;
+}
+
+/* What is to be run next, or NULL. With work_lock. */
+static struct work *work_next(void)
+{
+    struct work *w = work_take(&work_quick);
+    if (!w && work_slow_runs < WORK_SLOW_THREADS && (w = work_take(&work_slow))) work_slow_runs++;
+    return w;
+}
+
 static _Noreturn void work_main(void *arg)
 {
     for (;;) {
+        struct work *w;
         pthread_mutex_lock(&work_lock);
         work_idle++;
-        while (!work_first) pthread_cond_wait(&work_there, &work_lock);
+        while (!(w = work_next())) pthread_cond_wait(&work_there, &work_lock);
         work_idle--;
-        struct work *w = work_first;
-        work_first = w->next;
         work_queued--;
         pthread_mutex_unlock(&work_lock);
+        bool slow = w->slow;
         w->run(w);
         work_done(w);
+        if (!slow) continue;
+        pthread_mutex_lock(&work_lock);
+        work_slow_runs--; /* this thread is the next to look for work */
+        pthread_mutex_unlock(&work_lock);
     }
 }
 
@@ -63,9 +85,10 @@ void work_submit(struct loop *l, struct work *w)
         return;
     }
     pthread_mutex_lock(&work_lock);
-    if (work_first) work_last->next = w;
-    else work_first = w;
-    work_last = w;
+    struct works *q = w->slow ? &work_slow : &work_quick;
+    if (q->first) q->last->next = w;
+    else q->first = w;
+    q->last = w;
     if (++work_queued > work_idle && work_threads_n < WORK_THREADS) {
         work_threads[work_threads_n] = thread_start("work", work_main, NULL);
         work_threads_n++;
