@@ -99,8 +99,6 @@ enum err security_load(const char *dir, struct secdb **out, struct buf *why) WAR
 struct security_control;
 struct security_control *security_control_new(struct shard *zero, const char *dir, struct secdb *db); /* takes its own reference */
 void security_control_free(struct security_control *c);
-/* Where the broker keeps it. */
-struct security_control **broker_security_control(struct broker *b);
 
 /* A change: apply() is called on shard 0 with a clone, to change it, and says whether it did; then, when the file is written and every shard has the new snapshot (at
  * once if nothing changed), done() on shard `from`. Embedded in the arena of the request. error: NONE or KAFKA_STORAGE_ERROR. */
@@ -124,24 +122,6 @@ void acl_index_free(struct acl_index *x);
 bool allowed_write_somewhere(const struct breq *r);
 /* The decision itself, for tests: who, from where. */
 bool acl_decide(const struct secdb *db, const struct broker_caller *who, bool when_no_acl, enum acl_operation op, enum acl_resource kind, struct slice name);
-
-/* ---- SASL (sasl.c): one conversation per connection ---------------------------------------------------------------------------------- */
-
-struct sasl;
-/* For a connection of a door with sasl. */
-struct sasl *sasl_new(struct shard *s);
-void sasl_free(struct sasl *x);            /* NULL-safe; a verification under way ends by itself */
-bool sasl_proven(const struct sasl *x);
-bool sasl_bare_tokens(const struct sasl *x); /* after SaslHandshake v0: the next frames are tokens without a header, given to sasl_bare() */
-/* A request with this API may be served in the present state. */
-bool sasl_admits(const struct sasl *x, int16_t api_key);
-struct slice sasl_principal(const struct sasl *x); /* "User:NAME"; stays until sasl_free() or the next proof */
-/* One token of a bare conversation. answer() comes with what is to be sent as size and bytes (perhaps none: n 0), perhaps from inside; ok false: close the connection. */
-void sasl_bare(struct sasl *x, struct slice token, void (*answer)(void *ctx, bool ok, struct slice bytes), void *ctx);
-/* The handlers SaslHandshake and SaslAuthenticate take the conversation of the connection from here (conn.c); NULL: no SASL on this door. */
-struct sasl *bconn_sasl(struct bconn *c);
-/* conn.c: the connection's caller from now on. */
-void bconn_proven(struct bconn *c, struct slice principal);
 
 /* ---- scram.c: RFC 5802 and 7677, as pure functions ------------------------------------------------------------------------------------- */
 

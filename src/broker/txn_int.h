@@ -24,6 +24,9 @@ struct txn_verify {
 };
 void txn_verify(struct shard *here, struct txn_verify *v);
 
+/* offset_store.c: a marker of this producer is durable in this partition of __consumer_offsets: its pending offsets count, or are dropped. */
+void groups_txn_marker(struct shard *here, struct bpart *p, int64_t producer_id, bool commit);
+
 /* A producer id that was never given out before. done() comes perhaps from inside. Errors: KAFKA_STORAGE_ERROR (the next block could not be made durable),
  * COORDINATOR_LOAD_IN_PROGRESS (too many wait). */
 struct producer_id_wait {
@@ -32,10 +35,10 @@ struct producer_id_wait {
     enum kafka_error error;        /* result */
     int64_t id;                    /* result */
 };
-struct producer_ids;
-struct producer_ids *producer_ids_new(struct shard *s);
-void producer_ids_free(struct producer_ids *ids); /* NULL-safe; after the loops have ended */
 void producer_id_get(struct shard *here, struct producer_id_wait *w);
+struct producer_ids;
+struct producer_ids *producer_ids_new(void);
+void producer_ids_free(struct producer_ids *ids); /* NULL-safe; after the loops have ended */
 
 /* ---- the coordinator (txn.c) ------------------------------------------------------------------------------------------------ */
 
@@ -118,7 +121,8 @@ struct txn {
     struct append append;                  /* of the record of next; list link unused while !writing */
     struct buf bytes;                      /* the batch that is being written */
     bool writing;                          /* append is on its way */
-    bool fence_failed;                     /* the epoch was bumped for an abort that could not be written: not bumped again */
+    bool fence_failed;                     /* the epoch was bumped for an abort that could not be written: not bumped again.
+                                            * Also while that abort is being written */
     bool timed_out;                        /* the abort under way is one by timeout */
     bool dead;                             /* its partition is gone, or it has expired: freed when nothing is under way */
     /* markers of Prepare* */
@@ -133,12 +137,12 @@ struct txns {
     struct shard *s;
     struct table by_id;                    /* transactional id -> struct txn */
     struct list parts;                     /* struct txns_part */
-    struct list rounds;                    /* struct marker_round.link: all that are out, for txns_free() */
+    struct list rounds;                    /* struct marker_round.link: all that are out, for the end */
+    struct producer_ids *ids;
     size_t id_bytes;
+    bool stopping;                         /* no timer is set any more */
     struct txn_counters counters;
 };
-struct txns *txns_new(struct shard *s);
-void txns_free(struct txns *all);          /* NULL-safe; after the loops have ended */
 /* The coordinator's partition that id belongs to; error: NONE, NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE. */
 struct txns_part *txns_part_of(struct shard *here, struct slice id, enum kafka_error *error);
 struct txn *txn_find(struct shard *here, struct slice id);
@@ -150,6 +154,9 @@ void txn_forget(struct txn *t);            /* dead; out of the table */
 static inline bool txn_pending(const struct txn *t) { return t->writing || t->rounds_out || t->todo.count; }
 static inline bool txn_preparing(const struct txn *t) { return t->now.state == TXN_PREPARE_COMMIT || t->now.state == TXN_PREPARE_ABORT; }
 int64_t txn_wall_ms(void);
+#define TXN_LABEL 80
+const char *txn_label(struct slice id, char out[TXN_LABEL]); /* its beginning, fit for a log line */
+void txns_metrics(struct broker *b, struct buf *out);
 /* t->next is filled in, next_parts too (taken over when it is written). Not while one is pending. */
 void txn_transit(struct txn *t, void (*after)(struct txn *t, enum kafka_error e));
 /* From Ongoing to Prepare*; bump: with the next epoch (fencing). After that everything goes on by itself. */
