@@ -45,6 +45,7 @@ enum err broker_open(const struct broker_conf *conf, struct broker **out, struct
     MUST(conf->shards >= 1 && conf->shards <= SHARDS_MAX);
     struct broker *b = mem_new(MEM_BROKER, sizeof *b);
     b->conf = *conf;
+    apis_init();
     enum err e = log_store_open(&conf->log, &b->log, why);
     if (e == OK)
         e = controller_open(b, why);
@@ -97,8 +98,9 @@ void broker_start(struct broker *b)
     }
 }
 
-static void shard_free(struct shard *s)
+void broker_shard_free(struct shard *s)
 {
+    s->b->shards[s->index] = NULL;
     for (uint32_t i = modules_n; i-- > 0;)
         if (modules[i]->fini)
             modules[i]->fini(s);
@@ -116,7 +118,7 @@ void broker_free(struct broker *b)
     if (!b)
         return;
     for (uint32_t i = 0; i < b->shards_n; i++)
-        shard_free(b->shards[i]);
+        MUST(!b->shards[i]);
     controller_free(b);
     catalog_unref(b->catalog);
     if (b->log)
@@ -170,7 +172,12 @@ static void wish_told(struct outsider *o, struct call *c)
     mem_free(w);
 }
 
-static void wish_end(struct shard *here, struct wish *w) { outsider_tell(here, &w->outsider, &w->call); }
+static void wish_end(struct shard *zero, struct wish *w)
+{
+    zero->b->wishes--;
+    outsider_tell(zero, &w->outsider, &w->call);
+    shard_stop_step(zero);
+}
 
 static void wish_change(struct shard *here, struct wish *w, void (*done)(struct shard *from, struct topic_change *c))
 {
@@ -221,6 +228,7 @@ static void wish_arrived(struct shard *zero, struct call *call)
 {
     struct wish *w = CONTAINER_OF(call, struct wish, call);
     const struct topic *t = catalog_topic(zero->catalog, w->name);
+    zero->b->wishes++;
     if (w->remove) {
         w->change = (struct topic_change){.what = TOPIC_DELETE};
         wish_change(zero, w, wish_done);

@@ -117,6 +117,7 @@ struct broker {
     struct catalog *catalog;       /* the newest, under catalog_lock (broker.c): for threads that are no shard's */
     struct controller *controller; /* on shard 0: changes of topics, producer ids, ACLs, users, quotas (controller.c, security.c) */
     struct broker_stop *stop;      /* shard.c: while it stops */
+    uint32_t wishes;               /* of the control loop, on shard 0: not told yet */
     bool stopping;                 /* atomic */
 };
 /* Everything of one loop. */
@@ -183,26 +184,31 @@ struct bconn {
     struct shard *shard;
     struct identity *who;
     struct list reqs;            /* struct breq, in the order of arrival */
-    struct list starved;         /* waits for memory: on the pool's list */
-    struct answer *sending;      /* the answer of the first request, partly sent; NULL */
+    struct list starved;         /* on the pool's list while it waits for memory */
+    struct answer *sending;      /* an answer, partly sent; NULL */
     struct task flush;           /* answers that are ready leave at the end of the turn */
     struct breq *filling;        /* its frame is being read; not in reqs yet */
-    size_t filled;               /* bytes of that frame, or of the size in front of it */
+    size_t filled;               /* bytes of that frame; without one, of the size in front of it */
     uint8_t size_bytes[4];
+    char *held;                  /* what was read and not looked at, because the connection rests; at most STREAM_READ_BYTES */
+    size_t held_n, held_at;
     uint64_t reqs_bytes;         /* frames of reqs */
     uint32_t reqs_n, running_n;  /* in reqs; begun and not answered */
-    uint64_t active_ms;          /* loop time of the last byte, for idle_ms */
+    uint64_t active_ms;          /* loop time of the last byte either way, for idle_ms */
     uint64_t filling_ms;         /* loop time at which the frame began */
-    struct timer rest;           /* throttled until then */
+    uint64_t sent_seen;          /* what had been sent when the sweep last looked */
+    struct timer rest;           /* throttled until then; or lingering until then */
     void *sasl;                  /* sasl.c's; NULL when there is none */
     void (*sasl_free)(void *sasl);
     char host[ADDR_TEXT_MAX];    /* the peer, for logs */
     uint8_t auth;                /* enum auth_state */
     bool exclusive;              /* a request that is not `parallel` runs: nothing else begins */
     bool paused;                 /* reading is off */
-    bool eof, closed, resting, last; /* last: nothing behind what is in reqs is served; the connection ends after it */
-    bool tls;
+    bool resting;                /* throttled */
+    bool last;                   /* nothing behind what is in reqs is served; the connection ends when all is sent */
+    bool eof, shut, closed;
 };
+void identity_unref(struct identity *who);
 /* sasl.c: from now on the connection is this principal's ("User:alice"). */
 void conn_authenticated(struct bconn *c, struct slice principal);
 
@@ -222,6 +228,7 @@ struct breq {
     int16_t version;
     int16_t key;
     int32_t correlation_id;
+    struct slice body;           /* of the frame: what req is read from */
     struct slice client_id;      /* in the frame; p NULL: null */
     struct identity *who;
     struct broker_caller caller; /* who's */
@@ -257,8 +264,7 @@ struct api {
     void (*serve)(struct breq *r);
 };
 const struct api *api_find(int16_t key); /* NULL: not served */
-extern const int16_t api_keys[];         /* of what is served, ascending */
-extern const uint32_t api_keys_n;
+const struct api *api_at(uint32_t i);    /* of all that are served, by key; NULL behind the last */
 /* Zeroed memory of the request. */
 #define BREQ_NEW(r, type) ((type *)arena_zalloc(&(r)->arena, sizeof(type)))
 #define BREQ_ARRAY(r, type, n) ((type *)arena_zalloc(&(r)->arena, sizeof(type) * (size_t)MAX(n, 1)))

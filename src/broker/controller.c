@@ -691,7 +691,7 @@ void producer_id_block(struct shard *from, struct id_block *b)
 bool controller_at_rest(const struct broker *b)
 {
     const struct controller *ct = b->controller;
-    return !ct->round && list_empty(&ct->waiting) && !ct->ids_busy && !ct->making_now[0] && !ct->making_now[1];
+    return !ct->round && list_empty(&ct->waiting) && !ct->ids_busy && !ct->making_now[0] && !ct->making_now[1] && !b->wishes;
 }
 
 void controller_free(struct broker *b)

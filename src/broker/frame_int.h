@@ -104,17 +104,19 @@ void round_shard_done(struct shard *here, struct news *n); /* this shard has all
 
 #define CONN_REQS_MAX 64                        /* requests of one connection under way */
 #define CONN_REQS_BYTES_MAX (64u << 20)         /* and their bytes */
+#define FRAME_CLASSES 32
 struct conn_pool {
     struct shard *shard;
-    struct breq *free_reqs;                     /* by link.next */
-    struct answer *free_answers;
-    struct frame_kept *frames[32];              /* free buffers by power of two */
-    struct list starved;                        /* connections that wait for memory, the longest first */
+    struct list free_reqs;                      /* struct breq, with an arena of one chunk */
+    struct list free_answers;                   /* struct answer */
+    struct frame_kept *frames[FRAME_CLASSES];   /* free buffers of 2^i bytes */
+    struct list starved;                        /* struct bconn that wait for memory, the longest first */
+    struct task wake;                           /* memory was given back: some of them may go on */
     struct timer sweep;
     uint64_t frames_kept_bytes;
     uint64_t memory;                            /* bytes of frames and answers under way */
-    uint64_t said_ms;                           /* log lines about peers: the second in which they were written, */
-    uint32_t said_n;                            /* and how many */
+    uint64_t said_s;                            /* log lines about peers: the second of the last ones, */
+    uint32_t said_n;                            /* and how many in it */
     uint32_t free_reqs_n, free_answers_n;
     uint32_t conns_n, reqs_n;                   /* connections not released; requests that exist */
 };
@@ -123,17 +125,33 @@ void conns_stop(struct shard *s);
 bool conns_at_rest(const struct shard *s);
 void conns_fini(struct shard *s);
 void conn_close(struct bconn *c);
-void conn_say(struct bconn *c, const char *fmt, ...) PRINTF_LIKE(2, 3); /* a warning about this peer, at most so many a second */
+void conn_last(struct bconn *c);                /* what is in reqs is answered, then the connection ends */
+void conn_go(struct bconn *c);                  /* sends and begins what can be, reads on when it may */
+void conn_rest(struct bconn *c, uint32_t ms);   /* throttled: reads nothing for so long */
+/* A warning about this peer, which it names; at most so many a second. */
+void conn_say(struct bconn *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 struct breq *breq_new(struct bconn *c);
 void breq_free(struct breq *r);
-bool breq_frame(struct breq *r, size_t n);      /* a buffer for a frame of n bytes; false: no memory */
+bool breq_frame(struct breq *r, size_t n) WARN_UNUSED; /* a buffer for a frame of n bytes; false: no memory */
+bool memory_for(const struct conn_pool *p, size_t n); /* whether a frame of so many bytes may be begun */
+void memory_add(struct conn_pool *p, uint64_t n);
+void memory_sub(struct conn_pool *p, uint64_t n);
 void request_arrived(struct bconn *c, struct breq *r); /* its frame is whole: it stands in c->reqs afterwards, or c is closed */
 void requests_begin(struct bconn *c);           /* those that may */
-void answers_send(struct bconn *c);             /* those whose turn it is */
-void answer_go_on(struct answer *a);            /* the peer has taken what there was */
+bool answers_send(struct bconn *c);             /* those whose turn it is; false: there was none */
+void answer_go_on(struct bconn *c);             /* the peer has taken what was written */
+uint64_t answer_moved(const struct bconn *c);   /* bytes of its file that are sent: to see progress */
 void answer_drop(struct bconn *c);              /* the connection ends within it */
-void answers_fini(struct conn_pool *p);
+void requests_drop(struct bconn *c);            /* the connection ends */
+void requests_cancel(struct bconn *c);          /* the broker stops: long polls are answered */
+void requests_fini(struct conn_pool *p);
+
+/* ---- api.c ---- */
+
+extern const int16_t api_versions_key, sasl_handshake_key, sasl_authenticate_key;
+extern const struct api api_none;               /* of requests that are none, or not served */
+void apis_init(void);                           /* once, before the first connection */
 
 /* ---- metrics.c ---- */
 
@@ -147,7 +165,7 @@ struct broker_counters {
     struct api_counters api[API_KEYS_MAX];
     counter connections, accepted, refused, closed_idle, closed_slow; /* connections: now */
     counter bytes_in, bytes_out;
-    counter malformed, unserved, too_large;
+    counter malformed, unserved, too_large, unspoken; /* unspoken: lines about peers that were not written, being too many */
     counter memory, starved, waited;            /* bytes under way; how often a connection waited for memory; for its own earlier requests */
     counter parts, parts_loading, parts_offline; /* now */
     counter auto_created;
