@@ -12,7 +12,7 @@
  * ranges are read into a buffer and leave with what surrounds them, large ones are poured from the file. The next piece is not touched before the
  * peer has taken the last one, so a slow reader costs one answer's head. References to files are dropped when the answer is sent or the connection dies.
  *
- *     [head|gap|piece|gap|piece]   gap < OUTSIDE_SMALL: file_read_at();   else: stream_write_more(), then pour_file_start()
+ *     [head|gap|piece|gap|piece]   gap < OUTSIDE_SMALL: file_read_at();   else: pour_file_start()
  */
 #include "frame_int.h"
 
@@ -478,7 +478,11 @@ static bool answer_write(struct answer *a, struct breq *r)
         kafka_schema_write(r->api->wire->response, &a->w, r->version, r->resp);
     }
     kafka_frame_end(&a->w, frame);
-    return a->w.err == OK;
+    if (a->w.err == OK)
+        return true;
+    a->b.n = frame.at;
+    a->w.gaps_n = 0;
+    return false;
 }
 
 /* Takes the first request of c, which is answered, into a. False: a holds enough. */
@@ -613,7 +617,7 @@ static void answer_step(struct answer *a)
         }
         bool pours = a->gap < a->w.gaps_n && a->at == a->w.gaps[a->gap].at && a->w.gaps[a->gap].bytes >= OUTSIDE_SMALL;
         counter_add(&c->shard->counters->bytes_out, p.bytes);
-        size_t queued = p.n == 0 ? 0 : pours ? stream_write_more(&c->stream, p.v, p.n) : stream_write(&c->stream, p.v, p.n);
+        size_t queued = p.n ? stream_write(&c->stream, p.v, p.n) : 0;
         if (pours) {
             pour_gap(a);
             return;
