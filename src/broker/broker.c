@@ -49,6 +49,9 @@ enum err broker_open(const struct broker_conf *conf, struct broker **out, struct
     enum err e = log_store_open(&conf->log, &b->log, why);
     if (e == OK)
         e = controller_open(b, why);
+    for (uint32_t i = 0; i < modules_n && e == OK; i++)
+        if (modules[i]->open)
+            e = modules[i]->open(b, why);
     if (e == OK) {
         *out = b;
         return OK;
@@ -119,6 +122,9 @@ void broker_free(struct broker *b)
         return;
     for (uint32_t i = 0; i < b->shards_n; i++)
         MUST(!b->shards[i]);
+    for (uint32_t i = modules_n; i-- > 0;)
+        if (modules[i]->close)
+            modules[i]->close(b);
     controller_free(b);
     catalog_unref(b->catalog);
     if (b->log)

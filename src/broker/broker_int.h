@@ -37,6 +37,8 @@ void shard_call(struct shard *from, struct shard *to, struct call *c);
 /* What a file keeps in each shard, beyond requests: one object by this name in the file, one line in modules.def. Every function may be NULL; all
  * are called on the shard's loop, except init and fini (its loop does not run then). In the order of modules.def, fini and stop in the reverse one. */
 struct module {
+    enum err (*open)(struct broker *b, struct buf *why); /* broker_open(), which fails with it: files are read. why: a sentence. Blocks */
+    void (*close)(struct broker *b);             /* broker_free(): also after an open that failed, its own or another's */
     void (*init)(struct shard *s);               /* as the shard is made; no partition, no connection yet */
     void (*part_attached)(struct shard *s, struct bpart *p); /* it has been loaded: p->part is there. A coordinator begins to read its own */
     void (*part_gone)(struct shard *s, struct bpart *p);     /* its topic is being deleted; p->part is there for the last time, or still NULL */
@@ -132,6 +134,7 @@ struct shard {
     struct groups *groups;       /* groups.c: coordinator state of the groups that this shard owns */
     struct txns *txns;           /* txn.c */
     struct security *security;   /* security.c: snapshot of ACLs, users and quotas; usage of quotas */
+    struct producing *producing; /* produce.c: batches that wait for others */
     struct sessions *sessions;   /* session.c: fetch sessions */
     struct broker_counters *counters; /* metrics.c: written by this loop, read by any thread */
     struct shard_comm *comm;     /* shard.c */
@@ -253,6 +256,7 @@ struct breq {
     bool silent;                 /* no answer is sent (acks=0) */
     bool hang_up;                /* the connection is closed after the answer (or without one) */
     bool bare;                   /* a SASL token without header */
+    bool held, sent;             /* breq_hold(); its answer is done with */
     bool sync_done, group_done;  /* free for handlers */
 };
 /* api.c: api.def lists every API that is served: the versions advertised, the handler, whether it may run beside earlier requests of its connection. */
@@ -272,6 +276,9 @@ const struct api *api_at(uint32_t i);    /* of all that are served, by key; NULL
 void breq_visit(struct breq *r, struct shard *from, struct shard *s, void (*fn)(struct breq *r));
 /* r->resp is complete: it is written, in its turn, and r is gone. From any shard: comes home first. What resp points to stays until then. */
 void breq_answer(struct breq *r, struct shard *from);
+/* Home: r's memory stays after its answer, until breq_release(): something still reads the frame or writes into the arena. */
+void breq_hold(struct breq *r);
+void breq_release(struct breq *r);
 /* For kafka_records.outside: bytes of file from pos on; takes over the reference. */
 struct outside *breq_outside(struct breq *r, struct segfile *file, uint64_t pos);
 

@@ -156,6 +156,11 @@ void breq_free(struct breq *r)
     struct shard *s = r->home;
     struct conn_pool *p = s->pool;
     outsides_drop(r);
+    if (r->held) {
+        list_del(&r->link);
+        r->sent = true;
+        return;
+    }
     frame_free(r);
     identity_unref(r->who);
     list_del(&r->link);
@@ -169,6 +174,20 @@ void breq_free(struct breq *r)
         mem_free(r);
     }
     shard_stop_step(s);
+}
+
+void breq_hold(struct breq *r)
+{
+    MUST(!r->held && r->at == r->home);
+    r->held = true;
+}
+
+void breq_release(struct breq *r)
+{
+    MUST(r->held);
+    r->held = false;
+    if (r->sent)
+        breq_free(r);
 }
 
 struct outside *breq_outside(struct breq *r, struct segfile *file, uint64_t pos)
