@@ -361,7 +361,7 @@ void kafka_batch_begin(struct kafka_batch_builder *k, struct buf *b, const struc
 static void add_record(struct kafka_batch_builder *k, int64_t timestamp, const struct kafka_record *r, size_t headers_bytes)
 {
     struct buf *b = k->b;
-    int64_t timestamp_delta = timestamp - k->head.base_timestamp;
+    int64_t timestamp_delta = (int64_t)((uint64_t)timestamp - (uint64_t)k->head.base_timestamp);
     size_t n = 1 + zigzag_size(timestamp_delta) + zigzag_size(r->offset_delta) + blob_size(r->key) + blob_size(r->value) +
                zigzag_size(r->headers_n) + headers_bytes;
     MUST(r->offset_delta > k->head.last_offset_delta);
