@@ -12,6 +12,7 @@
  * bytes come. Nothing of a LOCAL header is looked at but its length.
  */
 #include "proxy_protocol.h"
+#include "crc32c.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -60,18 +61,12 @@ static char *put32(char *p, uint32_t v)
     return put16(put16(p, v >> 16), v & 0xffff);
 }
 
-/* CRC32C (RFC 3720 appendix B.4), four bits at a time; of the n bytes at p, those from zero_at to zero_at + 4 taken as 0. */
-static uint32_t crc32c(const char *p, size_t n, size_t zero_at)
+/* The checksum of the n bytes at p, with those from zero_at to zero_at + 4 taken as 0: they are where it stands. */
+static uint32_t crc_around(const char *p, size_t n, size_t zero_at)
 {
-    static const uint32_t table[16] = {0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
-                                       0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9, 0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75};
-    uint32_t crc = 0xffffffff;
-    for (size_t i = 0; i < n; i++) {
-        crc ^= i - zero_at < 4 ? 0 : (uint8_t)p[i];
-        crc = table[crc & 15] ^ crc >> 4;
-        crc = table[crc & 15] ^ crc >> 4;
-    }
-    return ~crc;
+    uint32_t crc = crc32c(0, p, zero_at);
+    crc = crc32c(crc, "\0\0\0", 4);
+    return crc32c(crc, p + zero_at + 4, n - zero_at - 4);
 }
 
 /* ---- version 1, read ---- */
@@ -177,7 +172,7 @@ static enum pp_error v2_crc(const char *p, size_t n, struct slice value, struct 
 {
     if (value.n != 4 || h->has_crc) return PP_E_V2_TLV;
     h->has_crc = true;
-    return crc32c(p, n, (size_t)(value.p - p)) == get32(value.p) ? PP_OK : PP_E_V2_CRC;
+    return crc_around(p, n, (size_t)(value.p - p)) == get32(value.p) ? PP_OK : PP_E_V2_CRC;
 }
 
 /* The TLVs at `at` of the header p[0..n). Unknown types are skipped (section 2.2). */
@@ -345,7 +340,7 @@ size_t pp_write_v2(const struct pp_header *h, char *out, size_t cap)
     if (h->has_ssl) at = ssl_put(at, h);
     if (h->has_crc) {
         crc = tlv_put(at, TLV_CRC32C, SLICE("\0\0\0\0")) - 4;
-        put32(crc, crc32c(out, all, (size_t)(crc - out)));
+        put32(crc, crc_around(out, all, (size_t)(crc - out)));
     }
     return all;
 }
