@@ -10,7 +10,6 @@
 
 #define PATTERN_MAX 1024           /* bytes of a pattern of ListTransactions */
 #define PATTERN_STEPS_MAX 10000    /* of PCRE2 for one id */
-#define LIST_MAX 100000u           /* ids in one answer */
 
 /* ---- DescribeTransactions -------------------------------------------------------------------------------------------------------- */
 
@@ -193,7 +192,7 @@ static void list_visit(struct breq *r)
         if (CONTAINER_OF(it, struct txns_part, link)->bp && CONTAINER_OF(it, struct txns_part, link)->state == TXNS_LOADING)
             c->resp.error_code = KAFKA_COORDINATOR_LOAD_IN_PROGRESS;
     for (struct table_slot *slot = NULL; (slot = table_next(&all->by_id, slot));)
-        if ((uint32_t)c->resp.transaction_states_n < LIST_MAX && list_matches(c, slot->value, now))
+        if (list_matches(c, slot->value, now))
             list_add(r, c, slot->value);
     c->shard++;
     breq_visit(r, r->at, c->shard < r->home->b->shards_n ? r->home->b->shards[c->shard] : r->home, list_visit);

@@ -7,6 +7,7 @@
  * loop; then the partition is flushed, and then its transactions go on (txn_resume).
  */
 #include "txn_int.h"
+#include <inttypes.h>
 
 #define VALUE_VERSION 1
 
