@@ -282,6 +282,14 @@ ssize_t sys_recv(int fd, void *p, size_t n)
     return r < 0 ? -errno : r;
 }
 
+ssize_t sys_recvv(int fd, const struct iovec *iov, int n)
+{
+    ssize_t r;
+    do r = n == 1 ? recv(fd, iov->iov_base, iov->iov_len, 0) : readv(fd, iov, n);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
 ssize_t sys_recv_peek(int fd)
 {
     char c;
@@ -300,14 +308,17 @@ int sys_acked(int fd, uint64_t *bytes)
     return 0;
 }
 
-ssize_t sys_writev(int fd, const struct iovec *iov, int n)
+static ssize_t os_send(int fd, const struct iovec *iov, int n, int flags)
 {
     struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
     ssize_t r;
-    do r = n == 1 ? send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL) : sendmsg(fd, &m, MSG_NOSIGNAL);
+    do r = n == 1 ? send(fd, iov->iov_base, iov->iov_len, flags) : sendmsg(fd, &m, flags);
     while (r < 0 && errno == EINTR);
     return r < 0 ? -errno : r;
 }
+
+ssize_t sys_writev(int fd, const struct iovec *iov, int n) { return os_send(fd, iov, n, MSG_NOSIGNAL); }
+ssize_t sys_writev_more(int fd, const struct iovec *iov, int n) { return os_send(fd, iov, n, MSG_NOSIGNAL | MSG_MORE); }
 
 int sys_shutdown_write(int fd)
 {

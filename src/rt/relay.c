@@ -271,9 +271,15 @@ static void relay_idle(struct timer *t)
     else timer_set(l, t, active_ms + r->idle_ms - now_ms);
 }
 
+/* Bytes that were read for stream_into() lie in memory, or are on their way there: a flow takes from the kernel. */
+static bool stream_is_clear(const struct stream *s)
+{
+    return !s->into_left && !s->kept_n;
+}
+
 static bool relay_may(const struct stream *s)
 {
-    return !s->closed && !s->failed_told && !s->shut_wanted && stream_is_plain(s);
+    return !s->closed && !s->failed_told && !s->shut_wanted && stream_is_plain(s) && stream_is_clear(s);
 }
 
 bool relay_start(struct relay *r, struct stream *client, struct stream *service, uint32_t idle_ms,
@@ -346,7 +352,7 @@ static bool pour_may(const struct stream *s)
 bool pour_start(struct pour *p, struct stream *from, struct stream *to, uint64_t n, void (*done)(struct pour *p, enum err e))
 {
     MUST(n > 0 && n < UINT64_MAX);
-    if (!pour_may(from) || from->eof_seen || !pour_may(to)) return false;
+    if (!pour_may(from) || from->eof_seen || !stream_is_clear(from) || !pour_may(to)) return false;
     *p = (struct pour){.done = done, .file = -1};
     flow_attach(&p->flow, &pour_ops, from, to, n);
     p->flow.splicing = n >= POUR_SPLICE_BYTES;
@@ -355,41 +361,62 @@ bool pour_start(struct pour *p, struct stream *from, struct stream *to, uint64_t
 
 /* ---- pours from a file ---- */
 
-/* As much as to takes, or a round; the rest in the next turn. */
-static void file_push(struct pour *p)
+/* As much as to takes, at most max bytes; the rest in the next turn. How many were taken. */
+static size_t file_push(struct pour *p, size_t max)
 {
     struct stream *to = p->flow.to;
-    size_t want = MIN(p->flow.left, FILE_ROUND_BYTES);
-    while (want && !flow_waits(&p->flow) && !to->fail) {
+    size_t want = MIN(p->flow.left, max), taken = 0;
+    while (taken < want && !flow_waits(&p->flow) && !to->fail) {
         ssize_t r;
         if (stream_is_plain(to)) {
-            r = sys_sendfile(to->fd, p->file, p->offset, want);
-            if (r == -EAGAIN) return;
+            r = sys_sendfile(to->fd, p->file, p->offset, want - taken);
+            if (r == -EAGAIN) return taken;
             p->flow.spliced += r > 0 ? (size_t)r : 0;
         } else {
             char *at = to->loop->read_buf + STREAM_HEADROOM;
-            r = sys_file_pread(p->file, at, MIN(want, STREAM_READ_BYTES), p->offset);
+            r = sys_file_pread(p->file, at, MIN(want - taken, STREAM_READ_BYTES), p->offset);
             if (r > 0) stream_write_slice(to, slice_of(at, (size_t)r));
         }
         if (r == 0 || r == -EIO) {
             pour_end(p, ERR_IO); /* the file's fault, not the stream's */
-            return;
+            return taken;
         }
         if (r < 0) {
             stream_break(to, err_from_errno((int)-r));
-            return;
+            return taken;
         }
         p->offset += (uint64_t)r;
         flow_took(&p->flow, (size_t)r);
-        want -= (size_t)r;
+        taken += (size_t)r;
     }
-    if (to->fail || flow_waits(&p->flow)) return;
+    if (to->fail || flow_waits(&p->flow)) return taken;
     if (p->flow.left == 0) pour_end(p, OK);
     else loop_defer(to->loop, &p->task);
+    return taken;
 }
 
-static void file_task(struct task *t) { file_push(CONTAINER_OF(t, struct pour, task)); }
-static void file_room(struct flow *f) { file_push(pour_of(f)); }
+/* What a done() started on s: it need not wait for the next turn. */
+static struct pour *file_pour_next(struct stream *s)
+{
+    struct flow *f = s->closed ? NULL : s->out_flow;
+    struct pour *p = f && !f->from ? pour_of(f) : NULL;
+    return p && !list_empty(&p->task.link) ? p : NULL;
+}
+
+/* A closed stream is not released before the end of the turn: to is there after done(). */
+static void file_task(struct task *t)
+{
+    struct pour *p = CONTAINER_OF(t, struct pour, task);
+    struct stream *to = p->flow.to;
+    size_t left = FILE_ROUND_BYTES;
+    for (int n = 0; p && left && n < POURS_PER_TURN; n++) {
+        list_del(&p->task.link);
+        left -= file_push(p, left);
+        p = file_pour_next(to);
+    }
+}
+
+static void file_room(struct flow *f) { (void)file_push(pour_of(f), FILE_ROUND_BYTES); }
 static bool file_ended(struct flow *f) { return false; }
 
 static const struct flow_ops file_ops = {pour_filled, file_ended, pour_failed, file_room, pour_cut};

@@ -430,7 +430,8 @@ static void test_reset_while_waiting(void **state)
     stream_reading(&b.client.s, true);
     assert_true(world_run(l, bridge_over, &b, RUN_MS));
     assert_int_equal(b.why, ERR_RESET);
-    assert_true(b.client.eof && !b.client.bad && taken > 8000);
+    assert_true(b.client.eof && !b.client.bad);
+    assert_true(taken > 0 && (taken > 8000 || !sys_threads())); /* the simulator may take a short write for a full socket */
     assert_int_equal(b.client.got, taken);
     bridge_end(&b, l);
 }

@@ -103,6 +103,11 @@ struct stream {
     uint64_t sent;                /* bytes that stream_write() brought into the kernel; of TLS: ciphertext */
     struct list ready;            /* on the loop's list of streams to read (or to be told a failure) without polling */
     struct task reap;             /* its link: on the loop's fresh list until in_poller, on its reap list once closed */
+    char *into;                   /* where stream_into() wants the next into_left bytes */
+    size_t into_left;             /* 0: nowhere, data() gets them */
+    void (*filled)(struct stream *s); /* of stream_into() */
+    char *kept;                   /* read behind what stream_into() wanted, when the owner switched reading off; or NULL */
+    size_t kept_n;                /* its bytes; within filled(): bytes in hand that follow */
     struct flow *in_flow;         /* takes what is read from here, instead of data() and eof(); see relays and pours */
     struct flow *out_flow;        /* writes here, and is told instead of drained() */
     int fd;                       /* -1 when closed */
@@ -116,6 +121,7 @@ struct stream {
     bool shut_wanted, shut_done;  /* stream_shut() was called; FIN is in the kernel */
     bool failed_told, closed;     /* failed() was called; stream_close() was called */
     bool in_poller;
+    bool more_follows;            /* within stream_write_more() */
     bool given;                   /* fd came from the caller of stream_connect(): others may hold it too */
     bool tls_handshake;           /* TLS, and connected() waits for the handshake: reading goes on whatever the owner wants */
     bool truncated;               /* TLS: eof() came from a bare FIN; what was read may not be all that was sent */
@@ -131,6 +137,15 @@ void stream_adopt(struct stream *s, struct loop *l, const struct stream_ops *ops
  * means nothing waits. Errors are told later through failed(). After stream_shut() nothing may be written. */
 size_t stream_write(struct stream *s, const struct iovec *iov, int n);
 size_t stream_write_slice(struct stream *s, struct slice b);
+/* The same for bytes that are followed by more at once: by another write or a pour, before the turn ends. The kernel may keep an incomplete
+ * segment back for that (MSG_MORE; after 200 ms it goes without). */
+size_t stream_write_more(struct stream *s, const struct iovec *iov, int n);
+/* The next n > 0 bytes that are read go straight to p, which stays the owner's and must stay until filled() or stream_close(). filled() comes
+ * from the loop, when all are there; what follows them comes through data() again. May be called within data(), whose bytes are the owner's to
+ * copy first, and within filled(), for the next; not before the last one is filled. stream_reading(), eof() and failed() are as usual:
+ * stream_into_left() then tells how many are missing. */
+void stream_into(struct stream *s, char *p, size_t n, void (*filled)(struct stream *s));
+static inline size_t stream_into_left(const struct stream *s) { return s->into_left; }
 /* Off: no data() or eof() until on again, and the kernel's window closes. On: what arrived meanwhile follows this turn. */
 void stream_reading(struct stream *s, bool on);
 /* TCP's keep-alive: after time_s without a byte the kernel asks every interval_s whether the peer is there, and breaks the connection after
@@ -181,7 +196,7 @@ struct relay {
 };
 /* Takes both streams over: of their owner's callbacks only released() is called from now on. What the owner has queued is sent first;
  * bytes written by it are not counted. idle_ms: ends with ERR_TIMEOUT when no byte moved for so long; 0: never.
- * False: nothing was done, because one of them is closed, failed, ended, or encrypted; the owner copies.
+ * False: nothing was done, because one of them is closed, failed, ended, encrypted, or in work for stream_into(); the owner copies.
  * done() comes once, never from inside relay_start(): OK when both sides have sent their end and all bytes are in the kernel, else what broke.
  * The relay is not touched afterwards; the owner closes both streams. After an error, stream_close() lets what was written still
  * arrive, and the end then looks like any other; stream_reset() shows that it is none, and takes back what is not sent yet.
@@ -200,13 +215,15 @@ struct pour {
 };
 /* The next n > 0 bytes of from go to to, after what is queued there; what follows them stays in the kernel and comes with data() after
  * done(). Until then the owner gets no data() and eof() of from, no drained() of to, and writes nothing to to; the other direction of both is
- * not touched. False: nothing was done, because one of them is closed, failed, ended, or encrypted; the owner copies.
+ * not touched. False: nothing was done, because one of them is closed, failed, ended, encrypted, or from is in work for stream_into(); the owner
+ * copies.
  * done() comes once, never from inside pour_start(): OK when all are in the kernel. Else flow.moved tells how many were taken, some of
  * them perhaps not written: ERR_CLOSED when from ended too early, or what broke; the stream's own eof() or failed() follows unless done()
  * closed it. The pour is not touched after done(). stream_close() of either before that ends the pour without done(). */
 bool pour_start(struct pour *p, struct stream *from, struct stream *to, uint64_t n, void (*done)(struct pour *p, enum err e)) WARN_UNUSED;
 /* The same from offset of a file that the owner keeps open; encrypted streams are served, by copying. ERR_IO: the file is shorter.
- * Reading a file that is not in memory blocks the loop. */
+ * Reading a file that is not in memory blocks the loop. It begins at the end of this turn, so a head that goes before it should leave by
+ * stream_write_more(). Within done(), the next write and pour of a chain follow without delay (up to POURS_PER_TURN). */
 bool pour_file_start(struct pour *p, int file, uint64_t offset, struct stream *to, uint64_t n,
                      void (*done)(struct pour *p, enum err e)) WARN_UNUSED;
 void pour_stop(struct pour *p);    /* without done(); what was taken from the source and not written is lost */

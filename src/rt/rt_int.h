@@ -13,6 +13,8 @@
 #define ACCEPTS_PER_EVENT 64      /* connections taken from one listener in one turn, at most */
 #define ACCEPTS_GROW_AFTER 4      /* events in a row that found as many as it then takes: it takes twice as many */
 #define READS_PER_TURN 4          /* rounds over the streams that have more to read, so none starves the others */
+#define INTO_ROUND_BYTES (1 << 20) /* of one read for stream_into(), before others have their turn */
+#define POURS_PER_TURN 64         /* pours from files that follow each other on one stream */
 #define CHUNK_BYTES 16384         /* a piece of queued output, its head included */
 #define CHUNKS_KEPT 32            /* free chunks kept per loop */
 #define FLUSH_IOV 16              /* chunks per flushing system call */
@@ -103,6 +105,8 @@ void stream_tell_failed(struct stream *s, enum err e); /* from the loop only */
 void stream_tell_drained(struct stream *s);        /* from the loop only */
 void stream_send(struct stream *s, const struct iovec *iov, int n); /* as stream_write(), the bytes as they are */
 void stream_shut_now(struct stream *s);            /* FIN */
+void stream_into_took(struct stream *s, size_t n, size_t more); /* n bytes are where stream_into() wanted them; more follow, in hand */
+void stream_deliver(struct stream *s, char *p, size_t n); /* bytes in the loop's read buffer, to stream_into()'s memory and data(); or kept */
 size_t iov_bytes(const struct iovec *iov, int n);
 
 /* ---- TLS (tls_stream.c): what stream.c calls for streams with s->tls ---- */

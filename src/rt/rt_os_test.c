@@ -664,6 +664,7 @@ int main(void)
     int failed = _cmocka_run_group_tests("rt on os: scenarios", scenario_tests, scenario_tests_n, NULL, NULL);
     failed += _cmocka_run_group_tests("rt on os: relays", relay_tests, relay_tests_n, NULL, NULL);
     failed += _cmocka_run_group_tests("rt on os: disk", disk_tests, disk_tests_n, NULL, NULL);
+    failed += _cmocka_run_group_tests("rt on os: frames", into_tests, into_tests_n, NULL, NULL);
     failed += cmocka_run_group_tests_name("rt on os", os_tests, NULL, NULL);
     rmdir(test_dir);
     return failed;

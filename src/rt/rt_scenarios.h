@@ -88,4 +88,8 @@ extern const size_t relay_tests_n;
 extern const struct CMUnitTest disk_tests[];
 extern const size_t disk_tests_n;
 
+/* ---- stream_into(), and chains of writes and pours (into_scenarios.c) ---- */
+extern const struct CMUnitTest into_tests[];
+extern const size_t into_tests_n;
+
 #endif

@@ -383,6 +383,7 @@ int main(void)
     for (int round = 0; round < 3; round++) /* each with seeds of its own */
         failed += _cmocka_run_group_tests("rt in the simulator: scenarios", scenario_tests, scenario_tests_n, NULL, NULL) +
                   _cmocka_run_group_tests("rt in the simulator: relays", relay_tests, relay_tests_n, NULL, NULL) +
-                  _cmocka_run_group_tests("rt in the simulator: disk", disk_tests, disk_tests_n, NULL, NULL);
+                  _cmocka_run_group_tests("rt in the simulator: disk", disk_tests, disk_tests_n, NULL, NULL) +
+                  _cmocka_run_group_tests("rt in the simulator: frames", into_tests, into_tests_n, NULL, NULL);
     return failed + cmocka_run_group_tests_name("rt in the simulator", sim_tests, NULL, NULL);
 }

@@ -525,6 +525,20 @@ ssize_t sys_recv(int fd, void *p, size_t n)
     return (ssize_t)n;
 }
 
+ssize_t sys_recvv(int fd, const struct iovec *iov, int n)
+{
+    struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET);
+    size_t have = o->held ? 0 : rx_n(o);
+    if (have == 0) return recv_nothing(o);
+    size_t take = recv_split(o, MIN(have, iov_bytes(iov, n)));
+    for (size_t done = 0, part; done < take; iov++, done += part) {
+        part = MIN(iov->iov_len, take - done);
+        memcpy(iov->iov_base, o->rx.p + o->rx_from + done, part);
+    }
+    recv_take(o, take);
+    return (ssize_t)take;
+}
+
 ssize_t sys_recv_peek(int fd)
 {
     struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET);
@@ -589,6 +603,9 @@ ssize_t sys_writev(int fd, const struct iovec *iov, int n)
     sim_note(21, (uint64_t)fd, take);
     return (ssize_t)take;
 }
+
+/* Segments have no size to fill here. */
+ssize_t sys_writev_more(int fd, const struct iovec *iov, int n) { return sys_writev(fd, iov, n); }
 
 /* ---- pipes ---- */
 

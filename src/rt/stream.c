@@ -11,6 +11,9 @@
  * Adopted sockets are read first and enter the poller afterwards, if they are still open at the end of the turn: a
  * connection that is answered and closed at once costs no poller call.
  *
+ * stream_into() takes the loop's buffer out of the way: one readv() into the owner's memory and on into the buffer. When reading is
+ * off again after the first part, bytes of the second are kept in memory of their own; only then.
+ *
  * Failure. A failing write or connect only notes the error; failed() comes from the loop. Bytes that the peer sent before
  * it broke the connection (an early answer, say) are delivered first when reading is on.
  *
@@ -212,7 +215,7 @@ void stream_send(struct stream *s, const struct iovec *iov, int n)
     while (n > 0 && !s->out && !s->connecting) {
         int part = MIN(n, IOV_PER_CALL);
         size_t want = iov_bytes(iov, part);
-        ssize_t r = want ? sys_writev(s->fd, iov, part) : 0;
+        ssize_t r = !want ? 0 : s->more_follows ? sys_writev_more(s->fd, iov, part) : sys_writev(s->fd, iov, part);
         if (r < 0 && r != -EAGAIN) {
             stream_break(s, err_from_errno((int)-r));
             return;
@@ -234,6 +237,14 @@ size_t stream_write(struct stream *s, const struct iovec *iov, int n)
     if (s->tls) return tls_write(s, iov, n);
     stream_send(s, iov, n);
     return s->out_bytes;
+}
+
+size_t stream_write_more(struct stream *s, const struct iovec *iov, int n)
+{
+    s->more_follows = true;
+    size_t queued = stream_write(s, iov, n);
+    s->more_follows = false;
+    return queued;
 }
 
 size_t stream_write_slice(struct stream *s, struct slice b)
@@ -308,15 +319,105 @@ void stream_read_end(struct stream *s, ssize_t r)
     }
 }
 
+/* ---- reading straight into the owner's memory ---- */
+
+void stream_into(struct stream *s, char *p, size_t n, void (*filled)(struct stream *s))
+{
+    if (s->closed) return;
+    MUST(n > 0 && !s->into_left && !s->in_flow);
+    s->into = p;
+    s->into_left = n;
+    s->filled = filled;
+}
+
+void stream_into_took(struct stream *s, size_t n, size_t more)
+{
+    s->into += n;
+    s->into_left -= n;
+    s->kept_n = more;
+    if (s->into_left == 0) s->filled(s);
+}
+
+/* The kernel has given these bytes and the owner wants none now. */
+static void stream_keep(struct stream *s, const char *p, size_t n)
+{
+    s->kept = mem_try(MEM_STREAM, n);
+    if (!s->kept) {
+        s->kept_n = 0;
+        stream_break(s, ERR_NOMEM);
+        return;
+    }
+    memcpy(s->kept, p, n);
+    s->kept_n = n;
+    s->readable = true;
+}
+
+void stream_deliver(struct stream *s, char *p, size_t n)
+{
+    while (n && s->reading && !s->closed) {
+        size_t take = s->into_left ? MIN(n, s->into_left) : n;
+        if (s->into_left) {
+            memcpy(s->into, p, take);
+            stream_into_took(s, take, n - take);
+        } else {
+            s->kept_n = 0;
+            s->ops->data(s, p, take);
+        }
+        p += take;
+        n -= take;
+    }
+    if (s->closed) return;
+    s->kept_n = 0;
+    if (n) stream_keep(s, p, n);
+}
+
+static void stream_read_kept(struct stream *s)
+{
+    char *p = s->loop->read_buf + STREAM_HEADROOM;
+    memcpy(p, s->kept, s->kept_n);
+    mem_free(s->kept);
+    s->kept = NULL;
+    stream_deliver(s, p, s->kept_n);
+    if (s->reading && !s->closed) stream_queue_ready(s); /* what is in the kernel follows */
+}
+
+/* One read into the owner's memory and, when that may be filled, on into the loop's buffer: what comes behind a long message costs no read
+ * of its own if it is short. */
+static void stream_read_into(struct stream *s)
+{
+    char *spare = s->loop->read_buf + STREAM_HEADROOM;
+    size_t wanted = MIN(s->into_left, INTO_ROUND_BYTES);
+    struct iovec iov[2] = {{s->into, wanted}, {spare, STREAM_READ_BYTES}};
+    int pieces = wanted == s->into_left ? 2 : 1;
+    ssize_t r = sys_recvv(s->fd, iov, pieces);
+    if (r <= 0) {
+        stream_read_end(s, r);
+        return;
+    }
+    size_t n = (size_t)r, behind = n > wanted ? n - wanted : 0;
+    s->readable = n == iov_bytes(iov, pieces) || s->hup || s->fail;
+    stream_into_took(s, n - behind, behind);
+    stream_deliver(s, spare, behind);
+    if (s->readable && s->reading && !s->closed) stream_queue_ready(s);
+}
+
 /* One read and what follows from it. s is open and reading. */
 static void stream_read(struct stream *s)
 {
+    if (UNLIKELY(s->kept)) {
+        stream_read_kept(s);
+        return;
+    }
     if (s->tls) {
         tls_read(s);
         return;
     }
     if (s->in_flow) {
         flow_read(s->in_flow);
+        return;
+    }
+    if (s->into_left) {
+        stream_read_into(s);
         return;
     }
     char *p = s->loop->read_buf + STREAM_HEADROOM;
@@ -369,6 +470,7 @@ static bool stream_connected(struct stream *s, uint32_t what)
 /* The connection broke while the owner does not read: tell at once, unless bytes still wait for it. */
 static void stream_broken_unread(struct stream *s)
 {
+    if (s->kept) return;
     ssize_t r = sys_recv_peek(s->fd);
     if (r < 0 && r != -EAGAIN) stream_tell_failed(s, err_from_errno((int)-r));
     else if (r <= 0 && s->eof_seen) {
@@ -410,6 +512,9 @@ void stream_close(struct stream *s)
     list_del(&s->ready);
     list_del(&s->reap.link);
     out_drop(s);
+    mem_free(s->kept);
+    s->kept = NULL;
+    s->into_left = 0;
     /* Closing the last descriptor of a socket takes it out of the poller. Of a socket that another process made and handed
      * over, that process may still hold one for a moment, and events would come for memory that is gone. */
     if (s->given && s->in_poller) (void)sys_poller_del(s->loop->poller, s->fd);

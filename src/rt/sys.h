@@ -49,8 +49,10 @@ int sys_peer_addr(int fd, struct addr *a);
 void sys_keepalive(int fd, uint32_t time_s, uint32_t interval_s, uint32_t probes);
 void sys_nodelay(int fd);                               /* TCP_NODELAY; nothing on other sockets */
 ssize_t sys_recv(int fd, void *p, size_t n);
+ssize_t sys_recvv(int fd, const struct iovec *iov, int n);
 ssize_t sys_recv_peek(int fd);                          /* 1: bytes wait; 0: at its end; -errno: -EAGAIN or the pending error */
 ssize_t sys_writev(int fd, const struct iovec *iov, int n);
+ssize_t sys_writev_more(int fd, const struct iovec *iov, int n); /* more follows at once: an incomplete segment may wait for it */
 /* How many of the bytes that were written the peer's kernel has taken, as far as is known here. -errno: nothing can be said (a Unix socket). */
 int sys_acked(int fd, uint64_t *bytes);
 int sys_shutdown_write(int fd);

@@ -3,6 +3,7 @@
  * A client and a server on one loop talk through the listener of a duo. Where the path itself matters (bytes one by one, a
  * damaged or a missing byte), a middleman stands between them. */
 #include "tls_scenarios.h"
+#include "framer.h"
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -972,7 +973,8 @@ static void test_garbage(void **state)
         duo_open(&d, l);
         assert_true(world_run(l, server_failed, &d, RUN_MS));
         assert_int_equal(d.server.why, ERR_TLS);
-        assert_false(d.server.s.tls_plain_http);
+        /* in the simulator a read may end within "SSH", and the beginning of that could be a method */
+        assert_true(!d.server.s.tls_plain_http || (texts[i][0] == 'S' && !sys_threads()));
         duo_close(&d);
         end(l);
     }
@@ -1126,6 +1128,30 @@ static void test_pour_file(void **state)
     end(l);
 }
 
+/* Frames that go straight into the owner's memory; what is behind them in a record does not get lost, with reading off either. */
+static void test_frames(void **state)
+{
+    static const uint64_t ways[][2] = {{0, 0}, {1, 0}, {0, 1}, {2, 3}};
+    for (size_t i = 0; i < COUNT_OF(ways); i++) {
+        struct loop *l = begin();
+        struct framer f = {0};
+        duo_open(&d, l);
+        assert_true(world_run(l, both_connected, &d, RUN_MS));
+        framer_init(&f, &d.server.s, pattern);
+        f.pauses = ways[i][0];
+        f.chains = ways[i][1];
+        d.client.want = 2000000;
+        d.client.shut_after = true;
+        side_pump(&d.client);
+        assert_true(world_run(l, server_eof, &d, RUN_MS));
+        assert_true(!f.bad && f.fills > 10 && !d.server.truncated);
+        assert_int_equal(f.at + (f.mem ? f.mem_n - stream_into_left(&d.server.s) : 0), d.client.want);
+        duo_close(&d);
+        framer_fini(&f);
+        end(l);
+    }
+}
+
 static void test_counters(void **state)
 {
     struct loop *l = begin();
@@ -1233,7 +1259,7 @@ const struct CMUnitTest tls_scenario_tests[] = {
     cmocka_unit_test(test_close_notifies), cmocka_unit_test(test_closed_in_handshake), cmocka_unit_test(test_reset),
     cmocka_unit_test(test_deaf), cmocka_unit_test(test_close_in_callbacks), cmocka_unit_test(test_garbage), cmocka_unit_test(test_plain_http),
     cmocka_unit_test(test_plain_server), cmocka_unit_test(test_handshake_limit), cmocka_unit_test(test_control_limit),
-    cmocka_unit_test(test_no_memory), cmocka_unit_test(test_after_proxy_header), cmocka_unit_test(test_pour_file), cmocka_unit_test(test_counters), cmocka_unit_test(test_many),
+    cmocka_unit_test(test_no_memory), cmocka_unit_test(test_after_proxy_header), cmocka_unit_test(test_pour_file), cmocka_unit_test(test_frames), cmocka_unit_test(test_counters), cmocka_unit_test(test_many),
     cmocka_unit_test(test_refused),
 };
 const size_t tls_scenario_tests_n = COUNT_OF(tls_scenario_tests);

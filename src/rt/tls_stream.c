@@ -410,15 +410,14 @@ static bool fill(struct stream *s, struct tls_loop *tl)
     return true;
 }
 
-/* Decrypts all of in into the loop's read buffer; notes what ends the connection. Returns bytes of plaintext. */
-static size_t decrypt(struct stream *s, struct tls_loop *tl)
+/* Decrypts what is in in, up to max bytes; notes what ends the connection. Returns bytes of plaintext. */
+static size_t decrypt(struct stream *s, struct tls_loop *tl, char *p, size_t max)
 {
     struct stream_tls *t = s->tls;
-    char *p = s->loop->read_buf + STREAM_HEADROOM;
     size_t n = 0;
     if (ERR_peek_error()) ERR_clear_error();
-    while (n < STREAM_READ_BYTES && tl->in_from < tl->in_to) {
-        int r = SSL_read(t->ssl, p + n, (int)(STREAM_READ_BYTES - n));
+    while (n < max && (tl->in_from < tl->in_to || SSL_pending(t->ssl) > 0)) {
+        int r = SSL_read(t->ssl, p + n, (int)(max - n));
         if (r > 0) {
             n += (size_t)r;
             continue;
@@ -447,10 +446,16 @@ static bool control_abused(struct stream *s, struct tls_loop *tl)
 static void deliver(struct stream *s, struct tls_loop *tl)
 {
     struct stream_tls *t = s->tls;
-    size_t n = decrypt(s, tl);
+    char *p = s->loop->read_buf + STREAM_HEADROOM;
+    size_t direct = s->into_left ? decrypt(s, tl, s->into, MIN(s->into_left, INTO_ROUND_BYTES)) : 0; /* in is smaller than a round */
+    bool over = direct < s->into_left || t->close_seen || t->state == TLS_DEAD;
+    size_t n = over ? 0 : decrypt(s, tl, p, STREAM_READ_BYTES);
     (void)control_abused(s, tl);
-    if (n) s->ops->data(s, s->loop->read_buf + STREAM_HEADROOM, n);
+    if (direct) stream_into_took(s, direct, n);
+    if (direct) stream_deliver(s, p, n);
+    else if (n) s->ops->data(s, p, n);
     if (s->closed || s->failed_told) return;
+    if (s->kept) return; /* the end, too, waits until reading is on again */
     if (t->state == TLS_DEAD) tls_tell_dead(s);
     else if (t->close_seen && s->reading) tls_tell_eof(s);
     else if (t->close_seen) s->readable = true; /* to be told when reading is on again */
