@@ -113,7 +113,7 @@ struct fetch_group {
     uint32_t bytes_max;
     enum part_until until;
     /* Results, after the reply. */
-    struct fetch_part *first, **last; /* chain by `reported` */
+    struct fetch_part *first, *last; /* chain by `reported` */
     int64_t bytes;
     bool urgent;                   /* an error, or a diverging epoch: to be told now */
     /* Owner's. */
