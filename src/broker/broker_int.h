@@ -136,7 +136,6 @@ struct shard {
     struct security *security;   /* security.c: snapshot of ACLs, users and quotas; usage of quotas */
     struct producing *producing; /* produce.c: batches that wait for others */
     struct sessions *sessions;   /* session.c: fetch sessions */
-    struct producing *producing; /* produce.c: batches that wait for others */
     struct broker_counters *counters; /* metrics.c: written by this loop, read by any thread */
     struct shard_comm *comm;     /* shard.c */
     struct shard_parts *loading; /* parts.c: partitions being loaded in the pool */
@@ -259,7 +258,6 @@ struct breq {
     bool bare;                   /* a SASL token without header */
     bool held, sent;             /* breq_hold(); its answer is done with */
     bool sync_done, group_done;  /* free for handlers */
-    bool held, sent;             /* breq_hold(); its answer is done with */
 };
 /* api.c: api.def lists every API that is served: the versions advertised, the handler, whether it may run beside earlier requests of its connection. */
 struct api {
