@@ -792,6 +792,13 @@ static void write_tag(const struct context *c, struct kafka_writer *w, const str
     w->b->n = end;
 }
 
+/* A value that is its default to the bit needs no closer look. */
+static bool at_default(const struct kafka_field *f, const char *at, const char *initial)
+{
+    size_t n = f->array ? sizeof(void *) + sizeof(int32_t) : is_pointer(f) && f->type == KAFKA_TYPE_STRUCT ? sizeof(void *) : element_size(f);
+    return memcmp(at, initial, n) == 0 || field_equal(f, at, initial);
+}
+
 static void write_tags(const struct context *c, struct kafka_writer *w, const struct kafka_schema *s, const char *m)
 {
     uint64_t wanted = 0; /* a bit for each that is not at its default */
@@ -799,7 +806,7 @@ static void write_tags(const struct context *c, struct kafka_writer *w, const st
     const struct kafka_field *tagged = s->fields + s->fields_n;
     for (unsigned i = 0; i < s->tagged_n; i++) {
         const struct kafka_field *f = &tagged[i];
-        if (has(f, c->version) && !field_equal(f, m + f->offset, (const char *)s->defaults + f->offset)) {
+        if (has(f, c->version) && !at_default(f, m + f->offset, (const char *)s->defaults + f->offset)) {
             wanted |= UINT64_C(1) << i;
             n++;
         }
