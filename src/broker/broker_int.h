@@ -117,7 +117,9 @@ struct broker {
     uint32_t shards_n;
     struct kafka_uuid cluster_id;
     struct catalog *catalog;       /* the newest, under catalog_lock (broker.c): for threads that are no shard's */
-    struct controller *controller; /* on shard 0: changes of topics, producer ids, ACLs, users, quotas (controller.c, security.c) */
+    struct controller *controller; /* on shard 0: changes of topics, producer ids (controller.c) */
+    struct security_control *security; /* on shard 0: changes of users, ACLs, quotas (security.c) */
+    struct quota_meters *meters;   /* quotas.c: shared by all shards */
     struct broker_stop *stop;      /* shard.c: while it stops */
     uint32_t wishes;               /* of the control loop, on shard 0: not told yet */
     bool stopping;                 /* atomic */

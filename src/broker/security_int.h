@@ -55,7 +55,7 @@ struct secdb {
     uint32_t acls_n, acls_cap;
     struct sec_quota **quotas;
     uint32_t quotas_n, quotas_cap;
-    struct acl_index *index;               /* made by secdb_publish() (acls.c) */
+    struct acl_index *index;               /* acls.c; made before it is published */
 };
 struct secdb *secdb_new(void);
 struct secdb *secdb_ref(struct secdb *db);
@@ -65,7 +65,8 @@ struct sec_user *secdb_user(const struct secdb *db, struct slice name); /* NULL:
 /* Changes, on a db that is not published. */
 struct sec_user *secdb_user_add(struct secdb *db, struct slice name);   /* the one that is there, or a new one without keys */
 void secdb_user_prune(struct secdb *db, struct slice name);             /* away when it has no keys left */
-void secdb_acl_add(struct secdb *db, const struct sec_acl *acl, struct slice owner); /* copied; nothing when it is there */
+bool secdb_acl_add(struct secdb *db, const struct sec_acl *acl, struct slice owner); /* copied; false: it is there already */
+void secdb_acl_append(struct secdb *db, const struct sec_acl *acl, struct slice owner); /* without looking whether it is there */
 void secdb_acl_del(struct secdb *db, uint32_t i);
 struct sec_quota *secdb_quota(struct secdb *db, const struct sec_quota *entity, bool add); /* by its entity; NULL: none and !add */
 void secdb_quota_prune(struct secdb *db);                               /* those without any rate */
@@ -88,17 +89,34 @@ struct security {
     struct quota_use *quotas;              /* quotas.c */
     struct security_counters counters;
 };
-/* shard; db: its reference is taken over. */
-struct security *security_new(struct shard *s, struct secdb *db);
-void security_free(struct security *sec);  /* NULL-safe */
-
-/* start: reads DIR/security.json; an absent file is an empty database. Blocks. */
+/* Reads DIR/security.json; an absent file is an empty database. Blocks. */
 enum err security_load(const char *dir, struct secdb **out, struct buf *why) WARN_UNUSED;
 
-/* The controller's part: on shard 0. */
-struct security_control;
-struct security_control *security_control_new(struct shard *zero, const char *dir, struct secdb *db); /* takes its own reference */
-void security_control_free(struct security_control *c);
+/* A new snapshot on its way to one shard. */
+struct secdb_news {
+    struct call call;
+    struct security_control *control;
+    struct secdb *db;                      /* a reference, taken over by the shard */
+};
+/* The controller's part: on shard 0, once the shards run. */
+struct security_control {
+    struct shard *zero;
+    struct secdb *db;                      /* the newest that is durable */
+    struct secdb *next;                    /* the one of the round */
+    char *path;
+    struct list waiting, round;            /* struct security_change */
+    struct work work;
+    struct buf text;                       /* of the file, while it is written */
+    enum err err;                          /* of the write */
+    bool busy;                             /* a round is under way */
+    uint32_t shards_left;                  /* that have not swapped */
+    struct secdb_news news[SHARDS_MAX];
+    uint8_t salt_secret[32];               /* makes the salts of users that do not exist; never changes: any shard reads it */
+};
+/* start, within broker_open(): b->security, b->meters. */
+enum err security_open(struct broker *b, struct buf *why) WARN_UNUSED;
+void security_close(struct broker *b);     /* NULL-safe; after the last shard */
+void security_metrics(struct broker *b, struct buf *out);
 
 /* A change: apply() is called on shard 0 with a clone, to change it, and says whether it did; then, when the file is written and every shard has the new snapshot (at
  * once if nothing changed), done() on shard `from`. Embedded in the arena of the request. error: NONE or KAFKA_STORAGE_ERROR. */
