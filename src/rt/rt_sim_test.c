@@ -330,6 +330,33 @@ static void test_namespaces(void **state)
     world_stop();
 }
 
+/* The wall clock is set back and forth; timers don't care. */
+static bool has_fired;
+static void fired(struct timer *t) { has_fired = true; }
+static bool fired_yet(void *ctx) { return has_fired; }
+
+static void test_clock(void **state)
+{
+    struct sim_conf conf = conf_of(11);
+    sim_start(&conf);
+    struct loop *l = loop_new("test");
+    struct timer t;
+    has_fired = false;
+    timer_init(&t, fired);
+    timer_set(l, &t, 100);
+    uint64_t wall = wall_ns(), mono = mono_ns();
+    sim_clock_jump(-3600000);
+    assert_int_equal(wall - wall_ns(), 3600000000000);
+    sim_clock_jump(3600000);
+    sim_clock_jump(86400000);
+    assert_int_equal(wall_ns() - wall, 86400000000000);
+    assert_int_equal(mono_ns(), mono);
+    assert_true(sim_run(fired_yet, NULL, 200));
+    assert_in_range(mono_ns() - mono, 100000000, 102000000);
+    loop_free(l);
+    world_stop();
+}
+
 /* ---- disk ---- */
 
 static void test_disk(void **state)
@@ -374,7 +401,7 @@ static void test_log_file(void **state)
 
 static const struct CMUnitTest sim_tests[] = {
     cmocka_unit_test(test_soak), cmocka_unit_test(test_relay_soak), cmocka_unit_test(test_pour_behind), cmocka_unit_test(test_determinism), cmocka_unit_test(test_partition), cmocka_unit_test(test_connect_timeout),
-    cmocka_unit_test(test_kill), cmocka_unit_test(test_namespaces), cmocka_unit_test(test_disk), cmocka_unit_test(test_log_file),
+    cmocka_unit_test(test_kill), cmocka_unit_test(test_namespaces), cmocka_unit_test(test_clock), cmocka_unit_test(test_disk), cmocka_unit_test(test_log_file),
 };
 
 int main(void)

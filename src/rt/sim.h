@@ -22,6 +22,7 @@ void sim_stop(void);
 /* Steps all loops until done() says so or until virtual time has advanced max_ms; true when done() did. */
 bool sim_run(bool (*done)(void *ctx), void *ctx, uint64_t max_ms);
 uint64_t sim_now_ms(void);
+void sim_clock_jump(int64_t ms);                     /* somebody sets the wall clock; the monotonic one goes on as ever */
 void sim_conf_set(const struct sim_conf *conf);      /* change fault rates midway; the seed is ignored */
 /* A hash over all that happened since sim_start(): equal for equal seeds and equal programs. */
 uint64_t sim_trace(void);

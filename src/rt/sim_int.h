@@ -118,6 +118,7 @@ struct sim_world {
     bool on;
     struct sim_conf conf;
     uint64_t random, trace, now_ns, seq;
+    uint64_t wall_jumps_ns;      /* of the wall clock; those back wrap around */
     struct loop *loops[SIM_LOOPS_MAX];
     uint32_t loops_n;
     struct sim_obj **objs;
