@@ -34,6 +34,15 @@ static inline enum kafka_error epoch_check(int32_t current, int32_t ours)
     return current < ours ? KAFKA_FENCED_LEADER_EPOCH : KAFKA_UNKNOWN_LEADER_EPOCH;
 }
 
+/* The handlers, named in api.def. */
+void produce_serve(struct breq *r);
+void fetch_serve(struct breq *r);
+void list_offsets_serve(struct breq *r);
+void offset_for_leader_epoch_serve(struct breq *r);
+void delete_records_serve(struct breq *r);
+void describe_producers_serve(struct breq *r);
+extern const struct module sessions_module, producing_module;
+
 /* ---- one question to many partitions (scatter.c) ------------------------------------------------------------------------- */
 
 struct scatter;
@@ -88,6 +97,7 @@ struct fetch_part {
     struct part_read read;         /* error: also of the checks */
     int32_t diverging_epoch;       /* -1: the client's records are ours */
     int64_t diverging_end;
+    struct bpart *bp;              /* of the present look, not beyond; NULL */
     uint32_t found;                /* bytes that the last read brought, also when they were put back */
     struct fetch_part *reported;   /* the next one that has something to say */
     /* Home's, or the owner's during a look. */

@@ -84,6 +84,8 @@ static void part_look(struct fetch_group *g, struct fetch_part *fp, uint32_t lef
                                   .one_at_least = one_at_least,
                                   .error = part_state(bp),
                                   .offsets = {.log_start = -1, .stable = -1, .high = -1, .end = -1, .epoch = -1}};
+    fp->bp = bp;
+    fp->found = 0;
     fp->diverging_epoch = -1;
     fp->diverging_end = -1;
     if (fp->read.error)
@@ -135,7 +137,7 @@ static void collect(struct fetch_group *g)
     g->urgent = false;
     LIST_FOREACH(it, &g->ready) {
         struct fetch_part *fp = CONTAINER_OF(it, struct fetch_part, link);
-        uint32_t left = g->bytes >= g->bytes_max ? 0 : g->bytes_max - (uint32_t)g->bytes;
+        uint32_t left = g->bytes >= (int64_t)g->bytes_max ? 0 : g->bytes_max - (uint32_t)g->bytes;
         if (left == 0 && g->session && fp->sent_high >= 0)
             continue; /* the next answer's */
         part_look(g, fp, left, g->bytes == 0);
@@ -233,15 +235,20 @@ static void settle(struct fetch_group *g)
     else if (g->watched)
         for (struct fetch_part *fp = g->changed; fp; fp = fp->next)
             part_unwatch(&fp->watch);
+    bool cold = false;
     for (struct fetch_part *fp = g->first; fp; fp = fp->reported) {
-        if (!fp->read.cold || !fp->read.bytes)
+        if (!fp->read.bytes)
             continue;
-        g->state = FETCH_COLD;
-        g->cold = (struct work){.run = cold_run, .done = cold_done};
-        work_submit(g->owner->loop, &g->cold);
+        counter_add(&bpart_live(fp->bp)->out_bytes, fp->read.bytes);
+        cold = cold || fp->read.cold;
+    }
+    if (!cold) {
+        reply(g);
         return;
     }
-    reply(g);
+    g->state = FETCH_COLD;
+    g->cold = (struct work){.run = cold_run, .done = cold_done};
+    work_submit(g->owner->loop, &g->cold);
 }
 
 static void group_try(struct fetch_group *g)

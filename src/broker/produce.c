@@ -200,6 +200,10 @@ static void batch_append(struct shard *here, struct produce_batch *pb, bool chec
         batch_refused(pb, e, NULL);
         return;
     }
+    struct part_live *live = bpart_live(bp);
+    counter_add(&live->in_bytes, pb->append.batch.bytes);
+    counter_inc(&live->in_batches);
+    counter_add(&live->in_records, (uint64_t)pb->append.batch.count);
     pb->append.transaction_checked = checked;
     part_append(bp->part, &pb->append);
 }
