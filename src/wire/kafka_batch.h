@@ -52,7 +52,8 @@ struct kafka_batch {
     struct slice records; /* compressed as the codec says; borrowed */
 };
 static inline enum kafka_codec kafka_batch_codec(const struct kafka_batch *b) { return (enum kafka_codec)(b->attributes & KAFKA_BATCH_CODEC); }
-static inline int64_t kafka_batch_last_offset(const struct kafka_batch *b) { return b->base_offset + b->last_offset_delta; }
+/* Of a batch from outside, whose base offset may be anything, this may be, too. */
+static inline int64_t kafka_batch_last_offset(const struct kafka_batch *b) { return (int64_t)((uint64_t)b->base_offset + (uint64_t)b->last_offset_delta); }
 
 /* The batch at the front of bytes: only its head is looked at, and that it is all there.
  * KAFKA_CORRUPT_MESSAGE: too short, or a length that cannot be; KAFKA_INVALID_RECORD: another format (magic is set). */
