@@ -598,4 +598,4 @@ static void security_fini(struct shard *s)
     s->security = NULL;
 }
 
-const struct module security_module = {.init = security_init, .fini = security_fini, .metrics = security_metrics};
+const struct module security_module = {.open = security_open, .close = security_close, .init = security_init, .fini = security_fini, .metrics = security_metrics};

@@ -6,6 +6,11 @@
 
 #include "broker_int.h"
 
+/* The handlers. */
+#define X(key, name, min, max, served, parallel, serve) void serve(struct breq *r);
+#include "api.def"
+#undef X
+
 /* ---- the data: immutable once it is published ------------------------------------------------------------------------------ */
 
 #define ACLS_MAX 10000u

@@ -7,6 +7,11 @@
 
 #include "broker_int.h"
 
+/* The handlers. */
+#define X(key, name, min, max, served, parallel, serve) void serve(struct breq *r);
+#include "api.def"
+#undef X
+
 /* ---- for produce and groups ---------------------------------------------------------------------------------------------- */
 
 /* Is this partition in the ongoing transaction of this producer (KIP-890)? In the memory of who asks; the slices stay until done(), which comes on
