@@ -195,7 +195,7 @@ struct part_producer {
     int16_t epoch;
     int32_t last_sequence, coordinator_epoch;
 };
-void part_producers(const struct part *p, void (*each)(void *ctx, const struct part_producer *pr), void *ctx);
-bool part_txn_open(const struct part *p, int64_t producer_id); /* has an open transaction here */
+void part_producers(struct part *p, void (*each)(void *ctx, const struct part_producer *pr), void *ctx);
+bool part_txn_open(struct part *p, int64_t producer_id); /* has an open transaction here */
 
 #endif
