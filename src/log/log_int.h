@@ -1,0 +1,504 @@
+/* log_int.h - what the files of the log share. PRIVATE to log (others use log.h).
+ *
+ *     struct log_store  the folder: lock, generation, what the checkpoints said when it was opened
+ *     struct log_shard  one loop's part of it: partitions, descriptors, sync rounds, timers
+ *     struct part       a partition: a few hundred bytes, all that an idle one costs
+ *     struct part_log   what a partition in use needs besides: segments, the last one's index, producers, waiting appends
+ *     struct seg        a segment: one file of batches and what is known of it
+ *     struct segfile    its open descriptor, counted
+ *
+ * A partition is EMPTY (nothing on disk), SHELVED (on disk, described by a checkpoint, nothing read yet) or LOADED. README.md has the
+ * formats, the states and the failure cases.
+ */
+#ifndef LOG_INT_H
+#define LOG_INT_H
+
+#include "crc32c.h"
+#include "log.h"
+
+#define LOG_PATH_MAX 1024              /* bytes of a path, with its NUL */
+#define SEG_BYTES_MAX 0x7fffffffu      /* positions are 31 bits in an index */
+#define WALK_BYTES 65536               /* a window on a segment */
+#define WRITE_IOV 512                  /* batches of one write */
+#define WRITE_BACK_BYTES (4u << 20)    /* written back early, whenever so much has gathered */
+#define WRITE_BACK_FILES 32            /* at once; more wait for the next time */
+#define SYNC_FORCED_MAX 16             /* partitions that nobody waits for, in one round */
+#define HINTS 4                        /* places that readers of a partition have come to */
+#define PRODUCERS_MAX 20000            /* of one partition; the one that is silent for longest goes */
+#define ABORTED_MAX 1000000            /* of one partition; beyond, transactions are refused there */
+#define DAMAGES_MAX 16                 /* regions of one partition; what is behind the last one can't be read */
+#define EPOCHS_MAX 64                  /* the oldest go */
+#define SNAPSHOT_BYTES (64u << 20)     /* appended since the last snapshot of producers, when a checkpoint makes another */
+#define INDEX_ENTRIES_MAX 1310720u     /* 10 MiB of an index (segment.index.bytes); then the segment is full */
+#define SPACE_MS 1000                  /* between two looks at what is free */
+#define STORED_PARTS_MAX 10000000u     /* entries that a checkpoint may claim */
+#define CHECKPOINT_BYTES_MAX (1u << 30)
+#define CONTROL_BYTES_MAX 512          /* of a marker's batch */
+
+/* ---- bytes: Kafka's files are big-endian ---- */
+
+static inline uint16_t get16(const char *p) { uint16_t v; memcpy(&v, p, 2); return __builtin_bswap16(v); }
+static inline uint32_t get32(const char *p) { uint32_t v; memcpy(&v, p, 4); return __builtin_bswap32(v); }
+static inline uint64_t get64(const char *p) { uint64_t v; memcpy(&v, p, 8); return __builtin_bswap64(v); }
+static inline void put16(char *p, uint16_t v) { v = __builtin_bswap16(v); memcpy(p, &v, 2); }
+static inline void put32(char *p, uint32_t v) { v = __builtin_bswap32(v); memcpy(p, &v, 4); }
+static inline void put64(char *p, uint64_t v) { v = __builtin_bswap64(v); memcpy(p, &v, 8); }
+
+/* Small files of our own: fields one after another, then a CRC-32C of all before it (fields.c). */
+void add16(struct buf *b, uint16_t v);
+void add32(struct buf *b, uint32_t v);
+void add64(struct buf *b, uint64_t v);
+void add_crc(struct buf *b);
+struct fields {
+    const char *p;
+    size_t n;
+    bool bad;                          /* read beyond the end: all is 0 from there */
+};
+/* False when the CRC at the end is not right, or magic at the front. */
+bool fields_open(struct slice file, uint32_t magic, struct fields *f);
+uint16_t take16(struct fields *f);
+uint32_t take32(struct fields *f);
+uint64_t take64(struct fields *f);
+struct slice take_bytes(struct fields *f, size_t n);
+
+/* ---- places ---- */
+
+/* The border before the batch that begins with or holds offset. */
+struct spot {
+    int64_t offset;
+    int64_t seg;                       /* the segment's base */
+    uint32_t pos;
+};
+struct epoch_start {
+    int32_t epoch;
+    int64_t offset;
+};
+
+/* ---- checkpoints (checkpoint.c) ---- */
+
+/* What a checkpoint says of a partition. In the store's table by name; an entry is touched only by the loop that owns the partition. */
+struct stored {
+    uint64_t instance;                 /* of the folder: a partition of the same name made later has another */
+    uint64_t generation;               /* of the checkpoint; 0: no checkpoint describes it */
+    int64_t log_start, durable;
+    int64_t stable;                    /* first open transaction, or the end */
+    int64_t cleaned;                   /* compaction has seen what is before */
+    int64_t oldest_ms;                 /* greatest timestamp of the first segment */
+    uint64_t bytes;
+    int64_t active;                    /* base and length of the last segment */
+    uint64_t active_bytes;
+    uint32_t segs_n;
+    bool clean;                        /* all that was there was durable: active and active_bytes are where the log ended */
+    bool suspect;                      /* a sync failed: what is behind durable goes */
+    bool folder;                       /* it was there when the store was opened */
+    struct epoch_start *epochs;        /* owned */
+    uint32_t epochs_n;
+};
+void stored_free(struct stored *st);
+
+struct log_store {
+    struct log_store_conf conf;
+    char *dir;                         /* owned; conf.dir points to it */
+    int lock;                          /* descriptor of store.lock */
+    uint64_t generation;               /* of this life */
+    uint32_t unclean;                  /* unclean starts so far: the epoch of what is made or recovered in this life */
+    bool was_clean;
+    uint64_t clean_generation;         /* of the life that stopped cleanly, or 0 */
+    struct table stored;               /* name -> struct stored; not changed while shards exist */
+    uint32_t shards;                   /* shards that share files_max; atomic */
+    bool full;                         /* some shard has said that the disk is full; atomic */
+    uint32_t failed;                   /* shards whose last checkpoint could not be written: no clean stop; atomic */
+};
+const char *store_path(const struct log_store *l, const char *name, char out[LOG_PATH_MAX]);
+/* The checkpoints in the folder: the table, and the highest generation. */
+enum err checkpoints_read(struct log_store *l, struct buf *why) WARN_UNUSED;
+void checkpoint_begin(struct buf *out, uint64_t generation, uint32_t unclean);
+void checkpoint_part(struct buf *out, const char *name, const struct stored *st);
+void checkpoint_end(struct buf *out);
+/* Reads a checkpoint file's bytes into the table; false: not one, or damaged. */
+bool checkpoint_merge(struct log_store *l, struct slice bytes);
+uint64_t checkpoint_generation(struct slice bytes); /* UINT64_MAX: not a checkpoint */
+enum err folder_remove(const char *path) WARN_UNUSED; /* with the files in it; OK when it is not there. Blocks */
+/* store.state: generation, unclean starts, clean or not. */
+enum err store_state_write(const struct log_store *l, bool clean) WARN_UNUSED;
+enum err store_note(const struct log_store *l, bool closing) WARN_UNUSED; /* entries of partitions that no shard has opened */
+
+/* ---- segments ---- */
+
+struct segfile {
+    int refs;                          /* atomic: the segment's, and those of readers */
+    int fd;
+    struct list lru;                   /* on the shard's; alone when the shard no longer keeps it open */
+    struct part *part;                 /* whose; the shard's loop only */
+    int64_t base;
+};
+
+struct index_entry {
+    uint32_t rel;                      /* last offset of the batch, from the segment's base */
+    uint32_t pos;                      /* where that batch begins */
+};
+struct time_entry {
+    int64_t ms;                        /* greatest timestamp so far */
+    uint32_t rel;                      /* last offset of the batch that has it */
+};
+/* The index of a segment, in memory. */
+struct index {
+    struct index_entry *entries;
+    struct time_entry *times;
+    uint32_t n, cap, times_n, times_cap;
+    uint32_t since;                    /* bytes since the last entry */
+};
+
+struct seg {
+    int64_t base;                      /* its name */
+    int64_t end;                       /* the offset after its last batch; of sealed ones the next base */
+    uint64_t bytes;
+    uint64_t durable;                  /* of bytes */
+    uint64_t written_back;             /* of bytes: on their way without a sync */
+    int64_t first_ms;                  /* greatest timestamp of the first batch; -1: not known */
+    int64_t made_ms;                   /* wall clock of the first append, or when it was loaded */
+    int64_t max_ms, max_offset;        /* greatest timestamp, and the last offset of the batch that has it; -1: none */
+    struct segfile *file;              /* NULL: not open */
+    bool swapping;                     /* its file has not got its name yet: it may not be closed */
+};
+
+/* What can't be read: a region of a segment between sound batches. */
+struct damage {
+    int64_t seg;
+    uint32_t pos, pos_end;
+    int64_t offset, offset_end;        /* no sound batch between */
+};
+
+/* ---- producers (producers.c) ---- */
+
+struct sent_batch {
+    int64_t last_offset;
+    int32_t base_sequence, last_sequence;
+};
+#define SENT_BATCHES 5                 /* KIP-98: what can be in flight */
+struct producer {
+    int64_t id;
+    int64_t last_ms;                   /* wall clock: for expiry */
+    int64_t txn_first;                 /* first offset of the open transaction; -1: none */
+    int64_t txn_seg;                   /* where that is */
+    uint32_t txn_pos;
+    int32_t coordinator_epoch;         /* of the last marker; -1: none */
+    int16_t epoch;
+    uint8_t sent_n;
+    bool journalled;                   /* its state before this turn is in the journal */
+    struct list open;                  /* on the partition's list of open transactions, by first offset */
+    struct sent_batch sent[SENT_BATCHES]; /* oldest first */
+};
+struct producer_before {
+    struct producer was;               /* id -1: slot unused */
+    bool existed;
+};
+struct aborted {
+    int64_t producer_id, first, last;  /* last: the marker's offset */
+    int64_t open_from;                 /* transactions that end later begin here or behind */
+};
+struct ended {                         /* a transaction whose marker is not visible yet */
+    struct spot first;
+    int64_t marker;
+};
+struct producers {
+    struct producer **slots;           /* by id, open addressing */
+    uint32_t n, cap;
+    struct list open;                  /* by first offset */
+    struct aborted *aborted;           /* by last */
+    uint32_t aborted_n, aborted_cap;
+    struct ended *ended;               /* by marker */
+    uint32_t ended_n, ended_cap;
+    struct producer_before *journal;   /* of this turn, to take back what could not be written */
+    uint32_t journal_n, journal_cap;
+    uint32_t aborted_before, ended_before; /* their numbers when the journal began */
+};
+void producers_init(struct producers *ps);
+void producers_fini(struct producers *ps);
+struct producer *producer_get(const struct producers *ps, int64_t id);
+/* What Kafka checks of a producer's batch. *dup: it is one of the last five, and where its last record is. */
+enum kafka_error producer_check(const struct producers *ps, const struct append *a, int64_t *dup_last);
+/* Notes a batch that is placed at spot; of a control batch the records are looked at. */
+void producer_note(struct producers *ps, const struct kafka_batch *b, struct spot at, int64_t now_ms, bool journal);
+struct producer *producer_add(struct producers *ps, const struct producer *as); /* a copy */
+void producers_commit(struct producers *ps);    /* the turn's batches are written */
+void producers_rollback(struct producers *ps);  /* to what was before the turn */
+void producers_expire(struct producers *ps, int64_t before_ms);
+void producers_visible(struct producers *ps, int64_t high); /* markers below high are seen */
+/* The first offset that is not decided or whose decision is not visible: false if there is none. */
+bool producers_unstable(const struct producers *ps, struct spot *first);
+void producers_cut(struct producers *ps, int64_t log_start); /* aborted transactions that ended before */
+uint32_t aborted_find(const struct producers *ps, int64_t from); /* index of the first whose last >= from */
+/* The snapshot: all producers at offset (snapshot.c). */
+void snapshot_write(const struct producers *ps, int64_t offset, struct buf *out);
+bool snapshot_read(struct producers *ps, struct slice bytes, int64_t offset);
+void snapshot_save(struct part *p);     /* writes one at p->written, in the pool; older ones go */
+
+/* ---- partitions ---- */
+
+enum part_state { PART_EMPTY, PART_SHELVED, PART_LOADED };
+
+struct part_log {
+    struct seg *segs;                  /* ascending; the last takes appends; never empty */
+    uint32_t segs_n, segs_cap;
+    struct index index;                /* of the last segment */
+    struct producers producers;
+    int64_t next_seg, next_ms;         /* where the next append goes: a segment that may not be there yet, with its first timestamp */
+    uint32_t next_pos;
+    struct list pending;               /* appends to be written at the end of the turn */
+    struct list waits;                 /* appends with acks -1, written, not durable, in order */
+    struct list dups;                  /* appends that repeat one that is not durable; pos: the offset to wait for */
+    struct list flushes;
+    struct spot hints[HINTS];          /* where reads ended */
+    uint8_t hint_next;
+    struct damage damages[DAMAGES_MAX];
+    uint8_t damages_n;
+    uint64_t since_snapshot;           /* bytes appended */
+    bool snapshot_due;                 /* a segment was sealed */
+    bool index_dirty;                  /* the index of the last segment is not in its file */
+    int64_t snapshot;                  /* offset of the newest that was written; -1: none */
+    int64_t snapshot_before;           /* of the one before; -1: none */
+    int64_t snapshot_durable;          /* of the newest that is durable; -1: none */
+    struct spot high, stable;
+    struct spot held;                  /* recovered bytes behind here are not shown before they are durable; offset -1: all are */
+    int64_t held_until;                /* the end of those */
+};
+
+#define PART_MAGIC 0x50415254u
+struct part {
+    uint32_t magic;
+    enum part_state state;
+    struct log_shard *shard;
+    char *name;
+    void *owner;
+    struct part_log *log;              /* LOADED only */
+    struct epoch_start *epochs;        /* ascending; the last is this life's */
+    uint32_t epochs_n;
+    int32_t epoch;
+    uint64_t instance;
+    int64_t log_start, stable, high;
+    int64_t written;                   /* the log's end on disk */
+    int64_t end;                       /* with what this turn appended */
+    int64_t durable;
+    int64_t noting, noted;             /* recovery point in the checkpoint that is being written, and in the last one that was */
+    int64_t cleaned;                   /* compaction has seen what is before */
+    int64_t oldest_ms;                 /* while SHELVED */
+    int64_t compact_after_ms;          /* loop time before which compaction does not look again */
+    uint64_t bytes;
+    uint64_t active_bytes;             /* while SHELVED: of the last segment */
+    int64_t active;                    /* while SHELVED: its base */
+    uint32_t shelved_segs;
+    uint64_t truncated;                /* by its recovery */
+    uint32_t pins;                     /* works that refer to it */
+    uint32_t names_made, names_synced; /* files made in its folder, and how many of them are durable */
+    bool born;                         /* its folder is there but not yet durable */
+    bool offline;                      /* takes no records: */
+    bool suspect, failed;              /* a sync failed; something else than a damaged region did */
+    bool gone, compacting;
+    bool forced;                       /* to be synced though nobody waits */
+    bool rounding;                     /* in the round that is on its way */
+    struct part_conf conf;
+    struct list all;                   /* on the shard's */
+    struct list write_link;            /* has appends to be written this turn */
+    struct list wait_link;             /* somebody waits for a sync */
+    struct list force_link;            /* to be synced for a checkpoint, a stop or a descriptor */
+    struct list moved_link;            /* watches to be told this turn; of one that is gone: to be freed */
+    struct list watches;
+};
+
+/* part.c */
+bool part_use(struct part *p);         /* loads it; false: it can't be read now (said in the log) */
+enum err part_begin(struct part *p) WARN_UNUSED; /* EMPTY to LOADED: folder and first segment */
+void part_moved(struct part *p);       /* recomputes high and stable; watches are told at the end of the turn */
+void part_tell(struct part *p);        /* watches are told at the end of the turn */
+void part_refuse(struct part *p);       /* takes no more records */
+void part_offline(struct part *p, const char *what, enum err e); /* the same, after a fault that is said in the log */
+void part_fail(struct part *p, enum kafka_error e); /* everything that waits */
+void part_unpin(struct part *p);
+void part_reap(struct part *p);        /* frees one that is gone when nothing refers to it */
+void part_free(struct part *p);
+void part_log_free(struct part *p);
+void part_describe(const struct part *p, struct stored *st);
+const char *part_path(const struct part *p, const char *file, char out[LOG_PATH_MAX]); /* file NULL: the folder */
+int64_t part_now(const struct part *p); /* wall clock, milliseconds */
+/* partition.state: what has to be certain of a partition at once. Blocks. */
+struct part_note {
+    uint64_t instance;
+    int64_t log_start;
+    int64_t cut;                       /* what is behind goes at the next start; -1: nothing */
+};
+enum err part_note_write(const char *folder, const struct part_note *note) WARN_UNUSED;
+bool part_note_read(const char *folder, struct part_note *note);
+
+/* segment.c */
+#define EXT_LOG ".log"
+#define EXT_INDEX ".index"
+#define EXT_TIME ".timeindex"
+#define EXT_SNAPSHOT ".snapshot"
+#define EXT_DELETED ".deleted"
+#define EXT_SWAP ".swap"
+const char *seg_path(const struct part *p, int64_t base, const char *ext, char out[LOG_PATH_MAX]);
+struct seg *seg_last(const struct part *p);
+struct seg *seg_find(const struct part *p, int64_t offset);  /* the one that offset is in, or would be */
+struct seg *seg_by_base(const struct part *p, int64_t base); /* NULL: gone */
+struct seg *seg_add(struct part *p, int64_t base);           /* at the end, in memory only */
+enum err seg_open(struct part *p, struct seg *s, bool create) WARN_UNUSED; /* its file, and uses it */
+void seg_close(struct part *p, struct seg *s);
+void seg_drop(struct part *p, uint32_t i, uint32_t n);       /* n from i leave the array; files closed, not removed */
+void seg_files_remove(const struct part *p, int64_t base);   /* all its files; what fails is said in the log */
+void seg_remove_later(struct part *p, int64_t base);         /* renames, and removes after the delay */
+enum err seg_roll(struct part *p) WARN_UNUSED;
+void segfiles_limit(struct log_shard *s);                    /* closes what is above the shard's share */
+
+/* index.c */
+enum err file_fill(const char *path, const struct buf *b) WARN_UNUSED; /* the file's whole content, not synced */
+void index_fini(struct index *ix);
+void index_clear(struct index *ix);
+void index_add(struct part *p, struct index *ix, struct seg *s, const struct kafka_batch *b, uint32_t pos);
+void index_seal(struct index *ix, const struct seg *s);      /* the last time entry */
+enum err index_save(struct part *p, const struct index *ix, int64_t base) WARN_UNUSED;
+bool index_load(struct part *p, struct seg *s, struct index *ix); /* false: not there or wrong */
+enum err index_rebuild(struct part *p, struct seg *s, struct index *ix, bool save) WARN_UNUSED; /* from the log */
+/* A border at or before offset, and the last border at or before pos, from what the index says; 0 and from when it says nothing. */
+uint32_t index_floor(struct part *p, struct seg *s, int64_t offset);
+uint32_t index_floor_pos(struct part *p, struct seg *s, uint32_t from, uint32_t pos);
+void index_times_floor(struct part *p, struct seg *s, int64_t ms, uint32_t *pos);
+void seg_times(struct part *p, struct seg *s);               /* max_ms of a sealed segment from its time index */
+
+/* walk.c */
+enum walked { WALK_BATCH, WALK_END, WALK_BAD, WALK_IO };
+struct walk {
+    int fd;
+    uint64_t pos;                      /* of the batch in b; the next one is at pos + b.bytes */
+    uint64_t next;
+    uint64_t end;
+    char *window;                      /* WALK_BYTES, the caller's */
+    uint64_t at;                       /* position of the window */
+    size_t n;                          /* bytes in it */
+    const char *head;                  /* the batch's header, in the window */
+    struct kafka_batch b;              /* records: not set */
+    enum err err;
+};
+void walk_init(struct walk *w, int fd, uint64_t pos, uint64_t end, char *window);
+enum walked walk_next(struct walk *w);
+bool walk_crc_ok(struct walk *w);      /* of the batch in b; reads it through the window */
+/* The first sound batch (CRC too) at or after from whose offset is at least offset; false: none before end. */
+bool walk_search(struct walk *w, uint64_t from, int64_t offset);
+bool batch_head(const char *p, struct kafka_batch *b); /* 61 bytes; false: not a header */
+
+/* recover.c, folder.c, replay.c */
+struct recovery {
+    int64_t durable;                   /* known to be on disk: a fault before is damage, one behind it a torn tail */
+    int64_t cut;                       /* what is behind goes; -1: nothing */
+    int64_t active;                    /* when same may hold: what the last segment is expected to be; -1: nothing is known */
+    uint64_t active_bytes;
+    int64_t *snapshots;                /* offsets of those in the folder, ascending; owned */
+    uint32_t snapshots_n, snapshots_cap;
+};
+enum err part_recover(struct part *p, struct recovery *r, struct buf *why) WARN_UNUSED; /* p->log is new */
+enum err part_list(struct part *p, struct recovery *r, struct buf *why) WARN_UNUSED; /* the folder: segments in memory, left-overs removed */
+const char *swap_path(const struct part *p, int64_t base, int64_t next, char out[LOG_PATH_MAX]);
+enum err swap_finish(const char *folder, const char *swap, const char *log) WARN_UNUSED;
+enum err part_replay(struct part *p, int64_t from) WARN_UNUSED; /* producers from offset on */
+enum err producers_load(struct part *p, const struct recovery *r) WARN_UNUSED; /* snapshot, and what the log adds */
+void part_next(struct part *p);        /* the next append goes to the end of the last segment */
+struct part_log *part_log_new(struct part *p);
+void damage_add(struct part *p, struct damage d);
+void damages_cut(struct part *p);      /* forgets those before the start of the log */
+
+/* append.c */
+void parts_write(struct log_shard *s); /* what this turn appended */
+void append_finish(struct log_shard *s, struct append *a, enum kafka_error e);
+void flush_finish(struct log_shard *s, struct part_flush *f, enum kafka_error e);
+
+/* sync.c */
+void sync_want(struct part *p);        /* somebody waits */
+void sync_force(struct part *p);       /* nobody waits, but it is to be durable soon */
+void sync_start(struct log_shard *s);  /* the next round, when there is somebody and none is on its way */
+void sync_settle(struct part *p);      /* answers those who wait for what is durable */
+void write_back(struct part *p, struct seg *s);
+bool part_dirty(const struct part *p);
+
+/* retention.c */
+void part_housekeep(struct part *p, int64_t now_ms);
+void part_start_move(struct part *p, int64_t log_start); /* drops segments before it */
+
+/* compact.c */
+bool compact_maybe(struct part *p, int64_t now_ms); /* starts one when it is worth it */
+
+/* ---- the shard (shard.c) ---- */
+
+struct sync_file {
+    struct part *part;
+    struct segfile *file;
+    int64_t seg;
+    uint64_t from, to;
+};
+struct sync_part {
+    struct part *part;
+    int64_t end;                       /* what was written when the round began */
+    uint32_t files, files_n;           /* of the round */
+    uint32_t names;                    /* names_made then */
+    struct part_note note;             /* of one that is new */
+    bool folder, born;                 /* its folder has new names; is itself new */
+    enum err err;
+};
+struct sync_round {
+    struct work work;
+    struct log_shard *shard;
+    struct sync_file *files;
+    struct sync_part *parts;
+    uint32_t files_n, files_cap, parts_n, parts_cap;
+    uint64_t began_ns;
+    bool busy;
+};
+struct write_back {
+    struct work work;
+    struct { struct segfile *file; uint64_t from, n; } todo[WRITE_BACK_FILES], now[WRITE_BACK_FILES];
+    uint32_t todo_n, now_n;
+    bool busy;
+};
+enum shard_state { SHARD_RUNS, SHARD_SYNCS /* stop: all is made durable */, SHARD_NOTES /* stop: the checkpoint is written */, SHARD_STOPPED };
+struct log_shard {
+    struct log_store *store;
+    struct loop *loop;
+    uint32_t index;
+    enum shard_state state;
+    struct list parts;                 /* all */
+    struct list writes, waits, forces, moved; /* partitions, by their links of that name */
+    struct list finished;              /* appends, and flushes, whose done() is to be called */
+    struct list flushed;
+    struct task end;                   /* the end of a turn in which something is to be done */
+    struct list lru;                   /* segfiles, the least recently used first */
+    uint32_t files_n;
+    struct sync_round round;
+    struct write_back back;
+    struct work checkpoint;            /* writing of checkpoint_bytes */
+    struct buf checkpoint_bytes;
+    struct timer checkpoint_timer, housekeeping_timer, space_timer, removal_timer;
+    bool checkpoint_busy, checkpoint_wanted; /* wanted: when what is forced is durable */
+    bool changed;                      /* since the last checkpoint */
+    bool full;                         /* the disk: appends are refused */
+    struct work space;
+    bool space_busy, space_due;        /* appended since the last look */
+    uint64_t space_free;
+    enum err space_err, checkpoint_err;
+    struct list removals;              /* struct removal, by time */
+    struct list *housekept;            /* the next partition to be looked at; the list's head: none */
+    uint32_t jobs;                     /* works of any kind on their way: a stop waits for them */
+    uint32_t compactions;
+    void (*stopped)(void *ctx);
+    void *stopped_ctx;
+    struct iovec *iov;                 /* WRITE_IOV */
+    char *window;                      /* WALK_BYTES, for what happens on the loop */
+    struct log_counters counters;
+};
+void shard_end(struct log_shard *s);   /* something is to be done at the end of this turn */
+void shard_finished(struct log_shard *s); /* calls what is finished */
+void shard_full(struct log_shard *s, uint64_t free_bytes);
+void shard_job_over(struct log_shard *s); /* one of jobs ended */
+void shard_remove_later(struct log_shard *s, const char *path, uint64_t in_ms, bool folder);
+void shard_checkpoint(struct log_shard *s);
+void shard_checkpoint_go(struct log_shard *s); /* all that was forced is durable: writes it */
+
+#endif

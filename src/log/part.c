@@ -1,0 +1,573 @@
+/* part.c - a partition's life: opened, begun by its first batch, loaded when it is used, deleted.
+ *
+ *                    part_load(), in the pool; part_attach(), on the loop
+ *         nothing on disk |  described by a clean stop |  anything else
+ *                EMPTY    |          SHELVED           |  (recovered) LOADED
+ *                  '- first append -> LOADED <- first use -'
+ *
+ * What is recovered in the pool belongs meanwhile to a shard that has no loop and lives as long as the recovery (a loader), so that the same code
+ * serves both; part_attach() hands it over.
+ *
+ * A checkpoint's description is enough to answer for offsets, so ten thousand idle partitions cost one file read at start. High and stable are
+ * computed in one place, part_moved(); whoever watches is told at the end of the turn. A partition that is deleted stays in memory
+ * until the works that refer to it (pins) are over.
+ */
+#include "log_int.h"
+
+#include <stdio.h>
+
+#define NOTE_MAGIC 0x574c4e50u
+
+void part_conf_default(struct part_conf *c)
+{
+    *c = (struct part_conf){.segment_bytes = 1u << 30,
+                            .index_interval_bytes = 4096,
+                            .max_message_bytes = 1048588,
+                            .segment_ms = 604800000,
+                            .retention_ms = 604800000,
+                            .retention_bytes = -1,
+                            .delete_retention_ms = 86400000,
+                            .max_compaction_lag_ms = INT64_MAX,
+                            .file_delete_delay_ms = 60000,
+                            .producer_expiration_ms = 86400000,
+                            .min_cleanable_ratio = 0.5,
+                            .cleanup_delete = true};
+}
+
+/* Within what the formats can hold. */
+static struct part_conf conf_sane(const struct part_conf *c)
+{
+    struct part_conf r = *c;
+    r.segment_bytes = MIN(MAX(r.segment_bytes, 1024u), SEG_BYTES_MAX);
+    r.index_interval_bytes = MAX(r.index_interval_bytes, 1u);
+    return r;
+}
+
+void part_conf_set(struct part *p, const struct part_conf *conf) { p->conf = conf_sane(conf); }
+
+int64_t part_now(const struct part *p) { return (int64_t)(wall_ns() / 1000000); }
+
+/* ---- partition.state ---- */
+
+static const char *note_path(const char *folder, char out[LOG_PATH_MAX])
+{
+    int n = snprintf(out, LOG_PATH_MAX, "%s/partition.state", folder);
+    MUST(n > 0 && n < LOG_PATH_MAX);
+    return out;
+}
+
+enum err part_note_write(const char *folder, const struct part_note *note)
+{
+    char path[LOG_PATH_MAX];
+    struct buf b = {0};
+    add32(&b, NOTE_MAGIC);
+    add64(&b, note->instance);
+    add64(&b, (uint64_t)note->log_start);
+    add64(&b, (uint64_t)note->cut);
+    add_crc(&b);
+    enum err e = file_replace(note_path(folder, path), b.p, b.n, 0600);
+    buf_free(&b);
+    return e;
+}
+
+bool part_note_read(const char *folder, struct part_note *note)
+{
+    char path[LOG_PATH_MAX];
+    struct buf b = {0};
+    struct fields f;
+    bool ok = file_read(note_path(folder, path), &b, 4096) == OK && fields_open(buf_slice(&b), NOTE_MAGIC, &f);
+    if (ok) {
+        note->instance = take64(&f);
+        note->log_start = (int64_t)take64(&f);
+        note->cut = (int64_t)take64(&f);
+        ok = !f.bad && note->log_start >= 0 && note->cut >= -1;
+    }
+    buf_free(&b);
+    return ok;
+}
+
+/* ---- making and freeing ---- */
+
+struct part_log *part_log_new(struct part *p)
+{
+    struct part_log *g = mem_new(MEM_PART, sizeof *g);
+    g->snapshot = g->snapshot_before = g->snapshot_durable = -1;
+    g->held.offset = -1;
+    g->next_ms = -1;
+    producers_init(&g->producers);
+    list_init(&g->pending);
+    list_init(&g->waits);
+    list_init(&g->dups);
+    list_init(&g->flushes);
+    memset(g->hints, 0xff, sizeof g->hints);
+    p->log = g;
+    return g;
+}
+
+static void files_close(struct part *p)
+{
+    for (uint32_t i = 0; i < p->log->segs_n; i++) seg_close(p, &p->log->segs[i]);
+}
+
+/* The segments' files are closed, and the shard's numbers no longer count them. */
+void part_log_free(struct part *p)
+{
+    struct part_log *g = p->log;
+    if (!g)
+        return;
+    mem_free(g->segs);
+    index_fini(&g->index);
+    producers_fini(&g->producers);
+    mem_free(g);
+    p->log = NULL;
+}
+
+/* What it adds to (sign 1) or takes from (-1) its shard's numbers. */
+static void part_count(const struct part *p, uint64_t sign)
+{
+    struct log_counters *c = &p->shard->counters;
+    counter_add(&c->partitions, sign);
+    counter_add(&c->offline, p->offline ? sign : 0);
+    counter_add(&c->bytes, p->bytes * sign);
+    counter_add(&c->segments, sign * (p->log ? p->log->segs_n : p->shelved_segs));
+}
+
+void part_free(struct part *p)
+{
+    if (p->shard)
+        part_count(p, -(uint64_t)1);
+    if (p->log)
+        files_close(p);
+    part_log_free(p);
+    list_del(&p->all);
+    list_del(&p->write_link);
+    list_del(&p->wait_link);
+    list_del(&p->force_link);
+    list_del(&p->moved_link);
+    while (!list_empty(&p->watches)) list_del(p->watches.next);
+    mem_free(p->epochs);
+    mem_free(p->name);
+    p->magic = 0;
+    mem_free(p);
+}
+
+static struct part *part_new(const char *name, const struct part_conf *conf)
+{
+    struct part *p = mem_new(MEM_PART, sizeof *p);
+    p->magic = PART_MAGIC;
+    p->name = mem_strdup(MEM_PART, name);
+    p->conf = conf_sane(conf);
+    p->oldest_ms = -1;
+    p->active = -1;
+    list_init(&p->write_link);
+    list_init(&p->wait_link);
+    list_init(&p->force_link);
+    list_init(&p->moved_link);
+    list_init(&p->watches);
+    list_init(&p->all);
+    return p;
+}
+
+/* The epoch of this life begins at offset. One that had no record yet gives way. */
+static void epoch_begin(struct part *p, int32_t epoch, int64_t offset)
+{
+    while (p->epochs_n && p->epochs[p->epochs_n - 1].offset >= offset) p->epochs_n--;
+    if (p->epochs_n == EPOCHS_MAX)
+        memmove(p->epochs, p->epochs + 1, --p->epochs_n * sizeof *p->epochs);
+    p->epochs = mem_grow(MEM_PART, p->epochs, (p->epochs_n + 1) * sizeof *p->epochs);
+    p->epochs[p->epochs_n++] = (struct epoch_start){epoch, offset};
+    p->epoch = epoch;
+}
+
+/* ---- opening ---- */
+
+static bool name_ok(const char *name)
+{
+    struct slice s = slice_cstr(name);
+    return s.n > 0 && s.n <= PART_NAME_MAX && slice_find(s, '/') < 0 && s.p[0] != '.' && !slice_ends(s, SLICE(EXT_DELETED)) &&
+           !slice_ends(s, SLICE(".checkpoint")) && !slice_ends(s, SLICE(".lock")) && !slice_ends(s, SLICE(".state")) && !slice_ends(s, SLICE(".tmp"));
+}
+
+static void part_shelve(struct part *p, struct stored *st)
+{
+    p->state = PART_SHELVED;
+    p->instance = st->instance;
+    p->log_start = st->log_start;
+    p->durable = p->noted = p->written = p->end = p->high = st->durable;
+    p->stable = MIN(st->stable, st->durable);
+    p->cleaned = st->cleaned;
+    p->oldest_ms = st->oldest_ms;
+    p->bytes = st->bytes;
+    p->active = st->active;
+    p->active_bytes = st->active_bytes;
+    p->shelved_segs = st->segs_n;
+    p->epochs = st->epochs;
+    p->epochs_n = st->epochs_n;
+    st->epochs = NULL;
+    p->epoch = p->epochs[p->epochs_n - 1].epoch;
+}
+
+/* What checkpoint and partition.state say, as far as they agree on which partition they speak of. */
+static struct recovery recovery_plan(struct part *p, struct stored *st)
+{
+    char folder[LOG_PATH_MAX];
+    struct part_note note = {.cut = -1};
+    struct recovery r = {.cut = -1, .active = -1};
+    bool noted = part_note_read(part_path(p, NULL, folder), &note);
+    if (noted) {
+        p->instance = note.instance;
+        p->log_start = note.log_start;
+        r.cut = note.cut;
+    } else {
+        random_bytes(&p->instance, sizeof p->instance);
+        p->born = true;
+    }
+    if (!noted || !st->generation || st->instance != note.instance)
+        return r;
+    p->log_start = MAX(p->log_start, st->log_start);
+    p->cleaned = st->cleaned;
+    p->epochs = st->epochs;
+    p->epochs_n = st->epochs_n;
+    st->epochs = NULL;
+    r.durable = st->durable;
+    if (st->suspect)
+        r.cut = r.cut < 0 ? st->durable : MIN(r.cut, st->durable);
+    if (st->clean && r.cut < 0) {
+        r.active = st->active;
+        r.active_bytes = st->active_bytes;
+    }
+    return r;
+}
+
+/* Epochs that the log itself shows are behind what was known: nothing was noted of them. */
+static int32_t epoch_last(const struct part *p) { return p->epochs_n ? p->epochs[p->epochs_n - 1].epoch : -1; }
+
+static enum err part_reopen(struct part *p, struct stored *st, struct buf *why)
+{
+    struct recovery r = recovery_plan(p, st);
+    if (r.cut >= 0)
+        r.durable = MIN(r.durable, r.cut);
+    part_log_new(p);
+    enum err e = part_recover(p, &r, why);
+    mem_free(r.snapshots);
+    if (e != OK)
+        return e;
+    p->state = PART_LOADED;
+    epoch_begin(p, MAX((int32_t)p->shard->store->unclean, epoch_last(p) + 1), p->end);
+    part_moved(p);
+    if (r.cut >= 0) { /* it is cut: what follows is not to be */
+        char folder[LOG_PATH_MAX];
+        struct part_note note = {.instance = p->instance, .log_start = p->log_start, .cut = -1};
+        random_bytes(&p->instance, sizeof p->instance); /* nor what the checkpoint says of this partition */
+        note.instance = p->instance;
+        e = seg_open(p, seg_last(p), false);
+        if (e == OK)
+            e = disk_sync(seg_last(p)->file->fd);
+        if (e == OK)
+            e = part_note_write(part_path(p, NULL, folder), &note);
+        if (e != OK)
+            buf_printf(why, "%s: what a failed sync left can't be cut off: %s", folder, err_text(e));
+    }
+    return e;
+}
+
+/* A shard without a loop, for one recovery in the pool. */
+static struct log_shard *loader_new(struct log_store *l)
+{
+    struct log_shard *s = mem_new(MEM_PART, sizeof *s);
+    s->store = l;
+    struct list *lists[] = {&s->parts, &s->waits, &s->forces, &s->moved, &s->lru};
+    for (size_t i = 0; i < COUNT_OF(lists); i++) list_init(lists[i]);
+    s->window = mem_new(MEM_PART, WALK_BYTES);
+    return s;
+}
+
+static enum err part_recovered(struct part *p, struct log_store *l, struct stored *st, struct buf *why)
+{
+    struct log_shard *loader = p->shard = loader_new(l);
+    enum err e = part_reopen(p, st, why);
+    if (p->log)
+        files_close(p);
+    list_del(&p->force_link);
+    list_del(&p->moved_link);
+    p->truncated = loader->counters.truncated_bytes;
+    p->shard = NULL;
+    mem_free(loader->window);
+    mem_free(loader);
+    return e;
+}
+
+enum err part_load(struct log_store *l, const char *name, const struct part_conf *conf, struct part **out, struct buf *why)
+{
+    if (!name_ok(name)) {
+        buf_printf(why, "\"%s\" is no name for a partition", name);
+        return ERR_INVALID;
+    }
+    struct stored *st = table_get(&l->stored, slice_cstr(name));
+    struct part *p = part_new(name, conf);
+    enum err e = OK;
+    if (!st || !st->folder)
+        epoch_begin(p, (int32_t)l->unclean, 0);
+    else if (st->generation && st->clean && st->generation == l->clean_generation)
+        part_shelve(p, st);
+    else
+        e = part_recovered(p, l, st, why);
+    if (e != OK) {
+        part_free(p);
+        return e;
+    }
+    if (st)
+        st->folder = false; /* from now on a shard describes it */
+    *out = p;
+    return OK;
+}
+
+void part_attach(struct part *p, struct log_shard *s)
+{
+    MUST(p->magic == PART_MAGIC && !p->shard);
+    p->shard = s;
+    list_push(&s->parts, &p->all);
+    part_count(p, 1);
+    counter_add(&s->counters.truncated_bytes, p->truncated);
+    if (p->state != PART_EMPTY)
+        s->changed = true;
+    if (part_dirty(p))
+        sync_force(p);
+}
+
+/* SHELVED to LOADED. */
+static enum err part_unshelve(struct part *p, struct buf *why)
+{
+    struct recovery r = {.durable = p->durable, .cut = -1, .active = p->active, .active_bytes = p->active_bytes};
+    uint64_t bytes = p->bytes;
+    part_count(p, -(uint64_t)1);
+    part_log_new(p);
+    p->bytes = 0;
+    struct log_counters counted = p->shard->counters;
+    enum err e = part_recover(p, &r, why);
+    mem_free(r.snapshots);
+    /* what recovery counted as it went along is counted as a whole */
+    counter_set(&p->shard->counters.bytes, counted.bytes);
+    counter_set(&p->shard->counters.segments, counted.segments);
+    counter_set(&p->shard->counters.offline, counted.offline);
+    if (e == OK) {
+        p->state = PART_LOADED;
+    } else {
+        files_close(p);
+        part_log_free(p);
+        p->bytes = bytes;
+    }
+    part_count(p, 1);
+    part_moved(p);
+    return e;
+}
+
+bool part_use(struct part *p)
+{
+    if (p->state != PART_SHELVED)
+        return true;
+    struct buf why = {0};
+    enum err e = part_unshelve(p, &why);
+    if (e != OK)
+        log_error("log", "%s can't be opened: %.*s; it answers with KAFKA_STORAGE_ERROR", p->name, (int)why.n, why.n ? why.p : "");
+    buf_free(&why);
+    return e == OK;
+}
+
+enum err part_begin(struct part *p)
+{
+    char path[LOG_PATH_MAX];
+    enum err e = disk_make_dir(part_path(p, NULL, path));
+    if (e != OK)
+        return e;
+    if (!p->log)
+        part_log_new(p);
+    e = seg_open(p, seg_add(p, p->end), true);
+    if (e != OK) {
+        seg_drop(p, 0, 1);
+        return e;
+    }
+    random_bytes(&p->instance, sizeof p->instance);
+    p->born = true;
+    p->names_made++;
+    p->state = PART_LOADED;
+    part_next(p);
+    return OK;
+}
+
+/* ---- what is visible ---- */
+
+void part_tell(struct part *p)
+{
+    if (list_empty(&p->moved_link)) {
+        list_push(&p->shard->moved, &p->moved_link);
+        shard_end(p->shard);
+    }
+}
+
+void part_next(struct part *p)
+{
+    const struct seg *s = seg_last(p);
+    p->log->next_seg = s->base;
+    p->log->next_pos = (uint32_t)s->bytes;
+    p->log->next_ms = s->bytes ? s->first_ms : -1;
+}
+
+static struct spot part_high(const struct part *p)
+{
+    const struct part_log *g = p->log;
+    if (g->held.offset >= 0)
+        return g->held;
+    if (!list_empty(&g->waits)) {
+        const struct append *a = CONTAINER_OF(g->waits.next, struct append, link);
+        return (struct spot){a->base_offset, seg_find(p, a->base_offset)->base, (uint32_t)a->pos};
+    }
+    const struct seg *s = seg_last(p);
+    return (struct spot){p->written, s->base, (uint32_t)s->bytes};
+}
+
+void part_moved(struct part *p)
+{
+    struct part_log *g = p->log;
+    if (!g || g->segs_n == 0)
+        return;
+    if (g->held.offset >= 0 && p->durable >= g->held_until)
+        g->held.offset = -1;
+    struct spot high = part_high(p), stable = high, first;
+    producers_visible(&g->producers, high.offset);
+    if (producers_unstable(&g->producers, &first) && first.offset < high.offset)
+        stable = first;
+    g->high = high;
+    g->stable = stable;
+    if (high.offset == p->high && stable.offset == p->stable)
+        return;
+    p->high = high.offset;
+    p->stable = stable.offset;
+    part_tell(p);
+}
+
+void part_offsets(const struct part *p, struct part_offsets *out)
+{
+    *out = (struct part_offsets){.log_start = p->log_start, .stable = MAX(p->stable, p->log_start), .high = p->high, .end = p->end, .epoch = p->epoch, .offline = p->offline};
+}
+
+uint64_t part_bytes(const struct part *p) { return p->bytes; }
+const char *part_name(const struct part *p) { return p->name; }
+void *part_owner(const struct part *p) { return p->owner; }
+void part_owner_set(struct part *p, void *owner) { p->owner = owner; }
+
+void part_watch(struct part *p, struct part_watch *w)
+{
+    list_del(&w->link);
+    list_push(&p->watches, &w->link);
+}
+
+void part_unwatch(struct part_watch *w) { list_del(&w->link); }
+
+void part_epoch_end(const struct part *p, int32_t epoch, int32_t *found, int64_t *end_offset)
+{
+    *found = -1;
+    *end_offset = -1;
+    for (uint32_t i = p->epochs_n; i-- > 0;) {
+        if (p->epochs[i].epoch > epoch)
+            continue;
+        *found = p->epochs[i].epoch;
+        *end_offset = i + 1 < p->epochs_n ? p->epochs[i + 1].offset : p->end;
+        return;
+    }
+}
+
+/* ---- faults ---- */
+
+void part_refuse(struct part *p)
+{
+    if (p->offline || p->gone)
+        return;
+    p->offline = true;
+    p->shard->changed = true;
+    counter_add(&p->shard->counters.offline, 1);
+    part_tell(p);
+}
+
+void part_offline(struct part *p, const char *what, enum err e)
+{
+    if (!p->offline && !p->gone)
+        log_error("log", "%s: %s: %s; it takes no more records until the next start. Look at the device's health and at the kernel's log", p->name, what, err_text(e));
+    p->failed = true;
+    part_refuse(p);
+}
+
+static void appends_fail(struct part *p, struct list *from, enum kafka_error e)
+{
+    LIST_FOREACH(it, from) append_finish(p->shard, CONTAINER_OF(it, struct append, link), e);
+}
+
+void part_fail(struct part *p, enum kafka_error e)
+{
+    if (!p->log)
+        return;
+    appends_fail(p, &p->log->waits, e);
+    appends_fail(p, &p->log->dups, e);
+    appends_fail(p, &p->log->pending, e);
+    LIST_FOREACH(it, &p->log->flushes) flush_finish(p->shard, CONTAINER_OF(it, struct part_flush, link), e);
+    list_del(&p->write_link);
+    list_del(&p->wait_link);
+}
+
+/* ---- deletion ---- */
+
+void part_delete(struct part *p)
+{
+    MUST(p->magic == PART_MAGIC && !p->gone);
+    struct log_shard *s = p->shard;
+    p->gone = true;
+    part_fail(p, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    list_del(&p->force_link);
+    if (s->housekept == &p->all)
+        s->housekept = p->all.next;
+    list_del(&p->all);
+    if (p->state != PART_EMPTY) {
+        char from[LOG_PATH_MAX], name[PART_NAME_MAX + 64], to[LOG_PATH_MAX];
+        uint64_t unique;
+        random_bytes(&unique, sizeof unique);
+        snprintf(name, sizeof name, "%.200s.%016llx" EXT_DELETED, p->name, (unsigned long long)unique);
+        enum err e = disk_rename(part_path(p, NULL, from), store_path(s->store, name, to));
+        if (e == OK)
+            shard_remove_later(s, to, 0, true);
+        else
+            log_error("log", "%s can't be removed: %s; remove it by hand before the next start, or the partition is there again", from, err_text(e));
+        s->changed = true;
+    }
+    part_tell(p);
+}
+
+void part_reap(struct part *p)
+{
+    if (p->gone && p->pins == 0 && list_empty(&p->moved_link))
+        part_free(p);
+}
+
+void part_unpin(struct part *p)
+{
+    MUST(p->pins > 0);
+    p->pins--;
+    part_reap(p);
+}
+
+/* ---- for the checkpoint ---- */
+
+void part_describe(const struct part *p, struct stored *st)
+{
+    *st = (struct stored){.instance = p->instance, .log_start = p->log_start, .durable = MAX(p->durable, p->log_start), .stable = p->stable, .cleaned = p->cleaned,
+                          .oldest_ms = p->oldest_ms, .bytes = p->bytes, .active = p->active, .active_bytes = p->active_bytes, .segs_n = p->shelved_segs,
+                          .suspect = p->suspect, .epochs = p->epochs, .epochs_n = p->epochs_n};
+    st->clean = !p->offline && p->durable == p->written;
+    if (p->state != PART_LOADED)
+        return;
+    const struct seg *last = seg_last(p);
+    st->clean = st->clean && last->base <= st->durable;
+    st->oldest_ms = p->log->segs[0].max_ms;
+    st->active = st->clean ? last->base : 0;
+    st->active_bytes = st->clean ? last->bytes : 0;
+    st->segs_n = p->log->segs_n;
+}

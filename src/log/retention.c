@@ -1,0 +1,126 @@
+/* retention.c - the front of the log goes: by age, by size, by request; and segments are sealed by time.
+ *
+ * The start of the log moves first; segments that lie wholly before it follow: renamed at once, removed after file.delete.delay.ms in the
+ * pool. The last segment is never removed: when all of it has expired it is sealed first. A start that a request has moved
+ * (DeleteRecords) is written to partition.state before the answer; one that retention has moved needs no care, because whatever comes
+ * back after a crash expires again.
+ */
+#include "log_int.h"
+
+/* Segments wholly before the start leave. The last one stays. */
+void part_start_move(struct part *p, int64_t log_start)
+{
+    struct part_log *g = p->log;
+    uint32_t n = 0;
+    p->log_start = MAX(p->log_start, log_start);
+    while (n + 1 < g->segs_n && g->segs[n + 1].base <= p->log_start && !g->segs[n].swapping) n++;
+    for (uint32_t i = 0; i < n; i++) seg_remove_later(p, g->segs[i].base);
+    if (n) {
+        counter_add(&p->shard->counters.deleted_segments, n);
+        seg_drop(p, 0, n);
+    }
+    producers_cut(&g->producers, p->log_start);
+    damages_cut(p);
+    p->cleaned = MAX(p->cleaned, p->log_start);
+    p->shard->changed = true;
+}
+
+static bool seg_expired(const struct part *p, const struct seg *s, int64_t now_ms)
+{
+    int64_t newest = s->max_offset >= 0 ? s->max_ms : s->made_ms;
+    return p->conf.retention_ms >= 0 && now_ms - newest > p->conf.retention_ms;
+}
+
+/* The offset before which nothing is kept any longer. */
+static int64_t retention_start(const struct part *p, int64_t now_ms)
+{
+    const struct part_log *g = p->log;
+    int64_t start = p->log_start;
+    uint64_t bytes = p->bytes;
+    for (uint32_t i = 0; i < g->segs_n; i++) {
+        const struct seg *s = &g->segs[i];
+        bool large = p->conf.retention_bytes >= 0 && bytes - s->bytes >= (uint64_t)p->conf.retention_bytes;
+        bool last = i + 1 == g->segs_n;
+        if (s->bytes == 0 || s->end > p->high || s->end > p->stable || !(seg_expired(p, s, now_ms) || (large && !last)))
+            break;
+        bytes -= s->bytes;
+        start = s->end;
+    }
+    return start;
+}
+
+static void seal(struct part *p)
+{
+    enum err e = seg_roll(p);
+    part_next(p);
+    if (e == ERR_NOSPACE)
+        shard_full(p->shard, 0);
+    else if (e != OK)
+        part_offline(p, "a segment can't be made", e);
+    sync_force(p);
+    if (p->log->snapshot_due) {
+        p->log->snapshot_due = false;
+        snapshot_save(p);
+    }
+}
+
+static bool due_by_time(const struct part *p, int64_t now_ms)
+{
+    const struct seg *s = seg_last(p);
+    int64_t age = now_ms - s->made_ms;
+    bool lag = p->conf.cleanup_compact && age > p->conf.max_compaction_lag_ms;
+    return s->bytes > 0 && (age > p->conf.segment_ms || lag);
+}
+
+/* A shelved partition is loaded only when something may be due. */
+static bool shelved_due(const struct part *p, int64_t now_ms)
+{
+    if (p->conf.cleanup_delete && p->bytes > 0) {
+        if (p->conf.retention_ms >= 0 && p->oldest_ms >= 0 && now_ms - p->oldest_ms > p->conf.retention_ms)
+            return true;
+        if (p->conf.retention_bytes >= 0 && p->shelved_segs > 1 && p->bytes > (uint64_t)p->conf.retention_bytes)
+            return true;
+    }
+    return p->conf.cleanup_compact && p->shelved_segs > 1 && p->cleaned < p->active;
+}
+
+void part_housekeep(struct part *p, int64_t now_ms)
+{
+    if (p->state == PART_SHELVED && shelved_due(p, now_ms) && !part_use(p))
+        return;
+    if (p->state != PART_LOADED || p->offline || !list_empty(&p->write_link))
+        return;
+    producers_expire(&p->log->producers, now_ms - p->conf.producer_expiration_ms);
+    if (p->conf.cleanup_delete) {
+        int64_t start = retention_start(p, now_ms);
+        if (start == p->written && seg_last(p)->bytes > 0)
+            seal(p);
+        if (start > p->log_start && !p->offline)
+            part_start_move(p, start);
+    }
+    if (due_by_time(p, now_ms) && !p->offline && !p->shard->full)
+        seal(p);
+}
+
+enum kafka_error part_delete_before(struct part *p, int64_t offset, int64_t *log_start)
+{
+    char folder[LOG_PATH_MAX];
+    if (!part_use(p))
+        return KAFKA_KAFKA_STORAGE_ERROR;
+    offset = offset == -1 ? p->high : offset;
+    *log_start = p->log_start;
+    if (offset < 0 || offset > p->high)
+        return KAFKA_OFFSET_OUT_OF_RANGE;
+    if (offset <= p->log_start)
+        return KAFKA_NONE;
+    struct part_note note = {.instance = p->instance, .log_start = offset, .cut = p->suspect ? p->durable : -1};
+    enum err e = part_note_write(part_path(p, NULL, folder), &note);
+    if (e != OK) {
+        log_error("log", "%s/partition.state can't be written: %s; no records are deleted", folder, err_text(e));
+        return KAFKA_KAFKA_STORAGE_ERROR;
+    }
+    part_start_move(p, offset);
+    *log_start = p->log_start;
+    part_tell(p);
+    return KAFKA_NONE;
+}

@@ -1,0 +1,326 @@
+/* sync.c - sync rounds: many partitions made durable at once, and those who wait for it answered.
+ *
+ *     idle --somebody waits--> round in the pool --> answers, in order --> idle, or the next round at once
+ *
+ * A shard has one round on its way. In it are all partitions with somebody who waits, and a few that shall be durable for another reason
+ * (a checkpoint, a stop, a descriptor). First every file is told to be written back, then each is synced: so the device gets all of it at
+ * once, and the file system commits its journal for many together. Folders with new names follow. What had been written
+ * when the round began is durable when it ends; what came meanwhile is in the next one.
+ *
+ * A sync that fails says that bytes may be gone which the kernel will never write again. Asking again would get a success that means
+ * nothing. So: the partition takes no more records, all who wait get an error, what was not visible is taken out of sight, and the durable
+ * end is noted, beside the log and in the checkpoint: at the next start what is behind it is cut off.
+ */
+#include "log_int.h"
+
+bool part_dirty(const struct part *p)
+{
+    return p->state == PART_LOADED && !p->offline && (p->durable < p->written || p->names_made != p->names_synced || p->born);
+}
+
+void sync_want(struct part *p)
+{
+    if (list_empty(&p->wait_link))
+        list_push(&p->shard->waits, &p->wait_link);
+    shard_end(p->shard);
+}
+
+void sync_force(struct part *p)
+{
+    if (list_empty(&p->force_link))
+        list_push(&p->shard->forces, &p->force_link);
+    shard_end(p->shard);
+}
+
+void part_flush(struct part *p, struct part_flush *f)
+{
+    list_init(&f->link);
+    if (p->gone || p->offline || p->shard->state != SHARD_RUNS) {
+        flush_finish(p->shard, f, p->gone ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_KAFKA_STORAGE_ERROR);
+        return;
+    }
+    f->until = p->end;
+    if (p->state != PART_LOADED || p->durable >= p->end) {
+        flush_finish(p->shard, f, KAFKA_NONE);
+        return;
+    }
+    list_push(&p->log->flushes, &f->link);
+    sync_want(p);
+}
+
+/* ---- answers ---- */
+
+void sync_settle(struct part *p)
+{
+    struct part_log *g = p->log;
+    while (!list_empty(&g->waits)) {
+        struct append *a = CONTAINER_OF(g->waits.next, struct append, link);
+        if (kafka_batch_last_offset(&a->batch) >= p->durable)
+            break;
+        append_finish(p->shard, a, KAFKA_NONE);
+    }
+    LIST_FOREACH(it, &g->dups) {
+        struct append *a = CONTAINER_OF(it, struct append, link);
+        if ((int64_t)a->pos <= (a->acks == -1 ? p->durable : p->written))
+            append_finish(p->shard, a, KAFKA_NONE);
+    }
+    LIST_FOREACH(it, &g->flushes) {
+        struct part_flush *f = CONTAINER_OF(it, struct part_flush, link);
+        if (f->until <= p->durable)
+            flush_finish(p->shard, f, KAFKA_NONE);
+    }
+}
+
+struct note_job {
+    struct work work;
+    struct part *part;
+    struct part_note note;
+    char folder[LOG_PATH_MAX];
+    enum err err;
+};
+
+static void note_run(struct work *w)
+{
+    struct note_job *j = CONTAINER_OF(w, struct note_job, work);
+    j->err = part_note_write(j->folder, &j->note);
+}
+
+static void note_done(struct work *w)
+{
+    struct note_job *j = CONTAINER_OF(w, struct note_job, work);
+    struct part *p = j->part;
+    struct log_shard *s = p->shard;
+    if (j->err != OK && !p->gone)
+        log_error("log", "%s: what has to be cut off at the next start can't be noted: %s", p->name, err_text(j->err));
+    mem_free(j);
+    part_unpin(p);
+    shard_job_over(s);
+}
+
+static void note_submit(struct part *p)
+{
+    struct note_job *j = mem_new(MEM_PART, sizeof *j);
+    *j = (struct note_job){.work = {.run = note_run, .done = note_done}, .part = p, .note = {.instance = p->instance, .log_start = p->log_start, .cut = p->durable}};
+    part_path(p, NULL, j->folder);
+    p->pins++;
+    p->shard->jobs++;
+    work_submit(p->shard->loop, &j->work);
+}
+
+/* The log in memory ends at the high watermark; its files stay as they are until the next start. */
+static void view_cut(struct part *p)
+{
+    struct part_log *g = p->log;
+    struct spot high = g->high;
+    uint32_t i = (uint32_t)(seg_by_base(p, high.seg) - g->segs);
+    bool dropped = i + 1 < g->segs_n;
+    seg_drop(p, i + 1, g->segs_n - i - 1);
+    struct seg *s = &g->segs[i];
+    p->bytes -= s->bytes - high.pos;
+    counter_add(&p->shard->counters.bytes, -(s->bytes - high.pos));
+    s->bytes = high.pos;
+    s->durable = MIN(s->durable, s->bytes);
+    s->end = p->written = p->end = high.offset;
+    if (dropped && !index_load(p, s, &g->index) && index_rebuild(p, s, &g->index, false) != OK)
+        index_clear(&g->index);
+    while (g->index.n && g->index.entries[g->index.n - 1].pos >= s->bytes) g->index.n--;
+    while (g->index.times_n && s->base + g->index.times[g->index.times_n - 1].rel >= s->end) g->index.times_n--;
+}
+
+static void sync_failed(struct part *p, enum err e)
+{
+    struct part_log *g = p->log;
+    bool held = g->held.offset >= 0;
+    p->suspect = true;
+    part_offline(p, "a sync failed", e);
+    part_fail(p, KAFKA_KAFKA_STORAGE_ERROR);
+    producers_rollback(&g->producers); /* of this turn */
+    view_cut(p);
+    if (held)
+        g->held.offset = -1; /* the log ends there now */
+    part_next(p);
+    part_moved(p);
+    note_submit(p);
+}
+
+/* ---- a round ---- */
+
+static struct sync_round *round_of(struct work *w) { return CONTAINER_OF(w, struct sync_round, work); }
+
+static void part_sync(struct sync_round *r, struct sync_part *sp)
+{
+    char folder[LOG_PATH_MAX];
+    for (uint32_t i = sp->files; sp->err == OK && i < sp->files + sp->files_n; i++) sp->err = disk_sync(r->files[i].file->fd);
+    if (sp->err == OK && sp->born)
+        sp->err = part_note_write(part_path(sp->part, NULL, folder), &sp->note);
+    if (sp->err == OK && sp->folder)
+        sp->err = disk_sync_dir(part_path(sp->part, NULL, folder));
+}
+
+static void round_run(struct work *w)
+{
+    struct sync_round *r = round_of(w);
+    bool born = false;
+    for (uint32_t i = 0; i < r->files_n; i++) disk_sync_start(r->files[i].file->fd, r->files[i].from, r->files[i].to - r->files[i].from);
+    for (uint32_t i = 0; i < r->parts_n; i++) {
+        part_sync(r, &r->parts[i]);
+        born |= r->parts[i].born;
+    }
+    enum err e = born ? disk_sync_dir(r->shard->store->dir) : OK;
+    for (uint32_t i = 0; e != OK && i < r->parts_n; i++)
+        if (r->parts[i].born && r->parts[i].err == OK)
+            r->parts[i].err = e;
+}
+
+static void round_part_done(struct sync_round *r, struct sync_part *sp)
+{
+    struct part *p = sp->part;
+    p->rounding = false;
+    if (!p->gone && sp->err != OK && !p->offline) {
+        sync_failed(p, sp->err);
+    } else if (!p->gone && sp->err == OK && !p->offline) {
+        p->durable = MAX(p->durable, sp->end);
+        p->names_synced = sp->names;
+        p->born = p->born && !sp->born;
+        for (uint32_t i = sp->files; i < sp->files + sp->files_n; i++) {
+            struct seg *s = seg_by_base(p, r->files[i].seg);
+            if (s && s->file == r->files[i].file)
+                s->durable = MAX(s->durable, r->files[i].to);
+        }
+        sync_settle(p);
+        part_moved(p);
+        p->shard->changed = true;
+    }
+    part_unpin(p);
+}
+
+static void round_count(struct sync_round *r)
+{
+    struct log_counters *c = &r->shard->counters;
+    uint64_t ns = mono_ns() - r->began_ns;
+    uint32_t i = 0;
+    while (i + 1 < COUNT_OF(c->sync_rounds_us) && ns / 1000 > 1ull << i) i++;
+    counter_inc(&c->sync_rounds);
+    counter_add(&c->synced_files, r->files_n);
+    counter_add(&c->sync_ns, ns);
+    counter_inc(&c->sync_rounds_us[i]);
+}
+
+static void round_done(struct work *w)
+{
+    struct sync_round *r = round_of(w);
+    struct log_shard *s = r->shard;
+    round_count(r);
+    for (uint32_t i = 0; i < r->parts_n; i++) round_part_done(r, &r->parts[i]);
+    for (uint32_t i = 0; i < r->files_n; i++) segfile_unref(r->files[i].file);
+    r->busy = false;
+    shard_finished(s);
+    shard_end(s);
+}
+
+static bool round_file(struct sync_round *r, struct part *p, struct seg *s)
+{
+    if (seg_open(p, s, false) != OK)
+        return false;
+    ARRAY_GROW(MEM_PART, r->files, r->files_n, r->files_cap);
+    r->files[r->files_n++] = (struct sync_file){p, segfile_ref(s->file), s->base, s->durable, s->bytes};
+    s->written_back = s->bytes;
+    return true;
+}
+
+static void round_part(struct sync_round *r, struct part *p)
+{
+    list_del(&p->wait_link);
+    list_del(&p->force_link);
+    if (!part_dirty(p)) {
+        if (p->log)
+            sync_settle(p);
+        return;
+    }
+    struct sync_part sp = {.part = p, .end = p->written, .files = r->files_n, .names = p->names_made, .born = p->born};
+    sp.folder = p->names_made != p->names_synced;
+    sp.note = (struct part_note){.instance = p->instance, .log_start = p->log_start, .cut = -1};
+    for (uint32_t i = p->log->segs_n; i-- > 0;) {
+        struct seg *s = &p->log->segs[i];
+        if (s->durable == s->bytes && s->base < p->durable)
+            break;
+        if (s->durable == s->bytes)
+            continue;
+        if (!round_file(r, p, s)) {
+            sp.err = ERR_IO;
+            break;
+        }
+    }
+    sp.files_n = r->files_n - sp.files;
+    ARRAY_GROW(MEM_PART, r->parts, r->parts_n, r->parts_cap);
+    r->parts[r->parts_n++] = sp;
+    p->rounding = true;
+    p->pins++;
+}
+
+void sync_start(struct log_shard *s)
+{
+    struct sync_round *r = &s->round;
+    if (r->busy || (list_empty(&s->waits) && list_empty(&s->forces)))
+        return;
+    r->files_n = r->parts_n = 0;
+    while (!list_empty(&s->waits)) round_part(r, CONTAINER_OF(s->waits.next, struct part, wait_link));
+    for (uint32_t n = 0; n < SYNC_FORCED_MAX && !list_empty(&s->forces);) {
+        uint32_t before = r->parts_n;
+        round_part(r, CONTAINER_OF(s->forces.next, struct part, force_link));
+        n += r->parts_n - before;
+    }
+    if (r->parts_n == 0)
+        return;
+    r->busy = true;
+    r->shard = s;
+    r->began_ns = mono_ns();
+    r->work.run = round_run;
+    r->work.done = round_done;
+    work_submit(s->loop, &r->work);
+}
+
+/* ---- early write-back, of what nobody waits for ---- */
+
+static void back_run(struct work *w)
+{
+    struct write_back *b = CONTAINER_OF(w, struct write_back, work);
+    for (uint32_t i = 0; i < b->now_n; i++) disk_sync_start(b->now[i].file->fd, b->now[i].from, b->now[i].n);
+}
+
+static void back_submit(struct log_shard *s)
+{
+    struct write_back *b = &s->back;
+    memcpy(b->now, b->todo, b->todo_n * sizeof b->todo[0]);
+    b->now_n = b->todo_n;
+    b->todo_n = 0;
+    b->busy = true;
+    s->jobs++;
+    work_submit(s->loop, &b->work);
+}
+
+static void back_done(struct work *w)
+{
+    struct write_back *b = CONTAINER_OF(w, struct write_back, work);
+    struct log_shard *s = CONTAINER_OF(b, struct log_shard, back);
+    for (uint32_t i = 0; i < b->now_n; i++) segfile_unref(b->now[i].file);
+    b->busy = false;
+    if (b->todo_n)
+        back_submit(s);
+    shard_job_over(s);
+}
+
+void write_back(struct part *p, struct seg *s)
+{
+    struct write_back *b = &p->shard->back;
+    if (b->todo_n == WRITE_BACK_FILES)
+        return; /* with the next bytes, then */
+    b->todo[b->todo_n].file = segfile_ref(s->file);
+    b->todo[b->todo_n].from = s->written_back;
+    b->todo[b->todo_n++].n = s->bytes - s->written_back;
+    s->written_back = s->bytes;
+    b->work.run = back_run;
+    b->work.done = back_done;
+    if (!b->busy)
+        back_submit(p->shard);
+}
