@@ -132,10 +132,629 @@ static void test_watch(void **state)
     world_stop();
 }
 
+/* ---- segments, indexes, time ---- */
+
+static struct part_conf small_conf(void)
+{
+    struct part_conf c;
+    part_conf_default(&c);
+    c.segment_bytes = 4096;
+    c.index_interval_bytes = 200;
+    c.file_delete_delay_ms = 0;
+    return c;
+}
+
+/* n batches of two records each, a second apart from ms on. */
+static void fill(struct part *p, int n, int64_t ms)
+{
+    for (int i = 0; i < n; i++) send_offset(p, (struct what){.n = 2, .acks = 1, .ms = ms + i * 1000, .value_bytes = 40});
+}
+
+static void read_everywhere(struct part *p, int64_t start)
+{
+    int64_t end = part_end(p);
+    for (int64_t at = start; at < end; at++) {
+        struct got *g = fetch(p, at, PART_HIGH, at % 7 ? 1000000 : 300);
+        if (g->error != KAFKA_NONE || g->first > at || g->first < at - 1 || g->next != end)
+            fail_msg("from %lld: error %d, %lld to %lld", (long long)at, g->error, (long long)g->first, (long long)g->next);
+    }
+}
+
+static void test_roll(void **state)
+{
+    struct part_conf c = small_conf();
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    fill(p, 200, 1000000);
+    assert_true(p->log->segs_n > 4);
+    for (uint32_t i = 0; i < p->log->segs_n; i++) assert_true(p->log->segs[i].bytes <= c.segment_bytes);
+    read_everywhere(p, 0);
+    int64_t offset, ms;
+    for (int i = 0; i < 200; i += 7) {
+        assert_int_equal(part_find_time(p, 1000000 + i * 1000 + 1, PART_HIGH, &offset, &ms), KAFKA_NONE);
+        assert_int_equal(offset, 2 * i + 1);
+        assert_int_equal(ms, 1000000 + i * 1000 + 1);
+        assert_int_equal(part_find_time(p, 1000000 + i * 1000 - 500, PART_HIGH, &offset, &ms), KAFKA_NONE);
+        assert_int_equal(offset, 2 * i);
+    }
+    assert_int_equal(part_find_time(p, 2000000, PART_HIGH, &offset, &ms), KAFKA_NONE);
+    assert_int_equal(offset, -1);
+    assert_int_equal(ms, -1);
+    assert_int_equal(part_find_newest(p, &offset, &ms), KAFKA_NONE);
+    assert_int_equal(offset, 399);
+    assert_int_equal(ms, 1000000 + 199 * 1000 + 1);
+    node_restart();
+    p = part_get("t-0", &c);
+    assert_int_equal(part_find_time(p, 1000000 + 30 * 1000, PART_HIGH, &offset, &ms), KAFKA_NONE);
+    assert_int_equal(offset, 60);
+    read_everywhere(p, 0);
+    fill(p, 30, 5000000);
+    read_everywhere(p, 0);
+    node_stop();
+    world_stop();
+}
+
+/* By the records' timestamps, and a batch that is larger than a segment. */
+static void test_roll_time(void **state)
+{
+    struct part_conf c = small_conf();
+    c.segment_ms = 5000;
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    send_offset(p, (struct what){.ms = 1000000, .acks = 1});
+    send_offset(p, (struct what){.ms = 1004000, .acks = 1});
+    assert_int_equal(p->log->segs_n, 1);
+    send_offset(p, (struct what){.ms = 1006000, .acks = 1});
+    assert_int_equal(p->log->segs_n, 2);
+    assert_int_equal(send_error(p, (struct what){.value_bytes = 5000, .acks = 1}), KAFKA_RECORD_LIST_TOO_LARGE);
+    assert_int_equal(part_end(p), 3);
+    node_stop();
+    world_stop();
+}
+
+static const char *seg_file(int64_t base, const char *ext, char out[LOG_PATH_MAX])
+{
+    char name[64];
+    snprintf(name, sizeof name, "t-0/%020lld%s", (long long)base, ext);
+    return node_path(name, out);
+}
+
+/* Indexes that are gone, short, or somebody else's are noticed and made anew. */
+static void test_index_loss(void **state)
+{
+    struct part_conf c = small_conf();
+    struct index first = {0};
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    fill(p, 100, 1000000);
+    for (int round = 0; round < 5; round++) {
+        char path[LOG_PATH_MAX];
+        int64_t last = seg_last(p)->base, middle = p->log->segs[2].base;
+        node_stop();
+        struct buf bytes = {0};
+        assert_int_equal(file_read(seg_file(middle, EXT_INDEX, path), &bytes, 1 << 20), OK);
+        assert_true(bytes.n > 16);
+        switch (round) {
+        case 0: assert_int_equal(disk_remove(path), OK); break;
+        case 1: bytes.n -= 3; assert_int_equal(file_replace(path, bytes.p, bytes.n, 0600), OK); break;
+        case 2: memset(bytes.p, 0x11, bytes.n); assert_int_equal(file_replace(path, bytes.p, bytes.n, 0600), OK); break;
+        case 3: for (size_t i = 0; i < bytes.n; i += 8) bytes.p[i + 7] = (char)(bytes.p[i + 7] + 1); assert_int_equal(file_replace(path, bytes.p, bytes.n, 0600), OK); break;
+        case 4: assert_int_equal(disk_remove(seg_file(last, EXT_INDEX, path)), OK); assert_int_equal(disk_remove(seg_file(middle, EXT_TIME, path)), OK); break;
+        }
+        node_start();
+        p = part_get("t-0", &c);
+        int64_t offset, ms;
+        read_everywhere(p, 0);
+        assert_int_equal(part_find_time(p, 1000000 + 70 * 1000, PART_HIGH, &offset, &ms), KAFKA_NONE);
+        assert_int_equal(offset, 140);
+        assert_false(p->offline);
+        buf_free(&bytes);
+    }
+    index_fini(&first);
+    node_stop();
+    world_stop();
+}
+
+/* ---- the front goes ---- */
+
+static void test_delete_before(void **state)
+{
+    struct part_conf c = small_conf();
+    int64_t start;
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    assert_int_equal(part_delete_before(p, 0, &start), KAFKA_NONE);
+    assert_int_equal(part_delete_before(p, 1, &start), KAFKA_OFFSET_OUT_OF_RANGE);
+    fill(p, 100, 1000000);
+    uint32_t segs = p->log->segs_n;
+    assert_int_equal(part_delete_before(p, 151, &start), KAFKA_NONE);
+    assert_int_equal(start, 151);
+    assert_true(p->log->segs_n < segs);
+    assert_int_equal(fetch(p, 150, PART_HIGH, 1000)->error, KAFKA_OFFSET_OUT_OF_RANGE);
+    read_everywhere(p, 151);
+    int64_t offset, ms;
+    assert_int_equal(part_find_time(p, 0, PART_HIGH, &offset, &ms), KAFKA_NONE);
+    assert_int_equal(offset, 151);
+    node_restart();
+    p = part_get("t-0", &c);
+    struct part_offsets o;
+    part_offsets(p, &o);
+    assert_int_equal(o.log_start, 151);
+    assert_int_equal(part_delete_before(p, -1, &start), KAFKA_NONE);
+    assert_int_equal(start, 200);
+    assert_int_equal(p->log->segs_n, 1);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), 200);
+    node_restart();
+    p = part_get("t-0", &c);
+    read_everywhere(p, 200);
+    assert_int_equal(fetch(p, 200, PART_HIGH, 1000)->records, 1);
+    node_stop();
+    world_stop();
+}
+
+static bool retained(void *ctx) { return ((struct part *)ctx)->log->segs_n <= 3; }
+static bool emptied(void *ctx)
+{
+    struct part *p = ctx;
+    return p->log_start == p->end;
+}
+
+static void test_retention(void **state)
+{
+    struct part_conf c = small_conf();
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.housekeeping_ms = 20;
+    node_start();
+    c.retention_bytes = 9000;
+    c.retention_ms = -1;
+    struct part *p = part_get("t-0", &c);
+    fill(p, 200, 1000000);
+    node_wait(retained, p);
+    assert_true(part_bytes(p) >= 9000 && part_bytes(p) < 9000 + 4096 + 1);
+    read_everywhere(p, p->log_start);
+    assert_true(log_shard_counters(node.shard)->deleted_segments > 3);
+    c.retention_bytes = -1;
+    c.retention_ms = 100000; /* all of it is from 1970 */
+    part_conf_set(p, &c);
+    node_wait(emptied, p);
+    assert_int_equal(part_end(p), 400);
+    assert_int_equal(fetch(p, 400, PART_HIGH, 1000)->error, KAFKA_NONE);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), 400);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+/* What was read before it was deleted can still be sent. */
+static void test_delete_while_reading(void **state)
+{
+    struct part_conf c = small_conf();
+    struct arena a;
+    world_start();
+    node_start();
+    arena_init(&a, MEM_ARENA, 4096);
+    struct part *p = part_get("t-0", &c);
+    fill(p, 100, 1000000);
+    struct part_read r = {.offset = 0, .bytes_max = 4096, .until = PART_HIGH};
+    part_read(p, &r, &a);
+    assert_non_null(r.file);
+    int64_t start;
+    assert_int_equal(part_delete_before(p, 200, &start), KAFKA_NONE);
+    part_delete(p);
+    node_idle(50);
+    char bytes[KAFKA_BATCH_HEADER];
+    struct kafka_batch b;
+    assert_int_equal(file_read_at(segfile_fd(r.file), r.pos, bytes, sizeof bytes), OK);
+    assert_true(batch_head(bytes, &b));
+    assert_int_equal(b.base_offset, 0);
+    segfile_unref(r.file);
+    p = part_get("t-0", &c); /* a new one of the same name */
+    assert_int_equal(part_end(p), 0);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), 0);
+    node_restart();
+    p = part_get("t-0", &c);
+    assert_int_equal(part_end(p), 1);
+    arena_fini(&a);
+    node_stop();
+    world_stop();
+}
+
+static bool all_durable(void *ctx)
+{
+    LIST_FOREACH(it, &node.shard->parts)
+        if (part_dirty(CONTAINER_OF(it, struct part, all)))
+            return false;
+    return true;
+}
+
+/* What nobody waits for is synced when its descriptor is wanted; in a second turn all others follow. */
+static void want_all_durable(void)
+{
+    LIST_FOREACH(it, &node.shard->parts) sync_force(CONTAINER_OF(it, struct part, all));
+    node_wait(all_durable, NULL);
+}
+
+/* No more descriptors than were granted, whatever is read and written. */
+static void test_files(void **state)
+{
+    enum { PARTS = 30 };
+    struct part_conf c = small_conf();
+    struct part *p[PARTS];
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.files_max = 8;
+    node_start();
+    for (int i = 0; i < PARTS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "t-%d", i);
+        p[i] = part_get(name, &c);
+    }
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < PARTS; i++) fill(p[i], 10, 1000000);
+        for (int i = 0; i < PARTS; i++) {
+            assert_int_equal(fetch(p[i], 0, PART_HIGH, 1000)->next, 20 * (round + 1));
+        }
+        want_all_durable();
+        fetch(p[0], 0, PART_HIGH, 1000);
+        fetch(p[1], 0, PART_HIGH, 1000);
+        assert_in_range(log_shard_counters(node.shard)->files_open, 1, 8);
+    }
+    assert_true(log_shard_counters(node.shard)->files_closed > 0);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+/* Thousands of idle partitions: described by one file, nothing of them is read at a clean start, and they cost little. */
+static void test_idle_parts(void **state)
+{
+    enum { PARTS = 2000 };
+    world_start();
+    node_start();
+    uint64_t before = mem_bytes(MEM_PART);
+    char name[16];
+    for (int i = 0; i < PARTS; i++) {
+        snprintf(name, sizeof name, "idle-%d", i);
+        part_get(name, NULL);
+    }
+    assert_true((mem_bytes(MEM_PART) - before) / PARTS < 700);
+    for (int i = 0; i < 50; i++) {
+        snprintf(name, sizeof name, "t-%d", i);
+        send_offset(part_get(name, NULL), (struct what){.acks = 1});
+    }
+    node_restart();
+    for (int i = 0; i < 50; i++) {
+        snprintf(name, sizeof name, "t-%d", i);
+        struct part *p = part_get(name, NULL);
+        assert_int_equal(p->state, PART_SHELVED);
+        assert_int_equal(part_end(p), 1);
+    }
+    assert_int_equal(log_shard_counters(node.shard)->files_open, 0);
+    node_restart(); /* nobody opened the idle ones, and the others were not touched: still known */
+    assert_int_equal(part_end(part_get("t-7", NULL)), 1);
+    assert_int_equal(fetch(part_get("t-8", NULL), 0, PART_HIGH, 1000)->records, 1);
+    node_stop();
+    world_stop();
+}
+
+/* ---- producers ---- */
+
+static enum kafka_error seq(struct part *p, int16_t epoch, int32_t sequence, int32_t n, int64_t *offset)
+{
+    struct sent *s = send_wait(p, (struct what){.producer_id = 7, .epoch = epoch, .sequence = sequence, .n = n, .acks = 1});
+    enum kafka_error e = s->a.error;
+    *offset = s->a.base_offset;
+    sent_free(s);
+    return e;
+}
+
+static const struct {
+    int16_t epoch;
+    int32_t sequence, n;
+    enum kafka_error error;
+    int64_t offset;
+} sequences[] = {
+    {0, 5, 1, KAFKA_NONE, 0},                               /* not known: any sequence (KIP-360) */
+    {0, 7, 1, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER, -1},      /* a gap */
+    {0, 6, 3, KAFKA_NONE, 1},
+    {0, 6, 3, KAFKA_NONE, 1},                               /* the same again */
+    {0, 6, 2, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER, -1},      /* the same begin, another length */
+    {0, 5, 1, KAFKA_NONE, 0},                               /* the one before */
+    {0, 9, 1, KAFKA_NONE, 4},
+    {0, 10, 1, KAFKA_NONE, 5},
+    {0, 11, 1, KAFKA_NONE, 6},
+    {0, 12, 1, KAFKA_NONE, 7},
+    {0, 5, 1, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER, -1},      /* forgotten: not one of the last five */
+    {0, 9, 1, KAFKA_NONE, 4},
+    {1, 1, 1, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER, -1},      /* a new epoch begins at 0 */
+    {1, 0, 1, KAFKA_NONE, 8},
+    {0, 13, 1, KAFKA_INVALID_PRODUCER_EPOCH, -1},
+    {1, 0, 1, KAFKA_NONE, 8},
+    {1, 1, 1, KAFKA_NONE, 9},
+    {1, -2, 1, KAFKA_INVALID_RECORD, -1},
+};
+
+static void test_sequences(void **state)
+{
+    int64_t offset;
+    for (int restart = 0; restart < 2; restart++) {
+        world_start();
+        node_start();
+        struct part *p = part_get("t-0", NULL);
+        for (size_t i = 0; i < COUNT_OF(sequences); i++) {
+            enum kafka_error e = seq(p, sequences[i].epoch, sequences[i].sequence, sequences[i].n, &offset);
+            if (e != sequences[i].error || offset != sequences[i].offset)
+                fail_msg("line %zu, restarts %d: %s at %lld", i, restart, kafka_error_name(e), (long long)offset);
+            if (restart) {
+                node_restart();
+                p = part_get("t-0", NULL);
+            }
+        }
+        node_stop();
+        world_stop();
+    }
+}
+
+static void test_sequence_wrap(void **state)
+{
+    int64_t offset;
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    assert_int_equal(seq(p, 0, INT32_MAX - 1, 4, &offset), KAFKA_NONE); /* MAX-1, MAX, 0, 1 */
+    assert_int_equal(seq(p, 0, 3, 1, &offset), KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    assert_int_equal(seq(p, 0, 2, 1, &offset), KAFKA_NONE);
+    assert_int_equal(offset, 4);
+    assert_int_equal(seq(p, 0, INT32_MAX - 1, 4, &offset), KAFKA_NONE);
+    assert_int_equal(offset, 0);
+    node_stop();
+    world_stop();
+}
+
+/* Duplicates of what is still on its way: in the same turn, and while it waits for its sync. */
+static void test_duplicate_in_flight(void **state)
+{
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    struct what w = {.producer_id = 9, .acks = -1, .n = 2};
+    struct sent *a = batch_send(p, w), *b = batch_send(p, w);
+    w.acks = 1;
+    struct sent *c = batch_send(p, w);
+    sent_wait(c);
+    assert_false(a->done);
+    assert_false(b->done);
+    sent_wait(a);
+    sent_wait(b);
+    assert_true(a->order < b->order);
+    assert_int_equal(b->a.base_offset, 0);
+    assert_int_equal(c->a.base_offset, 0);
+    assert_int_equal(part_end(p), 2);
+    sent_free(a);
+    sent_free(b);
+    sent_free(c);
+    node_stop();
+    world_stop();
+}
+
+static void note_producer(void *ctx, const struct part_producer *pr) { *(struct part_producer *)ctx = *pr; }
+
+static void test_producer_expiry(void **state)
+{
+    struct part_conf c = small_conf();
+    struct part_producer pr = {.id = -1};
+    int64_t offset;
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.housekeeping_ms = 10;
+    c.producer_expiration_ms = 50;
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    assert_int_equal(seq(p, 3, 0, 2, &offset), KAFKA_NONE);
+    part_producers(p, note_producer, &pr);
+    assert_int_equal(pr.id, 7);
+    assert_int_equal(pr.epoch, 3);
+    assert_int_equal(pr.last_sequence, 1);
+    assert_int_equal(pr.txn_first_offset, -1);
+    node_idle(200);
+    pr.id = -1;
+    part_producers(p, note_producer, &pr);
+    assert_int_equal(pr.id, -1);
+    assert_int_equal(seq(p, 3, 11, 1, &offset), KAFKA_NONE); /* it is new again */
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+/* ---- transactions ---- */
+
+static void test_transactions(void **state)
+{
+    for (int restart = 0; restart < 2; restart++) {
+        world_start();
+        node_start();
+        struct part *p = part_get("t-0", NULL);
+        struct what t = {.producer_id = 5, .txn = true, .acks = 1, .n = 2}, plain = {.acks = 1};
+        assert_int_equal(send_offset(p, plain), 0);
+        t.unchecked = true;
+        assert_int_equal(send_error(p, t), KAFKA_INVALID_TXN_STATE);
+        t.unchecked = false;
+        assert_int_equal(send_offset(p, t), 1);
+        assert_true(part_txn_open(p, 5));
+        assert_int_equal(send_offset(p, plain), 3);
+        assert_int_equal(part_stable_now(p), 1);
+        assert_int_equal(part_high_now(p), 4);
+        assert_int_equal(fetch(p, 0, PART_STABLE, 100000)->next, 1);
+        assert_int_equal(send_error(p, (struct what){.producer_id = 5, .sequence = 2}), KAFKA_INVALID_TXN_STATE);
+        if (restart) {
+            node_restart();
+            p = part_get("t-0", NULL);
+            assert_int_equal(part_stable_now(p), 1);
+            assert_true(part_txn_open(p, 5));
+        }
+        assert_int_equal(send_error(p, (struct what){.producer_id = 5, .epoch = 0, .abort = true, .txn = true, .coordinator_epoch = 4, .acks = -1}), KAFKA_NONE);
+        assert_false(part_txn_open(p, 5));
+        assert_int_equal(part_stable_now(p), 5);
+        assert_int_equal(send_error(p, (struct what){.producer_id = 5, .abort = true, .txn = true, .coordinator_epoch = 3}), KAFKA_TRANSACTION_COORDINATOR_FENCED);
+        t.sequence = 2;
+        assert_int_equal(send_offset(p, t), 5);
+        assert_int_equal(send_error(p, (struct what){.producer_id = 5, .commit = true, .txn = true, .coordinator_epoch = 4, .acks = -1}), KAFKA_NONE);
+        if (restart) {
+            node_restart();
+            p = part_get("t-0", NULL);
+        }
+        struct got *g = fetch(p, 0, PART_STABLE, 100000);
+        assert_int_equal(g->next, 8);
+        assert_int_equal(g->aborted_n, 1);
+        assert_int_equal(g->aborted[0].producer_id, 5);
+        assert_int_equal(g->aborted[0].first_offset, 1);
+        assert_int_equal(fetch(p, 5, PART_STABLE, 100000)->aborted_n, 0);
+        assert_int_equal(fetch(p, 4, PART_STABLE, 100000)->aborted_n, 1); /* the marker is in it */
+        assert_int_equal(fetch(p, 0, PART_HIGH, 100000)->aborted_n, 0);
+        /* a marker where nothing was written, of a newer epoch: fences, and moves nothing */
+        assert_int_equal(send_error(p, (struct what){.producer_id = 6, .epoch = 2, .abort = true, .txn = true, .acks = 1}), KAFKA_NONE);
+        assert_int_equal(send_error(p, (struct what){.producer_id = 6, .epoch = 1, .acks = 1}), KAFKA_INVALID_PRODUCER_EPOCH);
+        assert_int_equal(part_stable_now(p), 9);
+        node_stop();
+        world_stop();
+    }
+}
+
+/* Until the marker is durable the transaction is not decided: stable waits with it. */
+static void test_marker_waits(void **state)
+{
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    send_offset(p, (struct what){.producer_id = 5, .txn = true, .acks = 1, .n = 3});
+    struct sent *m = batch_send(p, (struct what){.producer_id = 5, .commit = true, .txn = true, .acks = -1});
+    struct sent *after = batch_send(p, (struct what){.acks = 1});
+    assert_int_equal(part_stable_now(p), 0);
+    sent_wait(after);
+    if (!m->done) {
+        assert_int_equal(part_high_now(p), 3);
+        assert_int_equal(part_stable_now(p), 0);
+    }
+    sent_wait(m);
+    assert_int_equal(part_stable_now(p), 5);
+    sent_free(m);
+    sent_free(after);
+    node_stop();
+    world_stop();
+}
+
+/* Many transactions, some aborted, over several segments and with restarts: a reader gets exactly those that overlap its range. */
+static void test_aborted_ranges(void **state)
+{
+    struct part_conf c = small_conf();
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    int32_t sequence[4] = {0};
+    int64_t first[4] = {-1, -1, -1, -1}, began[64], ended[64];
+    int aborted = 0;
+    uint64_t rnd = 12345;
+    for (int i = 0; i < 200; i++) {
+        rnd = rnd * 6364136223846793005u + 1442695040888963407u;
+        uint32_t who = (uint32_t)(rnd >> 33) % 4, what = (uint32_t)(rnd >> 40) % 3;
+        if (what < 2) {
+            int64_t at = send_offset(p, (struct what){.producer_id = 10 + who, .txn = true, .sequence = sequence[who], .acks = 1, .value_bytes = 30});
+            sequence[who]++;
+            first[who] = first[who] < 0 ? at : first[who];
+        } else {
+            bool abort = (rnd >> 50) % 2;
+            struct what m = {.producer_id = 10 + who, .txn = true, .abort = abort, .commit = !abort, .acks = 1};
+            int64_t at = send_offset(p, m);
+            if (abort && first[who] >= 0 && aborted < 64) {
+                began[aborted] = first[who];
+                ended[aborted++] = at;
+            }
+            first[who] = -1;
+        }
+        if (i % 60 == 59) {
+            node_restart();
+            p = part_get("t-0", &c);
+        }
+    }
+    assert_true(aborted > 10);
+    int64_t stable = part_stable_now(p);
+    for (int64_t at = 0; at < stable; at += 3) {
+        struct arena a;
+        arena_init(&a, MEM_ARENA, 4096);
+        struct part_read r = {.offset = at, .bytes_max = 400, .until = PART_STABLE, .one_at_least = true};
+        part_read(p, &r, &a);
+        assert_non_null(r.file);
+        struct buf b = {0};
+        struct kafka_batch batch;
+        int64_t next = at;
+        buf_reserve(&b, r.bytes);
+        assert_int_equal(file_read_at(segfile_fd(r.file), r.pos, b.p, r.bytes), OK);
+        for (size_t k = 0; k < r.bytes; k += batch.bytes) {
+            assert_int_equal(kafka_batch_parse(slice_of(b.p + k, r.bytes - k), &batch), KAFKA_NONE);
+            next = kafka_batch_last_offset(&batch) + 1;
+        }
+        int want = 0;
+        for (int k = 0; k < aborted; k++) want += began[k] < next && ended[k] >= at;
+        assert_int_equal(r.aborted_n, want);
+        buf_free(&b);
+        segfile_unref(r.file);
+        arena_fini(&a);
+    }
+    node_stop();
+    world_stop();
+}
+
+static void test_epochs(void **state)
+{
+    int32_t epoch;
+    int64_t end;
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    fill(p, 3, 1000000);
+    part_epoch_end(p, 0, &epoch, &end);
+    assert_int_equal(epoch, 0);
+    assert_int_equal(end, 6);
+    part_epoch_end(p, 5, &epoch, &end);
+    assert_int_equal(epoch, 0);
+    node_restart();
+    p = part_get("t-0", NULL);
+    assert_int_equal(p->epoch, 0);
+    part_epoch_end(p, -1, &epoch, &end);
+    assert_int_equal(epoch, -1);
+    assert_int_equal(end, -1);
+    node_stop();
+    world_stop();
+}
+
 const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_append_read),
     cmocka_unit_test(test_acks),
     cmocka_unit_test(test_group_commit),
     cmocka_unit_test(test_watch),
+    cmocka_unit_test(test_roll),
+    cmocka_unit_test(test_roll_time),
+    cmocka_unit_test(test_index_loss),
+    cmocka_unit_test(test_delete_before),
+    cmocka_unit_test(test_retention),
+    cmocka_unit_test(test_delete_while_reading),
+    cmocka_unit_test(test_files),
+    cmocka_unit_test(test_idle_parts),
+    cmocka_unit_test(test_sequences),
+    cmocka_unit_test(test_sequence_wrap),
+    cmocka_unit_test(test_duplicate_in_flight),
+    cmocka_unit_test(test_producer_expiry),
+    cmocka_unit_test(test_transactions),
+    cmocka_unit_test(test_marker_waits),
+    cmocka_unit_test(test_aborted_ranges),
+    cmocka_unit_test(test_epochs),
 };
 const size_t log_scenarios_n = COUNT_OF(log_scenarios);

@@ -264,6 +264,8 @@ static enum kafka_error record_find(struct part *p, struct walk *w, int64_t ms, 
         bool appended = b.attributes & KAFKA_BATCH_LOG_APPEND;
         while (rest.n && kafka_record_next(&rest, &rec) == OK) {
             int64_t t = appended ? b.max_timestamp : b.base_timestamp + rec.timestamp_delta;
+            if (b.base_offset + rec.offset_delta < p->log_start)
+                continue;
             if (ms == NONE_MS ? t <= *at_ms : t < ms)
                 continue;
             *offset = b.base_offset + rec.offset_delta;
@@ -300,9 +302,8 @@ static enum kafka_error time_in_segment(struct part *p, struct seg *s, int64_t m
         if (w.b.max_timestamp < ms || kafka_batch_last_offset(&w.b) < p->log_start || w.b.count == 0)
             continue;
         enum kafka_error e = record_find(p, &w, ms, offset, at_ms);
-        if (e != KAFKA_NONE || *offset >= p->log_start)
+        if (e != KAFKA_NONE || *offset >= 0)
             return e;
-        *offset = *at_ms = -1;
     }
 }
 

@@ -214,6 +214,7 @@ static void round_done(struct work *w)
     for (uint32_t i = 0; i < r->parts_n; i++) round_part_done(r, &r->parts[i]);
     for (uint32_t i = 0; i < r->files_n; i++) segfile_unref(r->files[i].file);
     r->busy = false;
+    segfiles_limit(s); /* what could not be closed before it was durable */
     shard_finished(s);
     shard_end(s);
 }
