@@ -8,10 +8,6 @@
  */
 #include "frame_int.h"
 
-#define X(key, name, min, max, served, parallel, serve) void serve(struct breq *r);
-#include "api.def"
-#undef X
-
 const int16_t api_versions_key = 18, sasl_handshake_key = 17, sasl_authenticate_key = 36;
 
 static struct api apis[] = {

@@ -12,9 +12,6 @@
 /* catalog_lock guards broker.catalog: written by shard 0, read by threads that have no snapshot of their own. Innermost; on no data path. */
 static pthread_mutex_t catalog_lock = PTHREAD_MUTEX_INITIALIZER;
 
-#define X(name) extern const struct module name##_module;
-#include "modules.def"
-#undef X
 const struct module *const modules[] = {
 #define X(name) &name##_module,
 #include "modules.def"

@@ -284,6 +284,15 @@ void breq_release(struct breq *r);
 /* For kafka_records.outside: bytes of file from pos on; takes over the reference. */
 struct outside *breq_outside(struct breq *r, struct segfile *file, uint64_t pos);
 
+/* ---- handlers and modules: those of the tables ------------------------------------------------------------------------------ */
+
+#define X(key, name, min, max, served, parallel, serve) void serve(struct breq *r);
+#include "api.def"
+#undef X
+#define X(name) extern const struct module name##_module;
+#include "modules.def"
+#undef X
+
 /* ---- handlers, by file. Each: void X(struct breq *r), on the home shard ---------------------------------------------------- */
 /* produce.c fetch.c session.c offsets.c metadata.c topics.c configs.c cluster.c   data plane and topics
  * groups.c group_*.c offset_store.c group_admin.c consumer_group*.c share_*.c       groups

@@ -23,7 +23,7 @@ struct client {
     struct buf frame;          /* of a bare answer, when one is awaited */
     uint64_t bytes_in;
     int32_t next_id;
-    bool connected, closed, ended, freed, bare, frame_come;
+    bool connected, closed, ended, released, freed, bare, frame_come;
 };
 
 static struct client *client_of(struct stream *s) { return CONTAINER_OF(s, struct client, s); }
@@ -94,7 +94,7 @@ static void on_failed(struct stream *s, enum err e)
 static void on_released(struct stream *s)
 {
     struct client *c = client_of(s);
-    c->ended = true;
+    c->ended = c->released = true;
     if (c->freed)
         mem_free(c);
 }
@@ -138,8 +138,8 @@ void client_free(struct client *c)
     c->closed = true;
     if (!was_closed)
         stream_close(&c->s);
-    else if (c->s.fd == -1)
-        mem_free(c); /* released() has been */
+    else if (c->released)
+        mem_free(c);
 }
 
 static void send_request(struct client *c, int16_t key, int16_t version, const void *req)

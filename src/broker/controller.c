@@ -565,9 +565,10 @@ void topic_change(struct shard *from, struct topic_change *c)
 /* ---- internal topics ------------------------------------------------------------------------------------------------------------- */
 
 /* As Kafka makes them: compacted, in small segments, so that what is read at a start is short. */
-static const struct slice internal_settings[] = {
+const struct slice internal_settings[] = {
     {"cleanup.policy", 14}, {"compact", 7}, {"segment.bytes", 13}, {"104857600", 9}, {"compression.type", 16}, {"producer", 8},
 };
+const uint32_t internal_settings_n = COUNT_OF(internal_settings) / 2;
 
 static void internal_made(struct shard *zero, struct topic_change *c)
 {
@@ -593,7 +594,7 @@ static void internal_wanted(struct shard *zero, struct call *call)
                                           .what = TOPIC_CREATE,
                                           .partitions = i ? ct->b->conf.txn_partitions : ct->b->conf.offsets_partitions,
                                           .settings = internal_settings,
-                                          .settings_n = COUNT_OF(internal_settings) / 2,
+                                          .settings_n = internal_settings_n,
                                           .internal = true,
                                           .done = internal_made};
     topic_change(zero, &ct->making[i]);

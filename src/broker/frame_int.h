@@ -77,7 +77,8 @@ enum err uuid_parse(struct slice text, struct kafka_uuid *out) WARN_UNUSED;
 struct kafka_uuid uuid_random(void);
 struct slice topic_name(const struct topic *t);
 
-enum setting_type { SETTING_BOOL = 1, SETTING_STRING = 2, SETTING_INT = 3, SETTING_LONG = 5, SETTING_DOUBLE = 6, SETTING_LIST = 7 }; /* as DescribeConfigs numbers them */
+enum setting_type { SETTING_BOOL = 1, SETTING_STRING = 2, SETTING_INT = 3, SETTING_SHORT = 4, SETTING_LONG = 5, SETTING_DOUBLE = 6, SETTING_LIST = 7 }; /* as DescribeConfigs numbers them */
+enum { SOURCE_TOPIC = 1, SOURCE_STATIC = 4, SOURCE_DEFAULT = 5 }; /* where a value comes from, as DescribeConfigs numbers it */
 struct setting_info {
     const char *name, *preset, *words, *doc;
     enum setting_type type;
@@ -97,6 +98,8 @@ const char *settings_value(const struct topic_settings *s, enum topic_setting i)
 
 enum err controller_open(struct broker *b, struct buf *why) WARN_UNUSED; /* reads the files; b->cluster_id, b->catalog */
 void controller_free(struct broker *b);
+extern const struct slice internal_settings[]; /* of internal topics: pairs name, value */
+extern const uint32_t internal_settings_n;     /* of pairs */
 bool controller_at_rest(const struct broker *b); /* shard 0 */
 void round_shard_done(struct shard *here, struct news *n); /* this shard has all of it */
 

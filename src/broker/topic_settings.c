@@ -104,6 +104,7 @@ bool setting_check(enum topic_setting i, struct slice value, char **why)
     double d;
     *why = NULL;
     switch (f->type) {
+    case SETTING_SHORT:
     case SETTING_INT:
     case SETTING_LONG:
         if (!number_parse(slice_trim(value), &n) || n < f->least || n > f->greatest)
