@@ -439,10 +439,12 @@ void part_moved(struct part *p)
         stable = first;
     g->high = high;
     g->stable = stable;
-    if (high.offset == p->high && stable.offset == p->stable)
+    /* records were deleted behind what may be shown again after a recovery: nothing is visible, from the start on */
+    int64_t high_offset = MAX(high.offset, p->log_start), stable_offset = MAX(stable.offset, p->log_start);
+    if (high_offset == p->high && stable_offset == p->stable)
         return;
-    p->high = high.offset;
-    p->stable = stable.offset;
+    p->high = high_offset;
+    p->stable = stable_offset;
     part_tell(p);
 }
 

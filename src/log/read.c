@@ -287,7 +287,10 @@ static enum kafka_error time_in_segment(struct part *p, struct seg *s, int64_t m
     if (seg_open(p, s, false) != OK)
         return KAFKA_KAFKA_STORAGE_ERROR;
     index_times_floor(p, s, ms, &pos);
-    walk_init(&w, s->file->fd, pos, s->base == limit.seg ? limit.pos : s->bytes, p->shard->window);
+    uint64_t upper = s->base == limit.seg ? limit.pos : s->bytes;
+    if (pos >= upper)
+        return KAFKA_NONE; /* what is late enough is not visible */
+    walk_init(&w, s->file->fd, pos, upper, p->shard->window);
     for (;;) {
         enum walked got = walk_next(&w);
         if (got == WALK_END)

@@ -38,10 +38,22 @@ static void store_free(struct log_store *l)
     mem_free(l);
 }
 
+/* The data folder, and its name: nothing in it is durable before that. */
+static enum err store_make(const struct log_store *l)
+{
+    char parent[LOG_PATH_MAX];
+    size_t n = strlen(l->dir);
+    while (n > 1 && l->dir[n - 1] == '/') n--;
+    while (n > 0 && l->dir[n - 1] != '/') n--;
+    snprintf(parent, sizeof parent, "%.*s", (int)MAX(n, 1), n ? l->dir : ".");
+    enum err e = disk_make_dir(l->dir);
+    return e == OK ? disk_sync_dir(parent) : e;
+}
+
 static enum err store_lock(struct log_store *l, struct buf *why)
 {
     char path[LOG_PATH_MAX];
-    enum err e = disk_make_dir(l->dir);
+    enum err e = store_make(l);
     if (e != OK) {
         buf_printf(why, "%s can't be made: %s", l->dir, err_text(e));
         return e;
