@@ -187,9 +187,9 @@ enum kafka_error tm_leave(struct tm *m)
 
 void tm_settle(struct tm *all, int n)
 {
-    struct tm *members[64], *leader = NULL;
+    struct tm *members[64] = {NULL}, *leader = NULL;
     char text[64][8];
-    const char *bytes[64];
+    const char *bytes[64] = {NULL};
     for (int i = 0; i < n; i++) {
         members[i] = &all[i];
         snprintf(text[i], sizeof text[i], "a%d", i);
