@@ -23,6 +23,7 @@ void apis_init(void)
 {
     for (size_t i = 0; i < COUNT_OF(apis); i++) {
         apis[i].wire = kafka_api_find(apis[i].key);
+        MUST(i == 0 || apis[i].key > apis[i - 1].key);
         MUST(apis[i].wire && apis[i].served_min >= apis[i].wire->first && apis[i].max <= apis[i].wire->last && apis[i].key < API_KEYS_MAX);
         api_index[apis[i].key] = (uint8_t)(i + 1);
     }

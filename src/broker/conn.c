@@ -1,6 +1,6 @@
 /* conn.c - connections: bytes into frames, limits, idleness, the end. What is in a frame, and answers: request.c.
  *
- *     frame = size:int32, body        one copy, from the loop's buffer into the request's own
+ *     frame = size:int32, body        one copy, from the loop's buffer into the request's own; large ones are read straight into it
  *
  *     reading --limit--> paused --answers have left, memory is back, the throttle is over--> reading
  *        | eof, or told to end: last                                     (what was read behind the limit is held: one read at most)
@@ -22,6 +22,7 @@
 #define STARVING_FRAME_MS 30000
 #define LINGER_MS 1000              /* so long a connection that was ended waits for the peer's end, so that the last answer arrives */
 #define SAID_PER_SECOND 10
+#define INTO_LEAST 16384            /* so much must be missing of a frame that it is read in place */
 
 static struct bconn *conn_of(struct stream *s) { return CONTAINER_OF(s, struct bconn, stream); }
 static struct conn_pool *pool_of(const struct bconn *c) { return c->shard->pool; }
@@ -206,6 +207,15 @@ static void hold(struct bconn *c, const char *p, size_t n)
     c->held_at = 0;
 }
 
+static void on_filled(struct stream *s);
+
+/* The rest of a large frame needs no copy. */
+static void read_in_place(struct bconn *c)
+{
+    if (!c->closed && c->filling && c->filling->frame_n - c->filled >= INTO_LEAST && stream_into_left(&c->stream) == 0)
+        stream_into(&c->stream, c->filling->frame + c->filled, c->filling->frame_n - c->filled, on_filled);
+}
+
 static bool waits(const struct bconn *c) { return !c->filling && (must_rest(c) || !list_empty(&c->starved)); }
 
 static void on_data(struct stream *s, char *p, size_t n)
@@ -220,6 +230,18 @@ static void on_data(struct stream *s, char *p, size_t n)
         return;
     if (used < n && !c->last)
         hold(c, p + used, n - used);
+    if (!c->closed && waits(c) && !c->last)
+        conn_pause(c);
+    read_in_place(c);
+}
+
+static void on_filled(struct stream *s)
+{
+    struct bconn *c = conn_of(s);
+    counter_add(&c->shard->counters->bytes_in, c->filling->frame_n - c->filled);
+    c->active_ms = loop_now_ms(c->shard->loop);
+    c->filled = c->filling->frame_n;
+    frame_whole(c);
     if (!c->closed && waits(c) && !c->last)
         conn_pause(c);
 }
@@ -242,6 +264,7 @@ static void conn_read_on(struct bconn *c)
         return;
     c->paused = false;
     stream_reading(&c->stream, true);
+    read_in_place(c);
 }
 
 static void on_wake(struct task *t)

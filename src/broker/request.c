@@ -12,7 +12,7 @@
  * ranges are read into a buffer and leave with what surrounds them, large ones are poured from the file. The next piece is not touched before the
  * peer has taken the last one, so a slow reader costs one answer's head. References to files are dropped when the answer is sent or the connection dies.
  *
- *     [head|gap|piece|gap|piece]   gap < OUTSIDE_SMALL: file_read_at();   else: pour_file_start()
+ *     [head|gap|piece|gap|piece]   gap < OUTSIDE_SMALL: file_read_at();   else: stream_write_more(), then pour_file_start()
  */
 #include "frame_int.h"
 
@@ -636,7 +636,7 @@ static void answer_step(struct answer *a)
         }
         bool pours = a->gap < a->w.gaps_n && a->at == a->w.gaps[a->gap].at && a->w.gaps[a->gap].bytes >= OUTSIDE_SMALL;
         counter_add(&c->shard->counters->bytes_out, p.bytes);
-        size_t queued = p.n ? stream_write(&c->stream, p.v, p.n) : 0;
+        size_t queued = p.n == 0 ? 0 : pours ? stream_write_more(&c->stream, p.v, p.n) : stream_write(&c->stream, p.v, p.n);
         if (pours) {
             pour_gap(a);
             return;
