@@ -27,6 +27,7 @@
 #define PRODUCERS_MAX 20000            /* of one partition; the one that is silent for longest goes */
 #define ABORTED_MAX 1000000            /* of one partition; beyond, transactions are refused there */
 #define DAMAGES_MAX 16                 /* regions of one partition; what is behind the last one can't be read */
+#define EPOCH_MAX (1 << 30)
 #define EPOCHS_MAX 64                  /* the oldest go */
 #define SNAPSHOT_BYTES (64u << 20)     /* appended since the last snapshot of producers, when a checkpoint makes another */
 #define INDEX_ENTRIES_MAX 1310720u     /* 10 MiB of an index (segment.index.bytes); then the segment is full */

@@ -2,6 +2,8 @@
 #include "log_scenarios.h"
 #include "sim.h"
 
+#include <errno.h>
+
 static uint64_t seed = 1;
 
 void world_start(void)
@@ -22,7 +24,399 @@ const char *world_dir(void) { return "/log"; }
 
 bool world_run(struct loop *l, bool (*done)(void *ctx), void *ctx, uint64_t ms) { return sim_run(done, ctx, ms); }
 
+/* ---- crashes ---- */
+
+#define LOG0 "/log/t-0/00000000000000000000.log"
+
+/* The process ends without a word, or the power fails; the next one has the disk as it is then. */
+static void node_crash(bool power)
+{
+    if (power)
+        sim_power_loss();
+    else
+        sim_process_crash();
+    node_stop();
+    sim_restart();
+}
+
+static void send_some(struct part *p, int n, int8_t acks)
+{
+    for (int i = 0; i < n; i++) send_offset(p, (struct what){.n = 1 + i % 3, .acks = acks});
+}
+
+/* After a crash: exactly the whole batches in front of byte `cut` (or of the one that has it flipped) are there, and it goes on behind them. */
+static void check_whole(const char *what, uint64_t at, const uint64_t *ends, const int64_t *offsets, int n)
+{
+    struct part *p = part_get("t-0", NULL);
+    int whole = 0;
+    while (whole < n && ends[whole] <= at) whole++;
+    int64_t want = whole ? offsets[whole - 1] : 0;
+    if (part_end(p) != want)
+        fail_msg("%s at %llu: ends at %lld, not %lld", what, (unsigned long long)at, (long long)part_end(p), (long long)want);
+    struct got *g = fetch(p, 0, PART_END, 100000);
+    assert_int_equal(g->error, KAFKA_NONE);
+    assert_int_equal(g->batches, whole);
+    assert_false(p->offline);
+    assert_int_equal(p->epoch, 1);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), want);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 100000)->next, want + 1);
+}
+
+static void test_torn_tail(void **state)
+{
+    enum { N = 5 };
+    uint64_t ends[N], total = 1;
+    int64_t offsets[N];
+    for (int flip = 0; flip < 2; flip++) {
+        for (uint64_t at = 0; at < total; at++) {
+            if (flip && at % 61 >= 12 && at % 61 < 16)
+                continue; /* perhaps a leader epoch: nothing would notice */
+            world_start();
+            node_start();
+            struct part *p = part_get("t-0", NULL);
+            for (int i = 0; i < N; i++) {
+                send_offset(p, (struct what){.n = 1 + i % 3, .acks = 1, .ms = 1000000 + i});
+                ends[i] = p->bytes;
+                offsets[i] = p->end;
+            }
+            total = p->bytes;
+            node_crash(false);
+            bool in_epoch = false;
+            for (int i = 0; i < N; i++) in_epoch |= flip && at >= (i ? ends[i - 1] : 0) + 12 && at < (i ? ends[i - 1] : 0) + 16;
+            assert_true(flip ? sim_file_flip(LOG0, at) : sim_file_cut(LOG0, at));
+            node_start();
+            assert_false(log_store_was_clean(node.store));
+            if (!in_epoch)
+                check_whole(flip ? "flip" : "cut", at, ends, offsets, N);
+            node_stop();
+            world_stop();
+        }
+    }
+}
+
+/* What acks -1 was answered for is there after power loss; the rest perhaps, but no half of a batch, and nothing else. */
+static void test_power_loss(void **state)
+{
+    for (int i = 0; i < 200; i++) {
+        world_start();
+        node_start();
+        struct part_conf c;
+        part_conf_default(&c);
+        c.segment_bytes = 1024 + 100 * (uint32_t)(i % 5);
+        struct part *p = part_get("t-0", &c);
+        send_some(p, i % 7, 1);
+        send_some(p, i % 11, -1);
+        int64_t durable = i % 11 ? part_end(p) : 0;
+        send_some(p, i % 13, 1);
+        int64_t end = part_end(p);
+        node_crash(true);
+        node_start();
+        p = part_get("t-0", &c);
+        if (part_end(p) < durable || part_end(p) > end)
+            fail_msg("round %d: ends at %lld, %lld was durable, %lld written", i, (long long)part_end(p), (long long)durable, (long long)end);
+        assert_true(part_high_now(p) <= part_end(p));
+        assert_false(p->offline);
+        run_wait_flushed(p);
+        int64_t next = fetch(p, 0, PART_HIGH, 100000)->next;
+        assert_int_equal(next < 0 ? 0 : next, part_end(p));
+        assert_int_equal(p->epoch, part_end(p) || p->state == PART_LOADED || end ? 1 : p->epoch);
+        send_offset(p, (struct what){.acks = -1});
+        node_stop();
+        world_stop();
+    }
+}
+
+/* ---- damage ---- */
+
+/* A byte of what was durable is wrong: what is around it is served, nothing is cut, and deleting up to behind it makes it write again. */
+static void test_damage(void **state)
+{
+    for (uint64_t byte = 0; byte < 2; byte++) {
+        world_start();
+        node_start();
+        struct part *p = part_get("t-0", NULL);
+        uint64_t third = 0;
+        for (int i = 0; i < 10; i++) {
+            if (i == 3)
+                third = p->bytes;
+            send_offset(p, (struct what){.n = 2, .acks = -1});
+        }
+        node_stop(); /* the checkpoint knows all of it to be durable */
+        node_start();
+        p = part_get("t-0", NULL);
+        send_offset(p, (struct what){.n = 2, .acks = -1}); /* the last segment is longer than was noted: it will be walked */
+        node_crash(false);
+        assert_true(sim_file_flip(LOG0, third + (byte ? 8 : 16))); /* length, magic */
+        node_start();
+        p = part_get("t-0", NULL);
+        assert_int_equal(part_end(p), 22);
+        assert_true(p->offline);
+        assert_int_equal(send_error(p, (struct what){.acks = 1}), KAFKA_KAFKA_STORAGE_ERROR);
+        struct got *g = fetch(p, 0, PART_HIGH, 100000);
+        assert_int_equal(g->next, 6);
+        assert_int_equal(g->error, KAFKA_KAFKA_STORAGE_ERROR);
+        assert_int_equal(fetch(p, 7, PART_HIGH, 100000)->error, KAFKA_KAFKA_STORAGE_ERROR);
+        run_wait_flushed(p);
+        g = fetch(p, 8, PART_HIGH, 100000);
+        assert_int_equal(g->error, KAFKA_NONE);
+        assert_int_equal(g->first, 8);
+        assert_int_equal(g->next, 22);
+        int64_t start;
+        assert_int_equal(part_delete_before(p, 8, &start), KAFKA_NONE);
+        assert_false(p->offline);
+        assert_int_equal(send_offset(p, (struct what){.acks = -1}), 22);
+        node_stop();
+        world_stop();
+    }
+}
+
+/* The end of what was durable is missing: said, offsets are not given out again. */
+static void test_missing_end(void **state)
+{
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    uint64_t fifth = 0;
+    for (int i = 0; i < 10; i++) {
+        if (i == 5)
+            fifth = p->bytes;
+        send_offset(p, (struct what){.n = 2, .acks = -1});
+    }
+    node_stop();
+    assert_true(sim_file_cut(LOG0, fifth + 20));
+    node_start();
+    p = part_get("t-0", NULL);
+    assert_int_equal(part_end(p), 20);
+    struct got *g = fetch(p, 0, PART_HIGH, 100000);
+    assert_int_equal(g->next, 10);
+    assert_true(p->offline);
+    assert_int_equal(fetch(p, 12, PART_HIGH, 100000)->error, KAFKA_KAFKA_STORAGE_ERROR);
+    int64_t start;
+    assert_int_equal(part_delete_before(p, -1, &start), KAFKA_NONE);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), 20);
+    node_restart();
+    p = part_get("t-0", NULL);
+    assert_int_equal(fetch(p, 20, PART_HIGH, 100000)->next, 21);
+    node_stop();
+    world_stop();
+}
+
+/* ---- errors of the disk ---- */
+
+static bool room_again(void *ctx) { return log_shard_counters(node.shard)->disk_full == 0; }
+
+static void test_full_disk(void **state)
+{
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    int n = 0;
+    send_offset(p, (struct what){.producer_id = 4, .sequence = n++, .acks = -1});
+    sim_disk_bytes_max(30000);
+    enum kafka_error e = KAFKA_NONE;
+    for (; e == KAFKA_NONE && n < 1000; n++) e = send_error(p, (struct what){.producer_id = 4, .sequence = n, .acks = n % 2 ? -1 : 1, .value_bytes = 500});
+    assert_int_equal(e, KAFKA_KAFKA_STORAGE_ERROR);
+    n--;
+    assert_int_equal(log_shard_counters(node.shard)->disk_full, 1);
+    assert_false(p->offline);
+    assert_int_equal(part_end(p), n);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, n);
+    assert_int_equal(send_error(p, (struct what){.producer_id = 4, .sequence = n, .acks = 1}), KAFKA_KAFKA_STORAGE_ERROR);
+    assert_true(log_shard_counters(node.shard)->written_refused >= 2);
+    sim_disk_bytes_max(0);
+    node_wait(room_again, NULL);
+    assert_int_equal(send_offset(p, (struct what){.producer_id = 4, .sequence = n, .acks = -1}), n); /* what failed was not noted as sent */
+    node_restart();
+    p = part_get("t-0", NULL);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, n + 1);
+    node_stop();
+    world_stop();
+}
+
+/* Below the reserve nothing is taken but what coordinators write. */
+static bool full_now(void *ctx) { return log_shard_counters(node.shard)->disk_full == 1; }
+static void test_reserve(void **state)
+{
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 1 << 20;
+    sim_disk_bytes_max(4 << 20);
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    send_offset(p, (struct what){.acks = -1, .value_bytes = 900000});
+    assert_int_equal(log_shard_counters(node.shard)->disk_full, 0);
+    for (int i = 0; i < 3; i++) send_offset(p, (struct what){.acks = -1, .value_bytes = 900000});
+    node_wait(full_now, NULL);
+    assert_int_equal(send_error(p, (struct what){.acks = 1}), KAFKA_KAFKA_STORAGE_ERROR);
+    assert_int_equal(send_error(p, (struct what){.acks = -1, .coordinator = true}), KAFKA_NONE);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, 5);
+    sim_disk_bytes_max(100 << 20);
+    node_wait(room_again, NULL);
+    assert_int_equal(send_error(p, (struct what){.acks = 1}), KAFKA_NONE);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+static void test_write_error(void **state)
+{
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    send_some(p, 3, -1);
+    int64_t end = part_end(p);
+    sim_disk_fail_next(SIM_DISK_WRITE, 0, EIO);
+    assert_int_equal(send_error(p, (struct what){.acks = 1}), KAFKA_KAFKA_STORAGE_ERROR);
+    assert_int_equal(part_end(p), end);
+    assert_true(p->offline);
+    assert_int_equal(log_shard_counters(node.shard)->offline, 1);
+    assert_int_equal(send_error(p, (struct what){.acks = 1}), KAFKA_KAFKA_STORAGE_ERROR);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, end);
+    node_restart();
+    p = part_get("t-0", NULL);
+    assert_false(p->offline);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, end);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), end);
+    node_stop();
+    world_stop();
+}
+
+/* A sync that failed: what waited for it fails and is never seen, what had been seen stays until the next start, which cuts. */
+static void test_sync_error(void **state)
+{
+    for (int how = 0; how < 3; how++) {
+        world_start();
+        node_start();
+        struct part *p = part_get("t-0", NULL);
+        struct part *other = part_get("t-1", NULL);
+        send_some(p, 3, -1);
+        send_some(other, 1, -1);
+        int64_t durable = part_end(p);
+        send_offset(p, (struct what){.acks = 1});
+        sim_disk_fail_next(SIM_DISK_SYNC, 0, EIO);
+        struct sent *a = batch_send(p, (struct what){.acks = -1}), *b = batch_send(p, (struct what){.acks = -1}), *c = batch_send(p, (struct what){.acks = 1});
+        sent_wait(a);
+        sent_wait(b);
+        sent_wait(c);
+        assert_int_equal(a->a.error, KAFKA_KAFKA_STORAGE_ERROR);
+        assert_int_equal(a->a.base_offset, -1);
+        assert_int_equal(b->a.error, KAFKA_KAFKA_STORAGE_ERROR);
+        assert_int_equal(c->a.error, KAFKA_NONE); /* it was written; nothing more was promised */
+        assert_true(p->offline);
+        assert_false(other->offline);
+        assert_int_equal(part_high_now(p), durable + 1);
+        assert_int_equal(part_end(p), durable + 1);
+        assert_int_equal(fetch(p, 0, PART_END, 1000)->next, durable + 1);
+        assert_int_equal(send_error(p, (struct what){.acks = -1}), KAFKA_KAFKA_STORAGE_ERROR);
+        assert_int_equal(send_error(other, (struct what){.acks = -1}), KAFKA_NONE);
+        sent_free(a);
+        sent_free(b);
+        sent_free(c);
+        node_idle(10);
+        if (how)
+            node_crash(how == 2);
+        else
+            node_stop();
+        node_start();
+        p = part_get("t-0", NULL);
+        assert_int_equal(part_end(p), durable);
+        assert_false(p->offline);
+        assert_int_equal(p->epoch, how ? 1 : p->epoch);
+        assert_int_equal(send_offset(p, (struct what){.acks = -1}), durable);
+        node_crash(true);
+        node_start();
+        p = part_get("t-0", NULL);
+        assert_int_equal(part_end(p), durable + 1); /* it is not cut a second time */
+        node_stop();
+        world_stop();
+    }
+}
+
+/* Slow syncs: what comes meanwhile goes together in the next round. */
+static void test_slow_sync(void **state)
+{
+    enum { N = 50 };
+    struct sent *s[N];
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    send_some(p, 1, -1);
+    sim_disk_slow(5, 5);
+    uint64_t before = log_shard_counters(node.shard)->sync_rounds;
+    for (int i = 0; i < N; i++) {
+        s[i] = batch_send(p, (struct what){.acks = -1});
+        node_idle(1);
+    }
+    for (int i = 0; i < N; i++) {
+        sent_wait(s[i]);
+        assert_int_equal(s[i]->a.error, KAFKA_NONE);
+        assert_true(i == 0 || s[i]->order > s[i - 1]->order);
+        sent_free(s[i]);
+    }
+    assert_in_range(log_shard_counters(node.shard)->sync_rounds - before, 5, 25);
+    sim_disk_slow(0, 0);
+    node_stop();
+    world_stop();
+}
+
+/* After a crash what a checkpoint described and nobody touched is not walked: it may be damaged and nobody notices until it is read. */
+static void test_untouched(void **state)
+{
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.checkpoint_ms = 50;
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    send_some(p, 10, 1);
+    int64_t end = part_end(p);
+    assert_true(p->durable < end);
+    node_idle(500);
+    assert_int_equal(p->durable, end); /* the checkpoint has made it durable */
+    assert_int_equal(p->noted, end);
+    node_crash(true);
+    node_start();
+    p = part_get("t-0", NULL);
+    assert_int_equal(part_end(p), end);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, end);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+static void test_epoch_rises(void **state)
+{
+    int32_t epoch;
+    int64_t end, ends[4];
+    world_start();
+    node_start();
+    for (int i = 0; i < 4; i++) {
+        struct part *p = part_get("t-0", NULL);
+        assert_int_equal(p->epoch, i);
+        send_some(p, 2, -1);
+        ends[i] = part_end(p);
+        node_crash(true);
+        node_start();
+    }
+    struct part *p = part_get("t-0", NULL), *fresh = part_get("t-1", NULL);
+    assert_int_equal(p->epoch, 4);
+    assert_int_equal(fresh->epoch, 4);
+    for (int i = 0; i < 4; i++) {
+        part_epoch_end(p, i, &epoch, &end);
+        assert_int_equal(epoch, i);
+        assert_int_equal(end, ends[i]);
+    }
+    node_stop();
+    world_stop();
+}
+
 int main(void)
 {
-    return _cmocka_run_group_tests("log_sim", log_scenarios, log_scenarios_n, NULL, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_torn_tail),   cmocka_unit_test(test_power_loss),  cmocka_unit_test(test_damage),    cmocka_unit_test(test_missing_end),
+        cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
+        cmocka_unit_test(test_slow_sync),   cmocka_unit_test(test_untouched),   cmocka_unit_test(test_epoch_rises),
+    };
+    int failed = _cmocka_run_group_tests("log_sim", log_scenarios, log_scenarios_n, NULL, NULL);
+    return failed + cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,12 +53,11 @@ void node_wait(bool (*done)(void *ctx), void *ctx)
         fail_msg("nothing comes");
 }
 
-static bool never(void *ctx) { return mono_ns() >= *(uint64_t *)ctx; }
+static bool never(void *ctx) { return false; }
 
 void node_idle(uint64_t ms)
 {
-    uint64_t until = mono_ns() + ms * 1000000;
-    (void)world_run(node.l, never, &until, ms + 1000);
+    (void)world_run(node.l, never, NULL, ms);
 }
 
 struct part *part_get(const char *name, const struct part_conf *conf)

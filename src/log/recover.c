@@ -43,8 +43,8 @@ void damage_add(struct part *p, struct damage d)
 static void epoch_seen(struct part *p, const struct kafka_batch *b)
 {
     int32_t last = p->epochs_n ? p->epochs[p->epochs_n - 1].epoch : -1;
-    if (b->leader_epoch <= last)
-        return;
+    if (b->leader_epoch <= last || b->leader_epoch > EPOCH_MAX)
+        return; /* it is not in the batch's CRC */
     if (p->epochs_n == EPOCHS_MAX)
         memmove(p->epochs, p->epochs + 1, --p->epochs_n * sizeof *p->epochs);
     p->epochs = mem_grow(MEM_PART, p->epochs, (p->epochs_n + 1) * sizeof *p->epochs);

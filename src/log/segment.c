@@ -78,7 +78,7 @@ void segfiles_limit(struct log_shard *s)
         MUST(sg && sg->file == f);
         if (sg->swapping)
             continue;
-        if (sg->durable < sg->bytes && !f->part->offline) {
+        if (sg->durable < sg->bytes && !f->part->suspect) {
             sync_force(f->part);
             continue;
         }

@@ -15,7 +15,7 @@
 
 bool part_dirty(const struct part *p)
 {
-    return p->state == PART_LOADED && !p->offline && (p->durable < p->written || p->names_made != p->names_synced || p->born);
+    return p->state == PART_LOADED && !p->suspect && (p->durable < p->written || p->names_made != p->names_synced || p->born);
 }
 
 void sync_want(struct part *p)
@@ -35,7 +35,7 @@ void sync_force(struct part *p)
 void part_flush(struct part *p, struct part_flush *f)
 {
     list_init(&f->link);
-    if (p->gone || p->offline || p->shard->state != SHARD_RUNS) {
+    if (p->gone || p->suspect || p->shard->state != SHARD_RUNS) {
         flush_finish(p->shard, f, p->gone ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_KAFKA_STORAGE_ERROR);
         return;
     }
@@ -176,9 +176,9 @@ static void round_part_done(struct sync_round *r, struct sync_part *sp)
 {
     struct part *p = sp->part;
     p->rounding = false;
-    if (!p->gone && sp->err != OK && !p->offline) {
+    if (!p->gone && sp->err != OK && !p->suspect) {
         sync_failed(p, sp->err);
-    } else if (!p->gone && sp->err == OK && !p->offline) {
+    } else if (!p->gone && sp->err == OK && !p->suspect) {
         p->durable = MAX(p->durable, sp->end);
         p->names_synced = sp->names;
         p->born = p->born && !sp->born;
