@@ -1,0 +1,727 @@
+/* broker_test.c - the frame on the simulator: connections, order of answers, limits, malformed bytes, topics and their settings, stopping, crashes. */
+#include "broker_world_test.h"
+#include "frame_int.h"
+#include "kafka_peer.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <errno.h>
+
+#include <cmocka.h>
+
+static void start(uint32_t shards) { world_start(&(struct world_conf){.seed = 1, .shards = shards}); }
+
+static const struct kafka_metadata_resp *ask_metadata(struct client *c, const char *name)
+{
+    struct kafka_metadata_req req;
+    struct kafka_metadata_req_metadata_request_topic t;
+    kafka_metadata_req_init(&req);
+    kafka_metadata_req_metadata_request_topic_init(&t);
+    t.name = slice_cstr(name);
+    req.topics = &t;
+    req.topics_n = name ? 1 : -1;
+    req.allow_auto_topic_creation = false;
+    return client_ask(c, KEY_METADATA, 12, &req);
+}
+
+/* ---- connections -------------------------------------------------------------------------------------------------- */
+
+static void test_api_versions(void **state)
+{
+    (void)state;
+    start(1);
+    struct client *c = client_new(0);
+    struct kafka_api_versions_req req;
+    kafka_api_versions_req_init(&req);
+    req.client_software_name = SLICE("weir-test");
+    req.client_software_version = SLICE("1.0");
+    for (int16_t v = 0; v <= 4; v++) {
+        const struct kafka_api_versions_resp *resp = client_ask(c, KEY_API_VERSIONS, v, &req);
+        assert_int_equal(resp->error_code, 0);
+        int32_t produce = -1;
+        for (int32_t i = 0; i < resp->api_keys_n; i++)
+            if (resp->api_keys[i].api_key == 0)
+                produce = resp->api_keys[i].min_version;
+        assert_int_equal(produce, 0); /* told, for librdkafka, though 3 is the first that is served */
+        for (int32_t i = 1; i < resp->api_keys_n; i++)
+            assert_true(resp->api_keys[i].api_key > resp->api_keys[i - 1].api_key);
+    }
+    req.client_software_name = SLICE("-no-name");
+    assert_int_equal(((const struct kafka_api_versions_resp *)client_ask(c, KEY_API_VERSIONS, 3, &req))->error_code, KAFKA_INVALID_REQUEST);
+    /* a version nobody knows: version 0, the range of this one API */
+    const struct kafka_api_versions_resp *old = client_ask(c, KEY_API_VERSIONS, 100, &req);
+    assert_int_equal(old->error_code, KAFKA_UNSUPPORTED_VERSION);
+    assert_int_equal(old->api_keys_n, 1);
+    assert_int_equal(old->api_keys[0].api_key, KEY_API_VERSIONS);
+    assert_int_equal(old->api_keys[0].max_version, 4);
+    world_stop();
+}
+
+/* Bytes that are no request end their connection, and no other. */
+static void test_malformed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *p;
+        size_t n;
+    } bad[] = {
+        {"\xff\xff\xff\xff", 4},                                       /* a negative size */
+        {"\0\0\0\3abc", 7},                                            /* too short to be a request */
+        {"\x7f\xff\xff\xff", 4},                                       /* larger than any */
+        {"GET / HTTP/1.1\r\n\r\n", 18},                                /* another protocol */
+        {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11},          /* TLS on a plain port */
+        {"\0\0\0\x0a\0\x04\0\0\0\0\0\1\0\0", 14},                      /* an API that is not served */
+        {"\0\0\0\x0a\0\0\0\2\0\0\0\1\0\0", 14},                        /* Produce 2 */
+        {"\0\0\0\x0a\0\3\0\x63\0\0\0\1\0\0", 14},                      /* Metadata 99 */
+        {"\0\0\0\x0a\0\3\0\1\0\0\0\1\x7f\xff", 14},                    /* a client id that is longer than the frame */
+        {"\0\0\0\x0e\0\3\0\1\0\0\0\1\0\0\x7f\xff\xff\xff", 18},        /* two thousand million topics */
+    };
+    start(1);
+    struct client *good = client_new(0);
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        struct client *c = client_new(0);
+        client_bytes(c, bad[i].p, bad[i].n);
+        client_await_close(c);
+        client_free(c);
+    }
+    assert_int_equal(ask_metadata(good, NULL)->topics_n, 0);
+    const struct broker_counters *n = W.broker->shards[0]->counters;
+    assert_int_equal(n->unserved, 3);
+    assert_int_equal(n->malformed + n->too_large, 7);
+    world_stop();
+}
+
+/* What came before malformed bytes is still answered. */
+static void test_malformed_behind(void **state)
+{
+    (void)state;
+    start(1);
+    struct client *c = client_new(0);
+    struct kafka_metadata_req req;
+    kafka_metadata_req_init(&req);
+    int32_t id = client_send(c, KEY_METADATA, 5, &req);
+    client_bytes(c, "\0\0\0\x0a\0\x04\0\0\0\0\0\1\0\0", 14);
+    client_await(c, id);
+    client_await_close(c);
+    world_stop();
+}
+
+static void many_seeds(void (*one)(uint64_t seed), uint64_t n)
+{
+    for (uint64_t seed = 1; seed <= n; seed++)
+        one(seed);
+}
+
+/* Requests sent without waiting, cut in any way, are answered in their order, whatever their kind. */
+static void pipeline_seed(uint64_t seed)
+{
+    int32_t ids[100];
+    world_start(&(struct world_conf){.seed = seed, .shards = 3, .net = {.split_pct = 60, .short_write_pct = 40, .latency_us_min = 10, .latency_us_max = 900}});
+    world_topic("there", 5, NULL);
+    struct client *c = client_new((uint32_t)seed % 3);
+    struct kafka_metadata_req metadata;
+    struct kafka_describe_cluster_req cluster;
+    struct kafka_create_topics_req create;
+    struct kafka_create_topics_req_creatable_topic topic;
+    kafka_metadata_req_init(&metadata);
+    metadata.topics_n = -1;
+    kafka_describe_cluster_req_init(&cluster);
+    kafka_create_topics_req_init(&create);
+    kafka_create_topics_req_creatable_topic_init(&topic);
+    create.topics = &topic;
+    create.topics_n = 1;
+    topic.num_partitions = 3;
+    topic.replication_factor = -1;
+    for (int32_t i = 0; i < 100; i++) {
+        char name[] = {'t', (char)('0' + i / 10), (char)('0' + i % 10), 0};
+        topic.name = SLICE("");
+        topic.name = slice_cstr(name);
+        if (i % 10 == 7)
+            ids[i] = client_send(c, KEY_CREATE_TOPICS, 5, &create);
+        else if (i % 3 == 0)
+            ids[i] = client_send(c, KEY_DESCRIBE_CLUSTER, 0, &cluster);
+        else
+            ids[i] = client_send(c, KEY_METADATA, 7, &metadata);
+    }
+    int32_t seen = 1;
+    for (int32_t i = 0; i < 100; i++) {
+        const void *resp = client_await(c, ids[i]);
+        if (i % 10 == 7) {
+            assert_int_equal(((const struct kafka_create_topics_resp *)resp)->topics[0].error_code, 0);
+            seen++;
+        } else if (i % 3 != 0) {
+            assert_int_equal(((const struct kafka_metadata_resp *)resp)->topics_n, seen); /* served as if one by one */
+        }
+    }
+    world_stop();
+}
+static void test_pipeline(void **state)
+{
+    (void)state;
+    many_seeds(pipeline_seed, 20);
+}
+
+static void small_limits(struct broker_conf *c)
+{
+    c->connections_max = 3;
+    c->request_bytes_max = 4000;
+    c->memory_bytes = 10000;
+    c->idle_ms = 1000;
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    world_start(&(struct world_conf){.seed = 3, .tune = small_limits});
+    struct client *c[4];
+    for (int i = 0; i < 4; i++)
+        c[i] = client_new(0);
+    client_await_close(c[3]);
+    assert_int_equal(W.broker->shards[0]->counters->refused, 1);
+    client_bytes(c[0], "\0\0\x0f\xa1", 4);
+    client_await_close(c[0]);
+    assert_int_equal(W.broker->shards[0]->counters->too_large, 1);
+    client_await_close(c[1]); /* idle */
+    client_await_close(c[2]);
+    assert_int_equal(W.broker->shards[0]->counters->closed_idle, 2);
+    world_stop();
+}
+
+static void short_memory(struct broker_conf *c)
+{
+    c->memory_bytes = 20000;
+    c->request_bytes_max = 1 << 20;
+}
+
+/* A request that does not come to its end holds its memory, so others stand in line, and it is closed in the end. */
+static void test_memory(void **state)
+{
+    (void)state;
+    world_start(&(struct world_conf){.seed = 4, .tune = short_memory});
+    struct client *slow = client_new(0), *other = client_new(0);
+    struct kafka_metadata_req req;
+    kafka_metadata_req_init(&req);
+    client_bytes(slow, "\0\0\x4e\x00\0\3\0\1", 8); /* 19968 bytes */
+    world_sleep(10);
+    int32_t id = client_send(other, KEY_METADATA, 5, &req);
+    world_sleep(1000);
+    assert_null(client_try(other, id));
+    assert_true(W.broker->shards[0]->counters->starved > 0);
+    client_await(other, id);
+    assert_true(client_closed(slow));
+    assert_int_equal(W.broker->shards[0]->counters->closed_slow, 1);
+    /* larger than all memory: served alone */
+    char *big = mem_new(MEM_SIM, 100004);
+    memcpy(big, "\0\1\x86\xa0\0\3\0\1\0\0\0\1\0\0\0\0\0\0", 18); /* trailing bytes behind the request are passed over */
+    struct client *large = client_new(0);
+    client_bytes(large, big, 50000);
+    world_sleep(5);
+    uint64_t before = client_bytes_in(large);
+    client_send_silent(other, KEY_METADATA, 5, &req);
+    client_bytes(large, big + 50000, 50004);
+    world_sleep(100);
+    mem_free(big);
+    (void)before;
+    assert_false(client_closed(large));
+    assert_int_equal(W.broker->shards[0]->pool->memory, 0);
+    world_stop();
+}
+
+/* A reader that takes nothing: its requests wait, others are served, and it gets everything in the end. */
+static void test_slow_reader(void **state)
+{
+    (void)state;
+    world_start(&(struct world_conf){.seed = 5, .shards = 2, .net = {.socket_bytes = 4096}});
+    world_topic("wide", 500, NULL);
+    struct client *slow = client_new(0), *other = client_new(0);
+    struct kafka_metadata_req req;
+    int32_t ids[200];
+    kafka_metadata_req_init(&req);
+    req.topics_n = -1;
+    client_reading(slow, false);
+    for (int i = 0; i < 200; i++)
+        ids[i] = client_send(slow, KEY_METADATA, 7, &req);
+    world_sleep(200);
+    assert_int_equal(ask_metadata(other, "wide")->topics[0].partitions_n, 500);
+    struct bconn *c = CONTAINER_OF(W.broker->shards[0]->conns.next, struct bconn, link);
+    assert_true(c->reqs_n <= CONN_REQS_MAX);
+    assert_true(c->stream.out_bytes <= 256 * 1024);
+    assert_true(c->paused);
+    client_reading(slow, true);
+    for (int i = 0; i < 200; i++)
+        assert_int_equal(((const struct kafka_metadata_resp *)client_await(slow, ids[i]))->topics[0].partitions_n, 500);
+    world_stop();
+}
+
+/* ---- topics -------------------------------------------------------------------------------------------------------- */
+
+static int16_t create(struct client *c, const char *name, int32_t partitions, int16_t replicas, const char *setting, const char *value, bool validate_only)
+{
+    struct kafka_create_topics_req req;
+    struct kafka_create_topics_req_creatable_topic t;
+    struct kafka_create_topics_req_creatable_topic_config conf = {slice_cstr(setting), slice_cstr(value)};
+    kafka_create_topics_req_init(&req);
+    kafka_create_topics_req_creatable_topic_init(&t);
+    req.topics = &t;
+    req.topics_n = 1;
+    req.validate_only = validate_only;
+    t.name = slice_cstr(name);
+    t.num_partitions = partitions;
+    t.replication_factor = replicas;
+    t.configs = &conf;
+    t.configs_n = setting != NULL;
+    const struct kafka_create_topics_resp *resp = client_ask(c, KEY_CREATE_TOPICS, 7, &req);
+    if (resp->topics[0].error_code == 0) {
+        assert_int_equal(resp->topics[0].num_partitions, partitions == -1 ? 1 : partitions);
+        assert_int_equal(resp->topics[0].configs_n, TOPIC_SETTINGS);
+    } else {
+        assert_non_null(resp->topics[0].error_message.p);
+    }
+    return resp->topics[0].error_code;
+}
+
+static int16_t delete(struct client *c, const char *name)
+{
+    struct kafka_delete_topics_req req;
+    struct kafka_delete_topics_req_delete_topic_state t;
+    kafka_delete_topics_req_init(&req);
+    kafka_delete_topics_req_delete_topic_state_init(&t);
+    req.topics = &t;
+    req.topics_n = 1;
+    t.name = slice_cstr(name);
+    return ((const struct kafka_delete_topics_resp *)client_ask(c, KEY_DELETE_TOPICS, 6, &req))->responses[0].error_code;
+}
+
+static int16_t grow(struct client *c, const char *name, int32_t n)
+{
+    struct kafka_create_partitions_req req;
+    struct kafka_create_partitions_req_create_partitions_topic t;
+    kafka_create_partitions_req_init(&req);
+    kafka_create_partitions_req_create_partitions_topic_init(&t);
+    req.topics = &t;
+    req.topics_n = 1;
+    t.name = slice_cstr(name);
+    t.count = n;
+    t.assignments_n = -1;
+    return ((const struct kafka_create_partitions_resp *)client_ask(c, KEY_CREATE_PARTITIONS, 3, &req))->results[0].error_code;
+}
+
+/* Every partition has a leader on every connection at once, and after a restart and a crash. */
+static void check_topic(const char *name, int32_t partitions)
+{
+    for (uint32_t s = 0; s < W.conf.shards; s++) {
+        struct client *c = client_new(s);
+        const struct kafka_metadata_resp *resp = ask_metadata(c, name);
+        assert_int_equal(resp->topics_n, 1);
+        assert_int_equal(resp->topics[0].error_code, partitions ? 0 : KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+        assert_int_equal(resp->topics[0].partitions_n, partitions);
+        for (int32_t i = 0; i < partitions; i++) {
+            assert_int_equal(resp->topics[0].partitions[i].error_code, 0);
+            assert_int_equal(resp->topics[0].partitions[i].leader_id, 1);
+        }
+        client_free(c);
+    }
+}
+
+static void test_topics(void **state)
+{
+    (void)state;
+    start(3);
+    struct client *c = client_new(1);
+    assert_int_equal(create(c, "orders", 7, 1, NULL, NULL, true), 0);
+    check_topic("orders", 0); /* validated only */
+    assert_int_equal(create(c, "orders", 7, 1, "retention.ms", "1000", false), 0);
+    check_topic("orders", 7);
+    assert_int_equal(create(c, "orders", 7, 1, NULL, NULL, false), KAFKA_TOPIC_ALREADY_EXISTS);
+    assert_int_equal(create(c, "or/ders", 7, 1, NULL, NULL, false), KAFKA_INVALID_TOPIC_EXCEPTION);
+    assert_int_equal(create(c, "..", 7, 1, NULL, NULL, false), KAFKA_INVALID_TOPIC_EXCEPTION);
+    assert_int_equal(create(c, "a.b", -1, -1, NULL, NULL, false), 0);
+    assert_int_equal(create(c, "a_b", 1, 1, NULL, NULL, false), KAFKA_INVALID_TOPIC_EXCEPTION);
+    assert_int_equal(create(c, "x", 0, 1, NULL, NULL, false), KAFKA_INVALID_PARTITIONS);
+    assert_int_equal(create(c, "x", TOPIC_PARTITIONS_MAX + 1, 1, NULL, NULL, false), KAFKA_INVALID_PARTITIONS);
+    assert_int_equal(create(c, "x", 1, 2, NULL, NULL, false), KAFKA_INVALID_REPLICATION_FACTOR);
+    assert_int_equal(create(c, "x", 1, 0, NULL, NULL, false), KAFKA_INVALID_REPLICATION_FACTOR);
+    assert_int_equal(create(c, "x", 1, 1, "segment.bytes", "1048575", false), KAFKA_INVALID_CONFIG);
+    assert_int_equal(create(c, "x", 1, 1, "no.such", "1", false), KAFKA_INVALID_CONFIG);
+    assert_int_equal(grow(c, "orders", 7), KAFKA_INVALID_PARTITIONS);
+    assert_int_equal(grow(c, "orders", 3), KAFKA_INVALID_PARTITIONS);
+    assert_int_equal(grow(c, "none", 3), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(grow(c, "orders", 12), 0);
+    check_topic("orders", 12);
+    struct kafka_uuid id = ask_metadata(c, "orders")->topics[0].topic_id;
+    world_restart();
+    check_topic("orders", 12);
+    world_crash(true);
+    check_topic("orders", 12);
+    c = client_new(0);
+    assert_true(kafka_uuid_eq(ask_metadata(c, "orders")->topics[0].topic_id, id));
+    assert_int_equal(delete(c, "none"), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(delete(c, "orders"), 0);
+    check_topic("orders", 0);
+    assert_int_equal(create(c, "orders", 2, 1, NULL, NULL, false), 0);
+    check_topic("orders", 2);
+    assert_false(kafka_uuid_eq(ask_metadata(c, "orders")->topics[0].topic_id, id));
+    world_crash(false);
+    check_topic("orders", 2);
+    world_stop();
+}
+
+static void test_auto_create(void **state)
+{
+    (void)state;
+    start(2);
+    struct client *c = client_new(0);
+    struct kafka_metadata_req req;
+    struct kafka_metadata_req_metadata_request_topic t[4];
+    kafka_metadata_req_init(&req);
+    for (int i = 0; i < 4; i++)
+        kafka_metadata_req_metadata_request_topic_init(&t[i]);
+    t[0].name = SLICE("new");
+    t[1].name = SLICE("bad name");
+    t[2].name = SLICE("new");
+    t[3].name = SLICE("a.b");
+    req.topics = t;
+    req.topics_n = 4;
+    const struct kafka_metadata_resp *resp = client_ask(c, KEY_METADATA, 4, &req);
+    assert_int_equal(resp->topics_n, 3);
+    assert_int_equal(resp->topics[0].error_code, 0);
+    assert_int_equal(resp->topics[0].partitions[0].leader_id, 1);
+    assert_int_equal(resp->topics[1].error_code, KAFKA_INVALID_TOPIC_EXCEPTION);
+    assert_int_equal(resp->topics[2].error_code, 0);
+    t[0].name = SLICE("a_b"); /* would be the same metric */
+    req.topics_n = 1;
+    assert_int_equal(((const struct kafka_metadata_resp *)client_ask(c, KEY_METADATA, 4, &req))->topics[0].error_code, KAFKA_INVALID_TOPIC_EXCEPTION);
+    t[0].name = SLICE("other");
+    req.allow_auto_topic_creation = false;
+    assert_int_equal(((const struct kafka_metadata_resp *)client_ask(c, KEY_METADATA, 4, &req))->topics[0].error_code, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    /* no topics, and all topics, in the old way and the new one */
+    req.topics_n = 0;
+    assert_int_equal(((const struct kafka_metadata_resp *)client_ask(c, KEY_METADATA, 4, &req))->topics_n, 0);
+    assert_int_equal(((const struct kafka_metadata_resp *)client_ask(c, KEY_METADATA, 0, &req))->topics_n, 2);
+    req.topics_n = -1;
+    assert_int_equal(((const struct kafka_metadata_resp *)client_ask(c, KEY_METADATA, 1, &req))->topics_n, 2);
+    assert_int_equal(resp->brokers_n, 1);
+    assert_true(slice_is(resp->brokers[0].host, "broker.test"));
+    world_stop();
+}
+
+/* The file can't be written: nothing changes, and it works again afterwards. */
+static void test_disk_full(void **state)
+{
+    (void)state;
+    start(2);
+    struct client *c = client_new(0);
+    assert_int_equal(create(c, "one", 1, 1, NULL, NULL, false), 0);
+    sim_disk_fail(UINT32_MAX, ENOSPC);
+    assert_int_equal(create(c, "two", 1, 1, NULL, NULL, false), KAFKA_KAFKA_STORAGE_ERROR);
+    assert_int_equal(delete(c, "one"), KAFKA_KAFKA_STORAGE_ERROR);
+    check_topic("one", 1);
+    check_topic("two", 0);
+    sim_disk_fail(0, 0);
+    assert_int_equal(create(c, "two", 1, 1, NULL, NULL, false), 0);
+    world_crash(true);
+    check_topic("one", 1);
+    check_topic("two", 1);
+    world_stop();
+}
+
+/* A crash at any moment while topics come and go: what was told is so afterwards. */
+static void crash_seed(uint64_t seed)
+{
+    world_start(&(struct world_conf){.seed = seed, .shards = 2, .net = {.latency_us_min = 10, .latency_us_max = 500}});
+    uint64_t chance = seed;
+    bool there[6] = {false};
+    for (int round = 0; round < 4; round++) {
+        struct client *c = client_new(0);
+        sim_crash_after((uint32_t)(1 + kafka_chance(&chance) % 40), kafka_chance(&chance) % 2);
+        int unsure = -1;
+        while (!sim_is_down() && !client_closed(c)) {
+            int i = (int)(kafka_chance(&chance) % 6);
+            char name[] = {'t', (char)('0' + i), 0};
+            int16_t e = there[i] ? delete(c, name) : create(c, name, 1 + i, 1, NULL, NULL, false);
+            if (e == 0)
+                there[i] = !there[i];
+            else
+                unsure = i; /* the crash was in the middle of it */
+            client_forget(c);
+        }
+        world_down(true, false);
+        world_up();
+        for (int i = 0; i < 6; i++) {
+            char name[] = {'t', (char)('0' + i), 0};
+            const struct topic *t = catalog_topic(W.broker->catalog, slice_cstr(name));
+            if (i == unsure)
+                there[i] = t != NULL;
+            assert_int_equal(t ? t->partitions : 0, there[i] ? 1 + i : 0);
+        }
+    }
+    world_stop();
+}
+static void test_crashes(void **state)
+{
+    (void)state;
+    many_seeds(crash_seed, 30);
+}
+
+/* ---- settings --------------------------------------------------------------------------------------------------------- */
+
+static const struct kafka_describe_configs_resp_describe_configs_result *describe(struct client *c, int8_t kind, const char *name)
+{
+    struct kafka_describe_configs_req req;
+    struct kafka_describe_configs_req_describe_configs_resource res;
+    kafka_describe_configs_req_init(&req);
+    kafka_describe_configs_req_describe_configs_resource_init(&res);
+    res.resource_type = kind;
+    res.resource_name = slice_cstr(name);
+    res.configuration_keys_n = -1;
+    req.resources = &res;
+    req.resources_n = 1;
+    req.include_synonyms = req.include_documentation = true;
+    return &((const struct kafka_describe_configs_resp *)client_ask(c, KEY_DESCRIBE_CONFIGS, 4, &req))->results[0];
+}
+
+static struct slice setting(struct client *c, const char *topic, const char *name, int8_t *source)
+{
+    const struct kafka_describe_configs_resp_describe_configs_result *res = describe(c, 2, topic);
+    for (int32_t i = 0; i < res->configs_n; i++)
+        if (slice_is(res->configs[i].name, name)) {
+            *source = res->configs[i].config_source;
+            return res->configs[i].value;
+        }
+    return (struct slice){0};
+}
+
+static int16_t alter(struct client *c, const char *topic, const char *name, int8_t op, const char *value)
+{
+    struct kafka_incremental_alter_configs_req req;
+    struct kafka_incremental_alter_configs_req_alter_configs_resource res;
+    struct kafka_incremental_alter_configs_req_alterable_config conf = {slice_cstr(name), op, slice_cstr(value)};
+    kafka_incremental_alter_configs_req_init(&req);
+    kafka_incremental_alter_configs_req_alter_configs_resource_init(&res);
+    res.resource_type = 2;
+    res.resource_name = slice_cstr(topic);
+    res.configs = &conf;
+    res.configs_n = 1;
+    req.resources = &res;
+    req.resources_n = 1;
+    return ((const struct kafka_incremental_alter_configs_resp *)client_ask(c, KEY_INCREMENTAL_ALTER_CONFIGS, 1, &req))->responses[0].error_code;
+}
+
+static void test_configs(void **state)
+{
+    (void)state;
+    start(2);
+    world_topic("t", 2, (const char *const[]){"retention.ms=5000", NULL});
+    struct client *c = client_new(0);
+    int8_t source;
+    assert_int_equal(describe(c, 2, "t")->configs_n, TOPIC_SETTINGS);
+    assert_int_equal(describe(c, 2, "none")->error_code, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_true(describe(c, 4, "1")->configs_n > 20);
+    assert_int_equal(describe(c, 4, "2")->error_code, KAFKA_INVALID_REQUEST);
+    assert_true(slice_is(setting(c, "t", "retention.ms", &source), "5000"));
+    assert_int_equal(source, 1);
+    assert_int_equal(alter(c, "t", "cleanup.policy", 2, "compact"), 0); /* append */
+    assert_true(slice_is(setting(c, "t", "cleanup.policy", &source), "delete,compact"));
+    assert_int_equal(alter(c, "t", "cleanup.policy", 3, "delete"), 0); /* subtract */
+    assert_true(slice_is(setting(c, "t", "cleanup.policy", &source), "compact"));
+    assert_int_equal(alter(c, "t", "retention.ms", 2, "1"), KAFKA_INVALID_CONFIG);
+    assert_int_equal(alter(c, "t", "retention.ms", 0, "-2"), KAFKA_INVALID_CONFIG);
+    assert_int_equal(alter(c, "t", "retention.ms", 0, "12 "), 0);
+    assert_int_equal(alter(c, "t", "retention.ms", 9, "12"), KAFKA_INVALID_REQUEST);
+    assert_int_equal(alter(c, "t", "retention.ms", 0, NULL), KAFKA_INVALID_REQUEST);
+    assert_int_equal(alter(c, "none", "retention.ms", 0, "1"), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(catalog_topic(W.broker->catalog, SLICE("t"))->settings.part.retention_ms, 12);
+    assert_int_equal(alter(c, "t", "retention.ms", 1, NULL), 0); /* delete */
+    assert_true(slice_is(setting(c, "t", "retention.ms", &source), "604800000"));
+    assert_int_equal(source, 5);
+    assert_int_equal(alter(c, "t", "max.compaction.lag.ms", 0, "10"), 0);
+    assert_int_equal(alter(c, "t", "min.compaction.lag.ms", 0, "11"), KAFKA_INVALID_CONFIG);
+    world_crash(true);
+    c = client_new(1);
+    assert_true(slice_is(setting(c, "t", "cleanup.policy", &source), "compact"));
+    assert_true(slice_is(setting(c, "t", "max.compaction.lag.ms", &source), "10"));
+    world_stop();
+}
+
+/* Every setting's bounds, and that each default is a value that it takes. */
+static void test_setting_bounds(void **state)
+{
+    (void)state;
+    char *why;
+    for (int i = 0; i < TOPIC_SETTINGS; i++) {
+        const struct setting_info *f = &topic_setting_infos[i];
+        assert_true(setting_check((enum topic_setting)i, slice_cstr(f->preset), &why));
+        if (f->type == SETTING_INT || f->type == SETTING_LONG) {
+            assert_false(setting_check((enum topic_setting)i, SLICE("x"), &why));
+            assert_non_null(strstr(why, f->name));
+            mem_free(why);
+            assert_false(setting_check((enum topic_setting)i, SLICE("99999999999999999999999"), &why));
+            mem_free(why);
+            assert_false(setting_check((enum topic_setting)i, SLICE(""), &why));
+            mem_free(why);
+        }
+    }
+}
+
+/* ---- other answers ---------------------------------------------------------------------------------------------------------- */
+
+static void test_describe_topic_partitions(void **state)
+{
+    (void)state;
+    start(2);
+    world_topic("b", 5, NULL);
+    world_topic("a", 3, NULL);
+    world_topic("c", 2, NULL);
+    struct client *c = client_new(0);
+    struct kafka_describe_topic_partitions_req req;
+    struct kafka_describe_topic_partitions_req_cursor cursor;
+    kafka_describe_topic_partitions_req_init(&req);
+    req.response_partition_limit = 4;
+    const struct kafka_describe_topic_partitions_resp *resp = client_ask(c, 75, 0, &req);
+    assert_int_equal(resp->topics_n, 2);
+    assert_true(slice_is(resp->topics[0].name, "a"));
+    assert_int_equal(resp->topics[1].partitions_n, 1);
+    assert_true(slice_is(resp->next_cursor->topic_name, "b"));
+    assert_int_equal(resp->next_cursor->partition_index, 1);
+    cursor = (struct kafka_describe_topic_partitions_req_cursor){resp->next_cursor->topic_name, resp->next_cursor->partition_index};
+    req.cursor = &cursor;
+    resp = client_ask(c, 75, 0, &req);
+    assert_int_equal(resp->topics_n, 1);
+    assert_int_equal(resp->topics[0].partitions_n, 4);
+    assert_int_equal(resp->topics[0].partitions[0].partition_index, 1);
+    assert_true(slice_is(resp->next_cursor->topic_name, "c"));
+    cursor = (struct kafka_describe_topic_partitions_req_cursor){resp->next_cursor->topic_name, resp->next_cursor->partition_index};
+    resp = client_ask(c, 75, 0, &req);
+    assert_int_equal(resp->topics_n, 1);
+    assert_null(resp->next_cursor);
+    world_stop();
+}
+
+static void test_log_dirs(void **state)
+{
+    (void)state;
+    start(3);
+    world_topic("t", 7, NULL);
+    struct client *c = client_new(2);
+    struct kafka_describe_log_dirs_req req;
+    kafka_describe_log_dirs_req_init(&req);
+    req.topics_n = -1;
+    const struct kafka_describe_log_dirs_resp *resp = client_ask(c, 35, 4, &req);
+    assert_int_equal(resp->results_n, 1);
+    assert_int_equal(resp->results[0].topics_n, 1);
+    assert_int_equal(resp->results[0].topics[0].partitions_n, 7);
+    assert_true(resp->results[0].total_bytes > 0);
+    world_stop();
+}
+
+/* Every API that is served, every version of it: requests by chance are answered or close the connection, and the broker lives. */
+static void test_any_request(void **state)
+{
+    (void)state;
+    uint64_t chance = 77;
+    const struct api *a;
+    start(2);
+    world_topic("t", 3, NULL);
+    struct arena arena;
+    arena_init(&arena, MEM_SIM, 65536);
+    for (uint32_t i = 0; (a = api_at(i)); i++) {
+        for (int16_t v = a->served_min; v <= a->max; v++) {
+            for (int k = 0; k < 2; k++) {
+                struct client *c = client_new((uint32_t)k);
+                void *req = arena_zalloc(&arena, a->wire->request->size);
+                kafka_fill(a->wire->request, v, &chance, &arena, req);
+                client_send_silent(c, a->key, v, req);
+                world_sleep(20);
+                client_free(c);
+                arena_reset(&arena);
+            }
+        }
+    }
+    arena_fini(&arena);
+    struct client *c = client_new(0);
+    assert_int_equal(ask_metadata(c, "t")->topics[0].error_code, 0);
+    world_stop();
+}
+
+/* ---- stopping ---------------------------------------------------------------------------------------------------------------- */
+
+/* Requests under way when the broker stops are answered; connections end; it starts again. */
+static void stop_seed(uint64_t seed)
+{
+    world_start(&(struct world_conf){.seed = seed, .shards = 3, .net = {.latency_us_min = 10, .latency_us_max = 2000}});
+    struct client *c = client_new((uint32_t)seed % 3), *idle = client_new(0);
+    struct kafka_create_topics_req req;
+    struct kafka_create_topics_req_creatable_topic t;
+    kafka_create_topics_req_init(&req);
+    kafka_create_topics_req_creatable_topic_init(&t);
+    req.topics = &t;
+    req.topics_n = 1;
+    t.name = SLICE("t");
+    t.num_partitions = 20;
+    t.replication_factor = 1;
+    int32_t id = client_send(c, KEY_CREATE_TOPICS, 5, &req);
+    world_sleep(seed % 5);
+    world_down(false, false);
+    world_sleep(100);
+    bool answered = client_try(c, id) != NULL;
+    assert_true(client_closed(c));
+    assert_true(client_closed(idle));
+    world_up();
+    bool there = catalog_topic(W.broker->catalog, SLICE("t")) != NULL;
+    if (answered)
+        assert_true(there);
+    world_stop();
+}
+static void test_stop(void **state)
+{
+    (void)state;
+    many_seeds(stop_seed, 30);
+}
+
+static void test_broken_files(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *says;
+    } broken[] = {
+        {"", "line 1"},
+        {"{\"format\": 1, \"cluster_id\": \"AAAAAAAAAAAAAAAAAAAAAA\"}", "no list"},
+        {"{\"format\": 9, \"cluster_id\": \"AAAAAAAAAAAAAAAAAAAAAA\", \"topics\": []}", "newer version"},
+        {"{\"format\": 1, \"cluster_id\": \"AAAAAAAAAAAAAAAAAAAAAA\", \"topics\": [{\"name\": \"a b\"}]}", "topic 0, a b"},
+        {"{\"format\": 1, \"cluster_id\": \"AAAAAAAAAAAAAAAAAAAAAA\", \"topics\": [{\"name\": \"t\", \"id\": \"BAAAAAAAAAAAAAAAAAAAAA\", \"partitions\": 1, \"settings\": {\"retention.ms\": \"x\"}}]}",
+         "retention.ms"},
+    };
+    start(1);
+    world_down(false, false);
+    for (size_t i = 0; i < COUNT_OF(broken); i++) {
+        struct broker_conf conf;
+        struct broker *b = NULL;
+        struct buf why = {0};
+        broker_conf_default(&conf);
+        conf.log.dir = WORLD_DIR;
+        assert_int_equal(file_replace(WORLD_DIR "/topics.json", broken[i].text, strlen(broken[i].text), 0600), OK);
+        assert_int_not_equal(broker_open(&conf, &b, &why), OK);
+        assert_non_null(strstr(why.p, WORLD_DIR "/topics.json"));
+        if (!strstr(why.p, broken[i].says))
+            fail_msg("%s", why.p);
+        buf_free(&why);
+    }
+    static const char newer[] = "{\"format\": 1, \"later\": {}, \"cluster_id\": \"AAAAAAAAAAAAAAAAAAAAAA\", \"topics\": [{\"name\": \"t\", \"id\": \"BAAAAAAAAAAAAAAAAAAAAA\", "
+                                "\"partitions\": 2, \"colour\": 1, \"settings\": {\"no.such\": \"1\", \"retention.ms\": \"7\"}}]}";
+    assert_int_equal(file_replace(WORLD_DIR "/topics.json", newer, sizeof newer - 1, 0600), OK);
+    world_up();
+    assert_int_equal(catalog_topic(W.broker->catalog, SLICE("t"))->settings.part.retention_ms, 7);
+    world_stop();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_api_versions), cmocka_unit_test(test_malformed), cmocka_unit_test(test_malformed_behind), cmocka_unit_test(test_pipeline),
+        cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
+        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_configs),
+        cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_any_request),
+        cmocka_unit_test(test_stop), cmocka_unit_test(test_broken_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
