@@ -310,16 +310,32 @@ void world_down(bool crash, bool power)
         sim_restart();
 }
 
+static bool all_loaded(void *ctx)
+{
+    (void)ctx;
+    for (struct table_slot *s = NULL; (s = table_next(&W.broker->catalog->by_name, s));) {
+        const struct topic *t = s->value;
+        for (int32_t i = 0; i < t->partitions; i++)
+            if (topic_epoch(t, i) == LIVE_LOADING)
+                return false;
+    }
+    return true;
+}
+
+void world_ready(void) { world_until(all_loaded, NULL, WORLD_WAIT_MS); }
+
 void world_restart(void)
 {
     world_down(false, false);
     world_up();
+    world_ready();
 }
 
 void world_crash(bool power)
 {
     world_down(true, power);
     world_up();
+    world_ready();
 }
 
 void world_start(const struct world_conf *conf)

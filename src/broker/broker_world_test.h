@@ -57,6 +57,7 @@ void world_crash(bool power);
 /* The same in two steps, to look at what is left or to start with other settings. */
 void world_down(bool crash, bool power);
 void world_up(void);
+void world_ready(void);                   /* waits until every partition is loaded, or offline; world_restart() and world_crash() do */
 /* Steps the world until done(ctx), at most ms of virtual time; fails the test if it does not come. */
 void world_until(bool (*done)(void *ctx), void *ctx, uint64_t ms);
 void world_sleep(uint64_t ms);            /* virtual time passes */
