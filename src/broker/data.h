@@ -103,6 +103,8 @@ struct fetch_part {
     /* Home's, or the owner's during a look. */
     struct fetch_part *next;       /* on changed or forgotten of its group */
     bool listed;                   /* it is on one of them */
+    bool leaves;                   /* it is to be freed */
+    bool first;                    /* it has waited longest: in front of the others */
     struct slice name;             /* the topic's: in the request, in sessions owned; empty when the topic is named by id */
     struct list absent;            /* of a session: on its list of partitions that are not there */
     int64_t sent_high, sent_start; /* in sessions: what the client was told last; -1: nothing */
@@ -135,7 +137,8 @@ struct fetch_group {
     struct arena arena;            /* aborted transactions; until the answer is made */
     struct work cold;
     /* Home's. */
-    bool replied, finishing;
+    bool replied;
+    bool asked;                    /* by `finish`, in this look */
 };
 void fetch_group_init(struct fetch_group *g, struct shard *home, struct shard *owner);
 void fetch_group_change(struct fetch_group *g, struct fetch_part *fp); /* home: fp is new or wants something else */

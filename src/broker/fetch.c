@@ -1,7 +1,7 @@
 /* fetch.c - Fetch at home: what is wanted goes to the groups of the owning shards (fetch_group.c), what they found becomes the answer.
  *
  *     gather: request [+ session] -> parts -> groups     look -> each group replies, or parks
- *     consider: enough? finish those that are parked     no: those that replied are asked for more
+ *     consider: one has its share: what have the others? enough: the answer    not enough: all wait for more
  *     answer: when all have replied, and acknowledged    in the order of the request; in sessions what has something to say
  *
  * `busy` is set while calls are being sent: on the same shard they come back at once, and what follows from that waits until all are sent.
@@ -15,7 +15,9 @@ struct fetch {
     struct fetch_session *session; /* NULL: none */
     bool full;                     /* every partition of the request is answered */
     bool by_id;
-    bool wait, busy, finishing;
+    bool wait, busy;
+    bool counting;                 /* one has its share, and the others have been asked what they have */
+    bool finishing;                /* it is answered when all have replied */
     bool urgent;                   /* something must be told now */
     int64_t enough, bytes;         /* wanted; in the replies */
     uint32_t bytes_max;
@@ -138,6 +140,10 @@ static void trim(struct fetch *f, const struct fetch_out *o)
             continue;
         if (!first && rd->bytes > left) {
             fetch_part_drop(o->parts[i]);
+            if (f->session) { /* its turn has not been: it is the first of the next look */
+                o->parts[i]->first = true;
+                fetch_group_change(o->parts[i]->group, o->parts[i]);
+            }
             continue;
         }
         first = false;
@@ -221,14 +227,14 @@ static void answer_error(struct fetch *f, enum kafka_error e)
 /* ---- replies ------------------------------------------------------------------------------------------------------------------ */
 
 /* Those that are parked reply with what there is. */
-static void finish(struct fetch *f)
+static void ask_all(struct fetch *f)
 {
-    f->finishing = true;
     f->busy = true;
     for (uint32_t i = 0; i < f->groups_n; i++) {
         struct fetch_group *g = f->groups[i];
-        if (g->replied)
+        if (g->replied || g->asked)
             continue;
+        g->asked = true;
         f->awaited++;
         g->finish.fn = fetch_group_finish;
         call_now(f->home, g->owner, &g->finish);
@@ -236,26 +242,31 @@ static void finish(struct fetch *f)
     f->busy = false;
 }
 
-/* What has come isn't enough: those that replied put it back and wait for more, their share of what is missing. False: none has replied. */
-static bool ask_for_more(struct fetch *f)
+/* All have replied, and it isn't enough: they put back what they had, and each waits for its share of what is missing. When enough has come, wherever
+ * that is, one of them has its share. */
+static void wait_for_more(struct fetch *f)
 {
     int64_t share = MAX((f->enough - f->bytes) / (int64_t)f->groups_n, 1);
-    bool any = false;
+    f->counting = false;
+    f->bytes = 0;
     f->busy = true;
     for (uint32_t i = 0; i < f->groups_n; i++) {
         struct fetch_group *g = f->groups[i];
-        if (!g->replied)
-            continue;
-        g->replied = false;
-        f->bytes -= g->bytes;
+        g->replied = g->asked = false;
         g->enough = g->bytes + share;
         fetch_group_drop(g);
         f->awaited++;
-        any = true;
         call_now(f->home, g->owner, &g->down);
     }
     f->busy = false;
-    return any;
+}
+
+static bool any_replied(const struct fetch *f)
+{
+    for (uint32_t i = 0; i < f->groups_n; i++)
+        if (f->groups[i]->replied)
+            return true;
+    return false;
 }
 
 static void consider(struct fetch *f)
@@ -263,10 +274,17 @@ static void consider(struct fetch *f)
     if (f->busy)
         return;
     while (!f->finishing) {
-        if (f->urgent || f->bytes >= f->enough)
-            finish(f);
-        else if (!ask_for_more(f))
+        if (f->urgent || f->bytes >= f->enough) {
+            f->finishing = true;
+            ask_all(f);
+        } else if (!f->counting && any_replied(f)) {
+            f->counting = true; /* one has its share: what have the others? */
+            ask_all(f);
+        } else if (f->counting && f->awaited == 0) {
+            wait_for_more(f);
+        } else {
             break;
+        }
     }
     if (f->finishing && f->awaited == 0)
         answer(f);
@@ -428,7 +446,7 @@ static void start(struct fetch *f, const struct kafka_fetch_req *req)
     f->busy = true;
     for (uint32_t i = 0; i < f->groups_n; i++) {
         struct fetch_group *g = f->groups[i];
-        g->replied = false;
+        g->replied = g->asked = false;
         g->until = req->isolation_level == 1 ? PART_STABLE : PART_HIGH;
         g->bytes_max = f->bytes_max;
         g->enough = f->wait ? MAX(f->enough / (int64_t)f->groups_n, 1) : 0;

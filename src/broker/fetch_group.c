@@ -233,8 +233,11 @@ static void settle(struct fetch_group *g)
     if (g->session)
         watch_all(g, &g->idle, false);
     else if (g->watched)
-        for (struct fetch_part *fp = g->changed; fp; fp = fp->next)
+        for (struct fetch_part *fp = g->changed; fp; fp = fp->next) {
             part_unwatch(&fp->watch);
+            if (list_empty(&fp->link))
+                list_push(&g->idle, &fp->link); /* there may be another look */
+        }
     bool cold = false;
     for (struct fetch_part *fp = g->first; fp; fp = fp->reported) {
         if (!fp->read.bytes)
@@ -315,10 +318,20 @@ void fetch_group_change(struct fetch_group *g, struct fetch_part *fp)
 
 void fetch_group_forget(struct fetch_group *g, struct fetch_part *fp)
 {
-    MUST(g->session && !fp->listed);
+    MUST(g->session && !fp->leaves);
+    fp->leaves = true;
+    if (fp->listed)
+        return; /* it goes when its change is looked at */
     fp->listed = true;
     fp->next = g->forgotten;
     g->forgotten = fp;
+}
+
+static void part_leave(struct fetch_part *fp)
+{
+    part_unwatch(&fp->watch);
+    list_del(&fp->link);
+    fetch_part_free(fp);
 }
 
 static void forget(struct fetch_group *g)
@@ -326,22 +339,29 @@ static void forget(struct fetch_group *g)
     while (g->forgotten) {
         struct fetch_part *fp = g->forgotten;
         g->forgotten = fp->next;
-        part_unwatch(&fp->watch);
-        list_del(&fp->link);
-        fetch_part_free(fp);
+        part_leave(fp);
     }
 }
 
 /* In sessions the list of what has changed is used up; otherwise it is the list of all, which settle() wants. */
 static void take_changes(struct fetch_group *g)
 {
-    for (struct fetch_part *fp = g->changed; fp; fp = fp->next) {
+    for (struct fetch_part *fp = g->changed, *next; fp; fp = next) {
+        next = fp->next;
         if (!fp->listed)
             break; /* a second look of a fetch without session */
+        if (fp->leaves) {
+            part_leave(fp);
+            continue;
+        }
         fp->listed = false;
         part_unwatch(&fp->watch);
         list_del(&fp->link);
-        list_push(&g->ready, &fp->link);
+        if (fp->first)
+            list_push_front(&g->ready, &fp->link);
+        else
+            list_push(&g->ready, &fp->link);
+        fp->first = false;
     }
     if (g->session)
         g->changed = NULL;
@@ -373,6 +393,8 @@ void fetch_group_close(struct shard *here, struct call *c)
     struct fetch_group *g = CONTAINER_OF(c, struct fetch_group, down);
     MUST(g->state == FETCH_REST && g->owner == here);
     forget(g);
+    take_changes(g);
+    MUST(list_empty(&g->ready) && list_empty(&g->idle));
     list_del(&g->stir);
     arena_fini(&g->arena);
     mem_free(g);
