@@ -100,11 +100,11 @@ static void drop_offsets(struct group_part *gp, const struct why *why, bool busy
         if (g->refs && !busy)
             continue;
         group_drop_offsets(g, why, tombs);
-        if (!groups_too || g->refs || g->state != GROUP_EMPTY || g->offsets.n || g->pending.n)
-            continue;
-        if (g->on_disk)
+        if (groups_too && g->on_disk && !g->refs && g->state == GROUP_EMPTY && !g->offsets.n && !g->pending.n) {
             group_tombs_group(tombs, g->id);
-        group_kill(g, KAFKA_NOT_COORDINATOR);
+            g->on_disk = false;
+        }
+        group_drop_idle(g);
     }
     group_tombs_end(tombs);
     arena_fini(&a);
