@@ -351,8 +351,8 @@ static void test_slow_sync(void **state)
         sent_wait(s[i]);
         assert_int_equal(s[i]->a.error, KAFKA_NONE);
         assert_true(i == 0 || s[i]->order > s[i - 1]->order);
-        sent_free(s[i]);
     }
+    for (int i = 0; i < N; i++) sent_free(s[i]);
     assert_in_range(log_shard_counters(node.shard)->sync_rounds - before, 5, 25);
     sim_disk_slow(0, 0);
     node_stop();
