@@ -1,0 +1,555 @@
+/* txn_test.c - the transaction coordinator on the simulator: every state and request, fencing, timeouts, what readers see, the end of the process anywhere. */
+#include "txn_int.h"
+#include "txn_world_test.h"
+
+#include <stdio.h>
+
+static void begin(uint32_t shards)
+{
+    world_start(&(struct world_conf){.seed = 7, .shards = shards});
+    world_topic("a", 3, NULL);
+    world_topic("b", 1, NULL);
+}
+
+static void values(struct client *c, const char *topic, int32_t partition, bool committed, const int *want, int n)
+{
+    struct seen *s = mem_new(MEM_SIM, sizeof *s);
+    txn_read(c, topic, partition, committed, s);
+    assert_int_equal(s->n, n);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(s->values[i], want[i]);
+    mem_free(s);
+}
+#define VALUES(c, topic, partition, committed, ...)                                           \
+    do {                                                                                      \
+        const int want_[] = {0, ##__VA_ARGS__};                                               \
+        values((c), (topic), (partition), (committed), want_ + 1, (int)COUNT_OF(want_) - 1);  \
+    } while (0)
+
+/* ---- what readers see ------------------------------------------------------------------------------------------------------------ */
+
+static void test_commit(void **state)
+{
+    (void)state;
+    begin(3);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t");
+    assert_int_equal(p.error, KAFKA_NONE);
+    assert_int_equal(p.epoch, 0);
+    for (int32_t i = 0; i < 3; i++)
+        assert_int_equal(txn_add(c, "t", p, "a", i), KAFKA_NONE);
+    for (int32_t i = 0; i < 3; i++)
+        assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", i, 10 + i), KAFKA_NONE);
+    VALUES(c, "a", 0, false, 10);
+    VALUES(c, "a", 0, true);
+    assert_int_equal(txn_latest(c, "a", 1, true), 0);
+    assert_int_equal(txn_latest(c, "a", 1, false), 1);
+    assert_string_equal(txn_state_of(c, "t"), "Ongoing");
+    assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);
+    for (int32_t i = 0; i < 3; i++) {
+        txn_settle(c, "a", i);
+        assert_int_equal(txn_latest(c, "a", i, true), 2); /* the marker has an offset */
+    }
+    VALUES(c, "a", 0, true, 10);
+    VALUES(c, "a", 2, true, 12);
+    world_sleep(100);
+    assert_string_equal(txn_state_of(c, "t"), "CompleteCommit");
+    /* the next one goes on with the sequence */
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 1, "a", 0, 20), KAFKA_NONE);
+    assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);
+    txn_settle(c, "a", 0);
+    VALUES(c, "a", 0, true, 10, 20);
+    world_stop();
+}
+
+static void test_abort(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(1);
+    struct producer_id p = txn_init(c, "t"), q = txn_init(c, "u");
+    assert_true(p.id != q.id);
+    assert_int_equal(txn_add(c, "t", p, "b", 0), KAFKA_NONE);
+    assert_int_equal(txn_add(c, "u", q, "b", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, NULL, NULL, 0, "b", 0, 1), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "b", 0, 2), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "u", &q, 0, "b", 0, 3), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 1, "b", 0, 4), KAFKA_NONE);
+    assert_int_equal(txn_finish(c, "t", p, false), KAFKA_NONE);
+    world_sleep(200);
+    VALUES(c, "b", 0, true, 1);   /* u's is open: nothing behind it is stable */
+    assert_int_equal(txn_latest(c, "b", 0, true), 2);
+    assert_int_equal(txn_produce_one(c, NULL, NULL, 0, "b", 0, 5), KAFKA_NONE);
+    assert_int_equal(txn_finish(c, "u", q, true), KAFKA_NONE);
+    txn_settle(c, "b", 0);
+    VALUES(c, "b", 0, true, 1, 3, 5);
+    VALUES(c, "b", 0, false, 1, 2, 3, 4, 5);
+    /* the same producer again, after its abort */
+    assert_int_equal(txn_add(c, "t", p, "b", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 2, "b", 0, 6), KAFKA_NONE);
+    assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);
+    txn_settle(c, "b", 0);
+    VALUES(c, "b", 0, true, 1, 3, 5, 6);
+    world_stop();
+}
+
+/* A transaction that wrote to no partition, and partitions that were added and got nothing: markers change nothing there. */
+static void test_empty_partitions(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t");
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+        assert_int_equal(txn_add(c, "t", p, "a", 1), KAFKA_NONE);
+        assert_int_equal(txn_finish(c, "t", p, round == 0), KAFKA_NONE);
+    }
+    assert_int_equal(txn_produce_one(c, NULL, NULL, 0, "a", 0, 1), KAFKA_NONE);
+    world_sleep(500);
+    txn_settle(c, "a", 0);
+    VALUES(c, "a", 0, true, 1);
+    world_stop();
+}
+
+/* ---- states and requests ----------------------------------------------------------------------------------------------------------- */
+
+/* Bring "t" to a state, with its producer; Prepare* is held there by a partition that can't take its marker (a slow disk). */
+static struct producer_id bring(struct client *c, enum txn_state s)
+{
+    struct producer_id p = txn_init(c, "t");
+    if (s == TXN_EMPTY)
+        return p;
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    if (s == TXN_ONGOING)
+        return p;
+    if (s == TXN_PREPARE_COMMIT || s == TXN_PREPARE_ABORT)
+        sim_disk_slow(2000, 2000);
+    assert_int_equal(txn_finish(c, "t", p, s == TXN_PREPARE_COMMIT || s == TXN_COMPLETE_COMMIT), KAFKA_NONE);
+    if (s == TXN_COMPLETE_COMMIT || s == TXN_COMPLETE_ABORT)
+        world_sleep(500);
+    return p;
+}
+
+static void unhold(void)
+{
+    sim_disk_slow(0, 0);
+    world_sleep(10000);
+}
+
+static void test_states(void **state)
+{
+    static const struct {
+        enum txn_state s;
+        int16_t add, commit, abort, init;
+    } rows[] = {
+        {TXN_EMPTY, KAFKA_NONE, KAFKA_INVALID_TXN_STATE, KAFKA_INVALID_TXN_STATE, KAFKA_NONE},
+        {TXN_ONGOING, KAFKA_NONE, KAFKA_NONE, KAFKA_NONE, KAFKA_CONCURRENT_TRANSACTIONS},
+        {TXN_PREPARE_COMMIT, KAFKA_CONCURRENT_TRANSACTIONS, KAFKA_CONCURRENT_TRANSACTIONS, KAFKA_CONCURRENT_TRANSACTIONS, KAFKA_CONCURRENT_TRANSACTIONS},
+        {TXN_PREPARE_ABORT, KAFKA_CONCURRENT_TRANSACTIONS, KAFKA_CONCURRENT_TRANSACTIONS, KAFKA_CONCURRENT_TRANSACTIONS, KAFKA_CONCURRENT_TRANSACTIONS},
+        {TXN_COMPLETE_COMMIT, KAFKA_NONE, KAFKA_NONE, KAFKA_INVALID_TXN_STATE, KAFKA_NONE},
+        {TXN_COMPLETE_ABORT, KAFKA_NONE, KAFKA_INVALID_TXN_STATE, KAFKA_NONE, KAFKA_NONE},
+    };
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        for (int what = 0; what < 4; what++) {
+            struct producer_id p = bring(c, rows[i].s);
+            assert_string_equal(txn_state_of(c, "t"), txn_state_name(rows[i].s));
+            int16_t got = what == 0   ? txn_add_once(c, "t", p, "a", 1, 3)
+                          : what == 1 ? txn_finish_once(c, "t", p, true, 4)
+                          : what == 2 ? txn_finish_once(c, "t", p, false, 4)
+                                      : txn_init_once(c, "t", 60000, NULL).error;
+            int16_t want = what == 0 ? rows[i].add : what == 1 ? rows[i].commit : what == 2 ? rows[i].abort : rows[i].init;
+            if (got != want)
+                fail_msg("%s, request %d: %d", txn_state_name(rows[i].s), what, got);
+            unhold();
+            client_forget(c);
+        }
+    }
+    world_stop();
+}
+
+static void test_unknown_and_wrong(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t"), wrong = {.id = p.id + 1000, .epoch = p.epoch}, old = {.id = p.id, .epoch = (int16_t)(p.epoch - 1)}, next = {.id = p.id, .epoch = (int16_t)(p.epoch + 1)};
+    assert_int_equal(txn_add_once(c, "nobody", p, "a", 0, 3), KAFKA_INVALID_PRODUCER_ID_MAPPING);
+    assert_int_equal(txn_finish_once(c, "nobody", p, true, 4), KAFKA_INVALID_PRODUCER_ID_MAPPING);
+    assert_int_equal(txn_add_once(c, "t", wrong, "a", 0, 3), KAFKA_INVALID_PRODUCER_ID_MAPPING);
+    assert_int_equal(txn_finish_once(c, "t", wrong, true, 4), KAFKA_INVALID_PRODUCER_ID_MAPPING);
+    assert_int_equal(txn_add_once(c, "t", old, "a", 0, 3), KAFKA_PRODUCER_FENCED);
+    assert_int_equal(txn_add_once(c, "t", old, "a", 0, 1), KAFKA_INVALID_PRODUCER_EPOCH); /* a version that does not know the other */
+    assert_int_equal(txn_add_once(c, "t", next, "a", 0, 3), KAFKA_PRODUCER_FENCED);
+    assert_int_equal(txn_finish_once(c, "t", old, true, 4), KAFKA_PRODUCER_FENCED);
+    assert_int_equal(txn_finish_once(c, "t", old, true, 1), KAFKA_INVALID_PRODUCER_EPOCH);
+    assert_int_equal(txn_add_once(c, "", p, "a", 0, 3), KAFKA_INVALID_REQUEST);
+    assert_int_equal(txn_finish_once(c, "", p, true, 4), KAFKA_INVALID_REQUEST);
+    assert_int_equal(txn_add_once(c, "t", p, "none", 0, 3), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(txn_add_once(c, "t", p, "a", 3, 3), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(txn_add_once(c, "t", p, "a", -1, 3), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(txn_add_once(c, "t", p, "__transaction_state", 0, 3), KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(txn_init_once(c, "", 60000, NULL).error, KAFKA_INVALID_REQUEST);
+    assert_int_equal(txn_init_once(c, "x", 0, NULL).error, KAFKA_INVALID_TRANSACTION_TIMEOUT);
+    assert_int_equal(txn_init_once(c, "x", -1, NULL).error, KAFKA_INVALID_TRANSACTION_TIMEOUT);
+    assert_int_equal(txn_init_once(c, "x", 900001, NULL).error, KAFKA_INVALID_TRANSACTION_TIMEOUT);
+    assert_int_equal(txn_init_once(c, "x", 900000, NULL).error, KAFKA_NONE);
+    assert_int_equal(txn_init_once(c, "x", 60000, &(struct producer_id){.id = 5, .epoch = -1}).error, KAFKA_INVALID_REQUEST);
+    assert_int_equal(txn_init_once(c, "x", 60000, &(struct producer_id){.id = -1, .epoch = 5}).error, KAFKA_INVALID_REQUEST);
+    assert_string_equal(txn_state_of(c, "nobody"), "");
+    world_stop();
+}
+
+/* One partition that is not there: none is added. */
+static void test_add_all_or_none(void **state)
+{
+    struct kafka_add_partitions_to_txn_req req;
+    int32_t parts[] = {0, 9, 1};
+    struct kafka_add_partitions_to_txn_req_add_partitions_to_txn_topic topics[2];
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t");
+    topics[0] = (struct kafka_add_partitions_to_txn_req_add_partitions_to_txn_topic){.name = SLICE("a"), .partitions = parts, .partitions_n = 3};
+    topics[1] = (struct kafka_add_partitions_to_txn_req_add_partitions_to_txn_topic){.name = SLICE("none"), .partitions = parts, .partitions_n = 1};
+    kafka_add_partitions_to_txn_req_init(&req);
+    req.v3_and_below_transactional_id = SLICE("t");
+    req.v3_and_below_producer_id = p.id;
+    req.v3_and_below_producer_epoch = p.epoch;
+    req.v3_and_below_topics = topics;
+    req.v3_and_below_topics_n = 2;
+    const struct kafka_add_partitions_to_txn_resp *resp = client_ask(c, KEY_ADD_PARTITIONS_TO_TXN, 3, &req);
+    assert_int_equal(resp->results_by_topic_v3_and_below_n, 2);
+    assert_int_equal(resp->results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code, KAFKA_OPERATION_NOT_ATTEMPTED);
+    assert_int_equal(resp->results_by_topic_v3_and_below[0].results_by_partition[1].partition_error_code, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(resp->results_by_topic_v3_and_below[0].results_by_partition[2].partition_error_code, KAFKA_OPERATION_NOT_ATTEMPTED);
+    assert_int_equal(resp->results_by_topic_v3_and_below[1].results_by_partition[0].partition_error_code, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_string_equal(txn_state_of(c, "t"), "Empty");
+    world_stop();
+}
+
+/* ---- producer ids and epochs ------------------------------------------------------------------------------------------------------------ */
+
+static void test_idempotent_ids(void **state)
+{
+    (void)state;
+    begin(3);
+    int64_t seen[64];
+    int n = 0;
+    for (int round = 0; round < 2; round++) {
+        struct client *c[3];
+        for (uint32_t i = 0; i < 3; i++)
+            c[i] = client_new(i);
+        for (int i = 0; i < 10; i++) {
+            struct producer_id p = txn_init(c[i % 3], NULL);
+            assert_int_equal(p.error, KAFKA_NONE);
+            assert_int_equal(p.epoch, 0);
+            for (int j = 0; j < n; j++)
+                assert_true(seen[j] != p.id);
+            seen[n++] = p.id;
+        }
+        if (round == 0)
+            world_crash(true); /* a block that was begun is never begun again */
+    }
+    world_stop();
+}
+
+/* KIP-360: with its own id and epoch a producer bumps; a repetition gets the same; the epoch before that is fenced. */
+static void test_bump(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    struct producer_id p0 = txn_init(c, "t"), p1 = txn_init_once(c, "t", 60000, &p0);
+    assert_int_equal(p1.error, KAFKA_NONE);
+    assert_int_equal(p1.id, p0.id);
+    assert_int_equal(p1.epoch, p0.epoch + 1);
+    struct producer_id again = txn_init_once(c, "t", 60000, &p0);
+    assert_int_equal(again.error, KAFKA_NONE);
+    assert_int_equal(again.epoch, p1.epoch);
+    struct producer_id p2 = txn_init_once(c, "t", 60000, &p1);
+    assert_int_equal(p2.epoch, p1.epoch + 1);
+    assert_int_equal(txn_init_once(c, "t", 60000, &p0).error, KAFKA_PRODUCER_FENCED);
+    struct producer_id other = txn_init(c, "t"); /* another producer: the last epoch counts for nothing any more */
+    assert_int_equal(other.epoch, p2.epoch + 1);
+    assert_int_equal(txn_init_once(c, "t", 60000, &p2).error, KAFKA_PRODUCER_FENCED);
+    struct producer_id stranger = {.id = p0.id + 77, .epoch = 0};
+    assert_int_equal(txn_init_once(c, "t", 60000, &stranger).error, KAFKA_PRODUCER_FENCED);
+    world_stop();
+}
+
+/* The coordinator's memory of "t": to bring an epoch near its end without 32,766 requests. */
+static struct txn *memory_of(const char *id)
+{
+    for (uint32_t i = 0; i < W.broker->shards_n; i++) {
+        struct txn *t = txn_find(W.broker->shards[i], slice_cstr(id));
+        if (t)
+            return t;
+    }
+    return NULL;
+}
+
+static void test_epoch_ends(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t");
+    memory_of("t")->now.epoch = TXN_EPOCH_LAST - 1;
+    struct producer_id last = txn_init(c, "t");
+    assert_int_equal(last.epoch, TXN_EPOCH_LAST);
+    assert_int_equal(last.id, p.id);
+    struct producer_id fresh = txn_init_once(c, "t", 60000, &last);
+    assert_int_equal(fresh.error, KAFKA_NONE);
+    assert_int_equal(fresh.epoch, 0);
+    assert_true(fresh.id != p.id);
+    struct producer_id again = txn_init_once(c, "t", 60000, &last); /* the answer was lost */
+    assert_int_equal(again.error, KAFKA_NONE);
+    assert_int_equal(again.id, fresh.id);
+    assert_int_equal(again.epoch, 0);
+    assert_int_equal(txn_add_once(c, "t", last, "a", 0, 3), KAFKA_INVALID_PRODUCER_ID_MAPPING);
+    /* an abort by another producer takes the epoch beyond the last; then the id changes */
+    memory_of("t")->now.epoch = TXN_EPOCH_LAST;
+    struct producer_id edge = {.id = fresh.id, .epoch = TXN_EPOCH_LAST};
+    assert_int_equal(txn_add(c, "t", edge, "a", 0), KAFKA_NONE);
+    struct producer_id after = txn_init(c, "t");
+    assert_int_equal(after.error, KAFKA_NONE);
+    assert_true(after.id != fresh.id);
+    assert_int_equal(after.epoch, 0);
+    assert_int_equal(txn_init_once(c, "t", 60000, &edge).error, KAFKA_PRODUCER_FENCED);
+    world_restart();
+    c = client_new(0);
+    assert_int_equal(txn_init(c, "t").epoch, 1);
+    world_stop();
+}
+
+/* ---- fencing ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void test_zombie(void **state)
+{
+    (void)state;
+    begin(3);
+    struct client *c = client_new(0), *d = client_new(2);
+    struct producer_id p = txn_init(c, "t");
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", 0, 1), KAFKA_NONE);
+    struct producer_id q = txn_init(d, "t"); /* aborts p's transaction first */
+    assert_int_equal(q.error, KAFKA_NONE);
+    assert_int_equal(q.id, p.id);
+    assert_int_equal(q.epoch, p.epoch + 2);
+    /* what p still tries */
+    assert_int_equal(txn_produce_one(c, "t", &p, 1, "a", 0, 2), KAFKA_INVALID_PRODUCER_EPOCH);
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", 1, 3), KAFKA_INVALID_PRODUCER_EPOCH);
+    assert_int_equal(txn_add_once(c, "t", p, "a", 1, 3), KAFKA_PRODUCER_FENCED);
+    assert_int_equal(txn_finish_once(c, "t", p, true, 4), KAFKA_PRODUCER_FENCED);
+    assert_int_equal(txn_init_once(c, "t", 60000, &p).error, KAFKA_PRODUCER_FENCED);
+    /* and q is not disturbed */
+    assert_int_equal(txn_add(d, "t", q, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(d, "t", &q, 0, "a", 0, 4), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 1, "a", 0, 5), KAFKA_INVALID_PRODUCER_EPOCH);
+    assert_int_equal(txn_finish(d, "t", q, true), KAFKA_NONE);
+    txn_settle(d, "a", 0);
+    VALUES(d, "a", 0, true, 4);
+    world_stop();
+}
+
+/* KIP-890: what comes after the end of its transaction, or without having been added, does not open one. */
+static void test_late_batch(void **state)
+{
+    (void)state;
+    begin(3);
+    struct client *c = client_new(1);
+    struct producer_id p = txn_init(c, "t");
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", 0, 1), KAFKA_INVALID_TXN_STATE);  /* nothing was added */
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", 1, 1), KAFKA_INVALID_TXN_STATE);  /* another partition was */
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", 0, 2), KAFKA_NONE);
+    assert_int_equal(txn_finish(c, "t", p, false), KAFKA_NONE);
+    txn_settle(c, "a", 0);
+    assert_int_equal(txn_produce_one(c, "t", &p, 1, "a", 0, 3), KAFKA_INVALID_TXN_STATE);  /* it was delayed */
+    txn_settle(c, "a", 0);
+    assert_int_equal(txn_produce_one(c, "other", &p, 1, "a", 0, 4), KAFKA_INVALID_PRODUCER_ID_MAPPING);
+    assert_int_equal(txn_produce_one(c, NULL, &p, 1, "a", 0, 5), KAFKA_NONE);              /* not transactional: nobody is asked */
+    VALUES(c, "a", 0, true, 5);
+    world_stop();
+}
+
+static void test_timeout(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    txn_init(c, "t");
+    struct producer_id p = txn_init_once(c, "t", 5000, NULL);
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", 0, 1), KAFKA_NONE);
+    world_sleep(3000);
+    assert_int_equal(txn_add(c, "t", p, "a", 1), KAFKA_NONE); /* that prolongs nothing */
+    assert_string_equal(txn_state_of(c, "t"), "Ongoing");
+    assert_int_equal(txn_latest(c, "a", 0, true), 0);
+    world_sleep(2500);
+    txn_settle(c, "a", 0);
+    assert_string_equal(txn_state_of(c, "t"), "CompleteAbort");
+    assert_int_equal(txn_finish_once(c, "t", p, true, 4), KAFKA_PRODUCER_FENCED);
+    assert_int_equal(txn_finish_once(c, "t", p, true, 1), KAFKA_INVALID_PRODUCER_EPOCH);
+    assert_int_equal(txn_produce_one(c, "t", &p, 1, "a", 0, 2), KAFKA_INVALID_PRODUCER_EPOCH);
+    VALUES(c, "a", 0, true);
+    /* its producer begins anew */
+    struct producer_id q = txn_init_once(c, "t", 60000, NULL);
+    assert_int_equal(q.epoch, p.epoch + 2);
+    world_stop();
+}
+
+/* The timeout counts over restarts: by the wall clock, from the beginning of the transaction. */
+static void test_timeout_over_restart(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t");
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", 0, 1), KAFKA_NONE);
+    world_sleep(40000);
+    world_crash(false);
+    c = client_new(0);
+    assert_string_equal(txn_state_of(c, "t"), "Ongoing");
+    world_sleep(15000);
+    assert_string_equal(txn_state_of(c, "t"), "Ongoing");
+    world_sleep(6000);
+    assert_string_equal(txn_state_of(c, "t"), "CompleteAbort");
+    txn_settle(c, "a", 0);
+    VALUES(c, "a", 0, true);
+    world_stop();
+}
+
+static void test_expiry(void **state)
+{
+    (void)state;
+    begin(1);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t"), q = txn_init(c, "u");
+    world_sleep(TXN_EXPIRE_MS / 2);
+    c = client_new(0);
+    txn_init(c, "u");
+    world_sleep(TXN_EXPIRE_MS / 2 + 60000);
+    c = client_new(0);
+    assert_string_equal(txn_state_of(c, "t"), "");
+    assert_string_equal(txn_state_of(c, "u"), "Empty");
+    assert_int_equal(txn_add_once(c, "t", p, "a", 0, 3), KAFKA_INVALID_PRODUCER_ID_MAPPING);
+    world_restart(); /* the tombstone is in the log */
+    c = client_new(0);
+    assert_string_equal(txn_state_of(c, "t"), "");
+    struct producer_id fresh = txn_init(c, "t");
+    assert_true(fresh.id != p.id && fresh.id != q.id);
+    assert_int_equal(fresh.epoch, 0);
+    world_stop();
+}
+
+/* A topic of the transaction is deleted: what is left of it ends. */
+static void test_topic_deleted(void **state)
+{
+    (void)state;
+    begin(3);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t");
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_add(c, "t", p, "b", 0), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "a", 0, 1), KAFKA_NONE);
+    assert_int_equal(txn_produce_one(c, "t", &p, 0, "b", 0, 2), KAFKA_NONE);
+    world_topic_delete("a");
+    assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);
+    txn_settle(c, "b", 0);
+    VALUES(c, "b", 0, true, 2);
+    assert_int_equal(txn_add(c, "t", p, "b", 0), KAFKA_NONE); /* completed */
+    world_topic_delete("b");
+    assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);   /* no partition is left at all */
+    world_sleep(200);
+    assert_string_equal(txn_state_of(c, "t"), "CompleteCommit");
+    world_stop();
+}
+
+/* ---- describing ------------------------------------------------------------------------------------------------------------------------------ */
+
+static int32_t list_n(struct client *c, const char *filter, int64_t duration, const char *pattern, int16_t *error, int32_t *unknown)
+{
+    struct kafka_list_transactions_req req;
+    struct slice f = slice_cstr(filter);
+    kafka_list_transactions_req_init(&req);
+    req.state_filters = &f;
+    req.state_filters_n = filter ? 1 : 0;
+    req.duration_filter = duration;
+    req.transactional_id_pattern = slice_cstr(pattern);
+    const struct kafka_list_transactions_resp *resp = client_ask(c, 66, 2, &req);
+    *error = resp->error_code;
+    *unknown = resp->unknown_state_filters_n;
+    return resp->transaction_states_n;
+}
+
+static void test_list(void **state)
+{
+    char name[16];
+    int16_t error;
+    int32_t unknown;
+    (void)state;
+    begin(3);
+    struct client *c = client_new(0);
+    for (int i = 0; i < 20; i++) {
+        snprintf(name, sizeof name, "txn-%d", i);
+        struct producer_id p = txn_init(c, name);
+        if (i < 5)
+            assert_int_equal(txn_add(c, name, p, "a", i % 3), KAFKA_NONE);
+    }
+    assert_int_equal(list_n(c, NULL, -1, NULL, &error, &unknown), 20);
+    assert_int_equal(error, KAFKA_NONE);
+    assert_int_equal(list_n(c, "Ongoing", -1, NULL, &error, &unknown), 5);
+    assert_int_equal(list_n(c, "Empty", -1, NULL, &error, &unknown), 15);
+    assert_int_equal(list_n(c, "Nonsense", -1, NULL, &error, &unknown), 0);
+    assert_int_equal(unknown, 1);
+    assert_int_equal(list_n(c, NULL, -1, "txn-1.*", &error, &unknown), 11);
+    assert_int_equal(list_n(c, NULL, -1, "1", &error, &unknown), 0); /* the whole id must match */
+    list_n(c, NULL, -1, "(", &error, &unknown);
+    assert_int_equal(error, KAFKA_INVALID_REGULAR_EXPRESSION);
+    assert_int_equal(list_n(c, NULL, 10000, NULL, &error, &unknown), 0);
+    world_sleep(12000);
+    assert_int_equal(list_n(c, NULL, 10000, NULL, &error, &unknown), 5);
+    world_stop();
+}
+
+static void test_markers_refused(void **state)
+{
+    struct kafka_write_txn_markers_req req;
+    int32_t index = 0;
+    struct kafka_write_txn_markers_req_writable_txn_marker_topic topic = {.name = SLICE("a"), .partition_indexes = &index, .partition_indexes_n = 1};
+    struct kafka_write_txn_markers_req_writable_txn_marker m;
+    (void)state;
+    begin(1);
+    struct client *c = client_new(0);
+    kafka_write_txn_markers_req_writable_txn_marker_init(&m);
+    m.producer_id = 5;
+    m.topics = &topic;
+    m.topics_n = 1;
+    kafka_write_txn_markers_req_init(&req);
+    req.markers = &m;
+    req.markers_n = 1;
+    const struct kafka_write_txn_markers_resp *resp = client_ask(c, 27, 1, &req);
+    assert_int_equal(resp->markers[0].topics[0].partitions[0].error_code, KAFKA_CLUSTER_AUTHORIZATION_FAILED);
+    world_stop();
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_commit), cmocka_unit_test(test_abort), cmocka_unit_test(test_empty_partitions), cmocka_unit_test(test_states),
+        cmocka_unit_test(test_unknown_and_wrong), cmocka_unit_test(test_add_all_or_none), cmocka_unit_test(test_idempotent_ids), cmocka_unit_test(test_bump),
+        cmocka_unit_test(test_epoch_ends), cmocka_unit_test(test_zombie), cmocka_unit_test(test_late_batch), cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_timeout_over_restart), cmocka_unit_test(test_expiry), cmocka_unit_test(test_topic_deleted), cmocka_unit_test(test_list),
+        cmocka_unit_test(test_markers_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
