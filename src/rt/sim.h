@@ -19,6 +19,7 @@ struct sim_conf {
 };
 void sim_start(const struct sim_conf *conf); /* resets the world; before any loop_new() */
 void sim_stop(void);
+void sim_quiet(void);                                /* this world's process log is not written: for tests of many faults */
 /* Steps all loops until done() says so or until virtual time has advanced max_ms; true when done() did. */
 bool sim_run(bool (*done)(void *ctx), void *ctx, uint64_t max_ms);
 uint64_t sim_now_ms(void);
@@ -66,7 +67,7 @@ enum sim_disk_op {
     SIM_DISK_SYNC_DIR, SIM_DISK_CHANGES_LAST = SIM_DISK_SYNC_DIR,
     SIM_DISK_OPEN, SIM_DISK_READ, SIM_DISK_LIST, SIM_DISK_OPS
 };
-/* One operation fails, after so many others of its kind. What a failed sync should have covered is suspect from then on, as on Linux: it is in
+/* One operation fails, after so many others of its kind (errno_value 0: none does any more). What a failed sync should have covered is suspect from then on, as on Linux: it is in
  * the cache, and power loss may take it though another sync succeeded. */
 void sim_disk_fail_next(enum sim_disk_op op, uint32_t after, int errno_value);
 void sim_disk_bytes_max(uint64_t n);                 /* the disk's size; what is beyond is ENOSPC, behind a short write. 0: no limit */

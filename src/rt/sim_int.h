@@ -116,6 +116,7 @@ struct sim_disk_fault {
 
 struct sim_world {
     bool on;
+    bool quiet;                  /* nothing goes to the real standard error */
     struct sim_conf conf;
     uint64_t random, trace, now_ns, seq;
     uint64_t wall_jumps_ns;      /* of the wall clock; those back wrap around */

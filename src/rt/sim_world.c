@@ -49,6 +49,7 @@ uint64_t sim_trace(void) { return sim.trace; }
 bool sys_threads(void) { return false; }
 uint64_t sys_mono_ns(void) { return sim.now_ns; }
 uint64_t sys_wall_ns(void) { return sim.now_ns + SIM_WALL_NS + sim.wall_jumps_ns; }
+void sim_quiet(void) { sim.quiet = true; }
 void sim_clock_jump(int64_t ms) { sim.wall_jumps_ns += (uint64_t)ms * 1000000; }
 
 void sys_random(void *p, size_t n)
