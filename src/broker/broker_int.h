@@ -44,9 +44,12 @@ struct module {
     void (*part_gone)(struct shard *s, struct bpart *p);     /* its topic is being deleted; p->part is there for the last time, or still NULL */
     void (*topic_gone)(struct shard *s, const struct topic *t); /* deleted: called on every shard, which has the new catalog already */
     void (*stop)(struct shard *s);               /* broker_stop(): waiting joins and the like are answered, timers end. Requests may still come */
+    bool (*at_rest)(const struct shard *s);      /* nothing of it is in the pool: the stop waits for that. Whatever comes back after stop(): shard_rested() */
     void (*fini)(struct shard *s);
     void (*metrics)(struct broker *b, struct buf *out); /* any thread; whole families (prom.h) */
 };
+
+void shard_rested(struct shard *s); /* something for which a stop may wait is over */
 
 /* ---- the catalog of topics (catalog.c): immutable, reference-counted, one snapshot in each shard ---------------------- */
 

@@ -496,8 +496,10 @@ static void piece_came(struct work *w)
     int64_t before = gp->load_next;
     gp->working = false;
     if (gp->state != GROUP_PART_LOADING || gp->gs->stopping) {
+        struct shard *here = gp->gs->here;
         piece_drop(gp);
         group_part_settle(gp);
+        shard_rested(here);
         return;
     }
     enum err e = gp->load_err;

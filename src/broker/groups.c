@@ -125,6 +125,18 @@ static void groups_stop(struct shard *here)
     }
 }
 
+static bool groups_at_rest(const struct shard *here)
+{
+    const struct groups *gs = here->groups;
+    for (uint32_t i = 0; i < gs->parts_n; i++)
+        if (gs->parts[i] && gs->parts[i]->working)
+            return false;
+    LIST_FOREACH (it, &gs->gone)
+        if (CONTAINER_OF(it, struct group_part, link)->working)
+            return false;
+    return true;
+}
+
 static void groups_fini(struct shard *here)
 {
     struct groups *gs = here->groups;
@@ -142,7 +154,8 @@ static void groups_fini(struct shard *here)
 }
 
 const struct module groups_module = {.init = groups_init, .part_attached = groups_part_attached, .part_gone = groups_part_gone,
-                                     .topic_gone = groups_topic_gone, .stop = groups_stop, .fini = groups_fini, .metrics = group_metrics};
+                                     .topic_gone = groups_topic_gone, .stop = groups_stop,
+                                     .at_rest = groups_at_rest, .fini = groups_fini, .metrics = group_metrics};
 
 /* ---- requests and their groups --------------------------------------------------------------------------------------------------- */
 

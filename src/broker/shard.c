@@ -243,11 +243,21 @@ static void stop_report(struct shard *s)
     shard_call(s, s->b->shards[0], &step->call);
 }
 
+static bool modules_at_rest(const struct shard *s)
+{
+    for (uint32_t i = 0; i < modules_n; i++)
+        if (modules[i]->at_rest && !modules[i]->at_rest(s))
+            return false;
+    return true;
+}
+
+void shard_rested(struct shard *s) { shard_stop_step(s); }
+
 void shard_stop_step(struct shard *s)
 {
     if (!s->stopping)
         return;
-    if (!s->comm->quiet && conns_at_rest(s) && parts_at_rest(s))
+    if (!s->comm->quiet && conns_at_rest(s) && parts_at_rest(s) && modules_at_rest(s))
         stop_report(s);
     else if (s->index == 0 && s->comm->quiet)
         stop_try_close(s);
