@@ -7,6 +7,7 @@
 #
 #   T      a private folder inside build/ (workloads can see it)        DATA   the node's data, elsewhere
 #   WEIR   the binary                                                   GW, ADMIN   ports for a gateway and the admin pages
+#   KAFKA  the port of the event log; any free one when the scenario says none
 set -u
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 WEIR=${WEIR:-$ROOT/build/weir}
@@ -134,7 +135,8 @@ weir() {
 
 # node_start FILE...: `weir up` in the background; fails when it is not ready in time.
 node_start() {
-    background "$T/node.log" "$WEIR" up --data "$DATA" --admin "127.0.0.1:$ADMIN" --access-log "$T/access.log" "$@"
+    [ -n "${KAFKA:-}" ] || KAFKA=$(free_ports 1)
+    background "$T/node.log" "$WEIR" up --data "$DATA" --admin "127.0.0.1:$ADMIN" --kafka "127.0.0.1:$KAFKA" --access-log "$T/access.log" "$@"
     NODE=$BG
     wait_for 60 node_ready_or_gone
     if node_ready >/dev/null 2>&1; then return 0; fi

@@ -42,6 +42,8 @@ enum err broker_open(const struct broker_conf *conf, struct broker **out, struct
     MUST(conf->shards >= 1 && conf->shards <= SHARDS_MAX);
     struct broker *b = mem_new(MEM_BROKER, sizeof *b);
     b->conf = *conf;
+    b->conf.log.dir = mem_strdup(MEM_BROKER, conf->log.dir);
+    b->conf.node_name = mem_strdup(MEM_BROKER, conf->node_name);
     apis_init();
     enum err e = log_store_open(&conf->log, &b->log, why);
     if (e == OK)
@@ -126,6 +128,8 @@ void broker_free(struct broker *b)
     catalog_unref(b->catalog);
     if (b->log)
         log_store_close(b->log);
+    mem_free((char *)(uintptr_t)b->conf.log.dir);
+    mem_free((char *)(uintptr_t)b->conf.node_name);
     mem_free(b);
 }
 

@@ -39,7 +39,7 @@ struct broker_conf {
 void broker_conf_default(struct broker_conf *c);
 
 struct broker;
-/* start: takes the data folder and reads what topics there are. ERR_INUSE and others: why is the sentence. */
+/* start: takes the data folder and reads what topics there are. conf is copied. ERR_INUSE and others: why is the sentence. */
 enum err broker_open(const struct broker_conf *conf, struct broker **out, struct buf *why) WARN_UNUSED;
 /* shard: the shard with that index on its worker's loop, which may run already. One after the other, and all before broker_start(). */
 struct shard *broker_shard_new(struct broker *b, uint32_t index, struct loop *loop);

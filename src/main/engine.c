@@ -27,12 +27,21 @@
 
 /* ---- stopping ------------------------------------------------------------------------------------------------------------ */
 
-/* sup is told, and waits for this process to end: one turn later, so that nobody's callback is on the stack. */
+static void end_soon(struct engine *e) { loop_defer(e->loop, &e->end); }
+static void end_all(struct engine *e)
+{
+    sup_shutdown(e->sup, e->shutdown_status);
+    end_soon(e);
+}
+
+/* The log is closed; then sup is told, and waits for this process to end: one turn later, so that nobody's callback is on the stack. */
 static void engine_end(struct engine *e, int exit_status)
 {
-    sup_shutdown(e->sup, exit_status);
-    loop_defer(e->loop, &e->end);
+    e->shutdown_status = exit_status;
+    engine_broker_close(e, end_all);
 }
+
+void engine_leave(struct engine *e) { engine_broker_close(e, end_soon); }
 
 static void end_now(struct task *t) { loop_stop(CONTAINER_OF(t, struct engine, end)->loop); }
 
@@ -77,7 +86,7 @@ static void engine_give_way(struct engine *e)
     log_error("engine", "what is wanted can't be read; what runs is left alone, and this is tried again");
     e->stopping = true;
     e->exit_status = 1;
-    loop_defer(e->loop, &e->end);
+    engine_leave(e);
 }
 
 /* The first start can't succeed: sup ends everything with the status for bad configuration. */
@@ -229,6 +238,8 @@ static void sup_listening(void *ctx, uint64_t token, enum err er, const char *te
     struct engine *e = ctx;
     if (token == TOKEN_ADMIN || token == TOKEN_SOCKET)
         admin_listening(e, token, er, text, n ? fds[0] : -1);
+    else if (token == TOKEN_KAFKA)
+        engine_broker_listening(e, er, text, fds, n);
     else if (token & TOKEN_INSIDE)
         mesh_inside_listening(e, token, 0, er, text, n ? fds[0] : -1);
     else
@@ -282,6 +293,8 @@ static void sup_adopt_listener(void *ctx, uint64_t token, const struct addr *a, 
         else
             *fd = fds[0];
         *known = true;
+    } else if (token == TOKEN_KAFKA) {
+        engine_broker_adopt(e, fds, n);
     } else if (token & TOKEN_INSIDE && mesh_has_inside(e, token)) {
         socket_close(fds[0]);
     } else if (token & TOKEN_INSIDE) {
@@ -318,6 +331,8 @@ static void sup_take(void *ctx)
 {
     struct engine *e = ctx;
     struct run_conf rc = {.data_dir = e->conf.data_dir, .node_name = e->conf.name};
+    if (e->broker_state != BROKER_OFF)
+        rc.log_address = e->conf.kafka;
     MUST(!e->run);
     leftovers_remove(e->conf.data_dir);
     mesh_adopting(e);
@@ -350,6 +365,10 @@ static void sup_ready(void *ctx, const struct sup_caps *caps, const struct sup_h
     ready_say(e);
     e->started = true;
     e->configuring = !e->later;
+    if (!engine_broker_open(e) && !e->later) {
+        engine_config_failed(e);
+        return;
+    }
     if (!objects_first(e)) {
         if (e->later)
             engine_give_way(e);
@@ -409,11 +428,12 @@ static uint32_t cores(void)
 
 static bool conf_parse(struct engine_conf *c, int argc, char **argv)
 {
-    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
                           : strcmp(argv[i], "--admin") == 0      ? &c->admin
+                          : strcmp(argv[i], "--kafka") == 0      ? &c->kafka
                           : strcmp(argv[i], "--access-log") == 0 ? &c->access_log
                           : strcmp(argv[i], "--name") == 0       ? &c->name
                           : strcmp(argv[i], "--namespace") == 0  ? &c->default_ns
@@ -447,6 +467,7 @@ static void conf_keep(struct engine_conf *c)
 {
     c->data_dir = mem_strdup(MEM_MISC, c->data_dir);
     c->admin = mem_strdup(MEM_MISC, c->admin);
+    c->kafka = mem_strdup(MEM_MISC, c->kafka);
     c->access_log = mem_strdup(MEM_MISC, c->access_log);
     c->name = mem_strdup(MEM_MISC, c->name);
     c->default_ns = mem_strdup(MEM_MISC, c->default_ns);
@@ -476,7 +497,7 @@ static void folder_make(const char *data_dir, const char *name)
 }
 
 /* "off", "127.0.0.1:7070", "[::1]:7070". */
-static bool admin_parse(const char *text, struct addr *a)
+static bool listen_parse(const char *text, struct addr *a)
 {
     *a = (struct addr){0};
     if (strcmp(text, "off") == 0)
@@ -494,6 +515,7 @@ static void engine_init(struct engine *e)
     task_init(&e->end, end_now);
     upgrade_init(e);
     tickets_init(e);
+    engine_broker_init(e);
     e->objects = objset_new();
     e->memory = plan_memory_new();
     plan_memory_locality(e->memory, e->conf.locality);
@@ -518,6 +540,7 @@ static void engine_fini(struct engine *e)
     timer_clear(&e->drain_poll);
     timer_clear(&e->hand_poll);
     timer_clear(&e->ticket_timer);
+    timer_clear(&e->broker_retry);
     if (e->run_stopped || e->hand == HAND_LEAVING) {
         run_free(e->run);
         mesh_free(e);
@@ -534,7 +557,8 @@ int engine_main(int argc, char **argv)
     static struct engine e = {.admin_fd = -1, .socket_fd = -1};
     const char *fd = getenv(SUP_FD_ENV);
     uint64_t sup_fd;
-    if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !admin_parse(e.conf.admin, &e.admin_addr)) {
+    if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !listen_parse(e.conf.admin, &e.admin_addr) ||
+        !listen_parse(e.conf.kafka, &e.kafka_addr)) {
         fprintf(stderr, "weir: engine: this command is for the supervisor; use `weir up`\n");
         return SUP_EXIT_CONFIG;
     }

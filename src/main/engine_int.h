@@ -2,6 +2,7 @@
 #ifndef ENGINE_INT_H
 #define ENGINE_INT_H
 
+#include "broker.h"
 #include "engine.h"
 
 #define WORKERS_MAX 64
@@ -14,6 +15,7 @@
 #define LOG_FILE_BYTES_MAX (10u << 20)
 #define TOKEN_ADMIN (1ULL << 62)
 #define TOKEN_SOCKET (TOKEN_ADMIN | 1)  /* DATA/weir.sock */
+#define TOKEN_KAFKA (TOKEN_ADMIN | 2)   /* the event log on the host */
 #define TOKEN_INSIDE (1ULL << 61)   /* listeners inside namespaces */
 
 /* control -> worker: W_*, worker -> control: C_*. */
@@ -27,11 +29,15 @@ enum engine_msg {
     W_DRAIN,        /* n: ms */
     W_PERMITS,      /* n: slot of a cluster */
     W_LEAVE,        /* n: ms; another engine serves */
+    W_SHARD,        /* p: struct broker, make a shard; NULL, free it; answered by C_SHARD */
+    W_KAFKA_LISTEN, /* n: descriptor */
+    W_KAFKA_ACCEPT, /* n: 1, shards are there; 0, they are going */
     W_STOP,
     C_SOCKETS,      /* a: replica id, b: worker, n: how many */
     C_LEFT,         /* a: endpoint id, b: replica id */
     C_PERMITS,      /* n: slot of a cluster, b: worker */
     C_DRAINED,      /* b: worker */
+    C_SHARD,        /* b: worker */
 };
 struct door_msg {
     uint64_t replica_id;
@@ -48,6 +54,10 @@ struct worker {
     struct mailbox *inbox;      /* to the worker */
     struct outbox to_worker;    /* the control loop's */
     struct outbox to_control;   /* the worker's */
+    /* the event log: touched by the worker's thread only */
+    struct shard *shard;        /* NULL: none now */
+    struct list kafka_doors;    /* sockets on the host */
+    bool kafka_open;            /* every worker has its shard */
 };
 
 /* A Gateway's address and its sockets. */
@@ -69,7 +79,7 @@ struct mesh_replica {
 };
 
 struct engine_conf {
-    const char *data_dir, *admin, *access_log, *name, *default_ns, *locality;
+    const char *data_dir, *admin, *kafka, *access_log, *name, *default_ns, *locality;
     uint32_t workers;
     uint32_t ticket_ms;         /* how long one key of TLS session tickets is used */
     bool strict;
@@ -118,9 +128,18 @@ struct engine {
     bool configuring;           /* the first gates are being opened: a failure ends the start */
     bool run_stopped;           /* run has nothing left to do */
     int exit_status;            /* of this process */
+    int shutdown_status;        /* what sup is to end with */
     struct task end;
     int admin_fd, socket_fd;    /* -1: none */
     struct addr admin_addr;
+    /* the event log (engine_broker.c) */
+    struct broker *broker;
+    enum { BROKER_OFF, BROKER_CLOSED, BROKER_OPENING, BROKER_RUNS, BROKER_STOPPING } broker_state;
+    uint32_t shards_n;          /* workers that have made, or freed, theirs */
+    void (*broker_closed)(struct engine *e); /* to be called when it is */
+    struct timer broker_retry;
+    struct addr kafka_addr;     /* on the host; ADDR_NONE: off */
+    bool kafka_asked, kafka_known; /* sup was asked for the sockets; they are there */
     bool admin_known, socket_known; /* sup has answered, or they were adopted */
     bool api_asked, api_open;
 };
@@ -129,6 +148,7 @@ struct engine {
 void engine_config_failed(struct engine *e);
 bool engine_objects_saved(struct engine *e, struct objset *set, struct diags *d); /* what the data folder holds; errors are in d */
 void engine_api_open(struct engine *e);
+void engine_leave(struct engine *e); /* ends this process, and nothing else; the log is closed first */
 void engine_stop(struct engine *e); /* drain, stop the workloads, end: once */
 /* engine_plan.c: objects and endpoints -> plan -> workers */
 enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d);
@@ -164,6 +184,19 @@ void upgrade_back(struct engine *e);         /* in charge again */
 void upgrade_drain(struct engine *e, uint32_t ms, int32_t new_pid);
 void upgrade_over(struct engine *e, enum err er, const char *text); /* the upgrade that was asked for has failed */
 enum err upgrade_ask(struct engine *e, const char *path, uint32_t ready_ms, uint32_t drain_ms, struct buf *why_not);
+/* engine_broker.c: the event log. Opening: false when it can't be; later engines try again by themselves. Closing: then(e) when the folder is free */
+void engine_broker_init(struct engine *e);
+bool engine_broker_open(struct engine *e);
+void engine_broker_close(struct engine *e, void (*then)(struct engine *e));
+void engine_shard_done(struct engine *e);
+void engine_broker_listening(struct engine *e, enum err er, const char *text, const int *fds, int n);
+void engine_broker_adopt(struct engine *e, const int *fds, int n);
+/* on the worker's thread */
+bool worker_inside(struct worker *w, int fd, const struct addr *local, const char *ns, const char *workload); /* takes fd when it is for the event log */
+void worker_shard(struct worker *w, struct broker *b);
+void worker_kafka_listen(struct worker *w, int fd);
+void worker_kafka_accept(struct worker *w, bool on);
+void worker_kafka_fini(struct worker *w);
 /* engine_tickets.c: the keys of TLS session tickets */
 void tickets_init(struct engine *e);
 void tickets_adopt(struct engine *e, struct slice bytes); /* of an engine before */

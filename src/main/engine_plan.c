@@ -147,25 +147,49 @@ static void door_post(struct engine *e, const struct mesh_replica *m, int fd)
     worker_post(e, (uint32_t)(m->id % e->workers_n), (struct msg){.type = W_DOOR, .p = d});
 }
 
-/* Without sk_lookup each service address and port has a listener of its own inside each namespace. */
+/* A listener of its own inside the namespace, unless there is one. */
+static void inside_listen(struct engine *e, struct mesh_replica *m, uint32_t ip, uint16_t port)
+{
+    struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {ip, port};
+    struct slice k = slice_of((const char *)&key, sizeof key);
+    if (table_get(&m->inside, k))
+        return;
+    uint64_t *token = mem_new(MEM_API, sizeof *token);
+    *token = TOKEN_INSIDE | ++e->inside_token;
+    table_put(&m->inside, k, token);
+    struct addr a = addr_ip4(ip, port);
+    sup_listen(e->sup, *token, &a, m->id, 1);
+}
+
+/* Without sk_lookup each service address and port has one, and the event log's. */
 static void inside_follow(struct engine *e, struct mesh_replica *m)
 {
     for (uint32_t i = 0; i < e->plan->clusters_n; i++) {
         const struct plan_cluster *c = &e->plan->clusters[i];
-        struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {addr_ip4_host(&c->address), c->port};
-        struct slice k = slice_of((const char *)&key, sizeof key);
-        if (c->address.family != ADDR_IP4 || table_get(&m->inside, k))
-            continue;
-        uint64_t *token = mem_new(MEM_API, sizeof *token);
-        *token = TOKEN_INSIDE | ++e->inside_token;
-        table_put(&m->inside, k, token);
-        struct addr a = c->address;
-        a.port = c->port;
-        sup_listen(e->sup, *token, &a, m->id, 1);
+        if (c->address.family == ADDR_IP4)
+            inside_listen(e, m, addr_ip4_host(&c->address), c->port);
     }
+    if (e->broker_state != BROKER_OFF)
+        inside_listen(e, m, LOG_ADDRESS, LOG_PORT);
+}
+
+/* The event log at its customary port on the workload's own loopback, where the workload does not listen there itself: sk_lookup has service
+ * addresses only. */
+static void loopback_follow(struct engine *e, struct mesh_replica *m)
+{
+    const struct object *dep = objset_find(e->objects, OBJ_DEPLOYMENT, m->ns, m->workload);
+    if (e->broker_state != BROKER_OFF && dep && !dep->dep.pod.host_network && e->caps.net != SUP_NET_HOST && objset_port_free(e->objects, dep, LOG_PORT))
+        inside_listen(e, m, 0x7f000001u, LOG_PORT);
 }
 
 static struct mesh_replica *mesh_find(struct engine *e, uint64_t id) { return table_get(&e->mesh, id_key(&id)); }
+
+static bool inside_is_loopback(const struct mesh_replica *m, uint64_t token)
+{
+    struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {0x7f000001u, LOG_PORT};
+    const uint64_t *t = table_get(&m->inside, slice_of((const char *)&key, sizeof key));
+    return t && *t == token;
+}
 
 void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id, enum err er, const char *text, int fd)
 {
@@ -178,7 +202,9 @@ void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id
             if (*(uint64_t *)t->value == token)
                 m = at;
     }
-    if (er != OK && m)
+    if (er == ERR_INUSE && m && inside_is_loopback(m, token))
+        log_info("mesh", "%s listens on 127.0.0.1:%d itself; the event log is at " LOG_HOST ":%d there", m->name, LOG_PORT, LOG_PORT);
+    else if (er != OK && m)
         log_warn("mesh", "%s can't reach a service: %s", m->name, text && *text ? text : err_text(er));
     if (m && er == OK && fd >= 0)
         door_post(e, m, fd);
@@ -205,6 +231,7 @@ void mesh_up(struct engine *e, uint64_t id, const char *ns, const char *deployme
         door_post(e, m, fd);
     else if (e->caps.net == SUP_NET_LISTEN && e->plan)
         inside_follow(e, m);
+    loopback_follow(e, m);
 }
 
 static void mesh_replica_free(struct mesh_replica *m)
@@ -304,9 +331,11 @@ void engine_publish(struct engine *e)
         worker_post(e, i, (struct msg){.type = W_PLAN, .p = plan_ref(e->plan)});
     if (!e->stopping)
         gates_follow(e, e->plan);
-    if (e->caps.net == SUP_NET_LISTEN)
-        for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)
+    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));) {
+        if (e->caps.net == SUP_NET_LISTEN)
             inside_follow(e, s->value);
+        loopback_follow(e, s->value);
+    }
     plan_unref(old);
 }
 

@@ -2,7 +2,7 @@
  *
  *   new   rehearse(): objects from the data folder, a plan of them, external names -> sup_prepared()
  *         take(), adopt_*(), ready(): as after a restart (engine.c) -> every worker uses the plan -> sup_serving() -> the api
- *   old   upgrade_ask() -> sup ... release(): the api rests, run lets go -> sup_released()
+ *   old   upgrade_ask() -> sup ... release(): the api rests, the event log is closed, run lets go -> sup_released()
  *         drain(): the workers leave -> the process ends;  or take() ... ready(again): run and the api go on
  *
  * While it has released, e->run is NULL, and the workers go on as they were, with the last plan: they know nothing of it. What sup does
@@ -130,6 +130,7 @@ static void stay(struct engine *e, enum err er, const char *why_not)
     e->hand = HAND_NONE;
     if (e->api_open)
         api_resume(e->api);
+    (void)engine_broker_open(e);
     sup_released(e->sup, er, why_not);
 }
 
@@ -146,6 +147,15 @@ static void released(void *ctx, enum err er)
     timer_clear(&e->gate_retry);
     engine_output_close(e); /* what was captured is in the files before the next engine adds to them */
     sup_released(e->sup, OK, NULL);
+}
+
+/* The log is closed: the next engine can have its folder. */
+static void log_released(struct engine *e)
+{
+    if (e->stopping)
+        stay(e, ERR_AGAIN, "the node is being stopped");
+    else
+        run_release(e->run, released);
 }
 
 void upgrade_release(struct engine *e)
@@ -166,6 +176,7 @@ void upgrade_back(struct engine *e)
     run_want(e->run, e->objects);
     mesh_trim(e);
     engine_publish(e);
+    (void)engine_broker_open(e);
     if (e->api_open)
         api_resume(e->api);
     else
@@ -210,13 +221,13 @@ static bool hand_step(struct engine *e)
         }
         if (e->api_open && api_busy(e->api) && hand_ms(e) < API_REST_MS)
             return false;
-        run_release(e->run, released);
+        engine_broker_close(e, log_released);
         return true;
     case HAND_LEAVING:
         if (e->drained_n < e->workers_n || (e->api_open && api_busy(e->api) && hand_ms(e) < API_REST_MS))
             return false;
         log_info("engine", "no request is left");
-        loop_defer(e->loop, &e->end);
+        engine_leave(e);
         return true;
     case HAND_NONE:
     case HAND_RELEASED: break;

@@ -28,7 +28,10 @@ static void worker_drained(void *ctx)
     outbox_post(&w->to_control, (struct msg){.type = C_DRAINED, .b = w->index});
 }
 
-static const struct proxy_ops worker_proxy_ops = {worker_sockets_wanted, worker_endpoint_left, worker_permits_wanted};
+static bool worker_mesh_inside(void *ctx, int fd, const struct addr *local, const char *ns, const char *workload) { return worker_inside(ctx, fd, local, ns, workload); }
+
+static const struct proxy_ops worker_proxy_ops = {
+    .sockets_wanted = worker_sockets_wanted, .endpoint_left = worker_endpoint_left, .permits_wanted = worker_permits_wanted, .inside = worker_mesh_inside};
 
 static void worker_message(void *ctx, const struct msg *m)
 {
@@ -67,6 +70,15 @@ static void worker_message(void *ctx, const struct msg *m)
     case W_PERMITS:
         proxy_permits(w->proxy, m->n);
         return;
+    case W_SHARD:
+        worker_shard(w, m->p);
+        return;
+    case W_KAFKA_LISTEN:
+        worker_kafka_listen(w, (int)m->n);
+        return;
+    case W_KAFKA_ACCEPT:
+        worker_kafka_accept(w, m->n);
+        return;
     case W_STOP:
         loop_stop(w->loop);
         return;
@@ -74,6 +86,7 @@ static void worker_message(void *ctx, const struct msg *m)
     case C_LEFT:
     case C_PERMITS:
     case C_DRAINED:
+    case C_SHARD:
         break;
     }
     MUST(false && "a message for the control loop reached a worker");
@@ -112,6 +125,9 @@ static void control_message(void *ctx, const struct msg *m)
     case C_DRAINED:
         e->drained_n++;
         return;
+    case C_SHARD:
+        engine_shard_done(e);
+        return;
     default:
         break;
     }
@@ -137,6 +153,7 @@ static struct worker *worker_new(struct engine *e, uint32_t index)
     w->index = index;
     buf_printf(&name, "worker-%u", index);
     w->loop = loop_new(name.p);
+    list_init(&w->kafka_doors);
     w->inbox = mailbox_new(w->loop, MAILBOX_CAP, worker_message, w);
     outbox_init(&w->to_worker, e->loop, w->inbox);
     outbox_init(&w->to_control, w->loop, e->inbox);
@@ -171,6 +188,7 @@ void workers_stop(struct engine *e)
         struct worker *w = e->workers[i];
         thread_join(w->thread);
         proxy_free(w->proxy);
+        worker_kafka_fini(w);
         outbox_fini(&w->to_worker);
         outbox_fini(&w->to_control);
         mailbox_free(w->inbox);

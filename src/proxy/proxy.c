@@ -143,8 +143,6 @@ static void gateway_begin(struct down *d, int fd)
 static void mesh_begin(struct down *d, int fd)
 {
     const struct plan *plan = door_hold(d->door)->plan;
-    if (socket_local_addr(fd, &d->local) != OK)
-        d->local = (struct addr){.family = ADDR_NONE};
     switch (plan_mesh_protocol(plan, &d->local)) {
     case MESH_HTTP:
         http_begin(d, fd, NULL);
@@ -180,10 +178,22 @@ void down_speaks(struct down *d, struct slice sni, bool passed, struct slice ear
         tcp_begin(d, ln ? plan_tcp_route(plan, ln, sni) : NULL, early);
 }
 
+/* Where a workload wanted to go; true when that is not to a Service, and somebody else has taken the connection. */
+static bool mesh_taken(struct door *o, int fd, struct addr *local)
+{
+    struct proxy *p = o->p;
+    if (socket_local_addr(fd, local) != OK)
+        *local = (struct addr){.family = ADDR_NONE};
+    return p->ops->inside && plan_mesh_protocol(door_hold(o)->plan, local) == MESH_NONE && p->ops->inside(p->ctx, fd, local, o->source_ns, o->source_workload);
+}
+
 static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
 {
     struct door *o = ln->owner;
     struct proxy *p = o->p;
+    struct addr local = {.family = ADDR_NONE};
+    if (!o->token && mesh_taken(o, fd, &local))
+        return;
     counter_inc(&p->c.connections_total);
     if (p->downs_n >= p->conf.connections_max + REFUSING_MAX) {
         counter_inc(&p->c.connections_over);
@@ -197,6 +207,7 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     }
     d->p = p;
     d->door = o;
+    d->local = local;
     o->users++;
     list_init(&d->xs);
     list_push(&p->downs, &d->link);

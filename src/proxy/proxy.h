@@ -38,6 +38,9 @@ struct proxy_ops {
     /* A request waits for a connection, and the limit of the cluster is reached: proxy_permits() on every worker gives back what
      * rests there. On the worker's thread; NULL where there is one worker. */
     void (*permits_wanted)(void *ctx, uint32_t worker, uint32_t cluster_slot);
+    /* A workload has connected to an address that no Service has. True: the callee owns fd, and it is no business of the proxy's any more. NULL: nobody else
+     * serves inside namespaces. On the worker's thread. */
+    bool (*inside)(void *ctx, int fd, const struct addr *local, const char *ns, const char *workload);
 };
 struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct proxy_ops *ops, void *ctx);
 void proxy_free(struct proxy *p); /* closes everything at once */
