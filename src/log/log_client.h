@@ -95,7 +95,7 @@ struct log_consumer_conf {
 };
 /* done through ops. */
 struct log_consumer *log_consume(struct log_client *c, const struct log_consumer_conf *conf, const struct log_consumer_ops *ops, void *ctx);
-/* While it rests nothing new is fetched; what has arrived is still given. */
+/* While it rests nothing is given. From inside record(), too: then the next record is the first one when it goes on. */
 void log_consumer_rest(struct log_consumer *k, bool rest);
 /* The group's places become those behind the records that were given. */
 void log_consumer_commit(struct log_consumer *k, void (*done)(void *ctx, const struct log_fault *e), void *ctx);

@@ -265,7 +265,7 @@ static enum kafka_error batch_give(struct own_part *p, const struct kafka_batch 
     enum err er = kafka_batch_records(b, KAFKA_INFLATE_BYTES_MAX, &k->inflated, &records);
     if (er != OK)
         return er == ERR_UNSUPPORTED ? KAFKA_UNSUPPORTED_COMPRESSION_TYPE : KAFKA_CORRUPT_MESSAGE;
-    while (records.n && !k->closed && !k->failed) {
+    while (records.n && !k->closed && !k->failed && !k->rests) {
         if (kafka_record_next(&records, &r) != OK)
             return KAFKA_CORRUPT_MESSAGE;
         if (b->base_offset + r.offset_delta >= p->next)
@@ -281,7 +281,7 @@ static void records_give(struct own_part *p, const struct kafka_fetch_resp_parti
     struct slice rest = d->records.bytes;
     struct aborted a = {.all = d->aborted_transactions, .n = MAX(d->aborted_transactions_n, 0)};
     struct kafka_batch b;
-    while (rest.n && !k->closed && !k->failed && kafka_batch_parse(rest, &b) == KAFKA_NONE) {
+    while (rest.n && !k->closed && !k->failed && !k->rests && kafka_batch_parse(rest, &b) == KAFKA_NONE) {
         enum kafka_error e = kafka_batch_crc_ok(rest.p, &b) ? KAFKA_NONE : KAFKA_CORRUPT_MESSAGE;
         if (e == KAFKA_NONE && batch_wanted(&a, &b, k->uncommitted))
             e = batch_give(p, &b);
@@ -289,6 +289,8 @@ static void records_give(struct own_part *p, const struct kafka_fetch_resp_parti
             consumer_fail(k, e, SLICE(""));
             return;
         }
+        if (k->rests) /* perhaps within the batch: next is where it was left */
+            return;
         p->next = MAX(p->next, kafka_batch_last_offset(&b) + 1);
         rest = slice_of(rest.p + b.bytes, rest.n - b.bytes);
     }
@@ -304,7 +306,7 @@ static void part_told(struct own_part *p, const struct kafka_fetch_resp_partitio
     } else if (e == KAFKA_NONE) {
         records_give(p, d);
         int64_t end = k->uncommitted ? d->high_watermark : d->last_stable_offset;
-        if (!k->closed && !k->failed && p->next >= end && k->base.ops->caught_up)
+        if (!k->closed && !k->failed && !k->rests && p->next >= end && k->base.ops->caught_up)
             k->base.ops->caught_up(k->base.ctx, slice_cstr(p->t->name), p->partition, p->next);
     } else if (own_passing(e) || e == KAFKA_UNKNOWN_TOPIC_OR_PARTITION || e == KAFKA_KAFKA_STORAGE_ERROR) {
         timer_set(k->o->base.loop, &k->refresh, LOG_BACKOFF_MS);

@@ -210,7 +210,7 @@ static void test_from(void **state)
     world_close(&w);
 }
 
-/* While it rests nothing new comes; what had arrived still does. */
+/* While it rests nothing comes. */
 static void test_rest(void **state)
 {
     struct world w;

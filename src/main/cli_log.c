@@ -1,0 +1,185 @@
+/* cli_log.c - what the commands of the event log share. They are Kafka clients: any cluster will do, and no node need run here. */
+#include "cli_log.h"
+
+#include <netdb.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define TURN_MS 100 /* the longest that an interruption waits to be seen */
+
+volatile int cli_log_interrupted;
+
+static void interrupted(int signal_number) { cli_log_interrupted = 1; }
+
+void cli_log_signals(void)
+{
+    struct sigaction sa = {.sa_handler = interrupted};
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+}
+
+/* The first address of a name. Blocks. */
+static enum err host_address(const char *host, struct addr *out)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    char text[NI_MAXHOST];
+    enum err er = ERR_NOTFOUND;
+    if (getaddrinfo(host, NULL, &hints, &found) == 0 && getnameinfo(found->ai_addr, found->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0)
+        er = addr_parse(slice_cstr(text), 0, out);
+    if (found)
+        freeaddrinfo(found);
+    return er;
+}
+
+int cli_log_open(struct cli_log *k, const struct args *a, int16_t acks)
+{
+    struct buf why = {0};
+    const char *given = cli_env("KAFKA_BOOTSTRAP_SERVERS");
+    *k = (struct cli_log){.a = a, .bootstrap = args_str(a, "bootstrap", given ? given : "127.0.0.1:9092")};
+    int code = args_time(a, "timeout", 30000, &k->timeout_ms);
+    if (code)
+        return code;
+    k->loop = loop_new("weir");
+    struct log_client_conf conf = {.bootstrap = k->bootstrap, .client_id = "weir-cli", .timeout_ms = k->timeout_ms, .acks = acks, .resolve = host_address};
+    if (log_client_new(k->loop, &conf, &k->client, &why) != OK) {
+        code = cli_fail(EXIT_USAGE, a->cmd->name, NULL, "%s", why.p);
+        loop_free(k->loop);
+        k->loop = NULL;
+    }
+    buf_free(&why);
+    return code;
+}
+
+void cli_log_close(struct cli_log *k)
+{
+    if (!k->loop)
+        return;
+    log_client_free(k->client);
+    loop_turn(k->loop, 0); /* what was closed is released */
+    loop_free(k->loop);
+    k->loop = NULL;
+}
+
+int cli_log_failed(const struct cli_log *k, const char *doing, const struct log_fault *e)
+{
+    const char *cmd = k->a->cmd->name;
+    switch (e->code) {
+    case KAFKA_NETWORK_EXCEPTION:
+        return cli_fail(EXIT_NO_NODE, cmd, "start a node with weir up, or name another broker with --bootstrap HOST:PORT", "%s: nobody answers at %s", doing, k->bootstrap);
+    case KAFKA_REQUEST_TIMED_OUT: return cli_fail(EXIT_TIMEOUT, cmd, "look at the node's log, or allow more with --timeout", "%s: %s", doing, e->text);
+    case KAFKA_UNKNOWN_TOPIC_OR_PARTITION: return cli_fail(EXIT_FAILED, cmd, "weir topic list shows what there is", "%s: %s", doing, e->text);
+    case KAFKA_NON_EMPTY_GROUP:
+    case KAFKA_UNKNOWN_MEMBER_ID: return cli_fail(EXIT_FAILED, cmd, "stop its members first; weir group describe shows them", "%s: %s", doing, e->text);
+    case KAFKA_GROUP_ID_NOT_FOUND: return cli_fail(EXIT_FAILED, cmd, "weir group list shows what there is", "%s: %s", doing, e->text);
+    case KAFKA_TOPIC_AUTHORIZATION_FAILED:
+    case KAFKA_GROUP_AUTHORIZATION_FAILED:
+    case KAFKA_CLUSTER_AUTHORIZATION_FAILED:
+        return cli_fail(EXIT_FAILED, cmd, "on the host commands are User:ANONYMOUS: allow that in spec.acls of the Topic, or run the command in a workload", "%s: %s", doing, e->text);
+    default: return cli_fail(EXIT_FAILED, cmd, NULL, "%s: %s", doing, e->text);
+    }
+}
+
+static void ask_told(void *ctx, const struct log_fault *e, const struct log_answer *a)
+{
+    struct cli_log *k = ctx;
+    k->told = true;
+    k->code = e ? cli_log_failed(k, k->doing, e) : EXIT_OK;
+    if (!e && k->answer)
+        k->answer(k->ctx, a);
+}
+
+int cli_log_ask(struct cli_log *k, struct log_ask *ask, const char *doing, void (*answer)(void *ctx, const struct log_answer *a), void *ctx)
+{
+    k->told = false;
+    k->doing = doing;
+    k->answer = answer;
+    k->ctx = ctx;
+    ask->done = ask_told;
+    ask->ctx = k;
+    log_ask(k->client, ask);
+    while (!k->told)
+        loop_turn(k->loop, TURN_MS);
+    return k->code;
+}
+
+/* ---- what people write --------------------------------------------------------------------------------------------------------- */
+
+static bool time_ago(struct slice s, int64_t *ms)
+{
+    static const struct {
+        char unit;
+        int64_t ms;
+    } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}};
+    uint64_t n;
+    for (size_t i = 0; i < COUNT_OF(units) && s.n > 1; i++)
+        if (s.p[s.n - 1] == units[i].unit && slice_u64(slice_of(s.p, s.n - 1), 100000000, &n) == OK) {
+            *ms = (int64_t)(wall_ns() / 1000000) - (int64_t)n * units[i].ms;
+            return true;
+        }
+    return false;
+}
+
+int cli_log_place(const struct args *a, const char *text, int64_t *at, bool *is_time)
+{
+    struct tm tm = {0};
+    uint64_t n;
+    *is_time = false;
+    if (strcmp(text, "beginning") == 0 || strcmp(text, "earliest") == 0)
+        *at = LOG_BEGINNING;
+    else if (strcmp(text, "end") == 0 || strcmp(text, "latest") == 0)
+        *at = LOG_END;
+    else if (slice_u64(slice_cstr(text), INT64_MAX, &n) == OK)
+        *at = (int64_t)n;
+    else {
+        const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+        *is_time = true;
+        if (rest && (!*rest || strcmp(rest, "Z") == 0))
+            *at = (int64_t)timegm(&tm) * 1000;
+        else if (!time_ago(slice_cstr(text), at))
+            return cli_fail(EXIT_USAGE, a->cmd->name, "write beginning, end, an offset, a time such as 2026-11-21T18:00:00Z, or how long ago, such as 2h", "\"%s\" is no place in a log", text);
+    }
+    return EXIT_OK;
+}
+
+int cli_log_settings(const struct args *a, const char *option, struct log_setting **out, size_t *n)
+{
+    const char *given;
+    size_t max = 0;
+    *n = 0;
+    while (args_nth(a, option, max))
+        max++;
+    *out = mem_new(MEM_MISC, (max + 1) * sizeof **out);
+    for (; (given = args_nth(a, option, *n)); ++*n) {
+        struct slice value, name = slice_cut(slice_cstr(given), '=', &value);
+        if (!strchr(given, '=') || !name.n)
+            return cli_fail(EXIT_USAGE, a->cmd->name, "write NAME=VALUE, such as retention.ms=86400000", "--%s \"%s\" is no setting", option, given);
+        (*out)[*n] = (struct log_setting){.name = name, .value = value.p ? value : SLICE("")};
+    }
+    return EXIT_OK;
+}
+
+/* ---- output ---------------------------------------------------------------------------------------------------------------------- */
+
+bool cli_log_json(const struct args *a) { return strcmp(args_str(a, "output", ""), "json") == 0; }
+
+void cli_log_print(json_t *v)
+{
+    json_dumpf(v, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(v);
+}
+
+json_t *cli_log_text(struct slice s)
+{
+    if (!s.p)
+        return json_null();
+    json_t *v = json_stringn(s.p, s.n);
+    if (v)
+        return v;
+    struct buf b = {0}; /* not UTF-8 */
+    buf_add_json(&b, s);
+    v = json_loads(b.p, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    buf_free(&b);
+    return v ? v : json_null();
+}
