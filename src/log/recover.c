@@ -271,11 +271,39 @@ static enum err nothing_there(struct part *p, const struct recovery *r, struct b
     return e;
 }
 
+/* Segments wholly before the start of the log: they were on their way out, and what comes behind them need not follow them. */
+static void expired_drop(struct part *p)
+{
+    struct part_log *g = p->log;
+    uint32_t n = 0;
+    while (n + 1 < g->segs_n && g->segs[n + 1].base <= p->log_start) seg_files_remove(p, g->segs[n++].base);
+    seg_drop(p, 0, n);
+}
+
+/* Records were deleted up to an offset that was given to nobody as durable, and the records are gone: it goes on behind them, so that the
+ * start of the log, which is durable, stays where it is, and no offset is used twice. */
+static enum err start_anew(struct part *p, struct buf *why)
+{
+    struct part_log *g = p->log;
+    for (uint32_t i = 0; i < g->segs_n; i++) seg_files_remove(p, g->segs[i].base);
+    seg_drop(p, 0, g->segs_n);
+    index_clear(&g->index);
+    g->damages_n = 0;
+    g->held.offset = -1;
+    enum err e = seg_open(p, seg_add(p, p->log_start), true);
+    if (e != OK)
+        buf_printf(why, "a segment can't be made: %s", err_text(e));
+    p->names_made++;
+    p->written = p->end = p->durable = p->log_start;
+    return e;
+}
+
 enum err part_recover(struct part *p, struct recovery *r, struct buf *why)
 {
     enum err e = part_list(p, r, why);
     if (e != OK)
         return e;
+    expired_drop(p);
     if (p->log->segs_n == 0)
         e = nothing_there(p, r, why);
     else if (unchanged(p, r)) {
@@ -284,9 +312,11 @@ enum err part_recover(struct part *p, struct recovery *r, struct buf *why)
         p->written = p->end = p->durable = r->durable;
     } else
         e = part_scan(p, r, why);
+    if (e == OK && p->log_start > p->written)
+        e = start_anew(p, why);
     if (e != OK)
         return e;
-    p->log_start = MIN(MAX(p->log_start, p->log->segs[0].base), p->written);
+    p->log_start = MAX(p->log_start, p->log->segs[0].base);
     p->noted = MIN(r->durable, p->durable);
     p->cleaned = MIN(p->cleaned, p->written);
     e = producers_load(p, r);

@@ -42,7 +42,7 @@ enum err part_replay(struct part *p, int64_t from)
                 return w.err;
             if (got == WALK_BAD && !walk_search(&w, w.pos + 1, from))
                 break; /* the rest of it is damaged, and that has been said */
-            if (w.b.base_offset >= from)
+            if (kafka_batch_last_offset(&w.b) >= from) /* the first may hold the start of the log within */
                 e = replay_batch(p, &w, s);
             if (e != OK)
                 return e;

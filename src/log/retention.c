@@ -115,12 +115,14 @@ enum kafka_error part_delete_before(struct part *p, int64_t offset, int64_t *log
         return KAFKA_NONE;
     struct part_note note = {.instance = p->instance, .log_start = offset, .cut = p->suspect ? p->durable : -1};
     enum err e = part_note_write(part_path(p, NULL, folder), &note);
-    if (e != OK) {
-        log_error("log", "%s/partition.state can't be written: %s; no records are deleted", folder, err_text(e));
-        return KAFKA_KAFKA_STORAGE_ERROR;
-    }
+    if (e == OK && p->born)
+        e = disk_sync_dir(p->shard->store->dir); /* nothing in the folder is durable before its own name is */
+    /* An error does not say that the old note is still there. So they are deleted in any case: never may the start of the log go forward by
+     * itself, at some later start, after it was said to be here. */
     part_start_move(p, offset);
     *log_start = p->log_start;
     part_tell(p);
-    return KAFKA_NONE;
+    if (e != OK)
+        log_error("log", "%s/partition.state can't be written: %s; deleted records may be there again after a crash", folder, err_text(e));
+    return e == OK ? KAFKA_NONE : KAFKA_KAFKA_STORAGE_ERROR;
 }
