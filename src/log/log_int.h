@@ -90,7 +90,7 @@ struct stored {
     uint64_t active_bytes;
     uint32_t segs_n;
     bool clean;                        /* all that was there was durable: active and active_bytes are where the log ended */
-    bool suspect;                      /* a sync failed: what is behind durable goes */
+    int64_t cut;                       /* a sync failed: what is behind goes, what is before is written anew; -1: none did */
     bool folder;                       /* it was there when the store was opened */
     struct epoch_start *epochs;        /* owned */
     uint32_t epochs_n;
@@ -262,7 +262,7 @@ struct part_log {
     int64_t snapshot_durable;          /* of the newest that is durable; -1: none */
     struct spot high, stable;
     struct spot held;                  /* recovered bytes behind here are not shown before they are durable; offset -1: all are */
-    int64_t held_until;                /* the end of those */
+    struct spot held_end;              /* the end of those */
 };
 
 #define PART_MAGIC 0x50415254u
@@ -294,6 +294,7 @@ struct part {
     uint32_t names_made, names_synced; /* files made in its folder, and how many of them are durable */
     bool born;                         /* its folder is there but not yet durable */
     bool offline;                      /* takes no records: */
+    int64_t cut;                       /* suspect: where the log ended whose records may have been answered; -1 */
     bool suspect, failed;              /* a sync failed; something else than a damaged region did */
     bool gone, compacting;
     bool forced;                       /* to be synced though nobody waits */
@@ -326,7 +327,7 @@ int64_t part_now(const struct part *p); /* wall clock, milliseconds */
 struct part_note {
     uint64_t instance;
     int64_t log_start;
-    int64_t cut;                       /* what is behind goes at the next start; -1: nothing */
+    int64_t cut;                       /* what is behind goes at the next start, what is not durable before it is written anew; -1: nothing */
 };
 enum err part_note_write(const char *folder, const struct part_note *note) WARN_UNUSED;
 bool part_note_read(const char *folder, struct part_note *note);
@@ -397,6 +398,7 @@ struct recovery {
     uint32_t snapshots_n, snapshots_cap;
 };
 enum err part_recover(struct part *p, struct recovery *r, struct buf *why) WARN_UNUSED; /* p->log is new */
+enum err part_rewrite(struct part *p) WARN_UNUSED; /* what is not known to be durable, and makes it so */
 enum err part_list(struct part *p, struct recovery *r, struct buf *why) WARN_UNUSED; /* the folder: segments in memory, left-overs removed */
 const char *swap_path(const struct part *p, int64_t base, int64_t next, char out[LOG_PATH_MAX]);
 enum err swap_finish(const char *folder, const char *swap, const char *log) WARN_UNUSED;

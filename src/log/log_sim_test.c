@@ -319,14 +319,15 @@ static void test_sync_error(void **state)
             node_stop();
         node_start();
         p = part_get("t-0", NULL);
-        assert_int_equal(part_end(p), durable);
+        int64_t kept = part_end(p); /* what was shown is written once more, unless the power failed */
+        assert_in_range(kept, how == 2 ? durable : durable + 1, durable + 1);
         assert_false(p->offline);
         assert_int_equal(p->epoch, how ? 1 : p->epoch);
-        assert_int_equal(send_offset(p, (struct what){.acks = -1}), durable);
+        assert_int_equal(send_offset(p, (struct what){.acks = -1}), kept);
         node_crash(true);
         node_start();
         p = part_get("t-0", NULL);
-        assert_int_equal(part_end(p), durable + 1); /* it is not cut a second time */
+        assert_int_equal(part_end(p), kept + 1); /* it is not cut a second time */
         node_stop();
         world_stop();
     }

@@ -159,6 +159,7 @@ static struct part *part_new(const char *name, const struct part_conf *conf)
     p->conf = conf_sane(conf);
     p->oldest_ms = -1;
     p->active = -1;
+    p->cut = -1;
     list_init(&p->write_link);
     list_init(&p->wait_link);
     list_init(&p->force_link);
@@ -230,8 +231,8 @@ static struct recovery recovery_plan(struct part *p, struct stored *st)
     p->epochs_n = st->epochs_n;
     st->epochs = NULL;
     r.durable = st->durable;
-    if (st->suspect)
-        r.cut = r.cut < 0 ? st->durable : MIN(r.cut, st->durable);
+    if (st->cut >= 0)
+        r.cut = r.cut < 0 ? st->cut : MIN(r.cut, st->cut);
     if (st->clean && r.cut < 0) {
         r.active = st->active;
         r.active_bytes = st->active_bytes;
@@ -255,14 +256,12 @@ static enum err part_reopen(struct part *p, struct stored *st, struct buf *why)
     p->state = PART_LOADED;
     epoch_begin(p, MAX((int32_t)p->shard->store->unclean, epoch_last(p) + 1), p->end);
     part_moved(p);
-    if (r.cut >= 0) { /* it is cut: what follows is not to be */
+    if (r.cut >= 0) { /* what was to go is cut off: what follows is not to be */
         char folder[LOG_PATH_MAX];
         struct part_note note = {.instance = p->instance, .log_start = p->log_start, .cut = -1};
         random_bytes(&p->instance, sizeof p->instance); /* nor what the checkpoint says of this partition */
         note.instance = p->instance;
-        e = seg_open(p, seg_last(p), false);
-        if (e == OK)
-            e = disk_sync(seg_last(p)->file->fd);
+        e = part_rewrite(p);
         if (e == OK)
             e = part_note_write(part_path(p, NULL, folder), &note);
         if (e != OK)
@@ -431,7 +430,7 @@ void part_moved(struct part *p)
     struct part_log *g = p->log;
     if (!g || g->segs_n == 0)
         return;
-    if (g->held.offset >= 0 && p->durable >= g->held_until)
+    if (g->held.offset >= 0 && p->durable >= g->held_end.offset)
         g->held.offset = -1;
     struct spot high = part_high(p), stable = high, first;
     producers_visible(&g->producers, high.offset);
@@ -562,7 +561,7 @@ void part_describe(const struct part *p, struct stored *st)
 {
     *st = (struct stored){.instance = p->instance, .log_start = p->log_start, .durable = MAX(p->durable, p->log_start), .stable = p->stable, .cleaned = p->cleaned,
                           .oldest_ms = p->oldest_ms, .bytes = p->bytes, .active = p->active, .active_bytes = p->active_bytes, .segs_n = p->shelved_segs,
-                          .suspect = p->suspect, .epochs = p->epochs, .epochs_n = p->epochs_n};
+                          .cut = p->cut, .epochs = p->epochs, .epochs_n = p->epochs_n};
     st->clean = !p->offline && p->durable == p->written;
     if (p->state != PART_LOADED)
         return;

@@ -249,7 +249,7 @@ static enum err part_scan(struct part *p, struct recovery *r, struct buf *why)
         e = end_missing(&s);
     p->written = p->end = seg_last(p)->end = MAX(s.expect, seg_last(p)->base);
     p->durable = MIN(r->durable, p->written);
-    p->log->held_until = p->written;
+    p->log->held_end = (struct spot){p->written, seg_last(p)->base, (uint32_t)seg_last(p)->bytes};
     if (p->durable == p->written)
         p->log->held.offset = -1;
     return e;
@@ -296,6 +296,42 @@ static enum err start_anew(struct part *p, struct buf *why)
     p->names_made++;
     p->written = p->end = p->durable = p->log_start;
     return e;
+}
+
+/* After a sync that failed the kernel takes pages for clean that are not on the disk, and a sync of theirs succeeds. What recovery found sound is
+ * written once more, so that the next sync means something. */
+enum err part_rewrite(struct part *p)
+{
+    struct part_log *g = p->log;
+    char folder[LOG_PATH_MAX];
+    for (uint32_t i = 0; i < g->segs_n; i++) {
+        struct seg *s = &g->segs[i];
+        enum err e = s->durable < s->bytes || i + 1 == g->segs_n ? seg_open(p, s, false) : OK;
+        if (e != OK)
+            return e;
+        for (uint64_t at = s->durable, n, written; at < s->bytes; at += n) {
+            n = MIN(s->bytes - at, WALK_BYTES);
+            struct iovec iov = {p->shard->window, n};
+            e = file_read_at(s->file->fd, at, p->shard->window, n);
+            if (e == OK)
+                e = disk_write_at(s->file->fd, at, &iov, 1, &written);
+            if (e != OK)
+                return e;
+        }
+        if (s->file)
+            e = disk_sync(s->file->fd);
+        if (e != OK)
+            return e;
+        s->durable = s->written_back = s->bytes;
+    }
+    enum err e = disk_sync_dir(part_path(p, NULL, folder));
+    if (e != OK)
+        return e;
+    p->names_synced = p->names_made;
+    p->durable = p->written;
+    g->held.offset = -1;
+    part_moved(p);
+    return OK;
 }
 
 enum err part_recover(struct part *p, struct recovery *r, struct buf *why)

@@ -113,7 +113,7 @@ enum kafka_error part_delete_before(struct part *p, int64_t offset, int64_t *log
         return KAFKA_OFFSET_OUT_OF_RANGE;
     if (offset <= p->log_start)
         return KAFKA_NONE;
-    struct part_note note = {.instance = p->instance, .log_start = offset, .cut = p->suspect ? p->durable : -1};
+    struct part_note note = {.instance = p->instance, .log_start = offset, .cut = p->cut};
     enum err e = part_note_write(part_path(p, NULL, folder), &note);
     if (e == OK && p->born)
         e = disk_sync_dir(p->shard->store->dir); /* nothing in the folder is durable before its own name is */

@@ -8,8 +8,9 @@
  * when the round began is durable when it ends; what came meanwhile is in the next one.
  *
  * A sync that fails says that bytes may be gone which the kernel will never write again. Asking again would get a success that means
- * nothing. So: the partition takes no more records, all who wait get an error, what was not visible is taken out of sight, and the durable
- * end is noted, beside the log and in the checkpoint: at the next start what is behind it is cut off.
+ * nothing. So: the partition takes no more records, all who wait get an error, what was not visible is taken out of sight, and where the
+ * log ended for readers is noted, beside the log and in the checkpoint: at the next start what is behind that is cut off, and what is before
+ * it and not known to be durable is written once more (part_rewrite()), which makes its next sync mean something.
  */
 #include "log_int.h"
 
@@ -100,44 +101,43 @@ static void note_done(struct work *w)
 static void note_submit(struct part *p)
 {
     struct note_job *j = mem_new(MEM_PART, sizeof *j);
-    *j = (struct note_job){.work = {.run = note_run, .done = note_done}, .part = p, .note = {.instance = p->instance, .log_start = p->log_start, .cut = p->durable}};
+    *j = (struct note_job){.work = {.run = note_run, .done = note_done}, .part = p, .note = {.instance = p->instance, .log_start = p->log_start, .cut = p->cut}};
     part_path(p, NULL, j->folder);
     p->pins++;
     p->shard->jobs++;
     work_submit(p->shard->loop, &j->work);
 }
 
-/* The log in memory ends at the high watermark; its files stay as they are until the next start. */
-static void view_cut(struct part *p)
+/* The log in memory ends at end; its files stay as they are until the next start. */
+static void view_cut(struct part *p, struct spot end)
 {
     struct part_log *g = p->log;
-    struct spot high = g->high;
-    uint32_t i = (uint32_t)(seg_by_base(p, high.seg) - g->segs);
+    uint32_t i = (uint32_t)(seg_by_base(p, end.seg) - g->segs);
     bool dropped = i + 1 < g->segs_n;
     seg_drop(p, i + 1, g->segs_n - i - 1);
     struct seg *s = &g->segs[i];
-    p->bytes -= s->bytes - high.pos;
-    counter_add(&p->shard->counters.bytes, -(s->bytes - high.pos));
-    s->bytes = high.pos;
+    p->bytes -= s->bytes - end.pos;
+    counter_add(&p->shard->counters.bytes, -(s->bytes - end.pos));
+    s->bytes = end.pos;
     s->durable = MIN(s->durable, s->bytes);
-    s->end = p->written = p->end = high.offset;
+    s->end = p->written = p->end = end.offset;
     if (dropped && !index_load(p, s, &g->index) && index_rebuild(p, s, &g->index, false) != OK)
         index_clear(&g->index);
     while (g->index.n && g->index.entries[g->index.n - 1].pos >= s->bytes) g->index.n--;
     while (g->index.times_n && s->base + g->index.times[g->index.times_n - 1].rel >= s->end) g->index.times_n--;
 }
 
+/* What a recovery found and has not shown yet stays: the life before may have answered it. */
 static void sync_failed(struct part *p, enum err e)
 {
     struct part_log *g = p->log;
-    bool held = g->held.offset >= 0;
+    struct spot end = g->held.offset >= 0 ? g->held_end : g->high;
     p->suspect = true;
+    p->cut = MAX(end.offset, p->durable);
     part_offline(p, "a sync failed", e);
     part_fail(p, KAFKA_KAFKA_STORAGE_ERROR);
     producers_rollback(&g->producers); /* of this turn */
-    view_cut(p);
-    if (held)
-        g->held.offset = -1; /* the log ends there now */
+    view_cut(p, end);
     part_next(p);
     part_moved(p);
     note_submit(p);
