@@ -1,17 +1,21 @@
 /* index.c - where batches are in a segment: by offset and by time.
  *
  *     BASE.index       entries of 8 bytes: offset - base u32, position u32: the batch at that position ends with that offset
- *     BASE.timeindex   entries of 12 bytes: timestamp i64, offset - base u32: no record up to that offset is later than the timestamp
+ *     BASE.timeindex   entries of 12 bytes: timestamp i64, offset - base u32: no record up to that offset is later than the timestamp;
+ *                      then 12 more: the segment's bytes u64, CRC-32C of all before
  *
- * As Kafka has them: an entry for every index.interval.bytes, both ascending. Those of the last segment are in memory and are written when it is
+ * The entries are as Kafka has them: one for every index.interval.bytes, both files ascending. Those of the last segment are in memory and are written when it is
  * sealed, or at a clean stop; they are never synced, because all can be made again from the log. So nothing that a file of an index says is
- * believed: a file has to ascend and to stay inside the segment, and an entry that is used has to name a batch that is there. A file
- * that fails is made anew.
+ * believed: a file has to ascend and to stay inside the segment, and an entry that is used has to name a batch that is there. Of times that
+ * can't be seen: a file that lost its end, or is an older one, would let a look-up pass by a segment; so it says whose it is, with a CRC. A
+ * file that fails is made anew.
  */
 #include "log_int.h"
 
 #define ENTRY 8u
 #define TIME_ENTRY 12u
+#define TIMES_END 12u                  /* behind the entries: the segment's bytes, and the CRC */
+#define TIMES_BYTES_MAX ((size_t)(INDEX_ENTRIES_MAX + 1) * TIME_ENTRY + TIMES_END)
 #define GAP_MAX (4u << 20)             /* bytes behind the last entry, above which an index has lost its end */
 
 void index_fini(struct index *ix)
@@ -52,6 +56,7 @@ void index_seal(struct index *ix, const struct seg *s)
 {
     if (s->max_offset >= s->base)
         times_add(ix, s->max_ms, (uint32_t)(s->max_offset - s->base));
+    ix->sealed = s->bytes;
 }
 
 /* ---- files ---- */
@@ -86,6 +91,8 @@ enum err index_save(struct part *p, const struct index *ix, int64_t base)
         add64(&b, (uint64_t)ix->times[i].ms);
         add32(&b, ix->times[i].rel);
     }
+    add64(&b, ix->sealed);
+    add_crc(&b);
     if (e == OK)
         e = file_fill(seg_path(p, base, EXT_TIME, path), &b);
     buf_free(&b);
@@ -108,10 +115,13 @@ static bool entries_read(struct index *ix, struct slice file, const struct seg *
     return true;
 }
 
-static bool times_read(struct index *ix, struct slice file)
+/* Whole, and of the segment as it is now. */
+static bool times_read(struct index *ix, struct slice file, const struct seg *s)
 {
-    if (file.n % TIME_ENTRY || file.n / TIME_ENTRY > INDEX_ENTRIES_MAX + 1)
+    if (file.n % TIME_ENTRY || file.n < TIMES_END || file.n > TIMES_BYTES_MAX || crc32c(0, file.p, file.n - 4) != get32(file.p + file.n - 4) ||
+        get64(file.p + file.n - TIMES_END) != s->bytes)
         return false;
+    file.n -= TIMES_END;
     for (size_t at = 0; at < file.n; at += TIME_ENTRY) {
         struct time_entry e = {(int64_t)get64(file.p + at), get32(file.p + at + 8)};
         const struct time_entry *before = ix->times_n ? &ix->times[ix->times_n - 1] : NULL;
@@ -131,7 +141,7 @@ bool index_load(struct part *p, struct seg *s, struct index *ix)
     struct buf b = {0};
     index_clear(ix);
     bool ok = file_read(seg_path(p, s->base, EXT_INDEX, path), &b, (size_t)INDEX_ENTRIES_MAX * ENTRY) == OK && entries_read(ix, buf_slice(&b), s);
-    ok = ok && file_read(seg_path(p, s->base, EXT_TIME, path), &b, (size_t)(INDEX_ENTRIES_MAX + 1) * TIME_ENTRY) == OK && times_read(ix, buf_slice(&b));
+    ok = ok && file_read(seg_path(p, s->base, EXT_TIME, path), &b, TIMES_BYTES_MAX) == OK && times_read(ix, buf_slice(&b), s);
     buf_free(&b);
     if (ok && s->bytes > 0)
         ok = ix->times_n > 0 && s->bytes - (ix->n ? ix->entries[ix->n - 1].pos : 0) <= MAX(GAP_MAX, 2 * (uint64_t)p->conf.max_message_bytes);
@@ -297,7 +307,7 @@ void index_times_floor(struct part *p, struct seg *s, int64_t ms, uint32_t *pos)
     if (s != seg_last(p)) {
         char path[LOG_PATH_MAX];
         struct buf b = {0};
-        if (file_read(seg_path(p, s->base, EXT_TIME, path), &b, (size_t)(INDEX_ENTRIES_MAX + 1) * TIME_ENTRY) != OK || !times_read(&own, buf_slice(&b)))
+        if (file_read(seg_path(p, s->base, EXT_TIME, path), &b, TIMES_BYTES_MAX) != OK || !times_read(&own, buf_slice(&b), s))
             own.times_n = 0; /* from the beginning, then */
         buf_free(&b);
         ix = &own;
@@ -316,18 +326,17 @@ void index_times_floor(struct part *p, struct seg *s, int64_t ms, uint32_t *pos)
 
 void seg_times(struct part *p, struct seg *s)
 {
-    char path[LOG_PATH_MAX], raw[TIME_ENTRY];
-    int fd;
-    uint64_t bytes, mtime;
+    char path[LOG_PATH_MAX];
+    struct buf b = {0};
+    struct index ix = {0};
+    bool ok = file_read(seg_path(p, s->base, EXT_TIME, path), &b, TIMES_BYTES_MAX) == OK && times_read(&ix, buf_slice(&b), s);
+    buf_free(&b);
     s->max_ms = s->max_offset = -1;
-    if (file_open(seg_path(p, s->base, EXT_TIME, path), &fd, &bytes, &mtime) != OK)
-        return;
-    if (bytes >= TIME_ENTRY && bytes % TIME_ENTRY == 0 && file_read_at(fd, bytes - TIME_ENTRY, raw, sizeof raw) == OK) {
-        int64_t ms = (int64_t)get64(raw), offset = s->base + get32(raw + 8);
-        if (ms >= 0 && offset < s->end) {
-            s->max_ms = ms;
-            s->max_offset = offset;
-        }
+    if (ok && ix.times_n) {
+        s->max_ms = ix.times[ix.times_n - 1].ms;
+        s->max_offset = s->base + ix.times[ix.times_n - 1].rel;
+    } else if (!ok && s->bytes && index_rebuild(p, s, &ix, true) != OK) {
+        log_warn("log", "%s is missing or wrong and can't be made anew now: retention and look-ups by time may miss what is late in it", path);
     }
-    file_close(fd);
+    index_fini(&ix);
 }

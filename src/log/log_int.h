@@ -148,6 +148,7 @@ struct index {
     struct time_entry *times;
     uint32_t n, cap, times_n, times_cap;
     uint32_t since;                    /* bytes since the last entry */
+    uint64_t sealed;                   /* bytes of the segment when it was sealed */
 };
 
 struct seg {
@@ -365,7 +366,7 @@ enum err index_rebuild(struct part *p, struct seg *s, struct index *ix, bool sav
 uint32_t index_floor(struct part *p, struct seg *s, int64_t offset);
 uint32_t index_floor_pos(struct part *p, struct seg *s, uint32_t from, uint32_t pos);
 void index_times_floor(struct part *p, struct seg *s, int64_t ms, uint32_t *pos);
-void seg_times(struct part *p, struct seg *s);               /* max_ms of a sealed segment from its time index */
+void seg_times(struct part *p, struct seg *s);               /* max_ms of a sealed segment from its time index, made anew if need be */
 
 /* walk.c */
 enum walked { WALK_BATCH, WALK_END, WALK_BAD, WALK_IO };
