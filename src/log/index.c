@@ -1,18 +1,19 @@
 /* index.c - where batches are in a segment: by offset and by time.
  *
- *     BASE.index       entries of 8 bytes: offset - base u32, position u32: the batch at that position ends with that offset
+ *     BASE.index       entries of 8 bytes: offset - base u32, position u32: the batch at that position ends with that offset;
+ *                      then the segment's bytes u32, CRC-32C u32 of all before
  *     BASE.timeindex   entries of 12 bytes: timestamp i64, offset - base u32: no record up to that offset is later than the timestamp;
- *                      then 12 more: the segment's bytes u64, CRC-32C of all before
+ *                      then the segment's bytes u64, CRC-32C u32 of all before
  *
- * The entries are as Kafka has them: one for every index.interval.bytes, both files ascending. Those of the last segment are in memory and are written when it is
- * sealed, or at a clean stop; they are never synced, because all can be made again from the log. So nothing that a file of an index says is
- * believed: a file has to ascend and to stay inside the segment, and an entry that is used has to name a batch that is there. Of times that
- * can't be seen: a file that lost its end, or is an older one, would let a look-up pass by a segment; so it says whose it is, with a CRC. A
- * file that fails is made anew.
+ * The entries are as Kafka has them: one for every index.interval.bytes, both files ascending. Those of the last segment are in memory and are
+ * written when it is sealed, or at a clean stop; they are never synced, because all can be made again from the log. So nothing that a file of
+ * an index says is believed: it may have lost its end, or be an older one, or both in parts. What is read whole has to have its CRC and to be
+ * of this segment; of what is looked up by single entries, an entry that is used has to name a batch that is there. A file that fails is made anew.
  */
 #include "log_int.h"
 
 #define ENTRY 8u
+#define ENTRIES_END 8u                 /* behind the entries: the segment's bytes, and the CRC */
 #define TIME_ENTRY 12u
 #define TIMES_END 12u                  /* behind the entries: the segment's bytes, and the CRC */
 #define TIMES_BYTES_MAX ((size_t)(INDEX_ENTRIES_MAX + 1) * TIME_ENTRY + TIMES_END)
@@ -85,6 +86,8 @@ enum err index_save(struct part *p, const struct index *ix, int64_t base)
         add32(&b, ix->entries[i].rel);
         add32(&b, ix->entries[i].pos);
     }
+    add32(&b, (uint32_t)ix->sealed);
+    add_crc(&b);
     enum err e = file_fill(seg_path(p, base, EXT_INDEX, path), &b);
     buf_clear(&b);
     for (uint32_t i = 0; i < ix->times_n; i++) {
@@ -100,10 +103,12 @@ enum err index_save(struct part *p, const struct index *ix, int64_t base)
     return e;
 }
 
+/* Whole, and of the segment as it is now. */
 static bool entries_read(struct index *ix, struct slice file, const struct seg *s)
 {
-    if (file.n % ENTRY || file.n / ENTRY > INDEX_ENTRIES_MAX)
+    if (file.n % ENTRY || file.n < ENTRIES_END || crc32c(0, file.p, file.n - 4) != get32(file.p + file.n - 4) || get32(file.p + file.n - ENTRIES_END) != s->bytes)
         return false;
+    file.n -= ENTRIES_END;
     for (size_t at = 0; at < file.n; at += ENTRY) {
         struct index_entry e = {get32(file.p + at), get32(file.p + at + 4)};
         const struct index_entry *before = ix->n ? &ix->entries[ix->n - 1] : NULL;
@@ -115,7 +120,6 @@ static bool entries_read(struct index *ix, struct slice file, const struct seg *
     return true;
 }
 
-/* Whole, and of the segment as it is now. */
 static bool times_read(struct index *ix, struct slice file, const struct seg *s)
 {
     if (file.n % TIME_ENTRY || file.n < TIMES_END || file.n > TIMES_BYTES_MAX || crc32c(0, file.p, file.n - 4) != get32(file.p + file.n - 4) ||
@@ -140,7 +144,7 @@ bool index_load(struct part *p, struct seg *s, struct index *ix)
     char path[LOG_PATH_MAX];
     struct buf b = {0};
     index_clear(ix);
-    bool ok = file_read(seg_path(p, s->base, EXT_INDEX, path), &b, (size_t)INDEX_ENTRIES_MAX * ENTRY) == OK && entries_read(ix, buf_slice(&b), s);
+    bool ok = file_read(seg_path(p, s->base, EXT_INDEX, path), &b, (size_t)INDEX_ENTRIES_MAX * ENTRY + ENTRIES_END) == OK && entries_read(ix, buf_slice(&b), s);
     ok = ok && file_read(seg_path(p, s->base, EXT_TIME, path), &b, TIMES_BYTES_MAX) == OK && times_read(ix, buf_slice(&b), s);
     buf_free(&b);
     if (ok && s->bytes > 0)
@@ -255,8 +259,8 @@ static struct index_entry sealed_floor(struct part *p, struct seg *s, uint32_t k
         uint64_t bytes = 0, mtime;
         bool ok = file_open(seg_path(p, s->base, EXT_INDEX, path), &f.fd, &bytes, &mtime) == OK;
         if (ok) {
-            f.n = (uint32_t)MIN(bytes / ENTRY, INDEX_ENTRIES_MAX);
-            ok = bytes % ENTRY == 0 && file_floor(&f, key, by_pos, &e);
+            f.n = bytes >= ENTRIES_END ? (uint32_t)MIN((bytes - ENTRIES_END) / ENTRY, INDEX_ENTRIES_MAX) : 0;
+            ok = bytes % ENTRY == 0 && bytes >= ENTRIES_END && file_floor(&f, key, by_pos, &e);
             file_close(f.fd);
         }
         if (ok && (e.pos == 0 || (e.pos < s->bytes && e.rel <= INT32_MAX && entry_true(p, s, e))))
