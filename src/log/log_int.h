@@ -298,6 +298,7 @@ struct part {
     int64_t cut;                       /* suspect: where the log ended whose records may have been answered; -1 */
     bool suspect, failed;              /* a sync failed; something else than a damaged region did */
     bool gone, compacting;
+    bool start_unsure;                 /* log_start was moved by a request, and the note of it failed */
     bool forced;                       /* to be synced though nobody waits */
     bool rounding;                     /* in the round that is on its way */
     struct part_conf conf;

@@ -111,14 +111,16 @@ enum kafka_error part_delete_before(struct part *p, int64_t offset, int64_t *log
     *log_start = p->log_start;
     if (offset < 0 || offset > p->high)
         return KAFKA_OFFSET_OUT_OF_RANGE;
-    if (offset <= p->log_start)
+    if (offset <= p->log_start && !p->start_unsure)
         return KAFKA_NONE;
+    offset = MAX(offset, p->log_start);
     struct part_note note = {.instance = p->instance, .log_start = offset, .cut = p->cut};
     enum err e = part_note_write(part_path(p, NULL, folder), &note);
     if (e == OK && p->born)
         e = disk_sync_dir(p->shard->store->dir); /* nothing in the folder is durable before its own name is */
     /* An error does not say that the old note is still there. So they are deleted in any case: never may the start of the log go forward by
      * itself, at some later start, after it was said to be here. */
+    p->start_unsure = e != OK;
     part_start_move(p, offset);
     *log_start = p->log_start;
     part_tell(p);
