@@ -14,6 +14,7 @@
  */
 #include "log_int.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 #define NOTE_MAGIC 0x574c4e50u
@@ -56,20 +57,6 @@ static const char *note_path(const char *folder, char out[LOG_PATH_MAX])
     return out;
 }
 
-enum err part_note_write(const char *folder, const struct part_note *note)
-{
-    char path[LOG_PATH_MAX];
-    struct buf b = {0};
-    add32(&b, NOTE_MAGIC);
-    add64(&b, note->instance);
-    add64(&b, (uint64_t)note->log_start);
-    add64(&b, (uint64_t)note->cut);
-    add_crc(&b);
-    enum err e = file_replace(note_path(folder, path), b.p, b.n, 0600);
-    buf_free(&b);
-    return e;
-}
-
 bool part_note_read(const char *folder, struct part_note *note)
 {
     char path[LOG_PATH_MAX];
@@ -84,6 +71,31 @@ bool part_note_read(const char *folder, struct part_note *note)
     }
     buf_free(&b);
     return ok;
+}
+
+/* Notes are written on the loop (DeleteRecords) and in the pool (sync rounds, failed syncs), where one may come late that was made early: what
+ * only ever grows is kept. notes_lock is innermost; who holds it waits for the disk, and few ever want it. */
+static pthread_mutex_t notes_lock = PTHREAD_MUTEX_INITIALIZER;
+
+enum err part_note_write(const char *folder, const struct part_note *note)
+{
+    char path[LOG_PATH_MAX];
+    struct buf b = {0};
+    struct part_note as = *note, was;
+    pthread_mutex_lock(&notes_lock);
+    if (part_note_read(folder, &was) && was.instance == as.instance) {
+        as.log_start = MAX(as.log_start, was.log_start);
+        as.cut = as.cut < 0 ? was.cut : as.cut;
+    }
+    add32(&b, NOTE_MAGIC);
+    add64(&b, as.instance);
+    add64(&b, (uint64_t)as.log_start);
+    add64(&b, (uint64_t)as.cut);
+    add_crc(&b);
+    enum err e = file_replace(note_path(folder, path), b.p, b.n, 0600);
+    pthread_mutex_unlock(&notes_lock);
+    buf_free(&b);
+    return e;
 }
 
 /* ---- making and freeing ---- */

@@ -346,8 +346,12 @@ enum err part_recover(struct part *p, struct recovery *r, struct buf *why)
         sealed_take(p, r);
         e = last_take(p, r, why);
         p->written = p->end = p->durable = r->durable;
-    } else
+    } else {
+        if (r->durable <= p->log_start) /* it is the start, rather, and what was deleted need not have been durable */
+            r->durable = p->log->segs[0].base;
         e = part_scan(p, r, why);
+        p->names_made++; /* the life before may have ended before it synced the folder */
+    }
     if (e == OK && p->log_start > p->written)
         e = start_anew(p, why);
     if (e != OK)
