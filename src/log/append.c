@@ -142,7 +142,7 @@ static void append_written(struct part *p, struct append *a)
         s->first_ms = b->max_timestamp;
         s->made_ms = part_now(p);
     }
-    index_add(p, &g->index, s, b, (uint32_t)s->bytes);
+    index_add(&g->index, s, b, (uint32_t)s->bytes, p->conf.index_interval_bytes);
     s->bytes += b->bytes;
     p->bytes += b->bytes;
     p->written = b->base_offset + b->last_offset_delta + 1;

@@ -4,7 +4,7 @@
  * and by log_store_close() for partitions that no shard has opened in that life. All of one format (fields.c):
  *
  *     magic "WLCP", generation u64, unclean u32, number of partitions u32, then for each:
- *     name u16+bytes, instance u64, flags u16 (1 all of it durable), cut i64 (-1), log start i64, durable i64, stable i64, cleaned i64, oldest timestamp i64,
+ *     name u16+bytes, instance u64, flags u16 (1 all of it durable, 2 compacted), cut i64 (-1), log start i64, durable i64, stable i64, cleaned i64, oldest timestamp i64,
  *     bytes u64, active segment i64, its length u64, segments u32, epochs u16, each: epoch i32, offset i64
  *
  * The number of shards may change between two lives, so all files are merged; for each partition the highest generation wins, and a shard's file over
@@ -22,7 +22,7 @@
 #define CHECKPOINT_MAGIC 0x574c4350u
 #define STATE_MAGIC 0x574c5354u
 #define CHECKPOINT_COUNT_AT 16         /* where the number of partitions is */
-enum { FLAG_CLEAN = 1 };
+enum { FLAG_CLEAN = 1, FLAG_SPARSE = 2 };
 
 void stored_free(struct stored *st)
 {
@@ -49,7 +49,7 @@ void checkpoint_part(struct buf *out, const char *name, const struct stored *st)
     add16(out, (uint16_t)n);
     buf_add(out, name, n);
     add64(out, st->instance);
-    add16(out, st->clean ? FLAG_CLEAN : 0);
+    add16(out, (uint16_t)((st->clean ? FLAG_CLEAN : 0) | (st->sparse ? FLAG_SPARSE : 0)));
     add64(out, (uint64_t)st->cut);
     add64(out, (uint64_t)st->log_start);
     add64(out, (uint64_t)st->durable);
@@ -105,6 +105,7 @@ static struct stored *entry_read(struct fields *f, struct slice *name)
     st->instance = take64(f);
     uint16_t flags = take16(f);
     st->clean = flags & FLAG_CLEAN;
+    st->sparse = flags & FLAG_SPARSE;
     st->cut = (int64_t)take64(f);
     st->log_start = (int64_t)take64(f);
     st->durable = (int64_t)take64(f);

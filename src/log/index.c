@@ -36,14 +36,14 @@ static void times_add(struct index *ix, int64_t ms, uint32_t rel)
     ix->times[ix->times_n++] = (struct time_entry){ms, rel};
 }
 
-void index_add(struct part *p, struct index *ix, struct seg *s, const struct kafka_batch *b, uint32_t pos)
+void index_add(struct index *ix, struct seg *s, const struct kafka_batch *b, uint32_t pos, uint32_t interval_bytes)
 {
     int64_t last = b->base_offset + b->last_offset_delta;
     if (b->max_timestamp > s->max_ms) {
         s->max_ms = b->max_timestamp;
         s->max_offset = last;
     }
-    if (ix->since >= p->conf.index_interval_bytes && ix->n < INDEX_ENTRIES_MAX) {
+    if (ix->since >= interval_bytes && ix->n < INDEX_ENTRIES_MAX) {
         ARRAY_GROW(MEM_PART, ix->entries, ix->n, ix->cap);
         ix->entries[ix->n++] = (struct index_entry){(uint32_t)(last - s->base), pos};
         if (s->max_offset >= s->base)
@@ -78,9 +78,8 @@ enum err file_fill(const char *path, const struct buf *b)
     return e;
 }
 
-enum err index_save(struct part *p, const struct index *ix, int64_t base)
+enum err index_write(const struct index *ix, const char *index_path, const char *time_path)
 {
-    char path[LOG_PATH_MAX];
     struct buf b = {0};
     for (uint32_t i = 0; i < ix->n; i++) {
         add32(&b, ix->entries[i].rel);
@@ -88,7 +87,7 @@ enum err index_save(struct part *p, const struct index *ix, int64_t base)
     }
     add32(&b, (uint32_t)ix->sealed);
     add_crc(&b);
-    enum err e = file_fill(seg_path(p, base, EXT_INDEX, path), &b);
+    enum err e = file_fill(index_path, &b);
     buf_clear(&b);
     for (uint32_t i = 0; i < ix->times_n; i++) {
         add64(&b, (uint64_t)ix->times[i].ms);
@@ -97,10 +96,16 @@ enum err index_save(struct part *p, const struct index *ix, int64_t base)
     add64(&b, ix->sealed);
     add_crc(&b);
     if (e == OK)
-        e = file_fill(seg_path(p, base, EXT_TIME, path), &b);
+        e = file_fill(time_path, &b);
     buf_free(&b);
-    p->names_made++;
     return e;
+}
+
+enum err index_save(struct part *p, const struct index *ix, int64_t base)
+{
+    char index_path[LOG_PATH_MAX], time_path[LOG_PATH_MAX];
+    p->names_made++;
+    return index_write(ix, seg_path(p, base, EXT_INDEX, index_path), seg_path(p, base, EXT_TIME, time_path));
 }
 
 /* Whole, and of the segment as it is now. */
@@ -181,7 +186,7 @@ enum err index_rebuild(struct part *p, struct seg *s, struct index *ix, bool sav
             e = got == WALK_IO ? w.err : OK;
             break;
         }
-        index_add(p, ix, s, &w.b, (uint32_t)w.pos);
+        index_add(ix, s, &w.b, (uint32_t)w.pos, p->conf.index_interval_bytes);
     }
     mem_free(window);
     index_seal(ix, s);

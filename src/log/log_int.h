@@ -91,6 +91,7 @@ struct stored {
     uint32_t segs_n;
     bool clean;                        /* all that was there was durable: active and active_bytes are where the log ended */
     int64_t cut;                       /* a sync failed: what is behind goes, what is before is written anew; -1: none did */
+    bool sparse;                       /* it was compacted: offsets have gaps */
     bool folder;                       /* it was there when the store was opened */
     struct epoch_start *epochs;        /* owned */
     uint32_t epochs_n;
@@ -272,6 +273,7 @@ struct part {
     enum part_state state;
     struct log_shard *shard;
     char *name;
+    char *grave;                       /* what its folder is called since it was deleted; removed when no work uses it */
     void *owner;
     struct part_log *log;              /* LOADED only */
     struct epoch_start *epochs;        /* ascending; the last is this life's */
@@ -299,6 +301,7 @@ struct part {
     bool suspect, failed;              /* a sync failed; something else than a damaged region did */
     bool gone, compacting;
     bool start_unsure;                 /* log_start was moved by a request, and the note of it failed */
+    bool sparse;                       /* was compacted once: partition.state has it */
     bool forced;                       /* to be synced though nobody waits */
     bool rounding;                     /* in the round that is on its way */
     struct part_conf conf;
@@ -330,7 +333,9 @@ struct part_note {
     uint64_t instance;
     int64_t log_start;
     int64_t cut;                       /* what is behind goes at the next start, what is not durable before it is written anew; -1: nothing */
+    bool sparse;
 };
+struct part_note part_note_of(const struct part *p);
 enum err part_note_write(const char *folder, const struct part_note *note) WARN_UNUSED;
 bool part_note_read(const char *folder, struct part_note *note);
 
@@ -348,6 +353,7 @@ struct seg *seg_by_base(const struct part *p, int64_t base); /* NULL: gone */
 struct seg *seg_add(struct part *p, int64_t base);           /* at the end, in memory only */
 enum err seg_open(struct part *p, struct seg *s, bool create) WARN_UNUSED; /* its file, and uses it */
 void seg_close(struct part *p, struct seg *s);
+void seg_adopt(struct part *p, struct seg *s, int fd);       /* its file is open */
 void seg_drop(struct part *p, uint32_t i, uint32_t n);       /* n from i leave the array; files closed, not removed */
 void seg_files_remove(const struct part *p, int64_t base);   /* all its files; what fails is said in the log */
 void seg_remove_later(struct part *p, int64_t base);         /* renames, and removes after the delay */
@@ -358,9 +364,10 @@ void segfiles_limit(struct log_shard *s);                    /* closes what is a
 enum err file_fill(const char *path, const struct buf *b) WARN_UNUSED; /* the file's whole content, not synced */
 void index_fini(struct index *ix);
 void index_clear(struct index *ix);
-void index_add(struct part *p, struct index *ix, struct seg *s, const struct kafka_batch *b, uint32_t pos);
+void index_add(struct index *ix, struct seg *s, const struct kafka_batch *b, uint32_t pos, uint32_t interval_bytes);
 void index_seal(struct index *ix, const struct seg *s);      /* the last time entry */
 enum err index_save(struct part *p, const struct index *ix, int64_t base) WARN_UNUSED;
+enum err index_write(const struct index *ix, const char *index_path, const char *time_path) WARN_UNUSED; /* any thread */
 bool index_load(struct part *p, struct seg *s, struct index *ix); /* false: not there or wrong */
 enum err index_rebuild(struct part *p, struct seg *s, struct index *ix, bool save) WARN_UNUSED; /* from the log */
 /* A border at or before offset, and the last border at or before pos, from what the index says; 0 and from when it says nothing. */
@@ -394,6 +401,7 @@ bool batch_head(const char *p, struct kafka_batch *b); /* 61 bytes; false: not a
 struct recovery {
     int64_t durable;                   /* known to be on disk: a fault before is damage, one behind it a torn tail */
     int64_t cut;                       /* what is behind goes; -1: nothing */
+    bool gaps;                         /* nothing is known but that it was compacted: offsets needn't follow one another */
     int64_t active;                    /* when same may hold: what the last segment is expected to be; -1: nothing is known */
     uint64_t active_bytes;
     int64_t *snapshots;                /* offsets of those in the folder, ascending; owned */
@@ -428,8 +436,57 @@ bool part_dirty(const struct part *p);
 void part_housekeep(struct part *p, int64_t now_ms);
 void part_start_move(struct part *p, int64_t log_start); /* drops segments before it */
 
-/* compact.c */
-bool compact_maybe(struct part *p, int64_t now_ms); /* starts one when it is worth it */
+/* compact.c, clean.c */
+void compact_maybe(struct part *p, int64_t now_ms); /* starts one when it is worth it */
+
+struct clean_source {
+    struct segfile *file;              /* a reference */
+    int64_t base, next;                /* next: base of the segment behind */
+    uint64_t bytes;
+};
+/* A segment that takes the place of sources first to first + n - 1. */
+struct clean_out {
+    struct seg seg;                    /* as it will be; file not set */
+    struct index index;
+    int64_t next;
+    uint32_t first, n;
+    int fd;                            /* of the .swap; -1: not made */
+};
+struct key_slot {
+    uint64_t hash[2];
+    int64_t offset;                    /* of the latest record with that key; -1: free */
+};
+struct clean_last {                    /* where a producer's last sequence is: that batch is kept, though it be empty */
+    int64_t producer_id, offset;
+};
+struct clean {
+    struct work work;
+    struct part *part;                 /* pinned; the pool reads name and folder only */
+    struct clean_source *sources;
+    struct clean_out *outs;
+    struct aborted *aborted;           /* by last */
+    struct clean_last *lasts;          /* by producer */
+    uint32_t sources_n, outs_n, outs_cap, aborted_n, lasts_n;
+    int64_t dirty, limit;              /* keys of this range are looked at; the range ends before the last stable offset */
+    int64_t map_end;                   /* so far the memory for keys reached */
+    int64_t now_ms, delete_retention_ms;
+    uint64_t map_bytes, segment_bytes;
+    uint32_t interval_bytes;
+    struct key_slot *map;
+    uint64_t map_cap, map_n, map_key[2];
+    struct table txn_data;             /* producer ids whose open transaction has records that stay */
+    struct buf out;                    /* not yet written */
+    struct buf batch, scratch;
+    char *window;
+    uint64_t batches, dropped;         /* records */
+    enum err err;
+    const char *what;                  /* of err: what could not be done */
+};
+void siphash128(const uint64_t key[2], struct slice in, uint64_t out[2]);
+void clean_run(struct work *w);        /* reads the sources, leaves .swap files */
+void clean_place(struct work *w);      /* gives them their names */
+void clean_abandon(struct clean *c);   /* removes them; blocks */
+void clean_free(struct clean *c);
 
 /* ---- the shard (shard.c) ---- */
 

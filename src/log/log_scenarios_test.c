@@ -735,6 +735,239 @@ static void test_epochs(void **state)
     world_stop();
 }
 
+/* ---- compaction ---- */
+
+/* SipHash-2-4 of 128 bits: the authors' vectors for 0 and 15 bytes. */
+static void test_siphash(void **state)
+{
+    uint8_t key[16], in[15];
+    uint64_t k[2], h[2];
+    for (uint8_t i = 0; i < 16; i++) key[i] = i;
+    for (uint8_t i = 0; i < 15; i++) in[i] = i;
+    memcpy(k, key, 16);
+    siphash128(k, (struct slice){0}, h);
+    assert_true(h[0] == 0xe6a825ba047f81a3ull && h[1] == 0x930255c71472f66dull);
+    siphash128(k, slice_of((const char *)in, 15), h);
+    assert_true(h[0] == 0x11a8b03399e99354ull && h[1] == 0xd9c3cf970fec087eull);
+}
+
+static struct part_conf compact_conf(void)
+{
+    struct part_conf c = small_conf();
+    c.cleanup_delete = false;
+    c.cleanup_compact = true;
+    c.min_cleanable_ratio = 0.01;
+    c.segment_ms = INT64_MAX / 2;
+    return c;
+}
+
+static void compact_world(void)
+{
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.housekeeping_ms = 20;
+    node.conf.checkpoint_ms = 20;
+    node.conf.compaction_bytes = 1 << 16;
+}
+
+static bool compacted(void *ctx)
+{
+    struct part *p = ctx;
+    return !p->compacting && p->cleaned == seg_last(p)->base;
+}
+
+enum { KEYS = 10 };
+static int32_t values[KEYS]; /* the number of the last value of each key; -1: a tombstone */
+
+static void put(struct part *p, uint32_t k, int32_t v, struct what w)
+{
+    char key[8], value[16] = "";
+    snprintf(key, sizeof key, "key%u", k);
+    if (v >= 0)
+        snprintf(value, sizeof value, "n%d", v);
+    w.key = key;
+    w.value = value;
+    w.acks = w.acks ? w.acks : 1;
+    send_offset(p, w);
+    values[k] = v;
+}
+
+/* Of what a reader sees, the last value of each key, is what was put last; each is seen at most `most` times. */
+static void check_values(struct part *p, int most)
+{
+    struct got *g = fetch(p, p->log_start, PART_STABLE, 1000);
+    assert_int_equal(g->error, KAFKA_NONE);
+    assert_true(g->next <= part_end(p));
+    for (uint32_t k = 0; k < KEYS; k++) {
+        char key[16], want[32];
+        const char *last = NULL;
+        int n = 0;
+        snprintf(key, sizeof key, "key%u=", k);
+        for (const char *at = g->text.p; (at = strstr(at, key)); at++) {
+            last = at;
+            n++;
+        }
+        snprintf(want, sizeof want, values[k] >= 0 ? "key%u=n%d;" : "key%u=;", k, values[k]);
+        if (values[k] == -2 ? last != NULL : !last || strncmp(last, want, strlen(want)) != 0)
+            fail_msg("key %u: wanted %s in %s", k, want, g->text.p);
+        if (n > most)
+            fail_msg("key %u is there %d times", k, n);
+    }
+}
+
+static void test_compact(void **state)
+{
+    struct part_conf c = compact_conf();
+    for (enum kafka_codec codec = KAFKA_CODEC_NONE; codec < KAFKA_CODECS; codec++) {
+        compact_world();
+        node_start();
+        struct part *p = part_get("t-0", &c);
+        for (int32_t i = 0; i < 300; i++) put(p, (uint32_t)(i * 7 % KEYS), i, (struct what){.codec = codec});
+        node_wait(compacted, p);
+        assert_true(log_shard_counters(node.shard)->compacted_segments > 3);
+        assert_int_equal(part_end(p), 300);
+        check_values(p, 60); /* the last segment is as it was */
+        assert_true(part_bytes(p) < 3 * 4096);
+        for (int64_t at = 0; at < 300; at++) {
+            struct got *g = fetch(p, at, PART_HIGH, at % 3 ? 200 : 100000);
+            assert_int_equal(g->error, KAFKA_NONE);
+            assert_int_equal(g->next, 300);
+            assert_true(g->first >= at);
+        }
+        int64_t bytes = (int64_t)part_bytes(p);
+        node_restart();
+        p = part_get("t-0", &c);
+        assert_int_equal(part_bytes(p), bytes);
+        check_values(p, 60);
+        for (int32_t i = 300; i < 400; i++) put(p, (uint32_t)(i % KEYS), i, (struct what){.codec = codec});
+        node_wait(compacted, p);
+        check_values(p, 60);
+        node_stop();
+        node.conf.files_max = 0;
+        world_stop();
+    }
+}
+
+/* With memory for few keys: several passes, the same result. */
+static void test_compact_passes(void **state)
+{
+    struct part_conf c = compact_conf();
+    compact_world();
+    node.conf.compaction_bytes = 24 * 16;
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (int32_t i = 0; i < 300; i++) {
+        put(p, (uint32_t)(i * 7 % KEYS), i, (struct what){0});
+        send_offset(p, (struct what){.acks = 1}); /* keys that come once */
+    }
+    node_wait(compacted, p);
+    assert_true(log_shard_counters(node.shard)->compacted_segments > 10);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, 600);
+    for (uint32_t k = 0; k < KEYS; k++) {
+        char key[16];
+        snprintf(key, sizeof key, "key%u=n%d;", k, values[k]);
+        assert_true(values[k] >= 290);
+    }
+    assert_true(fetch(p, 0, PART_HIGH, 1000)->records < 420);
+    assert_true(fetch(p, 0, PART_HIGH, 1000)->records >= 300 + KEYS);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+static void roll_now(struct part *p)
+{
+    if (seg_last(p)->bytes == 0)
+        return;
+    assert_int_equal(seg_roll(p), OK);
+    part_next(p);
+    sync_force(p);
+}
+
+/* A tombstone outlives what it deletes by delete.retention.ms, then it goes, too. */
+static void test_tombstones(void **state)
+{
+    struct part_conf c = compact_conf();
+    c.delete_retention_ms = 100;
+    compact_world();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (uint32_t k = 0; k < KEYS; k++) put(p, k, (int32_t)k, (struct what){0});
+    put(p, 3, -1, (struct what){0});
+    put(p, 4, -1, (struct what){0});
+    put(p, 4, 44, (struct what){0});
+    roll_now(p);
+    node_wait(compacted, p);
+    check_values(p, 1);
+    struct got *g = fetch(p, 0, PART_HIGH, 1000);
+    assert_int_equal(g->records, KEYS); /* the tombstone is one of them */
+    node_idle(300);
+    put(p, 5, 55, (struct what){0});
+    roll_now(p);
+    node_wait(compacted, p);
+    values[3] = -2;
+    check_values(p, 1);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->records, KEYS - 1);
+    int64_t offset, ms;
+    assert_int_equal(part_find_newest(p, &offset, &ms), KAFKA_NONE); /* timestamps are what they were though a horizon stands in a batch */
+    assert_true(ms <= part_now(p));
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+/* Aborted records go, their markers later; what is open holds compaction up. */
+static void test_compact_transactions(void **state)
+{
+    struct part_conf c = compact_conf();
+    c.delete_retention_ms = 100;
+    compact_world();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (uint32_t k = 0; k < KEYS; k++) put(p, k, (int32_t)k, (struct what){0});
+    put(p, 1, 100, (struct what){.producer_id = 8, .txn = true});
+    send_error(p, (struct what){.producer_id = 8, .txn = true, .abort = true, .acks = 1});
+    values[1] = 1;
+    put(p, 2, 200, (struct what){.producer_id = 9, .txn = true});
+    send_error(p, (struct what){.producer_id = 9, .txn = true, .commit = true, .acks = 1});
+    roll_now(p);
+    int64_t open = part_end(p);
+    put(p, 4, 400, (struct what){.producer_id = 9, .txn = true, .sequence = 1});
+    roll_now(p);
+    node_idle(300);
+    assert_int_equal(p->cleaned, open); /* up to the open transaction */
+    struct got *g = fetch(p, 0, PART_STABLE, 1000);
+    assert_int_equal(g->aborted_n, 0);
+    assert_null(strstr(g->text.p, "n100"));
+    assert_non_null(strstr(g->text.p, "key1=n1;"));
+    assert_non_null(strstr(g->text.p, "key2=n200;"));
+    assert_null(strstr(g->text.p, "key2=n2;"));
+    send_error(p, (struct what){.producer_id = 9, .txn = true, .commit = true, .acks = 1});
+    roll_now(p);
+    node_wait(compacted, p);
+    check_values(p, 1);
+    /* sequences are known to the restarted log without any snapshot */
+    node_stop();
+    for (int64_t at = 0; at < 40; at++) {
+        char path[LOG_PATH_MAX];
+        (void)!disk_remove(seg_file(at, EXT_SNAPSHOT, path));
+        (void)!disk_remove(node_path("shard-0.checkpoint", path));
+    }
+    node_start();
+    p = part_get("t-0", &c);
+    assert_false(part_txn_open(p, 8));
+    assert_false(part_txn_open(p, 9));
+    run_wait_flushed(p);
+    assert_int_equal(part_stable_now(p), part_end(p));
+    assert_int_equal(send_error(p, (struct what){.producer_id = 9, .txn = true, .sequence = 7}), KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    assert_int_equal(send_error(p, (struct what){.producer_id = 8, .txn = true, .sequence = 7}), KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER); /* its last batch is kept, empty */
+    check_values(p, 1);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
 const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_append_read),
     cmocka_unit_test(test_acks),
@@ -756,5 +989,10 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_marker_waits),
     cmocka_unit_test(test_aborted_ranges),
     cmocka_unit_test(test_epochs),
+    cmocka_unit_test(test_siphash),
+    cmocka_unit_test(test_compact),
+    cmocka_unit_test(test_compact_passes),
+    cmocka_unit_test(test_tombstones),
+    cmocka_unit_test(test_compact_transactions),
 };
 const size_t log_scenarios_n = COUNT_OF(log_scenarios);

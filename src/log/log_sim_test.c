@@ -3,6 +3,7 @@
 #include "sim.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 static uint64_t seed = 1;
 
@@ -411,12 +412,135 @@ static void test_epoch_rises(void **state)
     world_stop();
 }
 
+/* ---- crashes within a compaction ---- */
+
+/* key=value pairs, the last one of each key: what a compacted topic stands for. */
+static void state_of(struct part *p, char out[10][24])
+{
+    memset(out, 0, 10 * 24);
+    struct got *g = fetch(p, p->log_start, PART_END, 100000);
+    assert_int_equal(g->error, KAFKA_NONE);
+    for (const char *at = g->text.p; *at; at = strchr(at, ';') + 1) {
+        const char *end = strchr(at, ';');
+        assert_true(at[0] == 'k' && at[1] >= '0' && at[1] <= '9' && end - at < 24);
+        memcpy(out[at[1] - '0'], at, (size_t)(end - at));
+        out[at[1] - '0'][end - at] = 0;
+    }
+}
+
+static bool compaction_over(void *ctx)
+{
+    struct part *p = ctx;
+    return sim_is_down() || (!p->compacting && p->cleaned == seg_last(p)->base);
+}
+
+static struct part_conf compact_conf(void)
+{
+    struct part_conf c;
+    part_conf_default(&c);
+    c.segment_bytes = 1100;
+    c.index_interval_bytes = 100;
+    c.file_delete_delay_ms = 0;
+    c.delete_retention_ms = 0;
+    c.segment_ms = INT64_MAX / 2;
+    c.cleanup_compact = true;
+    c.cleanup_delete = false;
+    return c;
+}
+
+/* False: the compaction ended before the n-th change. */
+static bool crash_in_compaction(uint32_t n, bool power)
+{
+    static uint32_t serial;
+    char before[10][24], after[10][24], key[8], value[16];
+    struct part_conf c = compact_conf();
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.checkpoint_ms = 20;
+    node.conf.housekeeping_ms = 1000;
+    node.conf.compaction_bytes = 1 << 16;
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (uint32_t i = 0; i < 60; i++) {
+        snprintf(key, sizeof key, "k%u", i % 7);
+        snprintf(value, sizeof value, "v%u", ++serial);
+        send_offset(p, (struct what){.key = key, .value = i % 7 == 3 && i > 50 ? "" : value, .acks = -1});
+    }
+    node_idle(200); /* a checkpoint */
+    assert_int_equal(p->noted, part_end(p));
+    state_of(p, before);
+    int64_t end = part_end(p);
+    sim_crash_after(n, power);
+    node_wait(compaction_over, p);
+    bool crashed = sim_is_down();
+    sim_crash_after(0, false);
+    if (!crashed)
+        sim_process_crash();
+    node_stop();
+    sim_restart();
+    node_start();
+    p = part_get("t-0", &c);
+    if (part_end(p) != end || p->offline)
+        fail_msg("crash %u: ends at %lld, not %lld", n, (long long)part_end(p), (long long)end);
+    state_of(p, after);
+    after[3][2] = before[3][2] = '='; /* a tombstone may be gone by then */
+    if (strlen(after[3]) <= 3)
+        memset(after[3], 0, sizeof after[3]), memset(before[3], 0, sizeof before[3]);
+    if (memcmp(before, after, sizeof before) != 0)
+        fail_msg("crash %u: another state", n);
+    assert_int_equal(send_offset(p, (struct what){.key = "k1", .acks = -1}), end);
+    node_restart(); /* and nothing is left that a next start would stumble over */
+    p = part_get("t-0", &c);
+    assert_int_equal(part_end(p), end + 1);
+    state_of(p, after);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+    return crashed;
+}
+
+static void test_compaction_crashes(void **state)
+{
+    uint32_t n = 1;
+    while (crash_in_compaction(n, false) && crash_in_compaction(n, true)) n++;
+    assert_true(n > 20);
+    for (uint32_t again = 1; again < n; again++) crash_in_compaction(again, true); /* with other luck */
+}
+
+/* Damage in a segment: it is not compacted, and stays as it is. */
+static void test_compaction_damage(void **state)
+{
+    struct part_conf c = compact_conf();
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.checkpoint_ms = 20;
+    node.conf.housekeeping_ms = 1000;
+    node.conf.compaction_bytes = 1 << 16;
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (uint32_t i = 0; i < 60; i++) send_offset(p, (struct what){.key = "k", .acks = -1});
+    uint64_t bytes = part_bytes(p);
+    node_idle(200);
+    assert_true(sim_file_flip(LOG0, 70));
+    node_idle(3000);
+    assert_int_equal(part_bytes(p), bytes);
+    assert_int_equal(p->cleaned, 0);
+    assert_false(p->compacting);
+    assert_null(sim_file("/log/t-0/00000000000000000000.cleaned"));
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_torn_tail),   cmocka_unit_test(test_power_loss),  cmocka_unit_test(test_damage),    cmocka_unit_test(test_missing_end),
         cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
         cmocka_unit_test(test_slow_sync),   cmocka_unit_test(test_untouched),   cmocka_unit_test(test_epoch_rises),
+        cmocka_unit_test(test_compaction_crashes), cmocka_unit_test(test_compaction_damage),
     };
     int failed = _cmocka_run_group_tests("log_sim", log_scenarios, log_scenarios_n, NULL, NULL);
     return failed + cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,6 +50,11 @@ int64_t part_now(const struct part *p) { return (int64_t)(wall_ns() / 1000000); 
 
 /* ---- partition.state ---- */
 
+struct part_note part_note_of(const struct part *p)
+{
+    return (struct part_note){.instance = p->instance, .log_start = p->log_start, .cut = p->cut, .sparse = p->sparse};
+}
+
 static const char *note_path(const char *folder, char out[LOG_PATH_MAX])
 {
     int n = snprintf(out, LOG_PATH_MAX, "%s/partition.state", folder);
@@ -67,6 +72,7 @@ bool part_note_read(const char *folder, struct part_note *note)
         note->instance = take64(&f);
         note->log_start = (int64_t)take64(&f);
         note->cut = (int64_t)take64(&f);
+        note->sparse = take16(&f);
         ok = !f.bad && note->log_start >= 0 && note->cut >= -1;
     }
     buf_free(&b);
@@ -86,11 +92,13 @@ enum err part_note_write(const char *folder, const struct part_note *note)
     if (part_note_read(folder, &was) && was.instance == as.instance) {
         as.log_start = MAX(as.log_start, was.log_start);
         as.cut = as.cut < 0 ? was.cut : as.cut;
+        as.sparse |= was.sparse;
     }
     add32(&b, NOTE_MAGIC);
     add64(&b, as.instance);
     add64(&b, (uint64_t)as.log_start);
     add64(&b, (uint64_t)as.cut);
+    add16(&b, as.sparse);
     add_crc(&b);
     enum err e = file_replace(note_path(folder, path), b.p, b.n, 0600);
     pthread_mutex_unlock(&notes_lock);
@@ -158,6 +166,7 @@ void part_free(struct part *p)
     list_del(&p->moved_link);
     while (!list_empty(&p->watches)) list_del(p->watches.next);
     mem_free(p->epochs);
+    mem_free(p->grave);
     mem_free(p->name);
     p->magic = 0;
     mem_free(p);
@@ -209,6 +218,7 @@ static void part_shelve(struct part *p, struct stored *st)
     p->durable = p->noted = p->written = p->end = p->high = st->durable;
     p->stable = MIN(st->stable, st->durable);
     p->cleaned = st->cleaned;
+    p->sparse = st->sparse;
     p->oldest_ms = st->oldest_ms;
     p->bytes = st->bytes;
     p->active = st->active;
@@ -230,6 +240,7 @@ static struct recovery recovery_plan(struct part *p, struct stored *st)
     if (noted) {
         p->instance = note.instance;
         p->log_start = note.log_start;
+        p->sparse = r.gaps = note.sparse;
         r.cut = note.cut;
     } else {
         random_bytes(&p->instance, sizeof p->instance);
@@ -243,6 +254,7 @@ static struct recovery recovery_plan(struct part *p, struct stored *st)
     p->epochs_n = st->epochs_n;
     st->epochs = NULL;
     r.durable = st->durable;
+    r.gaps = false;
     if (st->cut >= 0)
         r.cut = r.cut < 0 ? st->cut : MIN(r.cut, st->cut);
     if (st->clean && r.cut < 0) {
@@ -270,9 +282,8 @@ static enum err part_reopen(struct part *p, struct stored *st, struct buf *why)
     part_moved(p);
     if (r.cut >= 0) { /* what was to go is cut off: what follows is not to be */
         char folder[LOG_PATH_MAX];
-        struct part_note note = {.instance = p->instance, .log_start = p->log_start, .cut = -1};
         random_bytes(&p->instance, sizeof p->instance); /* nor what the checkpoint says of this partition */
-        note.instance = p->instance;
+        struct part_note note = part_note_of(p);
         e = part_rewrite(p);
         if (e == OK)
             e = part_note_write(part_path(p, NULL, folder), &note);
@@ -546,7 +557,7 @@ void part_delete(struct part *p)
         snprintf(name, sizeof name, "%.200s.%016llx" EXT_DELETED, p->name, (unsigned long long)unique);
         enum err e = disk_rename(part_path(p, NULL, from), store_path(s->store, name, to));
         if (e == OK)
-            shard_remove_later(s, to, 0, true);
+            p->grave = mem_strdup(MEM_PART, to);
         else
             log_error("log", "%s can't be removed: %s; remove it by hand before the next start, or the partition is there again", from, err_text(e));
         s->changed = true;
@@ -556,8 +567,11 @@ void part_delete(struct part *p)
 
 void part_reap(struct part *p)
 {
-    if (p->gone && p->pins == 0 && list_empty(&p->moved_link))
-        part_free(p);
+    if (!p->gone || p->pins || !list_empty(&p->moved_link))
+        return;
+    if (p->grave)
+        shard_remove_later(p->shard, p->grave, 0, true);
+    part_free(p);
 }
 
 void part_unpin(struct part *p)
@@ -573,7 +587,7 @@ void part_describe(const struct part *p, struct stored *st)
 {
     *st = (struct stored){.instance = p->instance, .log_start = p->log_start, .durable = MAX(p->durable, p->log_start), .stable = p->stable, .cleaned = p->cleaned,
                           .oldest_ms = p->oldest_ms, .bytes = p->bytes, .active = p->active, .active_bytes = p->active_bytes, .segs_n = p->shelved_segs,
-                          .cut = p->cut, .epochs = p->epochs, .epochs_n = p->epochs_n};
+                          .cut = p->cut, .sparse = p->sparse, .epochs = p->epochs, .epochs_n = p->epochs_n};
     st->clean = !p->offline && p->durable == p->written;
     if (p->state != PART_LOADED)
         return;

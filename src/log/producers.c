@@ -255,7 +255,7 @@ void producer_note(struct producers *ps, const struct kafka_batch *b, struct spo
     }
     if (b->base_sequence >= 0)
         note_sent(pr, b);
-    if ((b->attributes & KAFKA_BATCH_TRANSACTIONAL) && pr->txn_first < 0) {
+    if ((b->attributes & KAFKA_BATCH_TRANSACTIONAL) && pr->txn_first < 0 && b->count > 0) { /* compaction leaves empty ones */
         pr->txn_first = at.offset;
         pr->txn_seg = at.seg;
         pr->txn_pos = at.pos;

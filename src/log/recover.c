@@ -62,7 +62,7 @@ static bool batch_follows(struct scan *s)
         return true;
     if (s->r->cut >= 0 && last >= s->r->cut)
         return false;
-    return (b->base_offset == s->expect || s->expect < s->r->durable) && walk_crc_ok(&s->w);
+    return (b->base_offset == s->expect || s->expect < s->r->durable || s->r->gaps) && walk_crc_ok(&s->w);
 }
 
 /* Something is wrong at the walk's position. */
@@ -103,7 +103,7 @@ static void batch_take(struct scan *s)
     struct seg *g = &p->log->segs[s->i];
     if (s->w.pos == 0)
         g->first_ms = s->w.b.max_timestamp;
-    index_add(p, &p->log->index, g, &s->w.b, (uint32_t)s->w.pos);
+    index_add(&p->log->index, g, &s->w.b, (uint32_t)s->w.pos, p->conf.index_interval_bytes);
     epoch_seen(p, &s->w.b);
     s->expect = kafka_batch_last_offset(&s->w.b) + 1;
     if (s->expect <= s->r->durable)
@@ -232,7 +232,7 @@ static enum err part_scan(struct part *p, struct recovery *r, struct buf *why)
     struct scan s = {.p = p, .r = r, .why = why};
     enum err e = OK;
     for (s.i = sealed_take(p, r); e == OK; s.i++) {
-        if (p->log->segs[s.i].base > s.expect && s.i > 0 && s.expect >= r->durable && s.expect > 0) {
+        if (p->log->segs[s.i].base > s.expect && s.i > 0 && s.expect >= r->durable && s.expect > 0 && !r->gaps) {
             s.i--; /* what was between is not there: the log ends with the segment before */
             e = tail_cut(&s, p->log->segs[s.i].bytes);
             break;

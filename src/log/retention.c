@@ -7,13 +7,13 @@
  */
 #include "log_int.h"
 
-/* Segments wholly before the start leave. The last one stays. */
+/* Segments wholly before the start leave, the last one excepted; while they are being compacted they stay until the next look. */
 void part_start_move(struct part *p, int64_t log_start)
 {
     struct part_log *g = p->log;
     uint32_t n = 0;
     p->log_start = MAX(p->log_start, log_start);
-    while (n + 1 < g->segs_n && g->segs[n + 1].base <= p->log_start && !g->segs[n].swapping) n++;
+    while (!p->compacting && n + 1 < g->segs_n && g->segs[n + 1].base <= p->log_start) n++;
     for (uint32_t i = 0; i < n; i++) seg_remove_later(p, g->segs[i].base);
     if (n) {
         counter_add(&p->shard->counters.deleted_segments, n);
@@ -98,8 +98,12 @@ void part_housekeep(struct part *p, int64_t now_ms)
         if (start > p->log_start && !p->offline)
             part_start_move(p, start);
     }
+    if (p->log->segs_n > 1 && p->log->segs[1].base <= p->log_start)
+        part_start_move(p, p->log_start);
     if (due_by_time(p, now_ms) && !p->offline && !p->shard->full)
         seal(p);
+    if (p->conf.cleanup_compact && !p->offline)
+        compact_maybe(p, now_ms);
 }
 
 enum kafka_error part_delete_before(struct part *p, int64_t offset, int64_t *log_start)
@@ -114,7 +118,8 @@ enum kafka_error part_delete_before(struct part *p, int64_t offset, int64_t *log
     if (offset <= p->log_start && !p->start_unsure)
         return KAFKA_NONE;
     offset = MAX(offset, p->log_start);
-    struct part_note note = {.instance = p->instance, .log_start = offset, .cut = p->cut};
+    struct part_note note = part_note_of(p);
+    note.log_start = offset;
     enum err e = part_note_write(part_path(p, NULL, folder), &note);
     if (e == OK && p->born)
         e = disk_sync_dir(p->shard->store->dir); /* nothing in the folder is durable before its own name is */

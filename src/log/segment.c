@@ -88,7 +88,7 @@ void segfiles_limit(struct log_shard *s)
 }
 
 /* The shard's list takes a descriptor for a segment. */
-static void seg_adopt(struct part *p, struct seg *s, int fd)
+void seg_adopt(struct part *p, struct seg *s, int fd)
 {
     struct segfile *f = mem_new(MEM_PART, sizeof *f);
     *f = (struct segfile){.refs = 1, .fd = fd, .part = p, .base = s->base};

@@ -208,12 +208,14 @@ static void removals_fire(struct timer *t)
 void shard_remove_later(struct log_shard *s, const char *path, uint64_t in_ms, bool folder)
 {
     struct removal *r = mem_new(MEM_PART, sizeof *r);
-    *r = (struct removal){.work = {.run = removal_run, .done = removal_done}, .shard = s, .due_ms = loop_now_ms(s->loop) + in_ms, .folder = folder};
+    *r = (struct removal){.work = {.run = removal_run, .done = removal_done, .slow = true}, .shard = s, .due_ms = loop_now_ms(s->loop) + in_ms, .folder = folder};
     r->path = mem_strdup(MEM_PART, path);
     struct list *after = s->removals.prev;
     while (after != &s->removals && CONTAINER_OF(after, struct removal, link)->due_ms > r->due_ms) after = after->prev;
     list_push_front(after, &r->link);
-    if (s->removals.next == &r->link)
+    if (s->state != SHARD_RUNS)
+        removals_due(s, UINT64_MAX);
+    else if (s->removals.next == &r->link)
         timer_set(s->loop, &s->removal_timer, in_ms);
 }
 

@@ -101,7 +101,7 @@ static void note_done(struct work *w)
 static void note_submit(struct part *p)
 {
     struct note_job *j = mem_new(MEM_PART, sizeof *j);
-    *j = (struct note_job){.work = {.run = note_run, .done = note_done}, .part = p, .note = {.instance = p->instance, .log_start = p->log_start, .cut = p->cut}};
+    *j = (struct note_job){.work = {.run = note_run, .done = note_done}, .part = p, .note = part_note_of(p)};
     part_path(p, NULL, j->folder);
     p->pins++;
     p->shard->jobs++;
@@ -240,7 +240,7 @@ static void round_part(struct sync_round *r, struct part *p)
     }
     struct sync_part sp = {.part = p, .end = p->written, .files = r->files_n, .names = p->names_made, .born = p->born};
     sp.folder = p->names_made != p->names_synced;
-    sp.note = (struct part_note){.instance = p->instance, .log_start = p->log_start, .cut = -1};
+    sp.note = part_note_of(p);
     for (uint32_t i = p->log->segs_n; i-- > 0;) {
         struct seg *s = &p->log->segs[i];
         if (s->durable == s->bytes && s->base < p->durable)
