@@ -191,12 +191,18 @@ static enum err run_write(struct part *p)
     return OK;
 }
 
-static void dups_fail(struct part *p, int64_t from)
+/* Those who wait for what did not come. */
+static void waiting_fail(struct part *p, int64_t from)
 {
     LIST_FOREACH(it, &p->log->dups) {
         struct append *a = CONTAINER_OF(it, struct append, link);
         if ((int64_t)a->pos > from)
             append_finish(p->shard, a, KAFKA_KAFKA_STORAGE_ERROR);
+    }
+    LIST_FOREACH(it, &p->log->flushes) {
+        struct part_flush *f = CONTAINER_OF(it, struct part_flush, link);
+        if (f->until > from)
+            flush_finish(p->shard, f, KAFKA_KAFKA_STORAGE_ERROR);
     }
 }
 
@@ -209,7 +215,7 @@ static void write_failed(struct part *p, enum err e, int64_t began)
         counter_inc(&s->counters.written_refused);
         append_finish(s, CONTAINER_OF(it, struct append, link), KAFKA_KAFKA_STORAGE_ERROR);
     }
-    dups_fail(p, p->written);
+    waiting_fail(p, p->written);
     p->end = p->written;
     part_next(p);
     producers_rollback(&g->producers);

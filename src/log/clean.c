@@ -114,6 +114,10 @@ static enum err batch_read(struct clean *c, struct walk *w, struct kafka_batch *
 /* The next batch of a source; false at its end, or after an error (c->err). */
 static bool source_next(struct clean *c, struct walk *w)
 {
+    if (__atomic_load_n(&c->stop, __ATOMIC_RELAXED)) {
+        fail(c, ERR_CLOSED, NULL);
+        return false;
+    }
     enum walked got = walk_next(w);
     if (got == WALK_IO)
         fail(c, w->err, "a segment can't be read");

@@ -78,7 +78,7 @@ static void compact_over(struct clean *c)
     struct part *p = c->part;
     struct log_shard *s = p->shard;
     p->compacting = false;
-    s->compactions--;
+    s->cleaning = NULL;
     clean_free(c);
     part_unpin(p);
     shard_job_over(s);
@@ -91,7 +91,7 @@ static void placed(struct work *w)
     struct part *p = c->part;
     if (c->err != OK && !p->gone) {
         log_error("log", "%s: compaction: %s: %s; the next start completes it", p->name, c->what, err_text(c->err));
-        p->shard->compactions--;
+        p->shard->cleaning = NULL;
         clean_free(c); /* compacting stays set: nothing of this partition is removed or cleaned in this life */
         struct log_shard *s = p->shard;
         part_unpin(p);
@@ -154,7 +154,7 @@ static void compact_swap(struct work *w)
         resubmit(c, clean_place, placed);
         return;
     }
-    if (c->err != OK && !p->gone) {
+    if (c->err != OK && c->what && !p->gone) {
         log_error("log", "%s: compaction: %s: %s; it is tried again later", p->name, c->what, err_text(c->err));
         p->compact_after_ms = (int64_t)loop_now_ms(p->shard->loop) + AGAIN_MS;
     }
@@ -185,7 +185,7 @@ void compact_maybe(struct part *p, int64_t now_ms)
     uint64_t clean, dirty;
     int64_t oldest_ms;
     struct log_shard *s = p->shard;
-    if (p->compacting || s->compactions || s->full || p->log->damages_n || s->state != SHARD_RUNS || (int64_t)loop_now_ms(s->loop) < p->compact_after_ms)
+    if (p->compacting || s->cleaning || s->full || p->log->held.offset >= 0 || p->log->damages_n || s->state != SHARD_RUNS || (int64_t)loop_now_ms(s->loop) < p->compact_after_ms)
         return;
     uint32_t n = compact_sources(p, compact_limit(p, now_ms), &clean, &dirty, &oldest_ms);
     bool late = oldest_ms != INT64_MAX && now_ms - oldest_ms > p->conf.max_compaction_lag_ms;
@@ -198,7 +198,7 @@ void compact_maybe(struct part *p, int64_t now_ms)
     }
     p->compacting = true;
     p->pins++;
-    s->compactions++;
+    s->cleaning = c;
     s->jobs++;
     c->work.slow = true;
     resubmit(c, clean_run, compact_swap);

@@ -254,7 +254,7 @@ struct part_log {
     struct list flushes;
     struct spot hints[HINTS];          /* where reads ended */
     uint8_t hint_next;
-    struct damage damages[DAMAGES_MAX];
+    struct damage *damages;            /* DAMAGES_MAX of them; NULL: none */
     uint8_t damages_n;
     uint64_t since_snapshot;           /* bytes appended */
     bool snapshot_due;                 /* a segment was sealed */
@@ -479,8 +479,9 @@ struct clean {
     struct buf batch, scratch;
     char *window;
     uint64_t batches, dropped;         /* records */
+    bool stop;                         /* atomic: the shard stops, it may end early */
     enum err err;
-    const char *what;                  /* of err: what could not be done */
+    const char *what;                  /* of err: what could not be done; NULL: it was stopped */
 };
 void siphash128(const uint64_t key[2], struct slice in, uint64_t out[2]);
 void clean_run(struct work *w);        /* reads the sources, leaves .swap files */
@@ -548,7 +549,7 @@ struct log_shard {
     struct list removals;              /* struct removal, by time */
     struct list *housekept;            /* the next partition to be looked at; the list's head: none */
     uint32_t jobs;                     /* works of any kind on their way: a stop waits for them */
-    uint32_t compactions;
+    struct clean *cleaning;            /* the compaction that is on its way, or NULL */
     void (*stopped)(void *ctx);
     void *stopped_ctx;
     struct iovec *iov;                 /* WRITE_IOV */

@@ -138,6 +138,7 @@ void part_log_free(struct part *p)
     mem_free(g->segs);
     index_fini(&g->index);
     producers_fini(&g->producers);
+    mem_free(g->damages);
     mem_free(g);
     p->log = NULL;
 }

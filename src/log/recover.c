@@ -31,6 +31,8 @@ void damage_add(struct part *p, struct damage d)
         g->damages[DAMAGES_MAX - 1].offset_end = MAX(d.offset_end, g->damages[DAMAGES_MAX - 1].offset_end);
         return;
     }
+    if (!g->damages)
+        g->damages = mem_new(MEM_PART, DAMAGES_MAX * sizeof *g->damages);
     g->damages[g->damages_n++] = d;
     log_error("log", "%s is damaged from byte %u to %u: offsets %lld to %lld were on disk and can't be read. What is before and behind is served. Restore the file, or "
               "delete the records before offset %lld (kafka-delete-records) to go on without them",
@@ -124,6 +126,8 @@ static enum err seg_scan(struct scan *s)
     g->max_ms = g->max_offset = -1;
     g->durable = 0;
     s->expect = MAX(s->expect, g->base);
+    if (p->log->held.offset == s->expect)
+        p->log->held.offset = -1; /* at the end of the segment before, which may go first */
     hold(s, 0);
     for (walk_init(&s->w, g->file->fd, 0, g->bytes, p->shard->window); !s->torn;) {
         enum walked got = walk_next(&s->w);
@@ -178,7 +182,14 @@ static uint32_t sealed_take(struct part *p, const struct recovery *r)
 {
     struct part_log *g = p->log;
     uint32_t i = 0;
-    for (; i + 1 < g->segs_n && g->segs[i + 1].base <= r->durable; i++) seg_times(p, &g->segs[i]);
+    for (; i + 1 < g->segs_n && g->segs[i + 1].base <= r->durable; i++) {
+        struct seg *s = &g->segs[i];
+        struct index ix = {0};
+        seg_times(p, s);
+        if (s->max_offset < 0 && s->bytes && index_rebuild(p, s, &ix, true) != OK) /* its age is wanted */
+            log_warn("log", "%s: the index of segment %lld is missing and can't be made", p->name, (long long)s->base);
+        index_fini(&ix);
+    }
     return i;
 }
 

@@ -41,7 +41,8 @@ static int64_t retention_start(const struct part *p, int64_t now_ms)
         const struct seg *s = &g->segs[i];
         bool large = p->conf.retention_bytes >= 0 && bytes - s->bytes >= (uint64_t)p->conf.retention_bytes;
         bool last = i + 1 == g->segs_n;
-        if (s->bytes == 0 || s->end > p->high || s->end > p->stable || !(seg_expired(p, s, now_ms) || (large && !last)))
+        bool empty = s->bytes == 0; /* compaction may leave such */
+        if ((empty && last) || s->end > p->high || s->end > p->stable || !(empty || seg_expired(p, s, now_ms) || (large && !last)))
             break;
         bytes -= s->bytes;
         start = s->end;

@@ -414,6 +414,8 @@ void log_shard_stop(struct log_shard *s, void (*done)(void *ctx), void *ctx)
     timer_clear(&s->housekeeping_timer);
     timer_clear(&s->space_timer);
     timer_clear(&s->removal_timer);
+    if (s->cleaning)
+        __atomic_store_n(&s->cleaning->stop, true, __ATOMIC_RELAXED);
     removals_due(s, UINT64_MAX);
     parts_write(s);
     LIST_FOREACH(it, &s->parts)
