@@ -182,14 +182,7 @@ static uint32_t sealed_take(struct part *p, const struct recovery *r)
 {
     struct part_log *g = p->log;
     uint32_t i = 0;
-    for (; i + 1 < g->segs_n && g->segs[i + 1].base <= r->durable; i++) {
-        struct seg *s = &g->segs[i];
-        struct index ix = {0};
-        seg_times(p, s);
-        if (s->max_offset < 0 && s->bytes && index_rebuild(p, s, &ix, true) != OK) /* its age is wanted */
-            log_warn("log", "%s: the index of segment %lld is missing and can't be made", p->name, (long long)s->base);
-        index_fini(&ix);
-    }
+    for (; i + 1 < g->segs_n && g->segs[i + 1].base <= r->durable; i++) seg_times(p, &g->segs[i]);
     return i;
 }
 
