@@ -95,7 +95,7 @@ static bool stored_sane(const struct stored *st)
         before = st->epochs[i].offset;
     }
     return st->epochs_n > 0 && st->log_start >= 0 && st->durable >= st->log_start && st->stable >= 0 && st->cleaned >= 0 && st->active >= 0 &&
-           st->active <= st->durable && st->cut >= -1;
+           st->active <= st->durable && st->cut >= -1 && st->durable <= OFFSET_MAX && st->stable <= OFFSET_MAX && st->cut <= OFFSET_MAX;
 }
 
 static struct stored *entry_read(struct fields *f, struct slice *name)

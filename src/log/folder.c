@@ -28,7 +28,7 @@ struct folder {
 static bool digits20(struct slice s, int64_t *out)
 {
     uint64_t v;
-    if (s.n < 20 || slice_u64(slice_of(s.p, 20), INT64_MAX, &v) != OK)
+    if (s.n < 20 || slice_u64(slice_of(s.p, 20), OFFSET_MAX, &v) != OK)
         return false;
     *out = (int64_t)v;
     return true;

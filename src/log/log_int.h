@@ -34,6 +34,7 @@
 #define SPACE_MS 1000                  /* between two looks at what is free */
 #define STORED_PARTS_MAX 10000000u     /* entries that a checkpoint may claim */
 #define CHECKPOINT_BYTES_MAX (1u << 30)
+#define OFFSET_MAX (INT64_MAX / 2)      /* files that claim more are not believed: sums stay in range */
 #define CONTROL_BYTES_MAX 512          /* of a marker's batch */
 
 /* ---- bytes: Kafka's files are big-endian ---- */

@@ -39,7 +39,7 @@ static void batches_fix(char *p, size_t n, int64_t base, bool offsets)
             put64(p + at, (uint64_t)next);
             put32(p + at + 23, delta);
             put32(p + at + 57, delta + 1);
-            next += (int64_t)delta + 1;
+            next = (int64_t)((uint64_t)next + delta + 1);
         }
         put32(p + at + 17, crc32c(0, p + at + 21, length + 12 - 21));
         at += length + 12;
@@ -196,7 +196,7 @@ static void live(void)
     int64_t at = -1;
     if (p) {
         read_all(p);
-        if (part_use(p) && p->end < INT64_MAX - 1000)
+        if (part_use(p) && p->end < OFFSET_MAX - 1000)
             at = append_one(p);
         read_all(p);
         int64_t start;

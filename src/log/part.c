@@ -73,7 +73,7 @@ bool part_note_read(const char *folder, struct part_note *note)
         note->log_start = (int64_t)take64(&f);
         note->cut = (int64_t)take64(&f);
         note->sparse = take16(&f);
-        ok = !f.bad && note->log_start >= 0 && note->cut >= -1;
+        ok = !f.bad && note->log_start >= 0 && note->cut >= -1 && note->log_start <= OFFSET_MAX && note->cut <= OFFSET_MAX;
     }
     buf_free(&b);
     return ok;

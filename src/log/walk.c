@@ -27,7 +27,7 @@ bool batch_head(const char *p, struct kafka_batch *b)
                               .base_sequence = (int32_t)get32(p + 53),
                               .count = (int32_t)get32(p + 57)};
     return length >= KAFKA_BATCH_HEADER - 12 && length <= (int32_t)(SEG_BYTES_MAX - 12) && b->magic == 2 && b->base_offset >= 0 && b->last_offset_delta >= 0 &&
-           b->base_offset <= INT64_MAX - b->last_offset_delta - 1 && b->count >= 0 && b->count <= (int64_t)b->last_offset_delta + 1;
+           b->base_offset <= OFFSET_MAX && b->count >= 0 && b->count <= (int64_t)b->last_offset_delta + 1;
 }
 
 void walk_init(struct walk *w, int fd, uint64_t pos, uint64_t end, char *window)
