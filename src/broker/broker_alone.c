@@ -8,7 +8,6 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -109,24 +108,27 @@ static void run(struct alone *a)
     broker_free(a->broker);
 }
 
+static bool number(const char *text, uint64_t max, uint64_t *out) { return slice_u64(slice_cstr(text), max, out) == OK && *out > 0; }
+
 int main(int argc, char **argv)
 {
     static struct alone a;
     struct broker_conf conf;
     struct buf why = {0};
-    if (argc < 3) {
+    uint64_t port, shards = 1;
+    if (argc < 3 || !number(argv[2], UINT16_MAX, &port) || (argc > 3 && !number(argv[3], SHARDS_MOST, &shards))) {
         fprintf(stderr, "usage: broker_alone DIR PORT [SHARDS]\n");
         return 2;
     }
     broker_conf_default(&conf);
     conf.log.dir = argv[1];
-    conf.shards = a.shards_n = argc > 3 ? (uint32_t)atoi(argv[3]) : 1;
+    conf.shards = a.shards_n = (uint32_t)shards;
     conf.group_delay_ms = 0;
-    a.port = (uint16_t)atoi(argv[2]);
+    a.port = (uint16_t)port;
     a.loop = loop_new("control");
     watch_signals(&a);
-    if (conf.shards < 1 || conf.shards > SHARDS_MOST || broker_open(&conf, &a.broker, &why) != OK) {
-        fprintf(stderr, "broker_alone: %s\n", why.p ? why.p : "1 to 64 shards");
+    if (broker_open(&conf, &a.broker, &why) != OK) {
+        fprintf(stderr, "broker_alone: %s\n", why.p);
         return 1;
     }
     for (uint32_t i = 0; i < a.shards_n; i++)
