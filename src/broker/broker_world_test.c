@@ -23,7 +23,7 @@ struct client {
     struct buf frame;          /* of a bare answer, when one is awaited */
     uint64_t bytes_in;
     int32_t next_id;
-    bool connected, closed, ended, released, freed, bare, frame_come;
+    bool connected, closed, ended, released, freed, bare, frame_come, any, shut;
 };
 
 static struct client *client_of(struct stream *s) { return CONTAINER_OF(s, struct client, s); }
@@ -47,6 +47,8 @@ static void on_answer(struct client *c, struct slice frame)
         c->frame_come = true;
         return;
     }
+    if (c->any)
+        return;
     MUST(!list_empty(&c->waiting));
     struct pending *p = CONTAINER_OF(c->waiting.next, struct pending, link);
     const struct kafka_api *api = kafka_api_find(p->key);
@@ -219,11 +221,20 @@ void client_forget(struct client *c)
 
 void client_bytes(struct client *c, const void *p, size_t n)
 {
-    if (!c->closed)
+    if (!c->closed && !c->shut)
         stream_write_slice(&c->s, slice_of(p, n));
 }
 
 void client_reading(struct client *c, bool on) { stream_reading(&c->s, on); }
+void client_any_answers(struct client *c) { c->any = true; }
+
+void client_end_sending(struct client *c)
+{
+    if (!c->closed && !c->shut)
+        stream_shut(&c->s);
+    c->shut = true;
+}
+
 uint64_t client_bytes_in(const struct client *c) { return c->bytes_in; }
 struct arena *client_arena(struct client *c) { return &c->arena; }
 

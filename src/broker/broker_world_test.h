@@ -85,6 +85,8 @@ void client_await_close(struct client *c);
 void client_forget(struct client *c);             /* answers so far are freed */
 void client_bytes(struct client *c, const void *p, size_t n);       /* any bytes */
 void client_reading(struct client *c, bool on);   /* off: a reader that takes nothing */
+void client_end_sending(struct client *c);
+void client_any_answers(struct client *c);        /* whatever comes is passed over: for bytes that are no requests of client_send() */
 uint64_t client_bytes_in(const struct client *c);
 struct arena *client_arena(struct client *c);     /* for requests: emptied by client_forget() */
 /* Bare frames (SASL tokens after handshake v0): one sent, the next one that comes. */

@@ -170,7 +170,7 @@ struct broker_counters {
     counter bytes_in, bytes_out;
     counter malformed, unserved, too_large, unspoken; /* unspoken: lines about peers that were not written, being too many */
     counter memory, starved, waited;            /* bytes under way; how often a connection waited for memory; for its own earlier requests */
-    counter parts, parts_loading, parts_offline; /* now */
+    counter parts, parts_ready, parts_offline; /* now; what is neither is being loaded */
     counter auto_created;
 };
 void count_answer(struct shard *s, const struct breq *r);

@@ -142,9 +142,9 @@ static void tell_topics(struct broker *b, struct buf *out)
     struct catalog *cat = broker_catalog(b);
     one(out, "weir_kafka_topics", PROM_GAUGE, "Topics now.", cat->by_name.n);
     prom_family(out, "weir_kafka_partitions", PROM_GAUGE, "Partitions, by state.");
-    uint64_t loading = SUM(b, parts_loading), offline = SUM(b, parts_offline), all = SUM(b, parts);
-    labelled(out, "weir_kafka_partitions", "state", "ready", all - MIN(all, loading + offline));
-    labelled(out, "weir_kafka_partitions", "state", "loading", loading);
+    uint64_t ready = SUM(b, parts_ready), offline = SUM(b, parts_offline), all = SUM(b, parts);
+    labelled(out, "weir_kafka_partitions", "state", "ready", ready);
+    labelled(out, "weir_kafka_partitions", "state", "loading", all - MIN(all, ready + offline));
     labelled(out, "weir_kafka_partitions", "state", "offline", offline);
     tell_topic_family(cat, out, "weir_kafka_topic_in_bytes_total", "Bytes of batches appended, by topic.", offsetof(struct topic_sums, in_bytes));
     tell_topic_family(cat, out, "weir_kafka_topic_in_batches_total", "Batches appended, by topic.", offsetof(struct topic_sums, in_batches));

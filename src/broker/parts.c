@@ -142,8 +142,10 @@ static void bpart_delete(struct shard *s, struct bpart *p)
     p->gone = true;
     if (p->loading)
         return; /* it is deleted when it comes back */
-    if (p->part)
+    if (p->part) {
+        counter_add(&s->counters->parts_ready, (uint64_t)-1);
         part_delete(p->part);
+    }
     p->part = NULL;
     list_del(&p->link);
     news_loaded(s, p->news);
@@ -178,6 +180,7 @@ static void item_attach(struct shard *s, struct load_item *it)
     struct part_offsets o;
     part_offsets(p->part, &o);
     live_set(p, o.epoch);
+    counter_inc(&s->counters->parts_ready);
     for (uint32_t i = 0; i < modules_n; i++)
         if (modules[i]->part_attached)
             modules[i]->part_attached(s, p);
@@ -210,7 +213,6 @@ static void load_done(struct work *w)
 {
     struct load *load = CONTAINER_OF(w, struct load, work);
     struct shard *s = load->shard;
-    counter_add(&s->counters->parts_loading, (uint64_t)-(int64_t)load->n);
     for (uint32_t i = 0; i < load->n; i++)
         item_done(s, &load->items[i]);
     s->loading->running &= ~(1u << (load - s->loading->loads));
@@ -233,7 +235,6 @@ static void load_begin(struct shard_parts *sp, struct load *load)
         it->conf = p->topic->settings.part;
         part_folder(p->topic, p->partition, it->name);
     }
-    counter_add(&sp->shard->counters->parts_loading, load->n);
     sp->running |= 1u << (load - sp->loads);
     work_submit(sp->shard->loop, &load->work);
 }
