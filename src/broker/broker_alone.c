@@ -71,6 +71,19 @@ static void watch_signals(struct alone *a)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* Another broker_alone on this port would not be noticed: SO_REUSEPORT shares it. */
+static bool port_free(const struct alone *a)
+{
+    struct addr at = addr_ip4(0x7f000001, a->port);
+    int fd;
+    enum err e = listen_socket(&at, 1, false, &fd);
+    if (e == OK)
+        socket_close(fd);
+    else
+        fprintf(stderr, "port %u: %s\n", a->port, err_text(e));
+    return e == OK;
+}
+
 static bool shard_make(struct alone *a, uint32_t i)
 {
     struct one *s = &a->shards[i];
@@ -80,11 +93,8 @@ static bool shard_make(struct alone *a, uint32_t i)
     s->loop = loop_new("shard");
     s->inbox = mailbox_new(s->loop, 2, on_stop, s);
     s->shard = broker_shard_new(a->broker, i, s->loop);
-    enum err e = listen_socket(&at, 1024, true, &fd);
-    if (e != OK) {
-        fprintf(stderr, "port %u: %s\n", a->port, err_text(e));
+    if (listen_socket(&at, 1024, true, &fd) != OK)
         return false;
-    }
     listener_start(&s->listener, s->loop, fd, false, on_accepted);
     return true;
 }
@@ -131,6 +141,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "broker_alone: %s\n", why.p);
         return 1;
     }
+    if (!port_free(&a))
+        return 1;
     for (uint32_t i = 0; i < a.shards_n; i++)
         if (!shard_make(&a, i))
             return 1;

@@ -169,7 +169,7 @@ static struct RESULT *result_find(struct kafka_alter_user_scram_credentials_resp
     for (int32_t i = 0; i < resp->results_n; i++)
         if (slice_eq(resp->results[i].user, name))
             return &resp->results[i];
-    MUST(!"every user of the request has a result");
+    MUST(false && "every user of the request has a result");
     return NULL;
 }
 
