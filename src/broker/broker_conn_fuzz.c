@@ -69,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (n < 2)
         return 0;
     manner = data[0];
-    struct world_conf conf = {.seed = 1 + data[1], .shards = manner & TWO_SHARDS ? 2 : 1, .tune = tune, .sasl = manner & SASL};
+    struct world_conf conf = {.seed = 1 + data[1], .shards = manner & TWO_SHARDS ? 2 : 1, .tune = tune, .sasl = manner & SASL, .quiet = true};
     if (manner & SPLIT)
         conf.net = (struct sim_conf){.split_pct = 70, .short_write_pct = 70};
     world_start(&conf);

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-static void start(uint32_t shards) { world_start(&(struct world_conf){.seed = 1, .shards = shards}); }
+static void start(uint32_t shards) { world_start(&(struct world_conf){.seed = 1, .shards = shards, .quiet = true}); }
 
 static const struct kafka_metadata_resp *ask_metadata(struct client *c, const char *name)
 {
@@ -172,7 +172,7 @@ static void small_limits(struct broker_conf *c)
 static void test_limits(void **state)
 {
     (void)state;
-    world_start(&(struct world_conf){.seed = 3, .tune = small_limits});
+    world_start(&(struct world_conf){.seed = 3, .tune = small_limits, .quiet = true});
     struct client *c[4];
     for (int i = 0; i < 4; i++)
         c[i] = client_new(0);
@@ -197,7 +197,7 @@ static void short_memory(struct broker_conf *c)
 static void test_memory(void **state)
 {
     (void)state;
-    world_start(&(struct world_conf){.seed = 4, .tune = short_memory});
+    world_start(&(struct world_conf){.seed = 4, .tune = short_memory, .quiet = true});
     struct client *slow = client_new(0), *other = client_new(0);
     struct kafka_metadata_req req;
     kafka_metadata_req_init(&req);
@@ -425,7 +425,7 @@ static void test_disk_full(void **state)
 /* A crash at any moment while topics come and go: what was told is so afterwards. */
 static void crash_seed(uint64_t seed)
 {
-    world_start(&(struct world_conf){.seed = seed, .shards = 2, .net = {.latency_us_min = 10, .latency_us_max = 500}});
+    world_start(&(struct world_conf){.seed = seed, .shards = 2, .quiet = true, .net = {.latency_us_min = 10, .latency_us_max = 500}});
     uint64_t chance = seed;
     bool there[6] = {false};
     for (int round = 0; round < 4; round++) {

@@ -105,7 +105,9 @@ static const struct stream_ops client_ops = {.connected = on_connected, .data = 
 
 static bool is_connected(void *ctx) { return ((struct client *)ctx)->connected || ((struct client *)ctx)->ended; }
 
-struct client *client_new(uint32_t shard)
+struct client *client_new(uint32_t shard) { return client_new_tls(shard, NULL); }
+
+struct client *client_new_tls(uint32_t shard, struct tls_ctx *ctx)
 {
     struct client *c = mem_new(MEM_SIM, sizeof *c);
     struct addr a = addr_ip4(0x7f000001, (uint16_t)(WORLD_PORT + shard));
@@ -115,6 +117,8 @@ struct client *client_new(uint32_t shard)
     c->next_id = 1;
     list_push(&W.clients, &c->link);
     stream_connect(&c->s, W.client_loop, &client_ops, -1, &a);
+    if (ctx)
+        stream_tls_connect(&c->s, ctx, (struct tls_peer_name){0}, NULL);
     world_until(is_connected, c, WORLD_WAIT_MS);
     return c;
 }
@@ -356,6 +360,8 @@ void world_start(const struct world_conf *conf)
     W.conf.shards = conf->shards ? conf->shards : 1;
     net.seed = conf->seed;
     sim_start(&net);
+    if (conf->quiet)
+        sim_quiet();
     list_init(&W.clients);
     W.control = loop_new("control");
     W.client_loop = loop_new("clients");

@@ -34,6 +34,7 @@ struct world_conf {
     void (*tune)(struct broker_conf *c);  /* may change what it likes, at each start; NULL */
     struct sim_conf net;                  /* the seed in it is ignored */
     bool sasl;                            /* doors want SASL */
+    bool quiet;                           /* nothing is logged: for tests of many faults */
 };
 /* One world at a time. Partitions of internal topics are 4 unless tune() says otherwise; group_delay_ms is 0. */
 struct world {
@@ -70,6 +71,7 @@ struct shard *world_owner(const char *topic, int32_t partition);
 
 struct client;
 struct client *client_new(uint32_t shard);        /* the connection stands when this returns */
+struct client *client_new_tls(uint32_t shard, struct tls_ctx *ctx); /* W.door.tls is its server's */
 void client_free(struct client *c);
 /* Sends a request (struct kafka_X_req of that key); its correlation id. */
 int32_t client_send(struct client *c, int16_t key, int16_t version, const void *req);

@@ -459,7 +459,8 @@ static void on_sweep(struct timer *t)
         if (!c->closed)
             conn_look(c, now);
     }
-    if (p->conns_n)
+    frames_trim(p);
+    if (p->conns_n || p->frames_kept_bytes)
         timer_set(p->shard->loop, t, MIN((uint64_t)SWEEP_MS, p->shard->b->conf.idle_ms / 4 + 1));
 }
 

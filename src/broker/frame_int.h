@@ -116,7 +116,8 @@ struct conn_pool {
     struct list starved;                        /* struct bconn that wait for memory, the longest first */
     struct task wake;                           /* memory was given back: some of them may go on */
     struct timer sweep;
-    uint64_t frames_kept_bytes;
+    uint64_t frames_kept_bytes;                 /* of all free buffers, */
+    uint64_t frames_low_bytes;                  /* and the least that they were since the last sweep: so much nobody needs */
     uint64_t memory;                            /* bytes of frames and answers under way */
     uint64_t said_s;                            /* log lines about peers: the second of the last ones, */
     uint32_t said_n;                            /* and how many in it */
@@ -137,6 +138,7 @@ void conn_say(struct bconn *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 struct breq *breq_new(struct bconn *c);
 void breq_free(struct breq *r);
 bool breq_frame(struct breq *r, size_t n) WARN_UNUSED; /* a buffer for a frame of n bytes; false: no memory */
+void frames_trim(struct conn_pool *p);                 /* frees what was not needed since the last time */
 bool memory_for(const struct conn_pool *p, size_t n); /* whether a frame of so many bytes may be begun */
 void memory_add(struct conn_pool *p, uint64_t n);
 void memory_sub(struct conn_pool *p, uint64_t n);

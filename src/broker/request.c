@@ -20,7 +20,7 @@
 #define SMALL_FRAME 2048        /* in the arena */
 #define REQ_COST 4096           /* the least that a request counts as memory */
 #define FRAME_CLASS_LEAST 12    /* 4 KiB */
-#define FRAMES_KEPT_BYTES (16ull << 20) /* free buffers kept by a shard */
+#define FRAMES_KEPT_BYTES (64ull << 20) /* free buffers kept by a shard; those that nobody has needed for a while go */
 #define REQS_KEPT 256           /* free requests kept */
 #define ANSWERS_KEPT 16
 #define ANSWER_BUF_KEPT (256u << 10)
@@ -92,6 +92,7 @@ bool breq_frame(struct breq *r, size_t n)
         if (kept) {
             p->frames[i] = kept->next;
             p->frames_kept_bytes -= r->frame_cap;
+            p->frames_low_bytes = MIN(p->frames_low_bytes, p->frames_kept_bytes);
             r->frame = (char *)kept;
         } else {
             r->frame = mem_try(MEM_KAFKA, r->frame_cap);
@@ -118,6 +119,19 @@ static void frame_free(struct breq *r)
     } else if (r->frame_cap) {
         mem_free(r->frame);
     }
+}
+
+void frames_trim(struct conn_pool *p)
+{
+    for (int i = FRAME_CLASSES - 1; i >= 0; i--)
+        while (p->frames[i] && 1ull << i <= p->frames_low_bytes) {
+            struct frame_kept *kept = p->frames[i];
+            p->frames[i] = kept->next;
+            p->frames_kept_bytes -= 1ull << i;
+            p->frames_low_bytes -= 1ull << i;
+            mem_free(kept);
+        }
+    p->frames_low_bytes = p->frames_kept_bytes;
 }
 
 struct breq *breq_new(struct bconn *c)
