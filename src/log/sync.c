@@ -320,8 +320,9 @@ void write_back(struct part *p, struct seg *s)
     b->todo[b->todo_n].from = s->written_back;
     b->todo[b->todo_n++].n = s->bytes - s->written_back;
     s->written_back = s->bytes;
+    if (b->busy)
+        return; /* the pool reads the work; it is submitted again when it is done */
     b->work.run = back_run;
     b->work.done = back_done;
-    if (!b->busy)
-        back_submit(p->shard);
+    back_submit(p->shard);
 }
