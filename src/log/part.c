@@ -279,6 +279,7 @@ static enum err part_reopen(struct part *p, struct stored *st, struct buf *why)
     if (e != OK)
         return e;
     p->state = PART_LOADED;
+    p->names_made++; /* the end of the last life may have come between making a file and syncing its name: before the next answer all names are synced */
     epoch_begin(p, MAX((int32_t)p->shard->store->unclean, epoch_last(p) + 1), p->end);
     part_moved(p);
     if (r.cut >= 0) { /* what was to go is cut off: what follows is not to be */
