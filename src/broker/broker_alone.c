@@ -1,6 +1,8 @@
 /* broker_alone.c - the broker as a program of its own, for benchmarks and for trying clients: no workloads, no manifests, no other rooms.
  *
- *     broker_alone DIR PORT [SHARDS]     listens on 127.0.0.1:PORT; ends on SIGTERM or SIGINT, having made everything durable
+ *     broker_alone DIR PORT [SHARDS [SASL_PORT]]     listens on 127.0.0.1:PORT; ends on SIGTERM or SIGINT, having made everything durable
+ *
+ * With SASL_PORT permissions are looked at: whoever comes to PORT is a super user, whoever comes to SASL_PORT has to prove who he is.
  *
  * One thread per shard with a listener of its own (SO_REUSEPORT), and the main thread as control loop. Not installed.
  */
@@ -8,6 +10,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -21,18 +24,28 @@ struct alone {
         struct alone *a;
         struct loop *loop;
         struct shard *shard;
-        struct listener listener;
+        struct listener listener, sasl;
         struct mailbox *inbox;     /* a message: stop */
         struct thread *thread;
     } shards[SHARDS_MOST];
-    uint16_t port;
+    uint16_t port, sasl_port;      /* sasl_port 0: none */
     struct watch signals;
 };
 
 static void on_accepted(struct listener *ln, int fd, const struct addr *peer)
 {
     struct one *s = CONTAINER_OF(ln, struct one, listener);
-    const struct broker_door door = {.advertised_host = SLICE("127.0.0.1"), .advertised_port = s->a->port, .caller = {.principal = SLICE("User:ANONYMOUS")}};
+    const struct broker_door door = {.advertised_host = SLICE("127.0.0.1"), .advertised_port = s->a->port,
+                                     .caller = {.principal = SLICE("User:ANONYMOUS"), .super = s->a->sasl_port != 0}};
+    (void)peer;
+    broker_accept(s->shard, fd, &door);
+}
+
+static void on_accepted_sasl(struct listener *ln, int fd, const struct addr *peer)
+{
+    struct one *s = CONTAINER_OF(ln, struct one, sasl);
+    const struct broker_door door = {.advertised_host = SLICE("127.0.0.1"), .advertised_port = s->a->sasl_port, .sasl = true,
+                                     .caller = {.principal = SLICE("User:ANONYMOUS")}};
     (void)peer;
     broker_accept(s->shard, fd, &door);
 }
@@ -71,32 +84,34 @@ static void watch_signals(struct alone *a)
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* Another broker_alone on this port would not be noticed: SO_REUSEPORT shares it. */
-static bool port_free(const struct alone *a)
+static bool listen_on(struct one *s, struct listener *ln, uint16_t port, void (*accepted)(struct listener *, int, const struct addr *))
 {
-    struct addr at = addr_ip4(0x7f000001, a->port);
+    struct addr at = addr_ip4(0x7f000001, port);
     int fd;
-    enum err e = listen_socket(&at, 1, false, &fd);
-    if (e == OK)
-        socket_close(fd);
-    else
-        fprintf(stderr, "port %u: %s\n", a->port, err_text(e));
-    return e == OK;
+    enum err e = listen_socket(&at, 1024, true, &fd);
+    if (e != OK) {
+        fprintf(stderr, "port %u: %s\n", port, err_text(e));
+        return false;
+    }
+    listener_start(ln, s->loop, fd, false, accepted);
+    return true;
 }
 
 static bool shard_make(struct alone *a, uint32_t i)
 {
     struct one *s = &a->shards[i];
-    struct addr at = addr_ip4(0x7f000001, a->port);
-    int fd;
     s->a = a;
     s->loop = loop_new("shard");
     s->inbox = mailbox_new(s->loop, 2, on_stop, s);
     s->shard = broker_shard_new(a->broker, i, s->loop);
-    if (listen_socket(&at, 1024, true, &fd) != OK)
-        return false;
-    listener_start(&s->listener, s->loop, fd, false, on_accepted);
-    return true;
+    return listen_on(s, &s->listener, a->port, on_accepted) && (!a->sasl_port || listen_on(s, &s->sasl, a->sasl_port, on_accepted_sasl));
+}
+
+static void unlisten(struct listener *ln)
+{
+    int fd = ln->fd;
+    listener_stop(ln);
+    socket_close(fd);
 }
 
 static void run(struct alone *a)
@@ -108,9 +123,9 @@ static void run(struct alone *a)
     for (uint32_t i = 0; i < a->shards_n; i++) {
         struct one *s = &a->shards[i];
         thread_join(s->thread);
-        int fd = s->listener.fd;
-        listener_stop(&s->listener);
-        socket_close(fd);
+        unlisten(&s->listener);
+        if (a->sasl_port)
+            unlisten(&s->sasl);
         broker_shard_free(s->shard);
         mailbox_free(s->inbox);
         loop_free(s->loop);
@@ -118,31 +133,28 @@ static void run(struct alone *a)
     broker_free(a->broker);
 }
 
-static bool number(const char *text, uint64_t max, uint64_t *out) { return slice_u64(slice_cstr(text), max, out) == OK && *out > 0; }
-
 int main(int argc, char **argv)
 {
     static struct alone a;
     struct broker_conf conf;
     struct buf why = {0};
-    uint64_t port, shards = 1;
-    if (argc < 3 || !number(argv[2], UINT16_MAX, &port) || (argc > 3 && !number(argv[3], SHARDS_MOST, &shards))) {
-        fprintf(stderr, "usage: broker_alone DIR PORT [SHARDS]\n");
+    if (argc < 3) {
+        fprintf(stderr, "usage: broker_alone DIR PORT [SHARDS [SASL_PORT]]\n");
         return 2;
     }
     broker_conf_default(&conf);
     conf.log.dir = argv[1];
-    conf.shards = a.shards_n = (uint32_t)shards;
+    conf.shards = a.shards_n = argc > 3 ? (uint32_t)atoi(argv[3]) : 1;
     conf.group_delay_ms = 0;
-    a.port = (uint16_t)port;
+    a.port = (uint16_t)atoi(argv[2]);
+    a.sasl_port = argc > 4 ? (uint16_t)atoi(argv[4]) : 0;
+    conf.authorize = a.sasl_port != 0;
     a.loop = loop_new("control");
     watch_signals(&a);
-    if (broker_open(&conf, &a.broker, &why) != OK) {
-        fprintf(stderr, "broker_alone: %s\n", why.p);
+    if (conf.shards < 1 || conf.shards > SHARDS_MOST || broker_open(&conf, &a.broker, &why) != OK) {
+        fprintf(stderr, "broker_alone: %s\n", why.p ? why.p : "1 to 64 shards");
         return 1;
     }
-    if (!port_free(&a))
-        return 1;
     for (uint32_t i = 0; i < a.shards_n; i++)
         if (!shard_make(&a, i))
             return 1;

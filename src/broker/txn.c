@@ -117,6 +117,37 @@ void txn_parts_clear(struct txn_parts *ps)
     *ps = (struct txn_parts){0};
 }
 
+/* ---- requests that wait for the end of a transaction --------------------------------------------------------------------------- */
+
+static void unpark(struct txn *t, bool again)
+{
+    struct breq *r = t->parked;
+    if (!r)
+        return;
+    t->parked = NULL;
+    timer_clear(&t->park_timer);
+    t->unpark(r, again);
+}
+
+static void park_timeout(struct timer *timer)
+{
+    struct txn *t = CONTAINER_OF(timer, struct txn, park_timer);
+    counter_inc(&t->part->all->counters.park_timeouts);
+    unpark(t, false);
+}
+
+bool txn_park(struct txn *t, struct breq *r, void (*again)(struct breq *r, bool again))
+{
+    struct txns *all = t->part->all;
+    if (t->parked || all->stopping)
+        return false;
+    t->parked = r;
+    t->unpark = again;
+    timer_set(all->s->loop, &t->park_timer, TXN_PARK_MS);
+    counter_inc(&all->counters.parked);
+    return true;
+}
+
 /* ---- one id -------------------------------------------------------------------------------------------------------------- */
 
 static void txn_timer(struct timer *timer);
@@ -136,6 +167,7 @@ struct txn *txn_new(struct txns_part *tp, struct slice id)
     list_push(&tp->txns, &t->link);
     list_init(&t->rounds);
     timer_init(&t->timer, txn_timer);
+    timer_init(&t->park_timer, park_timeout);
     t->now = (struct txn_meta){.producer_id = -1, .previous_id = -1, .start_ms = -1, .update_ms = -1, .epoch = TXN_EPOCH_NONE, .last_epoch = TXN_EPOCH_NONE};
     MUST(table_put(&all->by_id, id, t) == NULL);
     t->id = table_key(&all->by_id, id);
@@ -147,6 +179,7 @@ struct txn *txn_new(struct txns_part *tp, struct slice id)
 static void txn_free(struct txn *t)
 {
     timer_clear(&t->timer);
+    timer_clear(&t->park_timer);
     list_del(&t->link);
     txn_parts_clear(&t->parts);
     txn_parts_clear(&t->next_parts);
@@ -166,6 +199,7 @@ void txn_forget(struct txn *t)
     MUST(table_del(&all->by_id, t->id) == t);
     t->id = (struct slice){0};
     counter_set(&all->counters.ids, all->by_id.n);
+    unpark(t, true); /* it finds the id no more */
 }
 
 void txn_release(struct txn *t)
@@ -270,11 +304,12 @@ static void retry_later(struct txn *t)
 
 static void txn_completed(struct txn *t, enum kafka_error e)
 {
-    if (e == KAFKA_NONE || t->dead) {
-        t->retry_ms = 0;
+    if (e != KAFKA_NONE && !t->dead) {
+        retry_later(t);
         return;
     }
-    retry_later(t);
+    t->retry_ms = 0;
+    unpark(t, true);
 }
 
 static void txn_complete(struct txn *t)
@@ -437,8 +472,10 @@ static void txns_stop(struct shard *s)
 {
     s->txns->stopping = true;
     LIST_FOREACH (it, &s->txns->parts) {
-        LIST_FOREACH (jt, &CONTAINER_OF(it, struct txns_part, link)->txns)
+        LIST_FOREACH (jt, &CONTAINER_OF(it, struct txns_part, link)->txns) {
             timer_clear(&CONTAINER_OF(jt, struct txn, link)->timer);
+            unpark(CONTAINER_OF(jt, struct txn, link), false);
+        }
     }
 }
 

@@ -276,6 +276,8 @@ void txns_metrics(struct broker *b, struct buf *out)
         {"weir_kafka_txn_markers_total", "Ends of transactions written to partitions.", offsetof(struct txn_counters, markers), PROM_COUNTER},
         {"weir_kafka_txn_markers_retried_total", "Times that ends of a transaction had to be written again.", offsetof(struct txn_counters, markers_retried), PROM_COUNTER},
         {"weir_kafka_txn_expired_total", "Transactional ids forgotten after 7 idle days.", offsetof(struct txn_counters, expired), PROM_COUNTER},
+        {"weir_kafka_txn_waited_total", "Requests that waited for the end of the transaction before theirs.", offsetof(struct txn_counters, parked), PROM_COUNTER},
+        {"weir_kafka_txn_waited_in_vain_total", "Of these, the ones that waited for a second and were then told to ask again.", offsetof(struct txn_counters, park_timeouts), PROM_COUNTER},
         {"weir_kafka_txn_ids_refused_total", "Transactional ids refused by the limit.", offsetof(struct txn_counters, ids_refused), PROM_COUNTER},
         {"weir_kafka_txn_partitions_refused_total", "Transactions refused another partition by the limit.", offsetof(struct txn_counters, partitions_refused), PROM_COUNTER},
         {"weir_kafka_txn_verified_total", "Batches found to be in their producer's transaction (KIP-890).", offsetof(struct txn_counters, verified), PROM_COUNTER},

@@ -53,6 +53,7 @@ void producer_ids_free(struct producer_ids *ids); /* NULL-safe; after the loops 
 #define TXN_TIMEOUT_MAX_MS 900000          /* transaction.max.timeout.ms */
 #define TXN_EXPIRE_MS 604800000ll          /* transactional.id.expiration.ms */
 #define TXN_LOAD_BYTES (256u << 10)        /* a piece of the partition while it is loaded */
+#define TXN_PARK_MS 1000u                  /* that a request waits for the end of the transaction before it */
 #define TXN_RETRY_MIN_MS 100u              /* markers and Complete* that could not be written */
 #define TXN_RETRY_MAX_MS 5000u
 #define TXN_EPOCH_LAST 32766               /* the last epoch that a producer gets (KIP-360) */
@@ -64,6 +65,7 @@ struct txn_counters {
     counter timed_out, fenced;             /* of aborted: by timeout; by another InitProducerId */
     counter markers, markers_retried;      /* written; rounds that had to be repeated */
     counter expired;                       /* ids forgotten */
+    counter parked, park_timeouts;         /* requests that waited for the end of the transaction before; in vain */
     counter ids_refused, partitions_refused; /* by the limits */
     counter verified, verify_refused;      /* txn_verify() */
     counter records_skipped;               /* of __transaction_state that could not be parsed */
@@ -123,6 +125,10 @@ struct txn {
     struct txn_parts next_parts;
     void (*after)(struct txn *t, enum kafka_error e); /* when the write of next is done; next is in effect when e is NONE */
     struct breq *waiter;                   /* to be answered by after() */
+    /* one AddPartitions or AddOffsets of the next transaction, until this one has ended; NULL: none */
+    struct breq *parked;
+    void (*unpark)(struct breq *r, bool again); /* again: it is looked at anew; else the time is over */
+    struct timer park_timer;
     struct append append;                  /* of the record of next; list link unused while !writing */
     struct buf bytes;                      /* the batch that is being written */
     bool writing;                          /* append is on its way */
@@ -166,6 +172,8 @@ void txns_metrics(struct broker *b, struct buf *out);
 void txn_transit(struct txn *t, void (*after)(struct txn *t, enum kafka_error e));
 /* From Ongoing to Prepare*; bump: with the next epoch (fencing). After that everything goes on by itself. */
 void txn_end(struct txn *t, bool commit, bool bump, void (*after)(struct txn *t, enum kafka_error e));
+/* Keeps r until t has ended or TXN_PARK_MS are over; false: another one waits, or the broker stops. */
+bool txn_park(struct txn *t, struct breq *r, void (*unpark)(struct breq *r, bool again));
 /* After loading, and after each transition: timers, markers. */
 void txn_resume(struct txn *t);
 void txn_tombstoned(struct txn *t, enum kafka_error e);

@@ -288,6 +288,23 @@ static bool add_union(struct txn *t, const struct add_call *c)
     return false;
 }
 
+static void add_at(struct breq *r);
+
+static void add_unpark(struct breq *r, bool again)
+{
+    struct add_call *c = r->resp;
+    if (again)
+        add_at(r);
+    else
+        c->answer(r, KAFKA_CONCURRENT_TRANSACTIONS);
+}
+
+/* The transaction before this one is ending, which takes a few syncs: waiting here spares the client its pause before it asks again. */
+static bool add_waits(struct txn *t, const struct add_call *c, struct breq *r)
+{
+    return txn_preparing(t) && t->now.producer_id == c->producer_id && t->now.epoch == c->epoch && txn_park(t, r, add_unpark);
+}
+
 static void add_at(struct breq *r)
 {
     struct add_call *c = r->resp;
@@ -295,6 +312,8 @@ static void add_at(struct breq *r)
     struct txn *t = txns_part_of(r->at, c->id, &e) ? txn_find(r->at, c->id) : NULL;
     if (e == KAFKA_NONE)
         e = producer_check(t, c->producer_id, c->epoch);
+    if (e == KAFKA_CONCURRENT_TRANSACTIONS && add_waits(t, c, r))
+        return;
     if (e != KAFKA_NONE || (t->now.state == TXN_ONGOING && add_all_there(t, c))) {
         c->answer(r, e);
         return;

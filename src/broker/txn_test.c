@@ -172,6 +172,68 @@ static void test_states(void **state)
     world_stop();
 }
 
+static int32_t add_send(struct client *c, struct producer_id p, const int32_t *partition)
+{
+    struct kafka_add_partitions_to_txn_req req;
+    struct kafka_add_partitions_to_txn_req_add_partitions_to_txn_topic t = {.name = SLICE("a"), .partitions = (int32_t *)(uintptr_t)partition, .partitions_n = 1};
+    kafka_add_partitions_to_txn_req_init(&req);
+    req.v3_and_below_transactional_id = SLICE("t");
+    req.v3_and_below_producer_id = p.id;
+    req.v3_and_below_producer_epoch = p.epoch;
+    req.v3_and_below_topics = &t;
+    req.v3_and_below_topics_n = 1;
+    return client_send(c, KEY_ADD_PARTITIONS_TO_TXN, 3, &req);
+}
+
+static int16_t add_error(const struct kafka_add_partitions_to_txn_resp *resp)
+{
+    return resp->results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code;
+}
+
+/* The next transaction begins while the one before is ending: one request waits for that, others are told to ask again. */
+static void test_parked(void **state)
+{
+    static const int32_t one = 1, two = 2;
+    (void)state;
+    begin(3);
+    struct client *c = client_new(0), *d = client_new(1);
+    struct producer_id p = txn_init(c, "t");
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);
+    world_sleep(1000); /* the partition's files are made */
+    for (int round = 0; round < 3; round++) {
+        sim_disk_slow(200, 200);
+        assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+        assert_int_equal(txn_finish(c, "t", p, round != 1), KAFKA_NONE);
+        uint64_t begun = sim_now_ms();
+        int32_t first = add_send(c, p, &one);
+        world_sleep(20);
+        int32_t second = add_send(d, p, &two);
+        assert_int_equal(add_error(client_await(d, second)), KAFKA_CONCURRENT_TRANSACTIONS);
+        assert_true(sim_now_ms() - begun < 150);
+        assert_int_equal(add_error(client_await(c, first)), KAFKA_NONE);
+        assert_in_range(sim_now_ms() - begun, 400, 900); /* markers, Complete*, Ongoing: a sync each */
+        sim_disk_slow(0, 0);
+        assert_string_equal(txn_state_of(c, "t"), "Ongoing");
+        assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);
+        world_sleep(100);
+    }
+    /* longer than a client should wait; and the end of the broker */
+    sim_disk_slow(3000, 3000);
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);
+    uint64_t begun = sim_now_ms();
+    assert_int_equal(add_error(client_await(c, add_send(c, p, &one))), KAFKA_CONCURRENT_TRANSACTIONS);
+    assert_in_range(sim_now_ms() - begun, 1000, 1100);
+    add_send(c, p, &one);
+    world_sleep(20);
+    sim_disk_slow(0, 0);
+    world_restart();
+    c = client_new(0);
+    assert_int_equal(txn_add(c, "t", p, "a", 1), KAFKA_NONE);
+    world_stop();
+}
+
 static void test_unknown_and_wrong(void **state)
 {
     (void)state;
@@ -545,7 +607,7 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commit), cmocka_unit_test(test_abort), cmocka_unit_test(test_empty_partitions), cmocka_unit_test(test_states),
+        cmocka_unit_test(test_commit), cmocka_unit_test(test_abort), cmocka_unit_test(test_empty_partitions), cmocka_unit_test(test_states), cmocka_unit_test(test_parked),
         cmocka_unit_test(test_unknown_and_wrong), cmocka_unit_test(test_add_all_or_none), cmocka_unit_test(test_idempotent_ids), cmocka_unit_test(test_bump),
         cmocka_unit_test(test_epoch_ends), cmocka_unit_test(test_zombie), cmocka_unit_test(test_late_batch), cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_timeout_over_restart), cmocka_unit_test(test_expiry), cmocka_unit_test(test_topic_deleted), cmocka_unit_test(test_list),
