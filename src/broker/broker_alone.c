@@ -133,6 +133,13 @@ static void run(struct alone *a)
     broker_free(a->broker);
 }
 
+/* A number up to max, or 0. */
+static uint32_t number(const char *text, uint32_t max)
+{
+    uint64_t n;
+    return slice_u64(slice_cstr(text), max, &n) == OK ? (uint32_t)n : 0;
+}
+
 int main(int argc, char **argv)
 {
     static struct alone a;
@@ -144,10 +151,10 @@ int main(int argc, char **argv)
     }
     broker_conf_default(&conf);
     conf.log.dir = argv[1];
-    conf.shards = a.shards_n = argc > 3 ? (uint32_t)atoi(argv[3]) : 1;
+    conf.shards = a.shards_n = argc > 3 ? number(argv[3], SHARDS_MOST) : 1;
     conf.group_delay_ms = 0;
-    a.port = (uint16_t)atoi(argv[2]);
-    a.sasl_port = argc > 4 ? (uint16_t)atoi(argv[4]) : 0;
+    a.port = (uint16_t)number(argv[2], UINT16_MAX);
+    a.sasl_port = argc > 4 ? (uint16_t)number(argv[4], UINT16_MAX) : 0;
     conf.authorize = a.sasl_port != 0;
     a.loop = loop_new("control");
     watch_signals(&a);
