@@ -52,6 +52,7 @@ enum err broker_open(const struct broker_conf *conf, struct broker **out, struct
         if (modules[i]->open)
             e = modules[i]->open(b, why);
     if (e == OK) {
+        parts_remove_orphans(b);
         *out = b;
         return OK;
     }

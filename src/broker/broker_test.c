@@ -88,6 +88,13 @@ static void test_malformed(void **state)
     const struct broker_counters *n = W.broker->shards[0]->counters;
     assert_int_equal(n->unserved, 3);
     assert_int_equal(n->malformed + n->too_large, 7);
+    uint64_t unspoken = n->unspoken;
+    for (int i = 0; i < 15; i++) { /* a second has ten lines */
+        struct client *c = client_new(0);
+        client_bytes(c, "\0\0\0\1a", 5);
+        client_await_close(c);
+    }
+    assert_int_equal(n->unspoken - unspoken, 15);
     world_stop();
 }
 
@@ -460,6 +467,189 @@ static void test_crashes(void **state)
     many_seeds(crash_seed, 30);
 }
 
+/* ---- the life of topics, by chance --------------------------------------------------------------------------------- */
+
+/* All shards agree, every partition is with its owner alone, and on disk is nothing of topics that are gone. */
+static void check_world(void)
+{
+    uint32_t parts = 0, owned = 0;
+    const struct catalog *cat = W.broker->catalog;
+    for (struct table_slot *s = NULL; (s = table_next(&cat->by_name, s));) {
+        const struct topic *t = s->value;
+        parts += (uint32_t)t->partitions;
+        assert_ptr_equal(catalog_topic_by_id(cat, &t->id), t);
+        for (int32_t i = 0; i < t->partitions; i++) {
+            const struct bpart *p = shard_part(shard_of_part(W.broker, &t->id, i), &t->id, i);
+            assert_non_null(p);
+            assert_non_null(p->part);
+            assert_ptr_equal(p->topic, t);
+            assert_int_equal(bpart_error(p), 0);
+            assert_true(topic_epoch(t, i) >= 0);
+        }
+    }
+    for (uint32_t i = 0; i < W.conf.shards; i++) {
+        assert_ptr_equal(W.broker->shards[i]->catalog, cat);
+        owned += (uint32_t)W.broker->shards[i]->parts.n;
+    }
+    assert_int_equal(owned, parts);
+}
+
+static void count_strays(void *ctx, const char *name, bool folder, uint64_t bytes)
+{
+    uint32_t *strays = ctx;
+    (void)bytes;
+    if (!folder)
+        return;
+    for (struct table_slot *s = NULL; (s = table_next(&W.broker->catalog->by_name, s));) {
+        char id[UUID_TEXT + 1];
+        uuid_text(((const struct topic *)s->value)->id, id);
+        if (strstr(name, id))
+            return;
+    }
+    ++*strays;
+}
+
+/* A record to each partition of a topic, so that it is on disk; what comes of it does not matter here. */
+static void write_some(struct client *c, const char *name)
+{
+    struct buf b = {0};
+    struct kafka_batch_builder k;
+    struct kafka_produce_req req;
+    struct kafka_produce_req_topic_produce_data t;
+    struct kafka_produce_req_partition_produce_data p;
+    kafka_batch_begin(&k, &b, &kafka_batch_plain);
+    kafka_batch_add(&k, (int64_t)(wall_ns() / 1000000), SLICE("k"), SLICE("v"), NULL, 0);
+    assert_int_equal(kafka_batch_end(&k, KAFKA_CODEC_NONE), OK);
+    kafka_produce_req_init(&req);
+    kafka_produce_req_topic_produce_data_init(&t);
+    kafka_produce_req_partition_produce_data_init(&p);
+    req.acks = 1;
+    req.timeout_ms = 1000;
+    req.topic_data = &t;
+    req.topic_data_n = 1;
+    t.name = slice_cstr(name);
+    t.partition_data = &p;
+    t.partition_data_n = 1;
+    p.records = buf_slice(&b);
+    client_send(c, KEY_PRODUCE, 9, &req);
+    buf_free(&b);
+}
+
+static void life_step(struct client *c, uint64_t *chance)
+{
+    char name[] = {'t', (char)('0' + kafka_chance(chance) % 8), 0};
+    struct kafka_create_topics_req create_req;
+    struct kafka_create_topics_req_creatable_topic ct;
+    struct kafka_delete_topics_req delete_req;
+    struct kafka_delete_topics_req_delete_topic_state dt;
+    struct kafka_create_partitions_req grow_req;
+    struct kafka_create_partitions_req_create_partitions_topic gt;
+    kafka_create_topics_req_init(&create_req);
+    kafka_create_topics_req_creatable_topic_init(&ct);
+    kafka_delete_topics_req_init(&delete_req);
+    kafka_delete_topics_req_delete_topic_state_init(&dt);
+    kafka_create_partitions_req_init(&grow_req);
+    kafka_create_partitions_req_create_partitions_topic_init(&gt);
+    create_req.topics = &ct;
+    delete_req.topics = &dt;
+    grow_req.topics = &gt;
+    create_req.topics_n = delete_req.topics_n = grow_req.topics_n = 1;
+    ct.name = dt.name = gt.name = slice_cstr(name);
+    ct.num_partitions = (int32_t)(1 + kafka_chance(chance) % 9);
+    ct.replication_factor = 1;
+    gt.count = (int32_t)(1 + kafka_chance(chance) % 14);
+    gt.assignments_n = -1;
+    switch (kafka_chance(chance) % 6) {
+    case 0:
+    case 1:
+        client_send(c, KEY_CREATE_TOPICS, 6, &create_req);
+        break;
+    case 2:
+        client_send(c, KEY_DELETE_TOPICS, 6, &delete_req);
+        break;
+    case 3:
+        client_send(c, KEY_CREATE_PARTITIONS, 2, &grow_req);
+        break;
+    default:
+        write_some(c, name);
+        break;
+    }
+}
+
+static void life_seed(uint64_t seed)
+{
+    uint64_t chance = seed;
+    uint32_t strays = 0;
+    world_start(&(struct world_conf){.seed = seed, .shards = 1 + (uint32_t)(seed % 4), .quiet = true, .net = {.latency_us_min = 10, .latency_us_max = 900, .split_pct = 20}});
+    for (int round = 0; round < 4; round++) {
+        struct client *c[3];
+        for (int i = 0; i < 3; i++)
+            c[i] = client_new((uint32_t)i % W.conf.shards);
+        for (int i = 0; i < 60; i++) {
+            life_step(c[kafka_chance(&chance) % 3], &chance);
+            if (kafka_chance(&chance) % 3 == 0)
+                world_sleep(kafka_chance(&chance) % 4);
+        }
+        if (round % 2 == 0) {
+            world_sleep(200);
+            check_world();
+            world_restart();
+        } else {
+            world_sleep(kafka_chance(&chance) % 20);
+            world_crash(kafka_chance(&chance) % 2);
+            assert_int_equal(disk_list(WORLD_DIR, count_strays, &strays), OK);
+            assert_int_equal(strays, 0);
+        }
+        check_world();
+    }
+    world_stop();
+}
+static void test_life(void **state)
+{
+    (void)state;
+    many_seeds(life_seed, 40);
+}
+
+/* A mailbox that is full: calls wait at the sender, in their order. */
+struct numbered {
+    struct call call;
+    int number;
+};
+static int numbers_seen;
+static void on_numbered(struct shard *here, struct call *c)
+{
+    assert_ptr_equal(here, W.broker->shards[1]);
+    assert_int_equal(CONTAINER_OF(c, struct numbered, call)->number, numbers_seen);
+    numbers_seen++;
+}
+static bool all_numbers(void *ctx)
+{
+    (void)ctx;
+    return numbers_seen == 100;
+}
+static void test_full_mailbox(void **state)
+{
+    (void)state;
+    static struct numbered calls[100];
+    start(2);
+    world_sleep(10);
+    numbers_seen = 0;
+    while (mailbox_post(shard_inbox(W.broker->shards[1]), &(struct msg){.p = NULL})) {}
+    for (int i = 0; i < 50; i++) {
+        calls[i] = (struct numbered){.call.fn = on_numbered, .number = i};
+        shard_call(W.broker->shards[0], W.broker->shards[1], &calls[i].call);
+    }
+    loop_turn(W.loops[0], 0); /* finds it full */
+    assert_true(mailbox_full(shard_inbox(W.broker->shards[1])) > 1);
+    for (int i = 50; i < 100; i++) {
+        calls[i] = (struct numbered){.call.fn = on_numbered, .number = i};
+        shard_call(W.broker->shards[0], W.broker->shards[1], &calls[i].call);
+    }
+    assert_int_equal(numbers_seen, 0);
+    world_until(all_numbers, NULL, 1000);
+    world_stop();
+}
+
 /* ---- settings --------------------------------------------------------------------------------------------------------- */
 
 static const struct kafka_describe_configs_resp_describe_configs_result *describe(struct client *c, int8_t kind, const char *name)
@@ -716,7 +906,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api_versions), cmocka_unit_test(test_malformed), cmocka_unit_test(test_malformed_behind), cmocka_unit_test(test_pipeline),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
-        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_configs),
+        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs),
         cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_any_request),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_broken_files),
     };

@@ -7,8 +7,8 @@
  *                                    | refused: done() with its error, at the end of the same round
  *                                    '- the file could not be written: KAFKA_STORAGE_ERROR for all, and nothing has changed
  *
- * So a topic that anybody has been told of survives a crash, and one that was deleted does not come back; the folders of its partitions may
- * outlive a crash, and are never looked at again, because the topic's id is in their names.
+ * So a topic that anybody has been told of survives a crash, and one that was deleted does not come back: when the folders of its partitions outlive a
+ * crash, the next start removes them (parts.c).
  *
  * topics.json: {"format": 1, "cluster_id": ..., "topics": [{"name", "id", "partitions", "settings": {name: text}}]}. Members that are not known are passed
  * over with a line in the log, so a newer version may add some; a format above ours is refused. producer_ids.json: {"next": number}.

@@ -23,6 +23,7 @@ void broker_catalog_set(struct broker *b, struct catalog *cat); /* shard 0 */
 struct catalog *broker_catalog(struct broker *b);               /* any thread: a reference */
 void shard_comm_new(struct shard *s);
 void shard_comm_free(struct shard *s);
+struct mailbox *shard_inbox(struct shard *s);     /* for tests: to fill it */
 void shard_post(struct shard *to, struct call *c); /* any thread, while the mailbox cannot be full: start and stop */
 extern const struct module *const modules[];
 extern const uint32_t modules_n;
@@ -62,6 +63,7 @@ void parts_begin(struct shard *s);    /* the first catalog: loads all that this 
 void parts_stop(struct shard *s);     /* nothing more is loaded */
 bool parts_at_rest(const struct shard *s);
 void parts_fini(struct shard *s);
+void parts_remove_orphans(struct broker *b); /* folders of topics that are no more; before the shards run */
 void part_folder(const struct topic *t, int32_t partition, char out[PART_NAME_MAX + 1]);
 
 /* ---- catalog.c, topic_settings.c ---- */

@@ -9,7 +9,7 @@
  * leaves threads for syncs. Internal topics are loaded first, because groups and transactions wait for them.
  *
  * A change of the catalog (news) has arrived when what it made is loaded: whoever created a topic may use it at once. A partition's folder bears the
- * topic's id, so that what a deleted topic left behind is never taken for the partition of a new one of that name.
+ * topic's id, so that what a deleted topic left behind is never taken for the partition of a new one of that name; what a crash left is removed at the start.
  */
 #include "frame_int.h"
 
@@ -88,6 +88,66 @@ enum kafka_error bpart_error(const struct bpart *p)
 }
 
 static void live_set(struct bpart *p, int32_t epoch) { __atomic_store_n(&bpart_live(p)->epoch, epoch, __ATOMIC_RELAXED); }
+
+/* ---- what a crash left behind ------------------------------------------------------------------------------------------- */
+
+struct orphans {
+    struct broker *b;
+    const char *folder;        /* whose files are being removed; NULL: the data folder is being read */
+    struct buf names;          /* each with its NUL */
+};
+
+/* The topic's id in a folder's name, NAME.ID-PARTITION; false: it is none of ours. */
+static bool folder_topic(struct slice name, struct kafka_uuid *id)
+{
+    size_t n = name.n;
+    while (n && name.p[n - 1] >= '0' && name.p[n - 1] <= '9')
+        n--;
+    if (n == name.n || n < UUID_TEXT + 2 || name.p[n - 1] != '-' || name.p[n - 2 - UUID_TEXT] != '.')
+        return false;
+    return uuid_parse(slice_of(name.p + n - 1 - UUID_TEXT, UUID_TEXT), id) == OK;
+}
+
+static void orphan_each(void *ctx, const char *name, bool folder, uint64_t bytes)
+{
+    struct orphans *o = ctx;
+    struct kafka_uuid id;
+    (void)bytes;
+    if (o->folder ? !folder : folder && folder_topic(slice_cstr(name), &id) && !catalog_topic_by_id(o->b->catalog, &id))
+        buf_add(&o->names, name, strlen(name) + 1);
+}
+
+static enum err orphan_remove(struct broker *b, const char *path)
+{
+    struct orphans files = {.b = b, .folder = path};
+    enum err e = disk_list(path, orphan_each, &files);
+    for (size_t i = 0; e == OK && i < files.names.n; i += strlen(files.names.p + i) + 1) {
+        struct buf file = {0};
+        buf_printf(&file, "%s/%s", path, files.names.p + i);
+        e = disk_remove(file.p);
+        buf_free(&file);
+    }
+    buf_free(&files.names);
+    return e == OK ? disk_remove_dir(path) : e;
+}
+
+void parts_remove_orphans(struct broker *b)
+{
+    struct orphans all = {.b = b};
+    if (disk_list(b->conf.log.dir, orphan_each, &all) != OK)
+        all.names.n = 0;
+    for (size_t i = 0; i < all.names.n; i += strlen(all.names.p + i) + 1) {
+        struct buf path = {0};
+        buf_printf(&path, "%s/%s", b->conf.log.dir, all.names.p + i);
+        enum err e = orphan_remove(b, path.p);
+        if (e == OK)
+            log_info("broker", "%s: its topic was deleted before the last process ended: removed", path.p);
+        else
+            log_warn("broker", "%s belongs to a topic that was deleted, and can't be removed: %s; it takes space and does no harm", path.p, err_text(e));
+        buf_free(&path);
+    }
+    buf_free(&all.names);
+}
 
 /* ---- deleting ------------------------------------------------------------------------------------------------------ */
 

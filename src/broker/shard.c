@@ -115,6 +115,8 @@ void shard_comm_new(struct shard *s)
     timer_init(&comm->stop_timer, on_stop_timer);
 }
 
+struct mailbox *shard_inbox(struct shard *s) { return s->comm->inbox; }
+
 void shard_comm_free(struct shard *s)
 {
     struct shard_comm *comm = s->comm;
