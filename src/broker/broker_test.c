@@ -2,6 +2,7 @@
 #include "broker_world_test.h"
 #include "frame_int.h"
 #include "kafka_peer.h"
+#include "repeat_test.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -113,8 +114,9 @@ static void test_malformed_behind(void **state)
     world_stop();
 }
 
-static void many_seeds(void (*one)(uint64_t seed), uint64_t n)
+static void many_seeds(void (*one)(uint64_t seed), uint64_t usual)
 {
+    uint64_t n = test_repeats(usual);
     for (uint64_t seed = 1; seed <= n; seed++)
         one(seed);
 }

@@ -1,6 +1,7 @@
 /* conn_test.c - connections with data on them: bytes from files, slow readers and those that leave in the middle, TLS, SASL's states, throttling, ends; metrics. */
 #include "broker_world_test.h"
 #include "frame_int.h"
+#include "repeat_test.h"
 #include "tls_testcert.h"
 
 #include <setjmp.h>
@@ -116,7 +117,7 @@ static void ranges(uint64_t seed, struct tls_ctx *server, struct tls_ctx *client
 static void test_ranges(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 10; seed++)
+    for (uint64_t seed = 1; seed <= test_repeats(10); seed++)
         ranges(seed, NULL, NULL);
 }
 
@@ -151,7 +152,7 @@ static void test_tls(void **state)
 static void test_leaves(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 20; seed++) {
+    for (uint64_t seed = 1; seed <= test_repeats(20); seed++) {
         world_start(&(struct world_conf){.seed = seed, .shards = 2, .net = NET_ROUGH, .quiet = true});
         world_topic("t", 4, NULL);
         struct client *c = client_new(0), *other = client_new(1);
@@ -176,7 +177,7 @@ static void test_leaves(void **state)
 static void test_stop_sends(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 10; seed++) {
+    for (uint64_t seed = 1; seed <= test_repeats(10); seed++) {
         world_start(&(struct world_conf){.seed = seed, .shards = 2, .net = NET_ROUGH});
         world_topic("t", 4, NULL);
         struct client *c = client_new(0);
