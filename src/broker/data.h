@@ -34,6 +34,11 @@ static inline enum kafka_error epoch_check(int32_t current, int32_t ours)
     return current < ours ? KAFKA_FENCED_LEADER_EPOCH : KAFKA_UNKNOWN_LEADER_EPOCH;
 }
 
+/* Partitions that one request may name. Entries are a few bytes each, and what is kept for one while it is served is many times that. */
+#define REQUEST_PARTS_MAX 100000u
+/* False, and r has been answered by ending its connection: it names more. */
+bool request_parts_ok(struct breq *r, uint64_t parts);
+
 /* The handlers, named in api.def. */
 void produce_serve(struct breq *r);
 void fetch_serve(struct breq *r);
@@ -73,7 +78,6 @@ void scatter_run(struct scatter *s); /* done() may come before this returns */
 /* ---- fetches (fetch.c, fetch_group.c) -------------------------------------------------------------------------------------- */
 
 #define FETCH_BYTES_MAX (55u << 20)
-#define FETCH_PARTS_MAX 100000u
 #define FETCH_WAIT_MAX_MS 60000
 #define FETCH_SESSIONS_MAX 1000u
 #define FETCH_SESSION_PARTS_MAX 1000000u

@@ -474,7 +474,7 @@ void fetch_serve(struct breq *r)
     timer_init(&f->timer, fetch_timer);
     kafka_fetch_resp_init(&f->resp);
     r->resp = &f->resp;
-    if (parts > FETCH_PARTS_MAX) {
+    if (parts > REQUEST_PARTS_MAX) {
         answer_error(f, KAFKA_INVALID_REQUEST);
         return;
     }

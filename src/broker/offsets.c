@@ -31,6 +31,15 @@ static enum kafka_error ask_named(struct scatter *s, struct scatter_item *it, en
 
 static void answer(struct breq *r) { breq_answer(r, r->home); }
 
+/* The partitions that a request names, with a member for the arrays of partitions in its topics. */
+#define PARTS_OF(req, member)                                                                          \
+    ({                                                                                                 \
+        uint64_t parts_ = 0;                                                                           \
+        for (int32_t i_ = 0; i_ < (req)->topics_n; i_++)                                               \
+            parts_ += (uint64_t)MAX((req)->topics[i_].member, 0);                                      \
+        parts_;                                                                                        \
+    })
+
 /* ---- ListOffsets ----------------------------------------------------------------------------------------------------------- */
 
 struct list_item {
@@ -103,6 +112,8 @@ static void list_topic(struct scatter *s, const struct kafka_list_offsets_req *r
 void list_offsets_serve(struct breq *r)
 {
     const struct kafka_list_offsets_req *req = r->req;
+    if (!request_parts_ok(r, PARTS_OF(req, partitions_n)))
+        return;
     struct kafka_list_offsets_resp *resp = BREQ_NEW(r, struct kafka_list_offsets_resp);
     struct scatter *s = scatter_new(r, list_visit, answer);
     kafka_list_offsets_resp_init(resp);
@@ -156,6 +167,8 @@ static void epoch_topic(struct scatter *s, const struct kafka_offset_for_leader_
 void offset_for_leader_epoch_serve(struct breq *r)
 {
     const struct kafka_offset_for_leader_epoch_req *req = r->req;
+    if (!request_parts_ok(r, PARTS_OF(req, partitions_n)))
+        return;
     struct kafka_offset_for_leader_epoch_resp *resp = BREQ_NEW(r, struct kafka_offset_for_leader_epoch_resp);
     struct scatter *s = scatter_new(r, epoch_visit, answer);
     kafka_offset_for_leader_epoch_resp_init(resp);
@@ -225,6 +238,8 @@ static void delete_topic(struct scatter *s, const struct kafka_delete_records_re
 void delete_records_serve(struct breq *r)
 {
     const struct kafka_delete_records_req *req = r->req;
+    if (!request_parts_ok(r, PARTS_OF(req, partitions_n)))
+        return;
     struct kafka_delete_records_resp *resp = BREQ_NEW(r, struct kafka_delete_records_resp);
     struct scatter *s = scatter_new(r, delete_visit, answer);
     kafka_delete_records_resp_init(resp);
@@ -308,13 +323,13 @@ static void producers_topic(struct scatter *s, struct producers *ps, const struc
 void describe_producers_serve(struct breq *r)
 {
     const struct kafka_describe_producers_req *req = r->req;
+    uint64_t n = PARTS_OF(req, partition_indexes_n);
+    if (!request_parts_ok(r, n))
+        return;
     struct producers *ps = BREQ_NEW(r, struct producers);
     struct scatter *s = scatter_new(r, producers_visit, producers_done);
-    uint32_t n = 0;
     kafka_describe_producers_resp_init(&ps->resp);
     r->resp = &ps->resp;
-    for (int32_t i = 0; i < req->topics_n; i++)
-        n += (uint32_t)MAX(req->topics[i].partition_indexes_n, 0);
     ps->items = BREQ_ARRAY(r, struct producers_item, n);
     ps->resp.topics = BREQ_ARRAY(r, struct kafka_describe_producers_resp_topic_response, req->topics_n);
     ps->resp.topics_n = MAX(req->topics_n, 0);

@@ -6,8 +6,7 @@
  *
  * A batch's bytes are those of the request's frame (or of a buffer of its own, once compressed anew) until the log has written them.
  *
- * Order: a request whose batches are being compressed is on the shard's list `compressing`, and later ones of its connection wait there behind it. A batch
- * whose transaction is being verified is in the owner's table `verifying`; its producer's later ones for that partition wait in a chain behind it.
+ * Order: a request whose batches are being compressed stands in its connection's line, and later ones of the connection wait there behind it. A batch whose transaction is being verified is in the owner's table `verifying`; its producer's later ones for that partition wait in a chain behind it.
  */
 #include "data.h"
 #include "txn_int.h"
@@ -55,15 +54,19 @@ struct produce {
     int64_t now_ms;
     uint64_t bytes;                /* of all batches: for the quota */
     bool answered;                 /* by the timer: what is still done is done for nobody */
-    bool compressed;               /* it is on the list, and may go when it is the first of its connection */
+    bool ready;                    /* it is in a line, and may go when it is the first there */
     struct bconn *conn;            /* whose order it keeps; not looked into */
-    struct list link;              /* on the shard's list `compressing` */
+    struct list link;              /* in its connection's line */
     struct work work;
     struct timer timer;
 };
+/* Requests of one connection, in the order of arrival: the first has batches that are being compressed. */
+struct produce_line {
+    struct list waiting;           /* struct produce */
+};
 /* Everything of produce on one shard. */
 struct producing {
-    struct list compressing;       /* home: struct produce, in the order of arrival */
+    struct table lines;            /* home: struct bconn * -> struct produce_line */
     struct table verifying;        /* owner: struct verify_key -> struct produce_batch */
 };
 struct verify_key {
@@ -300,38 +303,46 @@ static void compress_run(struct work *w)
     }
 }
 
+static struct slice line_key(struct bconn *const *c) { return slice_of((const char *)c, sizeof *c); }
+
+/* Those of a line that are ready and have nothing before them go. */
+static void line_move(struct producing *ps, struct produce_line *line, struct bconn *conn)
+{
+    while (!list_empty(&line->waiting)) {
+        struct produce *p = CONTAINER_OF(line->waiting.next, struct produce, link);
+        if (!p->ready)
+            return;
+        list_del(&p->link);
+        send_groups(p);
+    }
+    (void)table_del(&ps->lines, line_key(&conn));
+    mem_free(line);
+}
+
 static void compress_done(struct work *w)
 {
     struct produce *p = CONTAINER_OF(w, struct produce, work);
     struct producing *ps = p->r->home->producing;
-    p->compressed = true;
-    for (bool again = true; again;) { /* all that are ready and have nothing of their connection before them; one that goes may let others go */
-        again = false;
-        LIST_FOREACH(it, &ps->compressing) {
-            struct produce *q = CONTAINER_OF(it, struct produce, link), *before = NULL;
-            for (struct list *e = ps->compressing.next; e != it && !before; e = e->next)
-                before = CONTAINER_OF(e, struct produce, link)->conn == q->conn ? CONTAINER_OF(e, struct produce, link) : NULL;
-            if (before || !q->compressed)
-                continue;
-            list_del(&q->link);
-            send_groups(q);
-            again = true;
-            break;
-        }
-    }
+    p->ready = true;
+    line_move(ps, table_get(&ps->lines, line_key(&p->conn)), p->conn);
 }
 
 /* True: p waits, for itself or for one before it. */
 static bool compress_wait(struct produce *p, bool compress)
 {
     struct producing *ps = p->r->home->producing;
-    bool behind = false;
-    LIST_FOREACH(it, &ps->compressing)
-        behind = behind || CONTAINER_OF(it, struct produce, link)->conn == p->conn;
-    if (!compress && !behind)
+    if (!compress && ps->lines.n == 0)
         return false;
-    list_push(&ps->compressing, &p->link);
-    p->compressed = !compress;
+    struct produce_line *line = table_get(&ps->lines, line_key(&p->conn));
+    if (!compress && !line)
+        return false;
+    if (!line) {
+        line = mem_new(MEM_BROKER, sizeof *line);
+        list_init(&line->waiting);
+        table_put(&ps->lines, line_key(&p->conn), line);
+    }
+    list_push(&line->waiting, &p->link);
+    p->ready = !compress;
     if (compress) {
         p->work = (struct work){.run = compress_run, .done = compress_done};
         work_submit(p->r->home->loop, &p->work);
@@ -555,16 +566,20 @@ static bool produce_check(struct produce *p, const struct kafka_produce_req *req
 void produce_serve(struct breq *r)
 {
     const struct kafka_produce_req *req = r->req;
+    uint64_t parts = 0;
+    for (int32_t i = 0; i < req->topic_data_n; i++)
+        parts += (uint64_t)MAX(req->topic_data[i].partition_data_n, 0);
+    if (!request_parts_ok(r, parts))
+        return;
     struct produce *p = BREQ_NEW(r, struct produce);
     p->r = r;
+    p->batches_n = (uint32_t)parts;
     p->conn = r->conn;
     p->now_ms = (int64_t)(wall_ns() / 1000000);
     r->resp = &p->resp;
     timer_init(&p->timer, produce_timeout);
     list_init(&p->link);
     kafka_produce_resp_init(&p->resp);
-    for (int32_t i = 0; i < req->topic_data_n; i++)
-        p->batches_n += (uint32_t)MAX(req->topic_data[i].partition_data_n, 0);
     p->batches = BREQ_ARRAY(r, struct produce_batch, p->batches_n);
     p->groups = BREQ_ARRAY(r, struct produce_group, r->home->b->shards_n);
     enum kafka_error *parsed = BREQ_ARRAY(r, enum kafka_error, p->batches_n);
@@ -580,12 +595,12 @@ void produce_serve(struct breq *r)
 static void producing_init(struct shard *s)
 {
     s->producing = mem_new(MEM_BROKER, sizeof *s->producing);
-    list_init(&s->producing->compressing);
 }
 
 static void producing_fini(struct shard *s)
 {
     table_fini(&s->producing->verifying);
+    table_fini(&s->producing->lines);
     mem_free(s->producing);
 }
 

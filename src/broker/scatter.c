@@ -11,6 +11,17 @@ enum kafka_error part_find(const struct shard *home, struct slice name, const st
     return partition < 0 || partition >= t->partitions ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_NONE;
 }
 
+bool request_parts_ok(struct breq *r, uint64_t parts)
+{
+    if (parts <= REQUEST_PARTS_MAX)
+        return true;
+    log_warn("broker", "closed: a %s request names %llu partitions, at most %u are served; ask for fewer at once", r->api->wire->name, (unsigned long long)parts,
+             REQUEST_PARTS_MAX);
+    r->silent = r->hang_up = true;
+    breq_answer(r, r->home);
+    return false;
+}
+
 struct scatter *scatter_new(struct breq *r, void (*visit)(struct scatter_item *, struct bpart *, enum kafka_error), void (*done)(struct breq *))
 {
     struct scatter *s = BREQ_NEW(r, struct scatter);
