@@ -1,5 +1,5 @@
 /* data_test.c - produce, fetch, sessions and offsets on the simulator: several shards, every error, long polls, order, faults of the disk. */
-#include "broker_world_test.h"
+#include "data_world_test.h"
 #include "data.h"
 #include "crc32c.h"
 
@@ -8,84 +8,10 @@
 #include <stdarg.h>
 #include <cmocka.h>
 // clang-format on
-#include <stdio.h>
 
-/* ---- batches ---------------------------------------------------------------------------------------------------------------- */
-
-struct batch_conf {
-    int32_t records;            /* 0: 1 */
-    uint32_t value_bytes;       /* 0: a few */
-    enum kafka_codec codec;
-    int64_t producer_id;        /* 0: none */
-    int16_t epoch;
-    int32_t sequence;
-    uint16_t attributes;
-    int64_t at_ms;              /* 0: now */
-    bool null_keys;
-};
-
-static int64_t now_ms(void) { return (int64_t)(wall_ns() / 1000000); }
-
-/* Values are "tag-INDEX", with padding. In the client's arena. */
-static struct slice batch(struct client *c, const char *tag, const struct batch_conf *conf)
-{
-    static const struct batch_conf plain;
-    struct kafka_batch head = kafka_batch_plain;
-    struct kafka_batch_builder k;
-    struct buf b = {0};
-    char key[32], *value;
-    conf = conf ? conf : &plain;
-    int64_t at = conf->at_ms ? conf->at_ms : now_ms();
-    head.base_timestamp = at;
-    head.attributes = conf->attributes;
-    if (conf->producer_id) {
-        head.producer_id = conf->producer_id;
-        head.producer_epoch = conf->epoch;
-        head.base_sequence = conf->sequence;
-    }
-    kafka_batch_begin(&k, &b, &head);
-    for (int32_t i = 0; i < MAX(conf->records, 1); i++) {
-        value = arena_zalloc(client_arena(c), conf->value_bytes + 64);
-        int n = snprintf(value, conf->value_bytes + 64, "%s-%d", tag, i);
-        snprintf(key, sizeof key, "k%d", i);
-        kafka_batch_add(&k, at + i, conf->null_keys ? slice_of(NULL, 0) : slice_cstr(key), slice_of(value, MAX((size_t)n, conf->value_bytes)), NULL, 0);
-    }
-    assert_int_equal(kafka_batch_end(&k, conf->codec), OK);
-    struct slice s = arena_slice(client_arena(c), buf_slice(&b));
-    buf_free(&b);
-    return s;
-}
+/* ---- asking ---------------------------------------------------------------------------------------------------------------------- */
 
 static struct slice plain(struct client *c, const char *tag) { return batch(c, tag, NULL); }
-
-/* ---- produce ------------------------------------------------------------------------------------------------------------------- */
-
-struct to {
-    const char *topic;
-    int32_t partition;
-    struct slice batch;
-};
-
-static struct kafka_produce_req *produce_req(struct client *c, const struct to *to, int n, int16_t acks)
-{
-    struct kafka_produce_req *req = arena_zalloc(client_arena(c), sizeof *req);
-    kafka_produce_req_init(req);
-    req->acks = acks;
-    req->timeout_ms = 30000;
-    req->topic_data = arena_zalloc(client_arena(c), (size_t)n * sizeof *req->topic_data);
-    req->topic_data_n = n;
-    for (int i = 0; i < n; i++) {
-        struct kafka_produce_req_topic_produce_data *t = &req->topic_data[i];
-        kafka_produce_req_topic_produce_data_init(t);
-        t->name = slice_cstr(to[i].topic);
-        t->partition_data = arena_zalloc(client_arena(c), sizeof *t->partition_data);
-        t->partition_data_n = 1;
-        kafka_produce_req_partition_produce_data_init(t->partition_data);
-        t->partition_data->index = to[i].partition;
-        t->partition_data->records = to[i].batch;
-    }
-    return req;
-}
 
 static const struct kafka_produce_resp_partition_produce_response *produced(const struct kafka_produce_resp *resp, int i)
 {
@@ -116,64 +42,6 @@ static void put(struct client *c, const char *topic, int32_t partition, const ch
     const struct kafka_produce_resp_partition_produce_response *p = produce_v(c, 9, topic, partition, plain(c, tag), -1);
     assert_int_equal(p->error_code, 0);
     assert_int_equal(p->base_offset, offset);
-}
-
-/* ---- fetch ------------------------------------------------------------------------------------------------------------------------- */
-
-struct from {
-    const char *topic;
-    int32_t partition;
-    int64_t offset;
-    struct kafka_uuid id;
-};
-struct fetch_conf {
-    int32_t wait_ms, min_bytes, max_bytes, part_bytes; /* 0: none, 1, 10 MiB, 1 MiB */
-    int8_t isolation;
-    int32_t session, epoch;                            /* epoch 0 with `sessions`: a new one */
-    bool sessions;
-    int32_t leader_epoch, last_epoch;                  /* counted from 1; 0: not said */
-    const struct from *forget;
-    int forget_n;
-};
-
-static struct kafka_fetch_req *fetch_req(struct client *c, const struct fetch_conf *conf, const struct from *from, int n)
-{
-    struct kafka_fetch_req *req = arena_zalloc(client_arena(c), sizeof *req);
-    kafka_fetch_req_init(req);
-    req->max_wait_ms = conf->wait_ms;
-    req->min_bytes = conf->min_bytes ? conf->min_bytes : 1;
-    req->max_bytes = conf->max_bytes ? conf->max_bytes : 10 << 20;
-    req->isolation_level = conf->isolation;
-    req->session_id = conf->session;
-    req->session_epoch = conf->sessions ? conf->epoch : -1;
-    req->topics = arena_zalloc(client_arena(c), (size_t)n * sizeof *req->topics + 1);
-    req->topics_n = n;
-    for (int i = 0; i < n; i++) {
-        struct kafka_fetch_req_fetch_topic *t = &req->topics[i];
-        kafka_fetch_req_fetch_topic_init(t);
-        t->topic = slice_cstr(from[i].topic);
-        t->topic_id = from[i].id;
-        t->partitions = arena_zalloc(client_arena(c), sizeof *t->partitions);
-        t->partitions_n = 1;
-        kafka_fetch_req_fetch_partition_init(t->partitions);
-        t->partitions->partition = from[i].partition;
-        t->partitions->fetch_offset = from[i].offset;
-        t->partitions->partition_max_bytes = conf->part_bytes ? conf->part_bytes : 1 << 20;
-        t->partitions->current_leader_epoch = conf->leader_epoch - 1;
-        t->partitions->last_fetched_epoch = conf->last_epoch - 1;
-    }
-    req->forgotten_topics_data = arena_zalloc(client_arena(c), (size_t)conf->forget_n * sizeof *req->forgotten_topics_data + 1);
-    req->forgotten_topics_data_n = conf->forget_n;
-    for (int i = 0; i < conf->forget_n; i++) {
-        struct kafka_fetch_req_forgotten_topic *t = &req->forgotten_topics_data[i];
-        kafka_fetch_req_forgotten_topic_init(t);
-        t->topic = slice_cstr(conf->forget[i].topic);
-        t->topic_id = conf->forget[i].id;
-        t->partitions = arena_zalloc(client_arena(c), sizeof *t->partitions);
-        t->partitions_n = 1;
-        t->partitions[0] = conf->forget[i].partition;
-    }
-    return req;
 }
 
 static const struct kafka_fetch_resp *fetch(struct client *c, int16_t version, const struct fetch_conf *conf, const struct from *from, int n)
@@ -213,37 +81,6 @@ static const struct kafka_fetch_resp_partition_data *fetch_one(struct client *c,
     return only(fetch(c, 11, &(struct fetch_conf){0}, &from, 1));
 }
 
-/* The values of all records of a fetched partition, with a space behind each; offsets must go on from `offset`. *next: behind the last. */
-static const char *values(struct client *c, const struct kafka_fetch_resp_partition_data *p, int64_t offset, int64_t *next)
-{
-    struct slice rest = p->records.bytes;
-    struct buf out = {0}, scratch = {0};
-    int64_t expect = -1;
-    while (rest.n) {
-        struct kafka_batch b;
-        struct kafka_record r;
-        struct slice records;
-        assert_int_equal(kafka_batch_parse(rest, &b), KAFKA_NONE);
-        assert_true(kafka_batch_crc_ok(rest.p, &b));
-        assert_true(expect < 0 ? b.base_offset <= offset && kafka_batch_last_offset(&b) >= offset : b.base_offset == expect);
-        buf_clear(&scratch);
-        assert_int_equal(kafka_batch_records(&b, 1 << 26, &scratch, &records), OK);
-        while (records.n) {
-            assert_int_equal(kafka_record_next(&records, &r), OK);
-            if (b.base_offset + r.offset_delta >= offset)
-                buf_printf(&out, "%s ", r.value.p ? arena_strdup(client_arena(c), arena_slice(client_arena(c), r.value).p) : "null");
-        }
-        expect = kafka_batch_last_offset(&b) + 1;
-        rest = slice_of(rest.p + b.bytes, rest.n - b.bytes);
-    }
-    if (next)
-        *next = expect;
-    const char *text = arena_strdup(client_arena(c), out.p ? out.p : "");
-    buf_free(&out);
-    buf_free(&scratch);
-    return text;
-}
-
 static void assert_values(struct client *c, const char *topic, int32_t partition, int64_t offset, const char *expected)
 {
     const struct kafka_fetch_resp_partition_data *p = fetch_one(c, topic, partition, offset);
@@ -252,15 +89,6 @@ static void assert_values(struct client *c, const char *topic, int32_t partition
 }
 
 static void start(uint32_t shards) { world_start(&(struct world_conf){.seed = 7, .shards = shards}); }
-
-static bool all_loaded(void *ctx)
-{
-    const struct topic *t = catalog_topic(W.broker->shards[0]->catalog, slice_cstr(ctx));
-    for (int32_t p = 0; t && p < t->partitions; p++)
-        if (topic_epoch(t, p) < 0)
-            return false;
-    return t != NULL;
-}
 
 /* The power fails; the topic's partitions are there again. */
 static void power_loss(const char *topic)
