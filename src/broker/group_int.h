@@ -271,7 +271,7 @@ void group_offset_set(struct group *g, struct slice topic, int32_t partition, co
 /* The topic of that id (zero: any) is there no more; another one may bear its name, and the group must not begin that one there. */
 bool group_topic_stale(const struct shard *here, struct slice topic, const struct kafka_uuid *id);
 void group_offset_pend(struct group *g, struct slice topic, int32_t partition, const struct offset_value *v, int64_t producer_id);
-void group_offset_forget(struct group *g, struct goffset *o);        /* the committed one; its slot goes unless something is pending */
+void group_offset_forget(struct group *g, struct goffset *o);        /* as its tombstone does: the committed one and those that are pending */
 void group_offsets_fini(struct group *g);                            /* all, also pending ones */
 void group_txn_end(struct group_part *gp, int64_t producer_id, bool commit);
 void group_txns_fini(struct group_part *gp);

@@ -454,7 +454,7 @@ static void test_histories(void **state)
 {
     (void)state;
     const char *one = getenv("SEED"), *many = getenv("SEEDS");
-    uint64_t seed = 0, n = 60, commits = 0, syncs = 0;
+    uint64_t seed = 0, n = 30, commits = 0, syncs = 0;
     if (one) {
         assert_int_equal(slice_u64(slice_cstr(one), UINT32_MAX, &seed), OK);
         history(seed);

@@ -188,7 +188,7 @@ enum kafka_error tm_leave(struct tm *m)
 void tm_settle(struct tm *all, int n)
 {
     struct tm *members[64] = {NULL}, *leader = NULL;
-    char text[64][8];
+    char text[64][16];
     const char *bytes[64] = {NULL};
     for (int i = 0; i < n; i++) {
         members[i] = &all[i];

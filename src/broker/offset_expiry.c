@@ -53,11 +53,11 @@ struct why {
 
 static bool to_go(const struct group *g, const struct goffset *o, const struct why *why)
 {
+    const struct offset_value *v = o->committed ? &o->v : &CONTAINER_OF(o->pending.next, struct gpending_offset, by_offset)->v;
     if (why->gone)
-        return o->committed && slice_is(o->topic, why->gone->name) &&
-               (kafka_uuid_is_zero(o->v.topic_id) || kafka_uuid_eq(o->v.topic_id, why->gone->id));
+        return slice_is(o->topic, why->gone->name) && (kafka_uuid_is_zero(v->topic_id) || kafka_uuid_eq(v->topic_id, why->gone->id));
     if (why->stale)
-        return o->committed && group_topic_stale(g->gs->here, o->topic, &o->v.topic_id);
+        return group_topic_stale(g->gs->here, o->topic, &v->topic_id);
     return offset_expired(g, o, why->now_ms);
 }
 

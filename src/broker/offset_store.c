@@ -88,16 +88,6 @@ bool group_topic_stale(const struct shard *here, struct slice topic, const struc
     return !t || !(kafka_uuid_is_zero(*id) || kafka_uuid_eq(t->id, *id));
 }
 
-void group_offset_forget(struct group *g, struct goffset *o)
-{
-    MUST(o->g == g);
-    if (o->committed) {
-        slice_drop(&o->v.metadata);
-        o->committed = false;
-    }
-    slot_settle(o);
-}
-
 /* ---- transactions --------------------------------------------------------------------------------------------------------------- */
 
 static struct slice producer_key(const int64_t *id) { return slice_of((const char *)id, sizeof *id); }
@@ -129,6 +119,22 @@ static void pending_free(struct gpending_offset *p)
     slice_drop(&p->v.metadata);
     p->o->g->txn_offsets--;
     mem_free(p);
+}
+
+void group_offset_forget(struct group *g, struct goffset *o)
+{
+    MUST(o->g == g);
+    LIST_FOREACH (it, &o->pending) {
+        struct gpending_offset *p = CONTAINER_OF(it, struct gpending_offset, by_offset);
+        struct group_txn *t = txn_of(g->gp, p->producer_id);
+        pending_free(p);
+        txn_settle(g->gp, t);
+    }
+    if (o->committed) {
+        slice_drop(&o->v.metadata);
+        o->committed = false;
+    }
+    slot_settle(o);
 }
 
 void group_offset_pend(struct group *g, struct slice topic, int32_t partition, const struct offset_value *v, int64_t producer_id)
@@ -182,16 +188,8 @@ void groups_txn_marker(struct shard *here, struct bpart *p, int64_t producer_id,
 
 void group_offsets_fini(struct group *g)
 {
-    for (struct table_slot *s; (s = table_next(&g->offsets, NULL));) {
-        struct goffset *o = s->value;
-        LIST_FOREACH (it, &o->pending) {
-            struct gpending_offset *p = CONTAINER_OF(it, struct gpending_offset, by_offset);
-            struct group_txn *t = txn_of(g->gp, p->producer_id);
-            pending_free(p);
-            txn_settle(g->gp, t);
-        }
-        group_offset_forget(g, o);
-    }
+    for (struct table_slot *s; (s = table_next(&g->offsets, NULL));)
+        group_offset_forget(g, s->value);
 }
 
 void group_txns_fini(struct group_part *gp)

@@ -220,6 +220,213 @@ static void test_commit_by_id(void **state)
     world_stop();
 }
 
+/* ---- transactions --------------------------------------------------------------------------------------------------------------- */
+
+struct producer {
+    struct client *c;
+    const char *id;
+    int64_t producer_id;
+    int16_t epoch;
+};
+
+/* Asked again while the coordinator is not there yet, or ends the last transaction. */
+static bool again(int16_t e)
+{
+    world_sleep(50);
+    return e == KAFKA_COORDINATOR_NOT_AVAILABLE || e == KAFKA_NOT_COORDINATOR || e == KAFKA_COORDINATOR_LOAD_IN_PROGRESS || e == KAFKA_CONCURRENT_TRANSACTIONS;
+}
+
+static void producer_init(struct producer *p)
+{
+    struct kafka_find_coordinator_req f;
+    struct kafka_init_producer_id_req q;
+    const struct kafka_init_producer_id_resp *resp;
+    kafka_find_coordinator_req_init(&f);
+    kafka_init_producer_id_req_init(&q);
+    f.key = q.transactional_id = slice_cstr(p->id);
+    f.key_type = 1;
+    q.transaction_timeout_ms = 60000;
+    while (again(((const struct kafka_find_coordinator_resp *)client_ask(p->c, KEY_FIND_COORDINATOR, 1, &f))->error_code))
+        ;
+    do
+        resp = client_ask(p->c, KEY_INIT_PRODUCER_ID, 2, &q);
+    while (again(resp->error_code));
+    assert_int_equal(resp->error_code, 0);
+    p->producer_id = resp->producer_id;
+    p->epoch = resp->producer_epoch;
+}
+
+static void producer_begin(struct producer *p, const char *group)
+{
+    struct kafka_add_offsets_to_txn_req q;
+    const struct kafka_add_offsets_to_txn_resp *resp;
+    kafka_add_offsets_to_txn_req_init(&q);
+    q.transactional_id = slice_cstr(p->id);
+    q.producer_id = p->producer_id;
+    q.producer_epoch = p->epoch;
+    q.group_id = slice_cstr(group);
+    do
+        resp = client_ask(p->c, KEY_ADD_OFFSETS_TO_TXN, 2, &q);
+    while (again(resp->error_code));
+    assert_int_equal(resp->error_code, 0);
+}
+
+static enum kafka_error producer_commit(struct producer *p, const struct tm *m, const char *topic, int64_t offset)
+{
+    struct kafka_txn_offset_commit_req q;
+    struct kafka_txn_offset_commit_req_txn_offset_commit_request_topic t;
+    struct kafka_txn_offset_commit_req_txn_offset_commit_request_partition part;
+    kafka_txn_offset_commit_req_init(&q);
+    kafka_txn_offset_commit_req_txn_offset_commit_request_topic_init(&t);
+    kafka_txn_offset_commit_req_txn_offset_commit_request_partition_init(&part);
+    q.transactional_id = slice_cstr(p->id);
+    q.group_id = slice_cstr(m->group);
+    q.producer_id = p->producer_id;
+    q.producer_epoch = p->epoch;
+    q.generation_id = m->generation;
+    q.member_id = slice_cstr(m->id);
+    q.topics = &t;
+    q.topics_n = 1;
+    t.name = slice_cstr(topic);
+    t.partitions = &part;
+    t.partitions_n = 1;
+    part.committed_offset = offset;
+    part.committed_metadata = SLICE("txn");
+    const struct kafka_txn_offset_commit_resp *resp = client_ask(p->c, KEY_TXN_OFFSET_COMMIT, 3, &q);
+    return (enum kafka_error)resp->topics[0].partitions[0].error_code;
+}
+
+static enum kafka_error producer_end(struct producer *p, bool commit)
+{
+    struct kafka_end_txn_req q;
+    const struct kafka_end_txn_resp *resp;
+    kafka_end_txn_req_init(&q);
+    q.transactional_id = slice_cstr(p->id);
+    q.producer_id = p->producer_id;
+    q.producer_epoch = p->epoch;
+    q.committed = commit;
+    do
+        resp = client_ask(p->c, KEY_END_TXN, 2, &q);
+    while (again(resp->error_code));
+    world_sleep(500); /* the markers */
+    return (enum kafka_error)resp->error_code;
+}
+
+#define UNSTABLE (-100 - KAFKA_UNSTABLE_OFFSET_COMMIT)
+
+static void test_txn(void **state)
+{
+    (void)state;
+    start(3);
+    struct tm a, simple;
+    struct producer p = {.c = client_new(2), .id = "txn"}, q = {.c = client_new(0), .id = "other"};
+    tm_init(&a, 0, "g");
+    tm_init(&simple, 1, "g");
+    world_topic("t", 1, NULL);
+    group_ready(a.c, "g");
+    producer_init(&p);
+    producer_init(&q);
+    assert_int_equal(tm_commit(&simple, "t", 0, 10, ""), KAFKA_NONE);
+    assert_int_equal(producer_commit(&p, &simple, "t", 11), KAFKA_INVALID_TXN_STATE); /* the group is not in a transaction of its */
+    producer_begin(&p, "g");
+    assert_int_equal(producer_commit(&p, &simple, "t", 11), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), 10);
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), UNSTABLE);
+    assert_int_equal(producer_commit(&p, &simple, "t", 12), KAFKA_NONE);
+    assert_int_equal(producer_end(&p, true), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), 12);
+    producer_begin(&p, "g"); /* aborted */
+    assert_int_equal(producer_commit(&p, &simple, "t", 13), KAFKA_NONE);
+    assert_int_equal(producer_end(&p, false), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), 12);
+    producer_begin(&p, "g"); /* a later commit outside of it stays */
+    assert_int_equal(producer_commit(&p, &simple, "t", 14), KAFKA_NONE);
+    assert_int_equal(tm_commit(&simple, "t", 0, 15, ""), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), 15);
+    producer_begin(&q, "g"); /* two at once */
+    assert_int_equal(producer_commit(&q, &simple, "t", 16), KAFKA_NONE);
+    assert_int_equal(producer_end(&p, true), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), UNSTABLE);
+    assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), 15);
+    for (int i = 0; i < 2; i++) { /* pending outlives restarts and power failures */
+        world_crash(i == 1);
+        reconnect(&a, 1);
+        reconnect(&simple, 1);
+        client_free(q.c);
+        q.c = client_new(0);
+        group_ready(a.c, "g");
+        assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), UNSTABLE);
+        assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), 15);
+    }
+    assert_int_equal(producer_end(&q, true), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), 16);
+    world_restart();
+    reconnect(&a, 1);
+    client_free(q.c);
+    q.c = client_new(0);
+    group_ready(a.c, "g");
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), 16);
+
+    tm_settle(&a, 1); /* members: who is not one is refused (KIP-447) */
+    producer_begin(&q, "g");
+    a.generation++;
+    assert_int_equal(producer_commit(&q, &a, "t", 17), KAFKA_ILLEGAL_GENERATION);
+    a.generation--;
+    assert_int_equal(producer_commit(&q, &a, "t", 17), KAFKA_NONE);
+    q.epoch--;
+    assert_true(producer_commit(&q, &a, "t", 18) != KAFKA_NONE);
+    q.epoch++;
+    producer_init(&q); /* fences itself: the transaction is aborted */
+    world_sleep(500);
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), 16);
+    client_free(p.c);
+    client_free(q.c);
+    tm_free(&a);
+    tm_free(&simple);
+    world_stop();
+}
+
+/* The group, or the topic, goes while a transaction is open. */
+static void test_txn_gone(void **state)
+{
+    (void)state;
+    start(2);
+    struct tm a;
+    struct producer p = {.c = client_new(0), .id = "txn"};
+    tm_init(&a, 1, "g");
+    world_topic("t", 1, NULL);
+    world_topic("u", 1, NULL);
+    group_ready(a.c, "g");
+    producer_init(&p);
+    producer_begin(&p, "g");
+    assert_int_equal(producer_commit(&p, &a, "t", 1), KAFKA_NONE);
+    assert_int_equal(producer_commit(&p, &a, "u", 2), KAFKA_NONE);
+    world_topic_delete("t");
+    world_topic("t", 1, NULL);
+    assert_int_equal(producer_end(&p, true), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), -1); /* that topic is another one */
+    assert_int_equal(tm_fetch(&a, "u", 0, true, NULL), 2);
+    producer_begin(&p, "g");
+    assert_int_equal(producer_commit(&p, &a, "u", 3), KAFKA_NONE);
+    struct slice id = SLICE("g");
+    struct kafka_delete_groups_req q;
+    kafka_delete_groups_req_init(&q);
+    q.groups_names = &id;
+    q.groups_names_n = 1;
+    const struct kafka_delete_groups_resp *resp = client_ask(a.c, 42, 2, &q);
+    assert_int_equal(resp->results[0].error_code, 0);
+    assert_int_equal(producer_end(&p, true), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "u", 0, true, NULL), -1);
+    world_restart();
+    reconnect(&a, 0);
+    group_ready(a.c, "g");
+    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), -1);
+    assert_int_equal(tm_fetch(&a, "u", 0, true, NULL), -1);
+    client_free(p.c);
+    tm_free(&a);
+    world_stop();
+}
+
 /* ---- what goes --------------------------------------------------------------------------------------------------------------------- */
 
 static void test_topic_deleted(void **state)
@@ -573,7 +780,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_simple_consumer), cmocka_unit_test(test_members_commit), cmocka_unit_test(test_fetch_versions),
-        cmocka_unit_test(test_commit_by_id),    cmocka_unit_test(test_topic_deleted),  cmocka_unit_test(test_retention),
+        cmocka_unit_test(test_commit_by_id),    cmocka_unit_test(test_txn),             cmocka_unit_test(test_txn_gone),       cmocka_unit_test(test_topic_deleted),  cmocka_unit_test(test_retention),
         cmocka_unit_test(test_own_retention),   cmocka_unit_test(test_list),           cmocka_unit_test(test_delete_groups),
         cmocka_unit_test(test_offset_delete),   cmocka_unit_test(test_metrics),        cmocka_unit_test(test_batch_limit),
     };
