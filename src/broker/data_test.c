@@ -252,11 +252,14 @@ static void test_produce_refused(void **state)
     memcpy(twice + good.n, good.p, good.n);
     assert_int_equal(produce_error(c, "t", 0, slice_of(twice, good.n * 2)), KAFKA_INVALID_RECORD);
     const struct kafka_produce_resp_partition_produce_response *out =
-        produce_v(c, 8, "compact", 0, batch(c, "x", &(struct batch_conf){.records = 3, .null_keys = true}), -1);
+        produce_v(c, 8, "compact", 0, batch(c, "x", &(struct batch_conf){.records = 4, .keyless = 2, .codec = KAFKA_CODEC_LZ4}), -1);
     assert_int_equal(out->error_code, KAFKA_INVALID_RECORD);
-    assert_int_equal(out->record_errors_n, 1);
+    assert_int_equal(out->record_errors_n, 2); /* all that are at fault */
     assert_int_equal(out->record_errors[0].batch_index, 0);
+    assert_int_equal(out->record_errors[1].batch_index, 2);
     assert_true(out->error_message.n > 0);
+    out = produce_v(c, 8, "compact", 0, batch(c, "x", &(struct batch_conf){.records = 1200, .keyless = 1, .codec = KAFKA_CODEC_GZIP}), -1);
+    assert_int_equal(out->record_errors_n, 1000); /* and no more than that */
     /* one that is bad doesn't touch the others of its request */
     struct to three[] = {{"t", 0, good}, {"t", 1, damaged(c, good, good.n - 2, 1, false)}, {"compact", 0, good}};
     const struct kafka_produce_resp *resp = client_ask(c, KEY_PRODUCE, 9, produce_req(c, three, 3, -1));

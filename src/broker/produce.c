@@ -14,6 +14,7 @@
 #define PRODUCE_TIMEOUT_MIN_MS 1000
 #define PRODUCE_VERSION_ZSTD 7          /* the first whose clients know zstd (KIP-110) */
 #define PRODUCE_VERSION_ABORTABLE 11    /* the first whose clients know TRANSACTION_ABORTABLE (KIP-890) */
+#define RECORD_ERRORS_MAX 1000          /* records of one batch that an answer names as faulty */
 #define ADMIN_CLIENT_ID "__admin_client" /* may write into internal topics, as in Kafka */
 
 struct produce;
@@ -408,6 +409,24 @@ static void record_error(struct produce *p, struct produce_batch *pb, int32_t in
     pb->out->record_errors[0] = (struct kafka_produce_resp_batch_index_and_error_message){.batch_index = index, .batch_index_error_message = slice_cstr(why)};
 }
 
+/* Each record without a key, as Kafka lists them: a client that knows which records were at fault can send the others again. */
+static void record_errors_keyless(struct produce *p, struct produce_batch *pb)
+{
+    struct buf scratch = {0};
+    struct slice rest;
+    struct kafka_record record;
+    int32_t most = MIN(pb->append.batch.count, RECORD_ERRORS_MAX), n = 0;
+    if (kafka_batch_records(&pb->append.batch, KAFKA_INFLATE_BYTES_MAX, &scratch, &rest) == OK) {
+        pb->out->record_errors = BREQ_ARRAY(p->r, struct kafka_produce_resp_batch_index_and_error_message, most);
+        for (int32_t i = 0; n < most && kafka_record_next(&rest, &record) == OK; i++)
+            if (!record.key.p)
+                pb->out->record_errors[n++] =
+                    (struct kafka_produce_resp_batch_index_and_error_message){.batch_index = i, .batch_index_error_message = SLICE("a record without a key")};
+        pb->out->record_errors_n = n;
+    }
+    buf_free(&scratch);
+}
+
 /* What UnifiedLog and LogValidator check of a batch, in their order. */
 static enum kafka_error content_check(struct produce *p, struct produce_batch *pb, const struct topic *t, const char **why)
 {
@@ -430,7 +449,7 @@ static enum kafka_error content_check(struct produce *p, struct produce_batch *p
         return e;
     }
     if (t->settings.part.cleanup_compact && fault.null_key >= 0) {
-        record_error(p, pb, fault.null_key, "a record without a key");
+        record_errors_keyless(p, pb);
         *why = "a compacted topic takes no records without a key";
         return KAFKA_INVALID_RECORD;
     }
