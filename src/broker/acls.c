@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#define DELETE_MATCHES_MAX 100000u /* bindings that one DeleteAcls answer tells of */
 #define KINDS (ACL_USER + 1)
 
 struct acl_list {
@@ -404,11 +405,20 @@ static struct acl_filter delete_filter(const struct kafka_delete_acls_req_delete
     return (struct acl_filter){f->resource_type_filter, f->pattern_type_filter, f->operation, f->permission_type, f->resource_name_filter, f->principal_filter, f->host_filter};
 }
 
-static bool delete_filtered(struct breq *r, struct secdb *db, const struct acl_filter *f, struct kafka_delete_acls_resp_delete_acls_filter_result *out)
+/* Tells what the filter matches. What is to go is only marked: each filter of a request sees what there was before it, as in Kafka. left: how many
+ * matches the answer may still tell. */
+static bool delete_filtered(struct breq *r, const struct secdb *db, const struct acl_filter *f, bool *goes, uint32_t *left,
+                            struct kafka_delete_acls_resp_delete_acls_filter_result *out)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < db->acls_n; i++)
         n += filter_matches(f, db->acls[i]);
+    if (n > *left) {
+        out->error_code = KAFKA_POLICY_VIOLATION;
+        out->error_message = SLICE("the filters of this request match too many bindings; ask with fewer at a time");
+        return false;
+    }
+    *left -= n;
     out->matching_acls = BREQ_ARRAY(r, struct kafka_delete_acls_resp_delete_acls_matching_acl, n);
     for (uint32_t i = db->acls_n; i-- > 0;) {
         const struct sec_acl *a = db->acls[i];
@@ -418,7 +428,7 @@ static bool delete_filtered(struct breq *r, struct secdb *db, const struct acl_f
             .resource_type = (int8_t)a->kind, .resource_name = arena_slice(&r->arena, slice_cstr(a->name)), .pattern_type = (int8_t)a->pattern,
             .principal = arena_slice(&r->arena, slice_cstr(a->principal)), .host = arena_slice(&r->arena, slice_cstr(a->host)),
             .operation = (int8_t)a->operation, .permission_type = (int8_t)a->permission};
-        secdb_acl_del(db, i);
+        goes[i] = true;
     }
     return n > 0;
 }
@@ -428,12 +438,16 @@ static bool delete_apply(struct security_change *change, struct secdb *db)
     struct breq *r = CONTAINER_OF(change, struct acl_call, change)->r;
     const struct kafka_delete_acls_req *req = r->req;
     struct kafka_delete_acls_resp *resp = r->resp;
-    bool changed = false;
+    bool changed = false, *goes = BREQ_ARRAY(r, bool, db->acls_n);
+    uint32_t left = DELETE_MATCHES_MAX;
     for (int32_t i = 0; i < resp->filter_results_n; i++) {
         struct acl_filter f = delete_filter(&req->filters[i]);
         if (!resp->filter_results[i].error_code)
-            changed = delete_filtered(r, db, &f, &resp->filter_results[i]) || changed;
+            changed = delete_filtered(r, db, &f, goes, &left, &resp->filter_results[i]) || changed;
     }
+    for (uint32_t i = db->acls_n; i-- > 0;)
+        if (goes[i])
+            secdb_acl_del(db, i);
     return changed;
 }
 

@@ -3,6 +3,7 @@
 #include "frame_int.h"
 #include "kafka_peer.h"
 #include "repeat_test.h"
+#include "security_int.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -903,6 +904,41 @@ static void test_broken_files(void **state)
     world_stop();
 }
 
+/* ---- permissions ------------------------------------------------------------------------------------------------------- */
+
+static void tune_authorize(struct broker_conf *c)
+{
+    c->authorize = true;
+    c->allow_when_no_acl = true;
+}
+
+/* Filters of one request that match the same bindings: each tells what there was before it, and they are gone once. */
+static void test_acl_filters_overlap(void **state)
+{
+    (void)state;
+    world_start(&(struct world_conf){.seed = 1, .shards = 2, .tune = tune_authorize});
+    struct client *c = client_new(1);
+    struct kafka_create_acls_req_acl_creation make[2];
+    struct kafka_delete_acls_req_delete_acls_filter filters[3];
+    for (int i = 0; i < 2; i++)
+        make[i] = (struct kafka_create_acls_req_acl_creation){.resource_type = ACL_TOPIC, .resource_name = i ? SLICE("orders-") : SLICE("orders-1"),
+            .resource_pattern_type = i ? ACL_PREFIXED : ACL_LITERAL, .principal = SLICE("User:a"), .host = SLICE("*"), .operation = ACL_READ, .permission_type = ACL_ALLOW};
+    client_ask(c, 30, 3, &(struct kafka_create_acls_req){make, 2});
+    for (int i = 0; i < 3; i++)
+        filters[i] = (struct kafka_delete_acls_req_delete_acls_filter){.resource_type_filter = ACL_TOPIC, .resource_name_filter = i == 1 ? SLICE("orders-2") : SLICE("orders-1"),
+            .pattern_type_filter = 2 /* MATCH */, .operation = 1 /* ANY */, .permission_type = 1};
+    const struct kafka_delete_acls_resp *resp = client_ask(c, 31, 3, &(struct kafka_delete_acls_req){filters, 3});
+    assert_int_equal(resp->filter_results_n, 3);
+    assert_int_equal(resp->filter_results[0].matching_acls_n, 2);
+    assert_int_equal(resp->filter_results[1].matching_acls_n, 1);
+    assert_int_equal(resp->filter_results[2].matching_acls_n, 2);
+    resp = client_ask(c, 31, 3, &(struct kafka_delete_acls_req){filters, 3});
+    assert_int_equal(resp->filter_results[0].error_code, 0);
+    assert_int_equal(resp->filter_results[0].matching_acls_n, 0);
+    client_free(c);
+    world_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -910,7 +946,7 @@ int main(void)
         cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
         cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs),
         cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_any_request),
-        cmocka_unit_test(test_stop), cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_stop), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
