@@ -73,7 +73,7 @@ bool part_note_read(const char *folder, struct part_note *note)
         note->log_start = (int64_t)take64(&f);
         note->cut = (int64_t)take64(&f);
         note->sparse = take16(&f);
-        ok = !f.bad && note->seq <= INT64_MAX && note->log_start >= 0 && note->cut >= -1 && note->log_start <= OFFSET_MAX && note->cut <= OFFSET_MAX;
+        ok = !f.bad && note->log_start >= 0 && note->cut >= -1 && note->log_start <= OFFSET_MAX && note->cut <= OFFSET_MAX;
     }
     buf_free(&b);
     return ok;
@@ -364,10 +364,6 @@ static enum err part_unshelve(struct part *p, struct buf *why)
 {
     struct recovery r = {.durable = p->durable, .cut = -1, .active = p->active, .active_bytes = p->active_bytes};
     uint64_t bytes = p->bytes;
-    char folder[LOG_PATH_MAX];
-    struct part_note note = {0};
-    if (part_note_read(part_path(p, NULL, folder), &note))
-        p->note_seq = note.seq;
     part_count(p, -(uint64_t)1);
     part_log_new(p);
     p->bytes = 0;
