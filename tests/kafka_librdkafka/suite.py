@@ -1,0 +1,85 @@
+"""Runs tests of librdkafka's own suite against a broker, each in a process of its own, several at a time; prints a line per test.
+
+usage: suite.py RUNNER BROKER LOGS [--jobs N] [--limit SECONDS] [--thorough] [NUMBER...]
+
+RUNNER is tests/test-runner of a build of librdkafka. LOGS is a folder for what the tests say. Without numbers: what applies.txt marks for every run; with
+--thorough all that apply. The suite asks for some things through scripts of Apache Kafka; kafka/bin has them.
+
+    ok librdkafka 0001        | not ok librdkafka 0001 | skip librdkafka 0001 (WHY)
+    #   12.3 s
+"""
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+KAFKA_VERSION = '4.1.0'  # what the suite takes the broker for: without share groups, which came with 4.2
+
+
+def applies():
+    """[(number, how often: 'always' or 'thorough' or 'never', a reason)] of applies.txt."""
+    rows = []
+    for line in (HERE / 'applies.txt').read_text().split('\n'):
+        words = line.split('#')[0].split(None, 2)
+        if words:
+            rows.append((words[0], words[1], words[2] if len(words) > 2 else ''))
+    return rows
+
+
+def colourless(text):
+    return re.sub(r'\x1b\[[0-9;]*m', '', text)
+
+
+def one(a, number):
+    log = pathlib.Path(a.logs) / f'{number}.log'
+    conf = pathlib.Path(a.logs) / 'test.conf'
+    env = {**os.environ, 'TESTS': number, 'RDKAFKA_TEST_CONF': str(conf), 'TEST_KAFKA_VERSION': KAFKA_VERSION, 'KAFKA_PATH': str(HERE / 'kafka'), 'BROKERS': a.broker}
+    began = time.monotonic()
+    with log.open('w') as out:
+        try:
+            status = subprocess.run([a.runner, '-L', '-p1', *([] if a.slow else ['-Q'])], cwd=os.path.dirname(a.runner), env=env, stdin=subprocess.DEVNULL,
+                                    stdout=out, stderr=subprocess.STDOUT, timeout=a.limit, check=False).returncode
+        except subprocess.TimeoutExpired:
+            status = -1
+    took = time.monotonic() - began
+    text = colourless(log.read_text(errors='replace'))
+    if re.search(rf'\| {number}_\w+ +\| +SKIPPED', text) and not re.search(rf'\| {number}_\w+ +\| +(PASSED|FAILED)', text):
+        why = re.findall(r'SKIPPING TEST: (.*)', text)
+        return number, 'skip', took, why[-1] if why else 'the suite leaves it out'
+    if status == 0 and re.search(rf'\| {number}_\w+ +\| +PASSED', text):
+        return number, 'ok', took, ''
+    why = [s for s in text.split('\n') if re.search(r'TEST FAILURE|Test failed|[Ff]ailed:|Assert|assert|timed out|Expected|expected', s)]
+    return number, 'not ok', took, f'status {status}; ' + ' | '.join(s.strip()[:200] for s in why[-4:])
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('runner')
+    p.add_argument('broker')
+    p.add_argument('logs')
+    p.add_argument('numbers', nargs='*')
+    p.add_argument('--jobs', type=int, default=6)
+    p.add_argument('--limit', type=float, default=180)
+    p.add_argument('--thorough', action='store_true')
+    p.add_argument('--slow', action='store_true', help='the suite\'s full number of records')
+    a = p.parse_intermixed_args()
+    a.runner = os.path.abspath(a.runner)
+    a.logs = os.path.abspath(a.logs)
+    os.makedirs(a.logs, exist_ok=True)
+    pathlib.Path(a.logs, 'test.conf').write_text(f'bootstrap.servers={a.broker}\ntest.topic.random=true\nbroker.address.family=v4\n')
+    wanted = ('always', 'thorough') if a.thorough else ('always',)
+    numbers = a.numbers or [n for n, when, _ in applies() if when in wanted]
+    with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
+        for number, state, took, why in pool.map(lambda n: one(a, n), numbers):
+            print(f'{state} librdkafka {number}' + (f' ({why})' if state == 'skip' else ''), flush=True)
+            if state == 'not ok':
+                print(f'#   after {took:.1f} s: {why}', flush=True)
+            elif a.thorough or a.numbers:
+                print(f'#   {took:.1f} s', flush=True)
+
+
+main()
