@@ -239,8 +239,9 @@ static void part_write(struct part *p)
     else
         write_failed(p, e, began);
     g->index_dirty = p->shard->changed = true;
-    if (g->snapshot_due) {
+    if (g->snapshot_due) { /* a segment was sealed */
         g->snapshot_due = false;
+        sync_force(p);
         snapshot_save(p);
     }
     if (!list_empty(&g->waits))

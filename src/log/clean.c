@@ -93,7 +93,21 @@ static enum err fail(struct clean *c, enum err e, const char *what)
     return e;
 }
 
-/* The batch of the walk, whole, with its records inflated in *records. *opaque: it is too large to look into; it stays as it is. */
+/* Its records are what its header says; a producer's own mistakes are not made worse. */
+static bool records_sane(const struct kafka_batch *b, struct slice records)
+{
+    struct kafka_record r;
+    int32_t n = 0, delta = -1;
+    while (records.n) {
+        if (kafka_record_next(&records, &r) != OK || r.offset_delta <= delta || r.offset_delta > b->last_offset_delta)
+            return false;
+        delta = r.offset_delta;
+        n++;
+    }
+    return n == b->count;
+}
+
+/* The batch of the walk, whole, with its records inflated in *records. *opaque: it can't be looked into; it stays as it is. */
 static enum err batch_read(struct clean *c, struct walk *w, struct kafka_batch *b, struct slice *records, bool *opaque)
 {
     *records = (struct slice){0};
@@ -107,7 +121,7 @@ static enum err batch_read(struct clean *c, struct walk *w, struct kafka_batch *
         return fail(c, ERR_SYNTAX, "a batch is damaged");
     buf_clear(&c->scratch);
     e = kafka_batch_records(b, KAFKA_INFLATE_BYTES_MAX, &c->scratch, records);
-    *opaque = e != OK;
+    *opaque = e != OK || !records_sane(b, *records);
     return OK;
 }
 

@@ -23,6 +23,7 @@
 #define WRITE_BACK_BYTES (4u << 20)    /* written back early, whenever so much has gathered */
 #define WRITE_BACK_FILES 32            /* at once; more wait for the next time */
 #define SYNC_FORCED_MAX 16             /* partitions that nobody waits for, in one round */
+#define SYNC_FORCED_STOP 256           /* the same when the shard stops: nobody else waits */
 #define HINTS 4                        /* places that readers of a partition have come to */
 #define PRODUCERS_MAX 20000            /* of one partition; the one that is silent for longest goes */
 #define ABORTED_MAX 1000000            /* of one partition; beyond, transactions are refused there */

@@ -36,6 +36,9 @@ void node_restart(void);
 void node_wait(bool (*done)(void *ctx), void *ctx);
 void node_idle(uint64_t ms);           /* lets time pass */
 struct part *part_get(const char *name, const struct part_conf *conf); /* loaded and attached; conf NULL: defaults */
+struct part *part_on(const char *name, struct log_shard *s);
+void note_stopped(void *ctx);           /* for log_shard_stop(): sets a bool */
+bool is_stopped(void *ctx);
 const char *node_path(const char *file, char out[LOG_PATH_MAX]);
 
 /* What is appended: one batch. */

@@ -968,6 +968,101 @@ static void test_compact_transactions(void **state)
     world_stop();
 }
 
+static bool is_compacting(void *ctx) { return ((struct part *)ctx)->compacting; }
+
+/* What may happen while segments are being compacted: the partition is deleted, its front is, the node stops. */
+static void test_compact_interrupted(void **state)
+{
+    struct part_conf c = compact_conf();
+    for (int how = 0; how < 4; how++) {
+        compact_world();
+        node_start();
+        struct part *p = part_get("t-0", &c);
+        for (int32_t i = 0; i < 300; i++) put(p, (uint32_t)(i * 7 % KEYS), i, (struct what){0});
+        struct arena a;
+        arena_init(&a, MEM_ARENA, 1024);
+        struct part_read r = {.offset = 0, .bytes_max = 1000, .until = PART_HIGH};
+        part_read(p, &r, &a);
+        node_wait(is_compacting, p);
+        int64_t start;
+        switch (how) {
+        case 0: part_delete(p); break;
+        case 1: break; /* the stop, at once */
+        case 2:
+            assert_int_equal(part_delete_before(p, 200, &start), KAFKA_NONE);
+            node_wait(compacted, p);
+            assert_int_equal(fetch(p, 199, PART_HIGH, 1000)->error, KAFKA_OFFSET_OUT_OF_RANGE);
+            assert_int_equal(fetch(p, 200, PART_HIGH, 1000)->next, 300);
+            break;
+        case 3:
+            for (int32_t i = 300; i < 350; i++) put(p, (uint32_t)(i * 7 % KEYS), i, (struct what){0});
+            node_wait(compacted, p);
+            check_values(p, 60);
+            break;
+        }
+        struct kafka_batch b; /* what was read stays as it was */
+        char head[KAFKA_BATCH_HEADER];
+        assert_int_equal(file_read_at(segfile_fd(r.file), r.pos, head, sizeof head), OK);
+        assert_true(batch_head(head, &b) && b.base_offset <= 0);
+        segfile_unref(r.file);
+        arena_fini(&a);
+        node_restart();
+        p = part_get("t-0", &c);
+        assert_int_equal(part_end(p), how == 0 ? 0 : how == 3 ? 350 : 300);
+        if (how == 1 || how == 3)
+            check_values(p, 300);
+        node_stop();
+        node.conf.files_max = 0;
+        world_stop();
+    }
+}
+
+/* ---- shards ---- */
+
+static struct log_shard *shards[3];
+
+static void shards_open(uint32_t n)
+{
+    node_start();
+    shards[0] = node.shard;
+    for (uint32_t i = 1; i < n; i++) shards[i] = log_shard_new(node.store, node.l, i);
+}
+
+static void shards_close(uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++) {
+        bool done = false;
+        log_shard_stop(shards[i], note_stopped, &done);
+        node_wait(is_stopped, &done);
+        log_shard_free(shards[i]);
+    }
+    node_stop();
+}
+
+/* Another number of shards at each start: the partitions are where they are, and are described by whoever had them. */
+static void test_shards(void **state)
+{
+    static const uint32_t counts[] = {2, 3, 1, 2};
+    world_start();
+    for (size_t life = 0; life < COUNT_OF(counts); life++) {
+        shards_open(counts[life]);
+        for (uint32_t k = 0; k < 7; k++) {
+            char name[16];
+            snprintf(name, sizeof name, "t-%u", k);
+            struct part *p = part_on(name, shards[(k + life) % counts[life]]);
+            assert_int_equal(part_end(p), life);
+            assert_int_equal(p->state, life ? PART_SHELVED : PART_EMPTY);
+            assert_int_equal(send_offset(p, (struct what){.acks = -1}), life);
+            assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, life + 1);
+        }
+        shards_close(counts[life]);
+    }
+    char path[LOG_PATH_MAX];
+    struct buf b = {0};
+    assert_int_equal(file_read(node_path("shard-2.checkpoint", path), &b, 1 << 20), ERR_NOTFOUND); /* it is long out of date */
+    world_stop();
+}
+
 const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_append_read),
     cmocka_unit_test(test_acks),
@@ -994,5 +1089,7 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_compact_passes),
     cmocka_unit_test(test_tombstones),
     cmocka_unit_test(test_compact_transactions),
+    cmocka_unit_test(test_compact_interrupted),
+    cmocka_unit_test(test_shards),
 };
 const size_t log_scenarios_n = COUNT_OF(log_scenarios);

@@ -26,14 +26,14 @@ void node_start(void)
     buf_free(&why);
 }
 
-static void stopped(void *ctx) { *(bool *)ctx = true; }
-static bool is_set(void *ctx) { return *(bool *)ctx; }
+void note_stopped(void *ctx) { *(bool *)ctx = true; }
+bool is_stopped(void *ctx) { return *(bool *)ctx; }
 
 void node_stop(void)
 {
     bool done = false;
-    log_shard_stop(node.shard, stopped, &done);
-    node_wait(is_set, &done);
+    log_shard_stop(node.shard, note_stopped, &done);
+    node_wait(is_stopped, &done);
     log_shard_free(node.shard);
     log_store_close(node.store);
     loop_free(node.l);
@@ -71,6 +71,15 @@ struct part *part_get(const char *name, const struct part_conf *conf)
         fail_msg("%s: %s: %.*s", name, err_text(e), (int)why.n, why.p ? why.p : "");
     buf_free(&why);
     part_attach(p, node.shard);
+    return p;
+}
+
+struct part *part_on(const char *name, struct log_shard *s)
+{
+    struct log_shard *usual = node.shard;
+    node.shard = s;
+    struct part *p = part_get(name, NULL);
+    node.shard = usual;
     return p;
 }
 
@@ -276,5 +285,5 @@ void run_wait_flushed(struct part *p)
 {
     struct flushed f = {.f = {.done = flush_done}};
     part_flush(p, &f.f);
-    node_wait(is_set, &f.done);
+    node_wait(is_stopped, &f.done);
 }

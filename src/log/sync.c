@@ -153,7 +153,7 @@ static void part_sync(struct sync_round *r, struct sync_part *sp)
     for (uint32_t i = sp->files; sp->err == OK && i < sp->files + sp->files_n; i++) sp->err = disk_sync(r->files[i].file->fd);
     if (sp->err == OK && sp->born)
         sp->err = part_note_write(part_path(sp->part, NULL, folder), &sp->note);
-    if (sp->err == OK && sp->folder)
+    else if (sp->err == OK && sp->folder) /* the note's own folder is synced with it */
         sp->err = disk_sync_dir(part_path(sp->part, NULL, folder));
 }
 
@@ -266,7 +266,8 @@ void sync_start(struct log_shard *s)
         return;
     r->files_n = r->parts_n = 0;
     while (!list_empty(&s->waits)) round_part(r, CONTAINER_OF(s->waits.next, struct part, wait_link));
-    for (uint32_t n = 0; n < SYNC_FORCED_MAX && !list_empty(&s->forces);) {
+    uint32_t forced_max = s->state == SHARD_RUNS ? SYNC_FORCED_MAX : SYNC_FORCED_STOP;
+    for (uint32_t n = 0; n < forced_max && !list_empty(&s->forces);) {
         uint32_t before = r->parts_n;
         round_part(r, CONTAINER_OF(s->forces.next, struct part, force_link));
         n += r->parts_n - before;
