@@ -694,7 +694,10 @@ static int16_t alter(struct client *c, const char *topic, const char *name, int8
     res.configs_n = 1;
     req.resources = &res;
     req.resources_n = 1;
-    return ((const struct kafka_incremental_alter_configs_resp *)client_ask(c, KEY_INCREMENTAL_ALTER_CONFIGS, 1, &req))->responses[0].error_code;
+    const struct kafka_incremental_alter_configs_resp *resp = client_ask(c, KEY_INCREMENTAL_ALTER_CONFIGS, 1, &req);
+    if (resp->responses[0].error_code == 0)
+        assert_null(resp->responses[0].error_message.p);
+    return resp->responses[0].error_code;
 }
 
 static void test_configs(void **state)

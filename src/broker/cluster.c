@@ -152,6 +152,7 @@ static void reassign_part(struct breq *r, const struct topic *t, const struct ka
 {
     kafka_alter_partition_reassignments_resp_reassignable_partition_response_init(out);
     out->partition_index = in->partition_index;
+    out->error_message = (struct slice){0};
     if (!t || in->partition_index < 0 || in->partition_index >= t->partitions) {
         out->error_code = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
         out->error_message = SLICE("The partition does not exist.");
@@ -170,6 +171,7 @@ void alter_partition_reassignments(struct breq *r)
     struct kafka_alter_partition_reassignments_resp *resp = BREQ_NEW(r, struct kafka_alter_partition_reassignments_resp);
     kafka_alter_partition_reassignments_resp_init(resp);
     r->resp = resp;
+    resp->error_message = (struct slice){0};
     resp->allow_replication_factor_change = req->allow_replication_factor_change;
     if (!allowed(r, ACL_ALTER, ACL_CLUSTER, CLUSTER_NAME)) {
         r->error = resp->error_code = KAFKA_CLUSTER_AUTHORIZATION_FAILED;
@@ -196,6 +198,7 @@ void list_partition_reassignments(struct breq *r)
 {
     struct kafka_list_partition_reassignments_resp *resp = BREQ_NEW(r, struct kafka_list_partition_reassignments_resp);
     kafka_list_partition_reassignments_resp_init(resp);
+    resp->error_message = (struct slice){0};
     r->resp = resp;
     if (!allowed(r, ACL_DESCRIBE, ACL_CLUSTER, CLUSTER_NAME))
         r->error = resp->error_code = KAFKA_CLUSTER_AUTHORIZATION_FAILED;

@@ -183,6 +183,7 @@ void describe_configs(struct breq *r)
         const struct kafka_describe_configs_req_describe_configs_resource *want = &req->resources[i];
         struct kafka_describe_configs_resp_describe_configs_result *out = &resp->results[i];
         kafka_describe_configs_resp_describe_configs_result_init(out);
+        out->error_message = (struct slice){0};
         out->resource_type = want->resource_type;
         out->resource_name = want->resource_name;
         if (table_put(&seen, resource_key(r, want->resource_type, want->resource_name), r)) {
@@ -338,6 +339,7 @@ void alter_configs(struct breq *r)
         struct kafka_alter_configs_resp_alter_configs_resource_response *out = &resp->responses[i];
         struct alter_item *it = &a->items[i];
         kafka_alter_configs_resp_alter_configs_resource_response_init(out);
+        out->error_message = (struct slice){0};
         it->kind = out->resource_type = in->resource_type;
         it->name = out->resource_name = in->resource_name;
         it->error = &out->error_code;
@@ -365,6 +367,7 @@ void incremental_alter_configs(struct breq *r)
         struct kafka_incremental_alter_configs_resp_alter_configs_resource_response *out = &resp->responses[i];
         struct alter_item *it = &a->items[i];
         kafka_incremental_alter_configs_resp_alter_configs_resource_response_init(out);
+        out->error_message = (struct slice){0};
         it->kind = out->resource_type = in->resource_type;
         it->name = out->resource_name = in->resource_name;
         it->error = &out->error_code;
