@@ -165,23 +165,19 @@ static int locality_read(struct up *u)
     return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as REGION, REGION/ZONE or REGION/ZONE/SUBZONE", "\"%s\" is no locality", v);
 }
 
-/* ADDRESS:PORT or off. */
-static int listen_read(struct up *u, const char *option, const char *fallback, const char **out)
+/* An option that is "off", or an address and a port. */
+static int address_read(const struct up *u, const char *option, const char *absent, const char **out)
 {
-    *out = args_str(u->a, option, fallback);
-    const char *colon = strrchr(*out, ':');
+    const char *v = *out = args_str(u->a, option, absent);
+    const char *colon = strrchr(v, ':');
     struct addr addr;
     uint64_t port;
-    if (strcmp(*out, "off") == 0)
+    if (strcmp(v, "off") == 0)
         return EXIT_OK;
-    if (colon && slice_u64(slice_cstr(colon + 1), 65535, &port) == OK &&
-        addr_parse(slice_of(*out, (size_t)(colon - *out)), (uint16_t)port, &addr) == OK && addr.family != ADDR_UNIX)
+    if (colon && slice_u64(slice_cstr(colon + 1), 65535, &port) == OK && addr_parse(slice_of(v, (size_t)(colon - v)), (uint16_t)port, &addr) == OK &&
+        addr.family != ADDR_UNIX)
         return EXIT_OK;
-    struct buf remedy = {0};
-    buf_printf(&remedy, "write it as %s, [::1]:%s or off", fallback, strrchr(fallback, ':') + 1);
-    int code = cli_fail(EXIT_USAGE, u->a->cmd->name, remedy.p, "--%s \"%s\" is no address and port", option, *out);
-    buf_free(&remedy);
-    return code;
+    return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as 127.0.0.1:7070, [::1]:7070 or off", "--%s \"%s\" is no address and port", option, v);
 }
 
 static int access_log_read(struct up *u)
@@ -237,7 +233,7 @@ static void argv_build(struct up *u)
     snprintf(ticket_ms, sizeof ticket_ms, "%u", u->ticket_ms);
     const char *fixed[] = {"weir",   "engine",       "--data",      u->data,  "--workers", workers,       "--admin",
                            u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a),
-                           "--ticket-time", ticket_ms, "--kafka", u->kafka};
+                           "--ticket-time", ticket_ms,    "--kafka",      u->kafka};
     size_t n = 0;
     u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 5) * sizeof *u->argv);
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -391,9 +387,9 @@ static int up_prepare(struct up *u)
     if (!code)
         code = objects_kept(u);
     if (!code)
-        code = listen_read(u, "admin", "127.0.0.1:7070", &u->admin);
+        code = address_read(u, "admin", "127.0.0.1:7070", &u->admin);
     if (!code)
-        code = listen_read(u, "kafka", "127.0.0.1:9092", &u->kafka);
+        code = address_read(u, "kafka", "127.0.0.1:9092", &u->kafka);
     if (!code)
         code = locality_read(u);
     if (!code)

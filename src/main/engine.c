@@ -2,7 +2,7 @@
  *
  *   start    sup_client -> take(): run -> adopt_*() -> ready(): objects from the files of `weir up`, or, when another engine was there
  *            before, from the data folder -> run_want(), gates, plan -> api
- *   stop     gates stop accepting, requests from outside end -> run_stop() -> sup_shutdown()
+ *   stop     gates stop accepting, requests from outside end -> run_stop() -> broker_down() -> sup_shutdown()
  *   upgrade  engine_upgrade.c
  *
  * A first start that can't succeed (manifest errors, a taken port) prints why and exits with SUP_EXIT_CONFIG, so that sup
@@ -27,21 +27,18 @@
 
 /* ---- stopping ------------------------------------------------------------------------------------------------------------ */
 
-static void end_soon(struct engine *e) { loop_defer(e->loop, &e->end); }
-static void end_all(struct engine *e)
+/* sup is told, and waits for this process to end: one turn later, so that nobody's callback is on the stack. */
+static void engine_end_told(struct engine *e)
 {
-    sup_shutdown(e->sup, e->shutdown_status);
-    end_soon(e);
+    sup_shutdown(e->sup, e->end_status);
+    loop_defer(e->loop, &e->end);
 }
 
-/* The log is closed; then sup is told, and waits for this process to end: one turn later, so that nobody's callback is on the stack. */
 static void engine_end(struct engine *e, int exit_status)
 {
-    e->shutdown_status = exit_status;
-    engine_broker_close(e, end_all);
+    e->end_status = exit_status;
+    broker_down(e, engine_end_told); /* the event log closes last: what is stopped may still have published */
 }
-
-void engine_leave(struct engine *e) { engine_broker_close(e, end_soon); }
 
 static void end_now(struct task *t) { loop_stop(CONTAINER_OF(t, struct engine, end)->loop); }
 
@@ -79,6 +76,8 @@ void engine_stop(struct engine *e)
     timer_set(e->loop, &e->drain_poll, DRAIN_POLL_MS);
 }
 
+static void engine_end_alone(struct engine *e) { loop_defer(e->loop, &e->end); }
+
 /* A later engine can't know what is wanted. What runs goes on: this engine ends, and sup starts others, with back-off, until the
  * file has been mended. */
 static void engine_give_way(struct engine *e)
@@ -86,7 +85,7 @@ static void engine_give_way(struct engine *e)
     log_error("engine", "what is wanted can't be read; what runs is left alone, and this is tried again");
     e->stopping = true;
     e->exit_status = 1;
-    engine_leave(e);
+    broker_down(e, engine_end_alone);
 }
 
 /* The first start can't succeed: sup ends everything with the status for bad configuration. */
@@ -239,7 +238,7 @@ static void sup_listening(void *ctx, uint64_t token, enum err er, const char *te
     if (token == TOKEN_ADMIN || token == TOKEN_SOCKET)
         admin_listening(e, token, er, text, n ? fds[0] : -1);
     else if (token == TOKEN_KAFKA)
-        engine_broker_listening(e, er, text, fds, n);
+        broker_listening(e, er, text, fds, n);
     else if (token & TOKEN_INSIDE)
         mesh_inside_listening(e, token, 0, er, text, n ? fds[0] : -1);
     else
@@ -294,7 +293,7 @@ static void sup_adopt_listener(void *ctx, uint64_t token, const struct addr *a, 
             *fd = fds[0];
         *known = true;
     } else if (token == TOKEN_KAFKA) {
-        engine_broker_adopt(e, fds, n);
+        broker_adopt(e, a, fds, n);
     } else if (token & TOKEN_INSIDE && mesh_has_inside(e, token)) {
         socket_close(fds[0]);
     } else if (token & TOKEN_INSIDE) {
@@ -330,9 +329,8 @@ static void leftovers_remove(const char *data_dir)
 static void sup_take(void *ctx)
 {
     struct engine *e = ctx;
-    struct run_conf rc = {.data_dir = e->conf.data_dir, .node_name = e->conf.name};
-    if (e->broker_state != BROKER_OFF)
-        rc.log_address = e->conf.kafka;
+    char log_address[ADDR_TEXT_MAX];
+    struct run_conf rc = {.data_dir = e->conf.data_dir, .node_name = e->conf.name, .log_address = broker_host_address(e, log_address)};
     MUST(!e->run);
     leftovers_remove(e->conf.data_dir);
     mesh_adopting(e);
@@ -365,10 +363,9 @@ static void sup_ready(void *ctx, const struct sup_caps *caps, const struct sup_h
     ready_say(e);
     e->started = true;
     e->configuring = !e->later;
-    if (!engine_broker_open(e) && !e->later) {
-        engine_config_failed(e);
+    broker_up(e); /* before the first workload */
+    if (e->stopping)
         return;
-    }
     if (!objects_first(e)) {
         if (e->later)
             engine_give_way(e);
@@ -497,7 +494,7 @@ static void folder_make(const char *data_dir, const char *name)
 }
 
 /* "off", "127.0.0.1:7070", "[::1]:7070". */
-static bool listen_parse(const char *text, struct addr *a)
+static bool admin_parse(const char *text, struct addr *a)
 {
     *a = (struct addr){0};
     if (strcmp(text, "off") == 0)
@@ -515,7 +512,7 @@ static void engine_init(struct engine *e)
     task_init(&e->end, end_now);
     upgrade_init(e);
     tickets_init(e);
-    engine_broker_init(e);
+    broker_init(e);
     e->objects = objset_new();
     e->memory = plan_memory_new();
     plan_memory_locality(e->memory, e->conf.locality);
@@ -540,7 +537,7 @@ static void engine_fini(struct engine *e)
     timer_clear(&e->drain_poll);
     timer_clear(&e->hand_poll);
     timer_clear(&e->ticket_timer);
-    timer_clear(&e->broker_retry);
+    broker_fini(e);
     if (e->run_stopped || e->hand == HAND_LEAVING) {
         run_free(e->run);
         mesh_free(e);
@@ -557,8 +554,8 @@ int engine_main(int argc, char **argv)
     static struct engine e = {.admin_fd = -1, .socket_fd = -1};
     const char *fd = getenv(SUP_FD_ENV);
     uint64_t sup_fd;
-    if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !listen_parse(e.conf.admin, &e.admin_addr) ||
-        !listen_parse(e.conf.kafka, &e.kafka_addr)) {
+    if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !admin_parse(e.conf.admin, &e.admin_addr) ||
+        !admin_parse(e.conf.kafka, &e.broker.address)) {
         fprintf(stderr, "weir: engine: this command is for the supervisor; use `weir up`\n");
         return SUP_EXIT_CONFIG;
     }

@@ -1,262 +1,353 @@
-/* engine_broker.c - the event log in the node: one broker over DATA/log, a shard of it in each worker, and the ways to it.
+/* engine_broker.c - the event log in the engine: opening and closing the broker, and the doors that lead to it.
  *
- *     OFF         --kafka off
- *     CLOSED      --engine_broker_open()--> OPENING   the folder is taken, what topics there are is read; then each worker makes its shard,
- *     OPENING     --the last shard is there--> RUNS   one after the other: shards look at each other
- *     RUNS        --engine_broker_close()--> STOPPING connections end, all is made durable; then each worker frees its shard, one after the other
- *     STOPPING    --the last shard is gone--> CLOSED  the folder is free for another engine
+ *     BROKER_OFF                                  --kafka off: none of this happens
+ *     BROKER_CLOSED  --broker_up()-->  BROKER_MAKING    the data folder is ours; the workers make their shards, one after the other
+ *        ^    ^                             |
+ *        |    '-- tried again (a later      v
+ *        |        engine only)         BROKER_SERVING   doors are open, topics of the objects are applied
+ *        |                                  |  broker_down()
+ *     BROKER_FREEING  <-----------  BROKER_STOPPING     what is under way is answered, everything is made durable
+ *     each worker frees its shard on its own loop, one after the other
  *
- * The folder has one owner: an engine opens it when it comes into charge, and closes it before it lets go (engine_upgrade.c) or ends. Clients whose
- * connection ends meanwhile come back, to the same sockets: those are sup's.
+ * The data folder has one owner: the engine in charge. It opens the broker when it is so (broker_up), and closes it before it makes way
+ * for another or ends (broker_down). Meanwhile clients on the host wait in the backlog of the listening sockets, which are sup's, and those
+ * inside namespaces are closed and come again.
  *
- * Two ways lead here. Clients on the host: `--kafka ADDRESS:PORT`, a socket for each worker. Workloads: the mesh door of their namespace, where
- * the name kafka has the address LOG_ADDRESS, and 127.0.0.1:9092 where they do not listen there themselves; who calls is known by the door.
+ * Doors: the address of --kafka on the host, one socket for each worker; and in each workload's namespace the address of the name
+ * kafka (through the mesh's door) and 127.0.0.1. Through whichever it came, a connection stays with the worker that accepted it.
  */
 #include "engine_int.h"
 #include <stdio.h>
 
 #define BROKER_RETRY_MS 5000
-#define GROUP_DELAY_MS 100          /* before the first rebalance of a new group: here all members start at once, and soon */
+#define GROUP_DELAY_MS 100   /* before the first rebalance of a new group: here all members start at once, and soon */
 #define LOG_FILES_MAX 4096
+#define BROKER_STOP_MS 20000 /* the longest a stop waits for the broker */
 
-/* ---- on a worker's thread ------------------------------------------------------------------------------------------------ */
+static void broker_next(struct engine *e);
 
-/* A listening socket on the host. */
-struct kafka_door {
+/* ---- on the worker's thread -------------------------------------------------------------------------------------------------- */
+
+/* A socket on the host that this worker accepts Kafka's clients from. Its descriptor is the control loop's. */
+struct log_door {
+    struct list link; /* worker.log_doors */
     struct listener ln;
     struct worker *w;
-    struct list link;               /* worker's kafka_doors */
-    int fd;                         /* owned */
 };
 
-/* Answers name the address that the client came to: whatever way that was, it works for him. */
-static void accept_on(struct worker *w, int fd, const struct addr *local, struct slice principal)
+static void caller_host(const struct addr *peer, char text[ADDR_TEXT_MAX], struct slice *host)
 {
-    char host[ADDR_TEXT_MAX];
-    struct slice name = slice_of(host, addr_format_ip(local, host));
-    if (addr_ip4_host(local) == LOG_ADDRESS)
-        name = SLICE(LOG_HOST);
-    const struct broker_door door = {.advertised_host = name, .advertised_port = local->port, .caller = {.principal = principal}};
+    *host = peer && peer->family != ADDR_NONE && peer->family != ADDR_UNIX ? slice_of(text, addr_format_ip(peer, text)) : SLICE("");
+}
+
+/* From the host: whoever can reach the port, and nobody says who that is. The address that was reached is the one to come back to. */
+static void host_accepted(struct listener *ln, int fd, const struct addr *peer)
+{
+    struct worker *w = ((struct log_door *)ln->owner)->w;
+    char at[ADDR_TEXT_MAX], from[ADDR_TEXT_MAX];
+    struct addr local;
+    if (!w->shard || socket_local_addr(fd, &local) != OK) {
+        socket_close(fd);
+        return;
+    }
+    struct broker_door door = {.advertised_host = slice_of(at, addr_format_ip(&local, at)), .advertised_port = local.port, .caller = {.principal = SLICE("User:ANONYMOUS")}};
+    caller_host(peer, from, &door.caller.host);
     broker_accept(w->shard, fd, &door);
 }
 
-static void host_accepted(struct listener *ln, int fd, const struct addr *peer)
+/* From a workload: the door that it came through says who it is. */
+bool worker_inside(void *ctx, const struct proxy_caller *c, int fd)
 {
-    struct kafka_door *d = CONTAINER_OF(ln, struct kafka_door, ln);
-    struct addr local;
-    if (socket_local_addr(fd, &local) == OK)
-        accept_on(d->w, fd, &local, SLICE("User:ANONYMOUS"));
-    else
-        socket_close(fd);
-}
-
-bool worker_inside(struct worker *w, int fd, const struct addr *local, const char *ns, const char *workload)
-{
-    uint32_t ip = addr_ip4_host(local);
-    if (local->port != LOG_PORT || (ip != LOG_ADDRESS && ip != 0x7f000001u) || w->e->broker_state == BROKER_OFF)
+    struct worker *w = ctx;
+    uint32_t ip = addr_ip4_host(&c->local);
+    if (c->local.port != LOG_PORT || (ip != LOG_ADDRESS && ip != 0x7f000001u) || w->e->broker.off)
         return false;
-    char who[512];
-    int n = snprintf(who, sizeof who, "User:%s/%s", ns, workload);
-    if (w->kafka_open && n > 0 && (size_t)n < sizeof who)
-        accept_on(w, fd, local, slice_of(who, (size_t)n));
-    else
-        socket_close(fd); /* he comes back */
+    if (!w->shard) {
+        socket_close(fd);
+        return true;
+    }
+    char from[ADDR_TEXT_MAX], principal[256];
+    int n = snprintf(principal, sizeof principal, "User:%s/%s", c->ns, c->workload);
+    struct broker_door door = {.advertised_host = ip == LOG_ADDRESS ? SLICE(LOG_HOST) : SLICE("127.0.0.1"),
+                               .advertised_port = LOG_PORT,
+                               .caller = {.principal = slice_of(principal, MIN((size_t)n, sizeof principal - 1))}};
+    caller_host(&c->peer, from, &door.caller.host);
+    broker_accept(w->shard, fd, &door);
     return true;
 }
 
-void worker_kafka_listen(struct worker *w, int fd)
+void worker_log_listen(struct worker *w, int fd)
 {
-    struct kafka_door *d = mem_new(MEM_BROKER, sizeof *d);
+    struct log_door *d = mem_new(MEM_CONN, sizeof *d);
     d->w = w;
-    d->fd = fd;
-    list_push(&w->kafka_doors, &d->link);
-    if (w->kafka_open)
-        listener_start(&d->ln, w->loop, fd, false, host_accepted);
+    d->ln.owner = d;
+    list_push(&w->log_doors, &d->link);
+    listener_start(&d->ln, w->loop, fd, false, host_accepted);
 }
 
-void worker_kafka_accept(struct worker *w, bool on)
+void worker_log_unlisten(struct worker *w)
 {
-    w->kafka_open = on;
-    LIST_FOREACH(l, &w->kafka_doors) {
-        struct kafka_door *d = CONTAINER_OF(l, struct kafka_door, link);
-        if (on && !d->ln.open)
-            listener_start(&d->ln, w->loop, d->fd, false, host_accepted);
-        else if (!on && d->ln.open)
-            listener_stop(&d->ln);
-    }
-}
-
-void worker_shard(struct worker *w, struct broker *b)
-{
-    if (b) {
-        w->shard = broker_shard_new(b, w->index, w->loop);
-    } else {
-        broker_shard_free(w->shard);
-        w->shard = NULL;
-    }
-    outbox_post(&w->to_control, (struct msg){.type = C_SHARD, .b = w->index});
-}
-
-void worker_kafka_fini(struct worker *w)
-{
-    LIST_FOREACH(l, &w->kafka_doors) {
-        struct kafka_door *d = CONTAINER_OF(l, struct kafka_door, link);
-        if (d->ln.open)
-            listener_stop(&d->ln);
-        socket_close(d->fd);
+    LIST_FOREACH(l, &w->log_doors) {
+        struct log_door *d = CONTAINER_OF(l, struct log_door, link);
+        listener_stop(&d->ln);
+        list_del(&d->link);
         mem_free(d);
     }
 }
 
-/* ---- opening and closing --------------------------------------------------------------------------------------------------- */
+/* ---- doors ---------------------------------------------------------------------------------------------------------------------- */
 
-static void shard_next(struct engine *e)
+/* A socket that nobody accepts from would still be given connections: every one has a worker. */
+static void doors_open(struct engine *e)
 {
-    worker_post(e, e->shards_n, (struct msg){.type = W_SHARD, .p = e->broker_state == BROKER_OPENING ? e->broker : NULL});
+    struct engine_broker *b = &e->broker;
+    for (int i = 0; i < b->fds_n; i++)
+        worker_post(e, (uint32_t)i % e->workers_n, (struct msg){.type = W_LOG_LISTEN, .n = (uint32_t)b->fds[i]});
+    if (!b->fds_n)
+        return;
+    char at[ADDR_TEXT_MAX];
+    addr_format(&b->address, at);
+    log_info("broker", "the event log speaks Kafka's protocol on %s", at);
 }
 
-static void kafka_accept(struct engine *e, bool on) { workers_post_all(e, (struct msg){.type = W_KAFKA_ACCEPT, .n = on}); }
-
-static void stopped(void *ctx)
+static void sockets_take(struct engine *e, const int *fds, int n)
 {
-    struct engine *e = ctx;
-    e->shards_n = 0;
-    shard_next(e);
+    for (int i = 0; i < n; i++)
+        if (e->broker.fds_n < WORKERS_MAX)
+            e->broker.fds[e->broker.fds_n++] = fds[i];
+        else
+            socket_close(fds[i]);
+    if (e->broker.state == BROKER_SERVING)
+        doors_open(e);
 }
 
-static void stop_now(struct engine *e)
+/* Why there is no event log, or no way to it from the host: said, and tried again, or at a first start the end of it. */
+static void broker_trouble(struct engine *e, const char *why)
 {
-    e->broker_state = BROKER_STOPPING;
-    kafka_accept(e, false);
-    broker_stop(e->broker, e->loop, stopped, e);
+    mem_free(e->broker.why);
+    e->broker.why = mem_strdup(MEM_API, why);
+    log_error("broker", "%s", why);
+    if (!e->later && !e->broker.served)
+        engine_config_failed(e);
+    else
+        timer_set(e->loop, &e->broker.retry, BROKER_RETRY_MS);
 }
 
-static void closed(struct engine *e)
+void broker_listening(struct engine *e, enum err er, const char *text, const int *fds, int n)
 {
-    void (*then)(struct engine *) = e->broker_closed;
-    broker_free(e->broker);
-    e->broker = NULL;
-    e->broker_state = BROKER_CLOSED;
-    e->broker_closed = NULL;
+    e->broker.asked = false;
+    if (er == OK) {
+        mem_free(e->broker.why);
+        e->broker.why = NULL;
+        sockets_take(e, fds, n);
+        return;
+    }
+    struct buf why = {0};
+    buf_printf(&why, "%s (--kafka moves the event log's port)", text && *text ? text : err_text(er));
+    broker_trouble(e, why.p);
+    buf_free(&why);
+}
+
+void broker_adopt(struct engine *e, const struct addr *a, const int *fds, int n)
+{
+    if (e->broker.off || e->broker.fds_n || !addr_eq(a, &e->broker.address)) { /* this engine was in charge before, or another port is wanted now */
+        for (int i = 0; i < n; i++)
+            socket_close(fds[i]);
+        if (!e->broker.fds_n)
+            sup_unlisten(e->sup, TOKEN_KAFKA);
+        return;
+    }
+    sockets_take(e, fds, n);
+}
+
+/* The loopback of a replica's namespace, unless a port there is the workload's own. */
+void broker_inside_follow(struct engine *e, struct mesh_replica *m)
+{
+    struct addr a = addr_ip4(0x7f000001u, LOG_PORT), named = addr_ip4(LOG_ADDRESS, LOG_PORT);
+    const struct object *dep = objset_find(e->objects, OBJ_DEPLOYMENT, m->ns, m->workload);
+    if (e->broker.off)
+        return;
+    if (e->caps.net == SUP_NET_LISTEN && objset_log_named(e->objects, m->ns))
+        mesh_listen(e, m, &named);
+    if (dep && e->caps.net != SUP_NET_HOST && !dep->dep.pod.host_network && objset_port_free(e->objects, dep, LOG_PORT))
+        mesh_listen(e, m, &a);
+}
+
+/* ---- up ------------------------------------------------------------------------------------------------------------------------ */
+
+static enum err broker_make(struct engine *e, struct buf *why)
+{
+    struct broker_conf conf;
+    broker_conf_default(&conf);
+    conf.log.dir = e->broker.dir;
+    conf.node_name = e->conf.name;
+    conf.shards = e->workers_n;
+    conf.group_delay_ms = GROUP_DELAY_MS;
+    conf.log.files_max = LOG_FILES_MAX;
+    conf.authorize = true;
+    conf.allow_when_no_acl = true;
+    return broker_open(&conf, &e->broker.b, why);
+}
+
+static void shard_ask(struct engine *e) { worker_post(e, e->broker.answers, (struct msg){.type = W_SHARD, .p = e->broker.b}); }
+
+void broker_up(struct engine *e)
+{
+    struct engine_broker *b = &e->broker;
+    struct buf why = {0};
+    if (b->off || e->stopping || !e->run)
+        return;
+    if (!b->fds_n && !b->asked) {
+        b->asked = true;
+        sup_listen(e->sup, TOKEN_KAFKA, &b->address, 0, (int)e->workers_n);
+    }
+    if (b->state != BROKER_CLOSED)
+        return;
+    enum err er = broker_make(e, &why);
+    if (er != OK) {
+        if (!why.n)
+            buf_printf(&why, "the event log in %s can't be opened: %s", b->dir, err_text(er));
+        broker_trouble(e, why.p);
+    } else {
+        b->state = BROKER_MAKING;
+        b->answers = 0;
+        shard_ask(e);
+    }
+    buf_free(&why);
+}
+
+static void broker_retry(struct timer *t) { broker_up(CONTAINER_OF(t, struct engine, broker.retry)); }
+
+/* ---- down ---------------------------------------------------------------------------------------------------------------------- */
+
+static void broker_closed(struct engine *e)
+{
+    void (*then)(struct engine *) = e->broker.then;
+    e->broker.then = NULL;
+    timer_clear(&e->broker.patience);
     if (then)
         then(e);
 }
 
-void engine_shard_done(struct engine *e)
+static void broker_stopped(void *ctx)
 {
-    if (++e->shards_n < e->workers_n) {
-        shard_next(e);
+    struct engine *e = ctx;
+    e->broker.state = BROKER_FREEING;
+    e->broker.answers = 0;
+    worker_post(e, 0, (struct msg){.type = W_SHARD_FREE});
+}
+
+static void broker_impatient(struct timer *t)
+{
+    struct engine *e = CONTAINER_OF(t, struct engine, broker.patience);
+    log_error("broker", "the event log does not come to rest in %d s; it is left as it is, and verified at the next start", BROKER_STOP_MS / 1000);
+    e->broker.stuck = true;
+    broker_closed(e);
+}
+
+static void broker_stop_now(struct engine *e)
+{
+    e->broker.state = BROKER_STOPPING;
+    topics_rest(e);
+    workers_post_all(e, (struct msg){.type = W_LOG_UNLISTEN});
+    broker_stop(e->broker.b, e->loop, broker_stopped, e);
+}
+
+void broker_down(struct engine *e, void (*then)(struct engine *e))
+{
+    struct engine_broker *b = &e->broker;
+    bool under_way = b->then != NULL;
+    timer_clear(&b->retry);
+    b->then = then;
+    if (b->state == BROKER_CLOSED || b->off || b->stuck) {
+        broker_closed(e);
         return;
     }
-    if (e->broker_state == BROKER_STOPPING) {
-        closed(e);
+    if (!under_way)
+        timer_set(e->loop, &b->patience, BROKER_STOP_MS);
+    if (b->state == BROKER_SERVING)
+        broker_stop_now(e); /* else when the workers have answered */
+}
+
+/* ---- what workers answer --------------------------------------------------------------------------------------------------------- */
+
+static void broker_next(struct engine *e)
+{
+    struct engine_broker *b = &e->broker;
+    broker_start(b->b);
+    b->state = BROKER_SERVING;
+    b->served = true;
+    if (b->then) {
+        broker_stop_now(e);
         return;
     }
-    broker_start(e->broker);
-    e->broker_state = BROKER_RUNS;
-    if (e->broker_closed)
-        stop_now(e);
+    doors_open(e);
+    topics_follow(e);
+}
+
+void broker_shard_made(struct engine *e)
+{
+    if (++e->broker.answers < e->workers_n)
+        shard_ask(e);
     else
-        kafka_accept(e, true);
+        broker_next(e);
 }
 
-static enum err open_now(struct engine *e, struct buf *why)
+void broker_shard_freed(struct engine *e)
 {
+    if (++e->broker.answers < e->workers_n) {
+        worker_post(e, e->broker.answers, (struct msg){.type = W_SHARD_FREE});
+        return;
+    }
+    broker_free(e->broker.b);
+    e->broker.b = NULL;
+    e->broker.state = BROKER_CLOSED;
+    broker_closed(e);
+}
+
+/* ---- the rest -------------------------------------------------------------------------------------------------------------------- */
+
+void broker_init(struct engine *e)
+{
+    timer_init(&e->broker.retry, broker_retry);
+    timer_init(&e->broker.patience, broker_impatient);
     struct buf dir = {0};
-    struct broker_conf c;
-    broker_conf_default(&c);
     buf_printf(&dir, "%s/log", e->conf.data_dir);
-    c.log.dir = dir.p;
-    c.log.files_max = LOG_FILES_MAX;
-    c.node_name = e->conf.name;
-    c.shards = e->workers_n;
-    c.group_delay_ms = GROUP_DELAY_MS;
-    c.authorize = true;
-    c.allow_when_no_acl = true;
-    enum err er = broker_open(&c, &e->broker, why);
-    buf_free(&dir);
-    return er;
+    e->broker.dir = buf_take(&dir, NULL);
+    e->broker.off = e->broker.address.family == ADDR_NONE;
+    topics_init(e);
 }
 
-static void listen_ask(struct engine *e)
+void broker_fini(struct engine *e)
 {
-    if (e->kafka_asked || e->kafka_known)
-        return;
-    e->kafka_asked = true;
-    sup_listen(e->sup, TOKEN_KAFKA, &e->kafka_addr, 0, (int)e->workers_n);
+    timer_clear(&e->broker.retry);
+    timer_clear(&e->broker.patience);
+    mem_free(e->broker.why);
+    mem_free(e->broker.dir);
+    topics_fini(e);
 }
 
-bool engine_broker_open(struct engine *e)
+bool broker_ready(const struct engine *e, struct buf *why_not)
 {
-    struct buf why = {0};
-    if (e->broker_state != BROKER_CLOSED || e->stopping)
+    const struct engine_broker *b = &e->broker;
+    if (b->off || (b->state == BROKER_SERVING && b->fds_n))
         return true;
-    enum err er = open_now(e, &why);
-    if (er == OK) {
-        e->broker_state = BROKER_OPENING;
-        e->shards_n = 0;
-        shard_next(e);
-        listen_ask(e);
-    } else {
-        log_error("broker", "the event log can't be opened: %s", why.n ? why.p : err_text(er));
-        if (e->later)
-            timer_set(e->loop, &e->broker_retry, BROKER_RETRY_MS);
-    }
-    buf_free(&why);
-    return er == OK;
+    buf_printf(why_not, "the event log is not open%s%s", b->why ? ": " : " yet", b->why ? b->why : "");
+    return false;
 }
 
-static void open_again(struct timer *t) { (void)engine_broker_open(CONTAINER_OF(t, struct engine, broker_retry)); }
-
-void engine_broker_close(struct engine *e, void (*then)(struct engine *e))
+/* The address for workloads on the host's network: where they reach it. NULL: there is no event log. */
+const char *broker_host_address(const struct engine *e, char text[ADDR_TEXT_MAX])
 {
-    timer_clear(&e->broker_retry);
-    if (e->broker_state == BROKER_OFF || e->broker_state == BROKER_CLOSED) {
-        then(e);
-        return;
-    }
-    e->broker_closed = then;
-    if (e->broker_state == BROKER_RUNS)
-        stop_now(e);
-}
-
-void engine_broker_init(struct engine *e)
-{
-    timer_init(&e->broker_retry, open_again);
-    e->broker_state = e->kafka_addr.family == ADDR_NONE ? BROKER_OFF : BROKER_CLOSED;
-}
-
-/* ---- sockets on the host ------------------------------------------------------------------------------------------------------- */
-
-/* As with gates: a socket of the group that nobody accepts from would keep its connections waiting, so every one gets a worker. */
-static void listeners_share(struct engine *e, const int *fds, int n)
-{
-    for (int i = 0; i < n; i++)
-        worker_post(e, (uint32_t)i % e->workers_n, (struct msg){.type = W_KAFKA_LISTEN, .n = (uint32_t)fds[i]});
-    e->kafka_known = true;
-}
-
-void engine_broker_listening(struct engine *e, enum err er, const char *text, const int *fds, int n)
-{
-    char at[ADDR_TEXT_MAX];
-    addr_format(&e->kafka_addr, at);
-    if (er == OK) {
-        listeners_share(e, fds, n);
-        log_info("broker", "the event log listens on %s", at);
-        return;
-    }
-    log_error("broker", "--kafka %s: %s; choose another with --kafka ADDRESS:PORT, or none with --kafka off", at, text && *text ? text : err_text(er));
-    e->kafka_asked = false;
-    if (!e->later)
-        engine_config_failed(e);
-}
-
-void engine_broker_adopt(struct engine *e, const int *fds, int n)
-{
-    if (!e->kafka_known && e->broker_state != BROKER_OFF) {
-        listeners_share(e, fds, n);
-        return;
-    }
-    for (int i = 0; i < n; i++) /* this engine was in charge before */
-        socket_close(fds[i]);
+    static const uint8_t none[16];
+    struct addr a = e->broker.address;
+    if (e->broker.off)
+        return NULL;
+    bool any = memcmp(a.ip, none, a.family == ADDR_IP4 ? 4 : 16) == 0;
+    if (any && a.family == ADDR_IP4)
+        a = addr_ip4(0x7f000001u, a.port);
+    else if (any)
+        a.ip[15] = 1;
+    addr_format(&a, text);
+    return text;
 }

@@ -15,7 +15,7 @@
 #define LOG_FILE_BYTES_MAX (10u << 20)
 #define TOKEN_ADMIN (1ULL << 62)
 #define TOKEN_SOCKET (TOKEN_ADMIN | 1)  /* DATA/weir.sock */
-#define TOKEN_KAFKA (TOKEN_ADMIN | 2)   /* the event log on the host */
+#define TOKEN_KAFKA (TOKEN_ADMIN | 2)   /* the event log's on the host */
 #define TOKEN_INSIDE (1ULL << 61)   /* listeners inside namespaces */
 
 /* control -> worker: W_*, worker -> control: C_*. */
@@ -29,15 +29,17 @@ enum engine_msg {
     W_DRAIN,        /* n: ms */
     W_PERMITS,      /* n: slot of a cluster */
     W_LEAVE,        /* n: ms; another engine serves */
-    W_SHARD,        /* p: struct broker, make a shard; NULL, free it; answered by C_SHARD */
-    W_KAFKA_LISTEN, /* n: descriptor */
-    W_KAFKA_ACCEPT, /* n: 1, shards are there; 0, they are going */
+    W_SHARD,        /* p: struct broker, which this worker makes its shard of */
+    W_SHARD_FREE,
+    W_LOG_LISTEN,   /* n: descriptor of Kafka's port on the host, the control loop's */
+    W_LOG_UNLISTEN, /* no more connections to the event log, from anywhere */
     W_STOP,
     C_SOCKETS,      /* a: replica id, b: worker, n: how many */
     C_LEFT,         /* a: endpoint id, b: replica id */
     C_PERMITS,      /* n: slot of a cluster, b: worker */
     C_DRAINED,      /* b: worker */
-    C_SHARD,        /* b: worker */
+    C_SHARD,        /* W_SHARD is done */
+    C_SHARD_FREED,
 };
 struct door_msg {
     uint64_t replica_id;
@@ -54,10 +56,9 @@ struct worker {
     struct mailbox *inbox;      /* to the worker */
     struct outbox to_worker;    /* the control loop's */
     struct outbox to_control;   /* the worker's */
-    /* the event log: touched by the worker's thread only */
-    struct shard *shard;        /* NULL: none now */
-    struct list kafka_doors;    /* sockets on the host */
-    bool kafka_open;            /* every worker has its shard */
+    struct shard *shard;        /* of the event log, while connections to it are taken */
+    struct shard *shard_made;   /* until it is freed */
+    struct list log_doors;      /* struct log_door: Kafka's port on the host */
 };
 
 /* A Gateway's address and its sockets. */
@@ -78,8 +79,28 @@ struct mesh_replica {
     struct table inside;        /* SUP_NET_LISTEN: address and port (6 bytes) -> its token (heap) */
 };
 
+/* The event log (engine_broker.c). */
+struct engine_broker {
+    bool off;                   /* --kafka off: there is none */
+    bool served;                /* it has been open in this engine */
+    bool asked;                 /* sup_listen() is under way */
+    bool stuck;                 /* it did not come to rest */
+    enum { BROKER_CLOSED, BROKER_MAKING, BROKER_SERVING, BROKER_STOPPING, BROKER_FREEING } state;
+    struct broker *b;           /* NULL with BROKER_CLOSED */
+    uint32_t answers;           /* of workers, with BROKER_MAKING and BROKER_FREEING */
+    struct addr address;        /* on the host */
+    int fds[WORKERS_MAX];       /* listening there; shared with sup, which keeps them for the next engine */
+    int fds_n;
+    char *dir;                  /* DATA/log */
+    char *why;                  /* why it could not be opened or listened for; NULL */
+    struct timer retry, patience;
+    void (*then)(struct engine *e); /* broker_down(): what comes after it */
+    struct table topics;        /* name -> struct declared (engine_topics.c) */
+};
+
 struct engine_conf {
-    const char *data_dir, *admin, *kafka, *access_log, *name, *default_ns, *locality;
+    const char *kafka;          /* ADDRESS:PORT, or "off" */
+    const char *data_dir, *admin, *access_log, *name, *default_ns, *locality;
     uint32_t workers;
     uint32_t ticket_ms;         /* how long one key of TLS session tickets is used */
     bool strict;
@@ -95,6 +116,8 @@ struct engine {
     uint32_t restarts;
     struct sup_history history;
     bool later;                 /* another engine was there before: what is wanted is in the data folder */
+    struct engine_broker broker;
+    int end_status;             /* what sup is told when the broker has closed */
     struct run *run;            /* NULL while this engine is not in charge */
     struct api *api;
     struct objset *objects;
@@ -128,18 +151,9 @@ struct engine {
     bool configuring;           /* the first gates are being opened: a failure ends the start */
     bool run_stopped;           /* run has nothing left to do */
     int exit_status;            /* of this process */
-    int shutdown_status;        /* what sup is to end with */
     struct task end;
     int admin_fd, socket_fd;    /* -1: none */
     struct addr admin_addr;
-    /* the event log (engine_broker.c) */
-    struct broker *broker;
-    enum { BROKER_OFF, BROKER_CLOSED, BROKER_OPENING, BROKER_RUNS, BROKER_STOPPING } broker_state;
-    uint32_t shards_n;          /* workers that have made, or freed, theirs */
-    void (*broker_closed)(struct engine *e); /* to be called when it is */
-    struct timer broker_retry;
-    struct addr kafka_addr;     /* on the host; ADDR_NONE: off */
-    bool kafka_asked, kafka_known; /* sup was asked for the sockets; they are there */
     bool admin_known, socket_known; /* sup has answered, or they were adopted */
     bool api_asked, api_open;
 };
@@ -148,7 +162,6 @@ struct engine {
 void engine_config_failed(struct engine *e);
 bool engine_objects_saved(struct engine *e, struct objset *set, struct diags *d); /* what the data folder holds; errors are in d */
 void engine_api_open(struct engine *e);
-void engine_leave(struct engine *e); /* ends this process, and nothing else; the log is closed first */
 void engine_stop(struct engine *e); /* drain, stop the workloads, end: once */
 /* engine_plan.c: objects and endpoints -> plan -> workers */
 enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d);
@@ -169,6 +182,7 @@ void mesh_adopting(struct engine *e); /* marks all as not found */
 void mesh_trim(struct engine *e);     /* what was not found is gone */
 bool mesh_has_inside(struct engine *e, uint64_t token);
 void mesh_free(struct engine *e);
+void mesh_listen(struct engine *e, struct mesh_replica *m, const struct addr *a); /* in its namespace, once */
 void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id, enum err er, const char *text, int fd);
 /* engine_workers.c */
 void workers_start(struct engine *e);
@@ -184,19 +198,27 @@ void upgrade_back(struct engine *e);         /* in charge again */
 void upgrade_drain(struct engine *e, uint32_t ms, int32_t new_pid);
 void upgrade_over(struct engine *e, enum err er, const char *text); /* the upgrade that was asked for has failed */
 enum err upgrade_ask(struct engine *e, const char *path, uint32_t ready_ms, uint32_t drain_ms, struct buf *why_not);
-/* engine_broker.c: the event log. Opening: false when it can't be; later engines try again by themselves. Closing: then(e) when the folder is free */
-void engine_broker_init(struct engine *e);
-bool engine_broker_open(struct engine *e);
-void engine_broker_close(struct engine *e, void (*then)(struct engine *e));
-void engine_shard_done(struct engine *e);
-void engine_broker_listening(struct engine *e, enum err er, const char *text, const int *fds, int n);
-void engine_broker_adopt(struct engine *e, const int *fds, int n);
-/* on the worker's thread */
-bool worker_inside(struct worker *w, int fd, const struct addr *local, const char *ns, const char *workload); /* takes fd when it is for the event log */
-void worker_shard(struct worker *w, struct broker *b);
-void worker_kafka_listen(struct worker *w, int fd);
-void worker_kafka_accept(struct worker *w, bool on);
-void worker_kafka_fini(struct worker *w);
+/* engine_broker.c: the event log */
+void broker_init(struct engine *e);
+void broker_fini(struct engine *e);
+void broker_up(struct engine *e);   /* in charge: opens it, or goes on trying */
+void broker_down(struct engine *e, void (*then)(struct engine *e)); /* then() when it is closed: perhaps at once, and after BROKER_STOP_MS at the latest */
+bool broker_ready(const struct engine *e, struct buf *why_not);
+const char *broker_host_address(const struct engine *e, char text[ADDR_TEXT_MAX]);
+void broker_listening(struct engine *e, enum err er, const char *text, const int *fds, int n);
+void broker_adopt(struct engine *e, const struct addr *a, const int *fds, int n);
+void broker_inside_follow(struct engine *e, struct mesh_replica *m);
+void broker_shard_made(struct engine *e);
+void broker_shard_freed(struct engine *e);
+bool worker_inside(void *ctx, const struct proxy_caller *c, int fd); /* this and the next two: on the worker's thread */
+void worker_log_listen(struct worker *w, int fd);
+void worker_log_unlisten(struct worker *w);
+/* engine_topics.c: topics that objects declare */
+void topics_init(struct engine *e);
+void topics_fini(struct engine *e);
+void topics_follow(struct engine *e); /* the objects have changed, or the broker is open */
+void topics_rest(struct engine *e);   /* the broker closes */
+int topics_status(struct engine *e, const struct object *o, struct buf *why); /* as node_ops.topic */
 /* engine_tickets.c: the keys of TLS session tickets */
 void tickets_init(struct engine *e);
 void tickets_adopt(struct engine *e, struct slice bytes); /* of an engine before */

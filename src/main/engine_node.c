@@ -167,6 +167,8 @@ static bool node_ready(void *ctx, struct buf *why_not)
             buf_printf(why_not, "%s does not listen%s%s", e->gates[i].gateway, e->gates[i].why ? ": " : " yet", e->gates[i].why ? e->gates[i].why : "");
             return false;
         }
+    if (!broker_ready(e, why_not))
+        return false;
     if (e->was_ready)
         return true;
     struct ready_ctx r = {why_not, true};
@@ -248,6 +250,8 @@ static void node_metrics(void *ctx, struct buf *out)
     prom_u64(out, "weir_workload_log_dropped_total", "", NULL, 0, dropped);
     if (e->plan)
         plan_metrics(e->plan, out);
+    if (e->broker.state == BROKER_SERVING)
+        broker_metrics(e->broker.b, out);
 }
 
 static const char *node_log_path(void *ctx, const char *ns, const char *deployment)
@@ -257,6 +261,8 @@ static const char *node_log_path(void *ctx, const char *ns, const char *deployme
         return NULL;
     return log_of(e, ns, deployment, true)->path;
 }
+
+static int node_topic(void *ctx, const struct object *o, struct buf *why) { return topics_status(ctx, o, why); }
 
 static void node_info(void *ctx, struct buf *json)
 {
@@ -293,4 +299,5 @@ const struct node_ops engine_node_ops = {.objects = node_objects,
                                          .upgrade = node_upgrade,
                                          .metrics = node_metrics,
                                          .log_path = node_log_path,
+                                         .topic = node_topic,
                                          .info = node_info};

@@ -147,49 +147,30 @@ static void door_post(struct engine *e, const struct mesh_replica *m, int fd)
     worker_post(e, (uint32_t)(m->id % e->workers_n), (struct msg){.type = W_DOOR, .p = d});
 }
 
-/* A listener of its own inside the namespace, unless there is one. */
-static void inside_listen(struct engine *e, struct mesh_replica *m, uint32_t ip, uint16_t port)
+void mesh_listen(struct engine *e, struct mesh_replica *m, const struct addr *a)
 {
-    struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {ip, port};
+    struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {addr_ip4_host(a), a->port};
     struct slice k = slice_of((const char *)&key, sizeof key);
-    if (table_get(&m->inside, k))
+    if (a->family != ADDR_IP4 || table_get(&m->inside, k))
         return;
     uint64_t *token = mem_new(MEM_API, sizeof *token);
     *token = TOKEN_INSIDE | ++e->inside_token;
     table_put(&m->inside, k, token);
-    struct addr a = addr_ip4(ip, port);
-    sup_listen(e->sup, *token, &a, m->id, 1);
+    sup_listen(e->sup, *token, a, m->id, 1);
 }
 
-/* Without sk_lookup each service address and port has one, and the event log's. */
+/* Without sk_lookup each service address and port has a listener of its own inside each namespace; the event log has some in any case. */
 static void inside_follow(struct engine *e, struct mesh_replica *m)
 {
-    for (uint32_t i = 0; i < e->plan->clusters_n; i++) {
-        const struct plan_cluster *c = &e->plan->clusters[i];
-        if (c->address.family == ADDR_IP4)
-            inside_listen(e, m, addr_ip4_host(&c->address), c->port);
+    for (uint32_t i = 0; i < e->plan->clusters_n && e->caps.net == SUP_NET_LISTEN; i++) {
+        struct addr a = e->plan->clusters[i].address;
+        a.port = e->plan->clusters[i].port;
+        mesh_listen(e, m, &a);
     }
-    if (e->broker_state != BROKER_OFF)
-        inside_listen(e, m, LOG_ADDRESS, LOG_PORT);
-}
-
-/* The event log at its customary port on the workload's own loopback, where the workload does not listen there itself: sk_lookup has service
- * addresses only. */
-static void loopback_follow(struct engine *e, struct mesh_replica *m)
-{
-    const struct object *dep = objset_find(e->objects, OBJ_DEPLOYMENT, m->ns, m->workload);
-    if (e->broker_state != BROKER_OFF && dep && !dep->dep.pod.host_network && e->caps.net != SUP_NET_HOST && objset_port_free(e->objects, dep, LOG_PORT))
-        inside_listen(e, m, 0x7f000001u, LOG_PORT);
+    broker_inside_follow(e, m);
 }
 
 static struct mesh_replica *mesh_find(struct engine *e, uint64_t id) { return table_get(&e->mesh, id_key(&id)); }
-
-static bool inside_is_loopback(const struct mesh_replica *m, uint64_t token)
-{
-    struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {0x7f000001u, LOG_PORT};
-    const uint64_t *t = table_get(&m->inside, slice_of((const char *)&key, sizeof key));
-    return t && *t == token;
-}
 
 void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id, enum err er, const char *text, int fd)
 {
@@ -202,9 +183,7 @@ void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id
             if (*(uint64_t *)t->value == token)
                 m = at;
     }
-    if (er == ERR_INUSE && m && inside_is_loopback(m, token))
-        log_info("mesh", "%s listens on 127.0.0.1:%d itself; the event log is at " LOG_HOST ":%d there", m->name, LOG_PORT, LOG_PORT);
-    else if (er != OK && m)
+    if (er != OK && m)
         log_warn("mesh", "%s can't reach a service: %s", m->name, text && *text ? text : err_text(er));
     if (m && er == OK && fd >= 0)
         door_post(e, m, fd);
@@ -229,9 +208,8 @@ void mesh_up(struct engine *e, uint64_t id, const char *ns, const char *deployme
     table_put(&e->mesh, id_key(&id), m);
     if (fd >= 0)
         door_post(e, m, fd);
-    else if (e->caps.net == SUP_NET_LISTEN && e->plan)
+    if (e->plan)
         inside_follow(e, m);
-    loopback_follow(e, m);
 }
 
 static void mesh_replica_free(struct mesh_replica *m)
@@ -331,11 +309,8 @@ void engine_publish(struct engine *e)
         worker_post(e, i, (struct msg){.type = W_PLAN, .p = plan_ref(e->plan)});
     if (!e->stopping)
         gates_follow(e, e->plan);
-    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));) {
-        if (e->caps.net == SUP_NET_LISTEN)
-            inside_follow(e, s->value);
-        loopback_follow(e, s->value);
-    }
+    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)
+        inside_follow(e, s->value);
     plan_unref(old);
 }
 
@@ -362,6 +337,7 @@ static void objects_use(struct engine *e, struct objset *next)
     run_want(e->run, next);
     resolver_want(e->resolver, next);
     engine_publish(e);
+    topics_follow(e);
     objset_free(old);
     engine_logs_trim(e);
     mem_trim();

@@ -2,7 +2,7 @@
  *
  *   new   rehearse(): objects from the data folder, a plan of them, external names -> sup_prepared()
  *         take(), adopt_*(), ready(): as after a restart (engine.c) -> every worker uses the plan -> sup_serving() -> the api
- *   old   upgrade_ask() -> sup ... release(): the api rests, the event log is closed, run lets go -> sup_released()
+ *   old   upgrade_ask() -> sup ... release(): the api rests, the event log closes, run lets go -> sup_released()
  *         drain(): the workers leave -> the process ends;  or take() ... ready(again): run and the api go on
  *
  * While it has released, e->run is NULL, and the workers go on as they were, with the last plan: they know nothing of it. What sup does
@@ -128,9 +128,9 @@ static void stay(struct engine *e, enum err er, const char *why_not)
 {
     timer_clear(&e->hand_poll);
     e->hand = HAND_NONE;
+    broker_up(e);
     if (e->api_open)
         api_resume(e->api);
-    (void)engine_broker_open(e);
     sup_released(e->sup, er, why_not);
 }
 
@@ -149,8 +149,8 @@ static void released(void *ctx, enum err er)
     sup_released(e->sup, OK, NULL);
 }
 
-/* The log is closed: the next engine can have its folder. */
-static void log_released(struct engine *e)
+/* The data folder of the event log is the next engine's. */
+static void broker_is_down(struct engine *e)
 {
     if (e->stopping)
         stay(e, ERR_AGAIN, "the node is being stopped");
@@ -176,7 +176,7 @@ void upgrade_back(struct engine *e)
     run_want(e->run, e->objects);
     mesh_trim(e);
     engine_publish(e);
-    (void)engine_broker_open(e);
+    broker_up(e);
     if (e->api_open)
         api_resume(e->api);
     else
@@ -221,13 +221,13 @@ static bool hand_step(struct engine *e)
         }
         if (e->api_open && api_busy(e->api) && hand_ms(e) < API_REST_MS)
             return false;
-        engine_broker_close(e, log_released);
+        broker_down(e, broker_is_down);
         return true;
     case HAND_LEAVING:
         if (e->drained_n < e->workers_n || (e->api_open && api_busy(e->api) && hand_ms(e) < API_REST_MS))
             return false;
         log_info("engine", "no request is left");
-        engine_leave(e);
+        loop_defer(e->loop, &e->end);
         return true;
     case HAND_NONE:
     case HAND_RELEASED: break;

@@ -28,10 +28,8 @@ static void worker_drained(void *ctx)
     outbox_post(&w->to_control, (struct msg){.type = C_DRAINED, .b = w->index});
 }
 
-static bool worker_mesh_inside(void *ctx, int fd, const struct addr *local, const char *ns, const char *workload) { return worker_inside(ctx, fd, local, ns, workload); }
-
 static const struct proxy_ops worker_proxy_ops = {
-    .sockets_wanted = worker_sockets_wanted, .endpoint_left = worker_endpoint_left, .permits_wanted = worker_permits_wanted, .inside = worker_mesh_inside};
+    .sockets_wanted = worker_sockets_wanted, .endpoint_left = worker_endpoint_left, .permits_wanted = worker_permits_wanted, .inside = worker_inside};
 
 static void worker_message(void *ctx, const struct msg *m)
 {
@@ -71,13 +69,20 @@ static void worker_message(void *ctx, const struct msg *m)
         proxy_permits(w->proxy, m->n);
         return;
     case W_SHARD:
-        worker_shard(w, m->p);
+        w->shard = w->shard_made = broker_shard_new(m->p, w->index, w->loop);
+        outbox_post(&w->to_control, (struct msg){.type = C_SHARD});
         return;
-    case W_KAFKA_LISTEN:
-        worker_kafka_listen(w, (int)m->n);
+    case W_SHARD_FREE:
+        broker_shard_free(w->shard_made);
+        w->shard_made = NULL;
+        outbox_post(&w->to_control, (struct msg){.type = C_SHARD_FREED});
         return;
-    case W_KAFKA_ACCEPT:
-        worker_kafka_accept(w, m->n);
+    case W_LOG_LISTEN:
+        worker_log_listen(w, (int)m->n);
+        return;
+    case W_LOG_UNLISTEN:
+        worker_log_unlisten(w);
+        w->shard = NULL;
         return;
     case W_STOP:
         loop_stop(w->loop);
@@ -87,6 +92,7 @@ static void worker_message(void *ctx, const struct msg *m)
     case C_PERMITS:
     case C_DRAINED:
     case C_SHARD:
+    case C_SHARD_FREED:
         break;
     }
     MUST(false && "a message for the control loop reached a worker");
@@ -126,7 +132,10 @@ static void control_message(void *ctx, const struct msg *m)
         e->drained_n++;
         return;
     case C_SHARD:
-        engine_shard_done(e);
+        broker_shard_made(e);
+        return;
+    case C_SHARD_FREED:
+        broker_shard_freed(e);
         return;
     default:
         break;
@@ -151,9 +160,9 @@ static struct worker *worker_new(struct engine *e, uint32_t index)
     struct buf name = {0};
     w->e = e;
     w->index = index;
+    list_init(&w->log_doors);
     buf_printf(&name, "worker-%u", index);
     w->loop = loop_new(name.p);
-    list_init(&w->kafka_doors);
     w->inbox = mailbox_new(w->loop, MAILBOX_CAP, worker_message, w);
     outbox_init(&w->to_worker, e->loop, w->inbox);
     outbox_init(&w->to_control, w->loop, e->inbox);
@@ -187,8 +196,8 @@ void workers_stop(struct engine *e)
     for (uint32_t i = 0; i < e->workers_n; i++) {
         struct worker *w = e->workers[i];
         thread_join(w->thread);
+        worker_log_unlisten(w);
         proxy_free(w->proxy);
-        worker_kafka_fini(w);
         outbox_fini(&w->to_worker);
         outbox_fini(&w->to_control);
         mailbox_free(w->inbox);

@@ -178,13 +178,14 @@ void down_speaks(struct down *d, struct slice sni, bool passed, struct slice ear
         tcp_begin(d, ln ? plan_tcp_route(plan, ln, sni) : NULL, early);
 }
 
-/* Where a workload wanted to go; true when that is not to a Service, and somebody else has taken the connection. */
-static bool mesh_taken(struct door *o, int fd, struct addr *local)
+/* Not every address in a namespace is a service's. */
+static bool taken_inside(const struct door *o, int fd, const struct addr *local, const struct addr *peer)
 {
-    struct proxy *p = o->p;
-    if (socket_local_addr(fd, local) != OK)
-        *local = (struct addr){.family = ADDR_NONE};
-    return p->ops->inside && plan_mesh_protocol(door_hold(o)->plan, local) == MESH_NONE && p->ops->inside(p->ctx, fd, local, o->source_ns, o->source_workload);
+    const struct proxy_ops *ops = o->p->ops;
+    struct proxy_caller c = {.local = *local, .ns = o->source_ns, .workload = o->source_workload, .replica = o->source_replica};
+    if (peer)
+        c.peer = *peer;
+    return ops->inside && ops->inside(o->p->ctx, &c, fd);
 }
 
 static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
@@ -192,7 +193,7 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     struct door *o = ln->owner;
     struct proxy *p = o->p;
     struct addr local = {.family = ADDR_NONE};
-    if (!o->token && mesh_taken(o, fd, &local))
+    if (!o->token && socket_local_addr(fd, &local) == OK && taken_inside(o, fd, &local, peer))
         return;
     counter_inc(&p->c.connections_total);
     if (p->downs_n >= p->conf.connections_max + REFUSING_MAX) {

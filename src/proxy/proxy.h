@@ -29,6 +29,11 @@ struct proxy_conf {
 void proxy_conf_default(struct proxy_conf *c);
 
 struct proxy;
+/* A connection from inside the mesh: who makes it, and what to. */
+struct proxy_caller {
+    struct addr local, peer;       /* what it was made to; where from, ADDR_NONE when that is not known */
+    const char *ns, *workload, *replica;
+};
 struct proxy_ops {
     /* More sockets for connecting to this replica are wanted; proxy_sockets() answers. On the worker's thread. */
     void (*sockets_wanted)(void *ctx, uint32_t worker, uint64_t replica_id, uint32_t n);
@@ -38,9 +43,9 @@ struct proxy_ops {
     /* A request waits for a connection, and the limit of the cluster is reached: proxy_permits() on every worker gives back what
      * rests there. On the worker's thread; NULL where there is one worker. */
     void (*permits_wanted)(void *ctx, uint32_t worker, uint32_t cluster_slot);
-    /* A workload has connected to an address that no Service has. True: the callee owns fd, and it is no business of the proxy's any more. NULL: nobody else
-     * serves inside namespaces. On the worker's thread. */
-    bool (*inside)(void *ctx, int fd, const struct addr *local, const char *ns, const char *workload);
+    /* A connection was accepted through a door of the mesh: true when it is not for the proxy, and somebody else owns fd now. Before it is counted
+     * or anything is made for it. On the worker's thread; NULL: all are the proxy's. */
+    bool (*inside)(void *ctx, const struct proxy_caller *caller, int fd);
 };
 struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct proxy_ops *ops, void *ctx);
 void proxy_free(struct proxy *p); /* closes everything at once */
