@@ -171,6 +171,8 @@ struct seg *seg_add(struct part *p, int64_t base)
 void seg_drop(struct part *p, uint32_t i, uint32_t n)
 {
     struct part_log *g = p->log;
+    if (n == 0)
+        return;
     for (uint32_t k = i; k < i + n; k++) {
         seg_close(p, &g->segs[k]);
         p->bytes -= g->segs[k].bytes;
