@@ -23,6 +23,7 @@ void part_start_move(struct part *p, int64_t log_start)
     damages_cut(p);
     p->cleaned = MAX(p->cleaned, p->log_start);
     p->shard->changed = true;
+    part_moved(p); /* what is visible may have ended in a segment that is gone */
 }
 
 static bool seg_expired(const struct part *p, const struct seg *s, int64_t now_ms)

@@ -112,6 +112,7 @@ static void note_submit(struct part *p)
 static void view_cut(struct part *p, struct spot end)
 {
     struct part_log *g = p->log;
+    MUST(seg_by_base(p, end.seg));
     uint32_t i = (uint32_t)(seg_by_base(p, end.seg) - g->segs);
     bool dropped = i + 1 < g->segs_n;
     seg_drop(p, i + 1, g->segs_n - i - 1);
