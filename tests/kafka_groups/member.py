@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""A member of a consumer group, by Debian's librdkafka or python3-kafka: tells on stdout what happens to it, one line each.
+
+usage: member.py rdkafka|python BOOTSTRAP GROUP TOPIC [NAME=VALUE...]
+
+Lines: "assigned 0,1,2", "revoked 0,1", "got PARTITION OFFSET VALUE" (printed after its offset has been committed), "error ...".
+SIGTERM: leaves the group and ends. NAME=VALUE: settings of librdkafka, or arguments of KafkaConsumer.
+"""
+import signal
+import sys
+
+ended = False
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def end(_signal, _frame):
+    global ended
+    ended = True
+
+
+def partitions(ps):
+    return ','.join(str(p) for p in sorted(x.partition for x in ps))
+
+
+def rdkafka(bootstrap, group, topic, settings):
+    import confluent_kafka as ck
+    conf = {'bootstrap.servers': bootstrap, 'group.id': group, 'auto.offset.reset': 'earliest', 'enable.auto.commit': False,
+            'session.timeout.ms': 6000, 'heartbeat.interval.ms': 500, 'reconnect.backoff.max.ms': 500}
+    conf.update(settings)
+    c = ck.Consumer(conf)
+    c.subscribe([topic], on_assign=lambda _, ps: say('assigned', partitions(ps)), on_revoke=lambda _, ps: say('revoked', partitions(ps)),
+                on_lost=lambda _, ps: say('lost', partitions(ps)))
+    waiting = []
+    while not ended:
+        got = c.consume(100, 0.1)
+        for m in got:
+            if m.error():
+                say('error', m.error().name())
+            else:
+                waiting.append(m)
+        if not waiting:
+            continue
+        try:
+            c.commit(asynchronous=False)
+        except ck.KafkaException as e:
+            say('error', e.args[0].name())
+            if e.args[0].name() in ('ILLEGAL_GENERATION', 'UNKNOWN_MEMBER_ID', '_NO_OFFSET', 'FENCED_INSTANCE_ID'):
+                waiting = []  # somebody else gets them again
+            continue
+        for m in waiting:
+            say('got', m.partition(), m.offset(), m.value().decode())
+        waiting = []
+    c.close()
+
+
+def python(bootstrap, group, topic, settings):
+    import kafka
+    import kafka.errors
+
+    class Listener(kafka.ConsumerRebalanceListener):
+        def on_partitions_revoked(self, revoked):
+            say('revoked', partitions(revoked))
+
+        def on_partitions_assigned(self, assigned):
+            say('assigned', partitions(assigned))
+
+    c = kafka.KafkaConsumer(bootstrap_servers=bootstrap, group_id=group, auto_offset_reset='earliest', enable_auto_commit=False,
+                            session_timeout_ms=6000, heartbeat_interval_ms=500, **settings)
+    c.subscribe([topic], listener=Listener())
+    while not ended:
+        batch = c.poll(timeout_ms=100)
+        if not batch:
+            continue
+        try:
+            c.commit()
+        except kafka.errors.KafkaError as e:
+            say('error', type(e).__name__)
+            continue
+        for messages in batch.values():
+            for m in messages:
+                say('got', m.partition, m.offset, m.value.decode())
+    c.close(autocommit=False)
+
+
+def main():
+    signal.signal(signal.SIGTERM, end)
+    client, bootstrap, group, topic = sys.argv[1:5]
+    settings = dict(a.split('=', 1) for a in sys.argv[5:])
+    {'rdkafka': rdkafka, 'python': python}[client](bootstrap, group, topic, settings)
+
+
+main()
