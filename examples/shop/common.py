@@ -1,8 +1,9 @@
 """What the shop's three Python services share: an HTTP/1.1 server that drains, a client, one JSON log line per request.
 
-A service hands serve() a table {(method, path): function}; a function takes a Request and returns an Answer, or raises
+A service hands serve() a table {(method, path): function}, a path /a/* being any one name below /a; a function takes a Request and returns an Answer, or raises
 Refused. The server keeps connections open between requests. On SIGTERM it stops accepting, closes connections that wait
-for a request, lets those in the middle of one finish, and ends. Nothing but Python's standard library.
+for a request, lets those in the middle of one finish, and ends. Nothing but Python's standard library (events.py is what
+needs more).
 """
 import http.client
 import json
@@ -217,10 +218,11 @@ class Handler(BaseHTTPRequestHandler):
         if request.path == '/healthz':
             return Answer(200, {'ok': True})
         method = 'GET' if request.method == 'HEAD' else request.method
-        handler = self.server.routes.get((method, request.path))
+        below = request.path.rsplit('/', 1)[0] + '/*'  # a path that ends with /* is any one name there
+        handler = self.server.routes.get((method, request.path)) or self.server.routes.get((method, below))
         if handler:
             return handler(request)
-        allowed = sorted(m for m, p in self.server.routes if p == request.path)
+        allowed = sorted(m for m, p in self.server.routes if p in (request.path, below))
         if not allowed:
             raise Refused(404, f'no such path: {request.path}')
         refused = Refused(405, f'{request.method} is not allowed here')

@@ -3,16 +3,20 @@
 POST /api/orders {"sku", "quantity", "card"}, optionally with Idempotency-Key
     201 the order          400 bad input            402 declined (the units are released)
     409 sold out           422 a key used for something else
-    502, 503 inventory or payment is away or makes no sense (the units are released)
+    502, 503 inventory, payment or the log is away or makes no sense (the units are released)
+    202 with `Prefer: respond-async` (RFC 7240): the units are reserved and OrderRequested is in the log; cashier and
+        shipping take it from there, Location tells where the order's state is
 GET  /api/orders           the orders that THIS replica took; X-Served-By says which one that is
+GET  /api/orders/ID        the state of an order that was taken asynchronously, by any replica: from the topic order-status
 
 Units lie in shares, one per inventory replica, and the balancer picks the replica. So orders gathers: it asks for what it
 still needs until it has all, or until every share has said that it has none, or ASKS_MAX times. Each reservation has a
 name of its own and only the share that made it knows it, so giving it back asks until that share answers.
 
-Orders and keys are kept in memory, by this replica alone; README.md says what follows from that.
+Orders and keys are kept in memory, by this replica alone; README.md says what follows from that. States come from the log,
+which every replica follows. An order that was declined gives its units back: the group `orders` reacts to PaymentDeclined.
 
-Environment: INVENTORY_URL, INVENTORY_SHARES, PAYMENT_URL, PAYMENT_KEY, PRODUCTS, CURRENCY, PORT.
+Environment: INVENTORY_URL, INVENTORY_SHARES, PAYMENT_URL, PAYMENT_KEY, PRODUCTS, CURRENCY, KAFKA_BOOTSTRAP_SERVERS, PORT.
 """
 import hashlib
 import json
@@ -22,7 +26,10 @@ import threading
 import time
 from collections import OrderedDict
 
-from common import REPLICA, Answer, Away, Refused, log, serve
+from confluent_kafka import KafkaException
+
+from common import REPLICA, Answer, Away, Refused, call, log, serve
+from events import Follower, Publisher, Reactor, patiently
 
 INVENTORY_URL = os.environ.get('INVENTORY_URL', 'http://inventory')
 PAYMENT_URL = os.environ.get('PAYMENT_URL', 'http://payment')
@@ -41,6 +48,7 @@ REPEAT_WAIT_SECONDS = 15   # a repeated request waits this long for the first on
 orders = OrderedDict()     # order id -> order
 keys = OrderedDict()       # idempotency key -> Once
 lock = threading.Lock()    # guards both
+states = {}                # order id -> what order-status says; written by the follower's thread
 
 
 class Once:
@@ -134,23 +142,40 @@ def charge(request, order_id, cents, card):
     return body
 
 
+def hand_over(request, order_id, sku, quantity, card, held):
+    """202: from here on the order is the log's. When it can't be said whether the event is there, the units stay reserved."""
+    event = {'type': 'OrderRequested', 'order': order_id, 'sku': sku, 'quantity': quantity, 'card': card, 'total_cents': PRICES[sku] * quantity,
+             'currency': CURRENCY, 'created': now(), 'held': [h['id'] for h in held]}
+    try:
+        publisher.publish('orders', order_id, event, f'00-{request.trace_id}-{request.span_id}-{request.flags}')
+    except KafkaException as e:
+        raise Away(503, 'the log', str(e)) from None
+    return Answer(202, {'id': order_id, 'state': 'requested'}, {'Location': f'/api/orders/{order_id}', 'Preference-Applied': 'respond-async'})
+
+
 def take_order(request):
     sku, quantity, card = read_order(request)
     order_id = 'o-' + secrets.token_hex(8)
     held = gather(request, order_id, sku, quantity)
+    if 'respond-async' in request.headers.get('Prefer', ''):
+        return hand_over(request, order_id, sku, quantity, card, held)
     try:
         paid = charge(request, order_id, PRICES[sku] * quantity, card)
     except (Refused, Away):
         give_back(request, held)
         raise
     order = {'id': order_id, 'sku': sku, 'quantity': quantity, 'total_cents': PRICES[sku] * quantity, 'currency': CURRENCY,
-             'charge': paid['charge'], 'created': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()), 'trace_id': request.trace_id,
+             'charge': paid['charge'], 'created': now(), 'trace_id': request.trace_id,
              'served_by': {'orders': REPLICA, 'inventory': [h['share'] for h in held], 'payment': paid['served_by']}}
     with lock:
         orders[order_id] = order
         while len(orders) > ORDERS_KEPT:
             orders.popitem(last=False)
     return Answer(201, order, {'Location': '/api/orders'})
+
+
+def now():
+    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
 
 
 def claim(key, fingerprint):
@@ -203,5 +228,32 @@ def listing(request):
     return Answer(200, {'orders': mine[::-1][:50], 'served_by': REPLICA}, {'Cache-Control': 'no-store'})
 
 
+def state(request):
+    order = states.get(request.path.removeprefix('/api/orders/'))
+    if not order:
+        raise Refused(404, 'no such order, or nothing has happened with it yet')
+    return Answer(200, order, {'Cache-Control': 'no-store'})
+
+
+class Back:
+    """A request of nobody's, to give units back with."""
+
+    def __init__(self, traceparent):
+        self.traceparent, self.trace_id = traceparent, traceparent.split('-')[1]
+
+    def call(self, method, url, body):
+        return call(method, url, body, {'traceparent': self.traceparent})
+
+
+def declined(topic, order, event, traceparent):
+    if event['type'] == 'PaymentDeclined':
+        give_back(Back(traceparent), [{'id': name} for name in event['held']])
+    return []
+
+
 if __name__ == '__main__':
-    serve('orders', {('POST', '/api/orders'): create, ('GET', '/api/orders'): listing})
+    publisher = patiently(Publisher)
+    patiently(lambda: Follower('order-status', states.__setitem__)).start()
+    reactor = Reactor('orders', ['payments'], declined).start()
+    serve('orders', {('POST', '/api/orders'): create, ('GET', '/api/orders'): listing, ('GET', '/api/orders/*'): state})
+    reactor.stop()
