@@ -203,23 +203,23 @@ static void tell_family(struct broker *b, struct buf *out, int family)
 static void tell_counters(struct broker *b, struct buf *out)
 {
     static const struct { const char *name, *help; enum prom_type type; size_t at; } all[] = {
-#define C(field, type, name, help) {"weir_kafka_group_" name, help, type, offsetof(struct group_counters, field)}
-        C(groups, PROM_GAUGE, "count", "Consumer groups, also those without members."),
-        C(offsets, PROM_GAUGE, "offsets", "Committed and pending offsets in memory."),
-        C(joins, PROM_COUNTER, "joins_total", "JoinGroup requests."),
-        C(rebalances, PROM_COUNTER, "rebalances_total", "Generations begun."),
-        C(heartbeats, PROM_COUNTER, "heartbeats_total", "Heartbeat requests."),
-        C(sessions_ended, PROM_COUNTER, "sessions_ended_total", "Members removed because nothing was heard of them."),
-        C(commits, PROM_COUNTER, "commits_total", "OffsetCommit and TxnOffsetCommit requests."),
-        C(offsets_committed, PROM_COUNTER, "offsets_committed_total", "Offsets committed."),
-        C(offsets_expired, PROM_COUNTER, "offsets_expired_total", "Offsets dropped by retention or with their topic."),
-        C(write_failed, PROM_COUNTER, "write_failures_total", "Batches that could not be written into __consumer_offsets."),
-        C(load_skipped, PROM_COUNTER, "load_skipped_total", "Records of __consumer_offsets that were not understood."),
-        C(limit_groups, PROM_COUNTER, "refused_groups_total", "Groups refused: there are too many."),
-        C(limit_size, PROM_COUNTER, "refused_members_total", "Members refused: their group is too large."),
-        C(limit_metadata, PROM_COUNTER, "refused_metadata_total", "Members refused: their protocols are too large."),
-        C(limit_batch, PROM_COUNTER, "refused_batches_total", "Groups and commits too large for one batch of records."),
-        C(limit_offset_metadata, PROM_COUNTER, "refused_offset_metadata_total", "Offsets refused: their metadata is too large."),
+#define C(field, type, name, help) {"weir_kafka_" name, help, type, offsetof(struct group_counters, field)}
+        C(groups, PROM_GAUGE, "groups", "Consumer groups, also those without members."),
+        C(offsets, PROM_GAUGE, "group_offsets", "Committed and pending offsets in memory."),
+        C(joins, PROM_COUNTER, "group_joins_total", "JoinGroup requests."),
+        C(rebalances, PROM_COUNTER, "group_rebalances_total", "Generations begun."),
+        C(heartbeats, PROM_COUNTER, "group_heartbeats_total", "Heartbeat requests."),
+        C(sessions_ended, PROM_COUNTER, "group_sessions_ended_total", "Members removed because nothing was heard of them."),
+        C(commits, PROM_COUNTER, "group_commits_total", "OffsetCommit and TxnOffsetCommit requests."),
+        C(offsets_committed, PROM_COUNTER, "group_offsets_committed_total", "Offsets committed."),
+        C(offsets_expired, PROM_COUNTER, "group_offsets_expired_total", "Offsets dropped by retention or with their topic."),
+        C(write_failed, PROM_COUNTER, "group_write_failures_total", "Batches that could not be written into __consumer_offsets."),
+        C(load_skipped, PROM_COUNTER, "group_load_skipped_total", "Records of __consumer_offsets that were not understood."),
+        C(limit_groups, PROM_COUNTER, "group_refused_groups_total", "Groups refused: there are too many."),
+        C(limit_size, PROM_COUNTER, "group_refused_members_total", "Members refused: their group is too large."),
+        C(limit_metadata, PROM_COUNTER, "group_refused_metadata_total", "Members refused: their protocols are too large."),
+        C(limit_batch, PROM_COUNTER, "group_refused_batches_total", "Groups and commits too large for one batch of records."),
+        C(limit_offset_metadata, PROM_COUNTER, "group_refused_offset_metadata_total", "Offsets refused: their metadata is too large."),
 #undef C
     };
     for (size_t k = 0; k < COUNT_OF(all); k++) {

@@ -729,7 +729,7 @@ static void test_metrics(void **state)
     assert_non_null(strstr(text.p, "weir_kafka_group_members{group=\"g\"} 1\n"));
     assert_non_null(strstr(text.p, "weir_kafka_group_state{group=\"g\",state=\"Stable\"} 1\n"));
     assert_non_null(strstr(text.p, "weir_kafka_group_lag{group=\"g\",topic=\"t\",partition=\"0\"} 0\n"));
-    assert_non_null(strstr(text.p, "weir_kafka_group_count 1\n"));
+    assert_non_null(strstr(text.p, "weir_kafka_groups 1\n"));
     buf_free(&text);
     tm_free(&a);
     world_stop();

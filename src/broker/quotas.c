@@ -496,13 +496,17 @@ void security_metrics(struct broker *b, struct buf *out)
         prom_family(out, rows[i].name, PROM_COUNTER, rows[i].help);
         prom_u64(out, rows[i].name, "", NULL, 0, sum(b, rows[i].offset));
     }
-    static const char *const family[] = {"weir_kafka_throttled_total", "weir_kafka_throttle_milliseconds_total"};
+    static const char *const family[] = {"weir_kafka_throttled_total", "weir_kafka_throttle_seconds_total"};
     static const char *const help[] = {"Requests that were throttled, by quota.", "Time for which connections were told to rest, by quota."};
     for (size_t f = 0; f < 2; f++) {
         prom_family(out, family[f], PROM_COUNTER, help[f]);
         for (size_t q = 0; q < QUOTA_KEYS; q++) {
             size_t at = (f ? offsetof(struct security_counters, throttle_ms) : offsetof(struct security_counters, throttled)) + q * sizeof(counter);
-            prom_u64(out, family[f], "", &(struct prom_label){"quota", slice_cstr(quota_keys[q])}, 1, sum(b, at));
+            struct prom_label quota = {"quota", slice_cstr(quota_keys[q])};
+            if (f)
+                prom_double(out, family[f], "", &quota, 1, (double)sum(b, at) / 1e3);
+            else
+                prom_u64(out, family[f], "", &quota, 1, sum(b, at));
         }
     }
 }
