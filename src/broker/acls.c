@@ -398,6 +398,43 @@ void create_acls_serve(struct breq *r)
     security_change(r->home, &c->change);
 }
 
+/* ---- manifests --------------------------------------------------------------------------------------------------------------------------- */
+
+#define OWNER SLICE("manifest")
+
+static bool declared(const struct sec_acl *a, const struct broker_acl *acls, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (acls[i].operation == a->operation && (acls[i].deny ? ACL_DENY : ACL_ALLOW) == a->permission && slice_is(acls[i].principal, a->principal) &&
+            slice_is(acls[i].host, a->host))
+            return true;
+    return false;
+}
+
+bool acls_declare(struct secdb *db, struct slice topic, const struct broker_acl *acls, uint32_t n)
+{
+    bool changed = false;
+    for (uint32_t i = db->acls_n; i-- > 0;) {
+        const struct sec_acl *a = db->acls[i];
+        bool ours = a->owner && a->kind == ACL_TOPIC && a->pattern == ACL_LITERAL && slice_is(topic, a->name);
+        if (ours && !declared(a, acls, n)) {
+            secdb_acl_del(db, i);
+            changed = true;
+        }
+    }
+    for (uint32_t i = 0; i < n && db->acls_n < ACLS_MAX; i++) {
+        char *name = mem_strndup(MEM_BROKER, topic.p, topic.n), *principal = mem_strndup(MEM_BROKER, acls[i].principal.p, acls[i].principal.n),
+             *host = mem_strndup(MEM_BROKER, acls[i].host.p, acls[i].host.n);
+        struct sec_acl a = {.name = name, .principal = principal, .host = host, .kind = ACL_TOPIC, .pattern = ACL_LITERAL, .operation = acls[i].operation,
+                            .permission = acls[i].deny ? ACL_DENY : ACL_ALLOW};
+        changed = secdb_acl_add(db, &a, OWNER) || changed;
+        mem_free(name);
+        mem_free(principal);
+        mem_free(host);
+    }
+    return changed;
+}
+
 /* ---- DeleteAcls ----------------------------------------------------------------------------------------------------------------------------- */
 
 static struct acl_filter delete_filter(const struct kafka_delete_acls_req_delete_acls_filter *f)

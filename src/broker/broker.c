@@ -1,5 +1,6 @@
 /* broker.c - the broker of a process: opening its folder, its shards, what threads outside ask of it. The model: README.md. */
 #include "frame_int.h"
+#include "security_int.h"
 
 #include <pthread.h>
 
@@ -154,7 +155,8 @@ struct catalog *broker_catalog(struct broker *b)
 
 /* ---- topics for the control loop -------------------------------------------------------------------------------------- */
 
-/* What a manifest wants of a topic: made when it is not there, else first grown, then configured. */
+/* What a manifest wants of a topic: first its permissions, so that it is never open to others; then it is made when it is not there, else first
+ * grown, then configured. When it is deleted, they go last. */
 struct wish {
     struct outsider outsider;
     struct call call;
@@ -165,6 +167,9 @@ struct wish {
     uint32_t settings_n;
     int32_t partitions;
     bool only_these, remove;
+    struct security_change permissions;
+    struct broker_acl *acls;
+    uint32_t acls_n;
     char *error;               /* in the arena; NULL: it is as wished */
     void (*told)(void *ctx, const char *error);
     void *ctx;
@@ -210,10 +215,43 @@ static bool wish_failed(struct shard *here, struct wish *w)
     return failed;
 }
 
+static bool permissions_apply(struct security_change *c, struct secdb *db)
+{
+    struct wish *w = CONTAINER_OF(c, struct wish, permissions);
+    return acls_declare(db, w->name, w->acls, w->acls_n);
+}
+
+static void permissions_change(struct shard *zero, struct wish *w, void (*done)(struct shard *from, struct security_change *c, enum kafka_error e))
+{
+    w->permissions.apply = permissions_apply;
+    w->permissions.done = done;
+    security_change(zero, &w->permissions);
+}
+
+static bool permissions_failed(struct shard *here, struct wish *w, enum kafka_error e)
+{
+    if (e == KAFKA_NONE)
+        return false;
+    w->error = arena_printf(&w->arena, "%s: the permissions could not be written", kafka_error_name(e));
+    wish_end(here, w);
+    return true;
+}
+
+static void permissions_gone(struct shard *here, struct security_change *c, enum kafka_error e)
+{
+    struct wish *w = CONTAINER_OF(c, struct wish, permissions);
+    if (!permissions_failed(here, w, e))
+        wish_end(here, w);
+}
+
 static void wish_done(struct shard *here, struct topic_change *c)
 {
     struct wish *w = c->ctx;
-    if (!wish_failed(here, w))
+    if (wish_failed(here, w))
+        return;
+    if (w->remove)
+        permissions_change(here, w, permissions_gone);
+    else
         wish_end(here, w);
 }
 
@@ -232,15 +270,13 @@ static void wish_grown(struct shard *here, struct topic_change *c)
         wish_configure(here, w);
 }
 
-static void wish_arrived(struct shard *zero, struct call *call)
+static void permissions_given(struct shard *zero, struct security_change *c, enum kafka_error e)
 {
-    struct wish *w = CONTAINER_OF(call, struct wish, call);
+    struct wish *w = CONTAINER_OF(c, struct wish, permissions);
     const struct topic *t = catalog_topic(zero->catalog, w->name);
-    zero->b->wishes++;
-    if (w->remove) {
-        w->change = (struct topic_change){.what = TOPIC_DELETE};
-        wish_change(zero, w, wish_done);
-    } else if (!t) {
+    if (permissions_failed(zero, w, e))
+        return;
+    if (!t) {
         w->change = (struct topic_change){.what = TOPIC_CREATE, .partitions = w->partitions, .settings = w->settings, .settings_n = w->settings_n};
         wish_change(zero, w, wish_done);
     } else if (w->partitions != -1 && w->partitions != t->partitions) {
@@ -248,6 +284,18 @@ static void wish_arrived(struct shard *zero, struct call *call)
         wish_change(zero, w, wish_grown);
     } else {
         wish_configure(zero, w);
+    }
+}
+
+static void wish_arrived(struct shard *zero, struct call *call)
+{
+    struct wish *w = CONTAINER_OF(call, struct wish, call);
+    zero->b->wishes++;
+    if (w->remove) {
+        w->change = (struct topic_change){.what = TOPIC_DELETE};
+        wish_change(zero, w, wish_done);
+    } else {
+        permissions_change(zero, w, permissions_given);
     }
 }
 
@@ -272,6 +320,10 @@ void broker_topic_apply(struct broker *b, const struct broker_topic *t, struct l
     w->settings = arena_alloc(&w->arena, sizeof(struct slice) * 2 * MAX(t->settings_n, 1u));
     for (uint32_t i = 0; i < 2 * t->settings_n; i++)
         w->settings[i] = t->settings[i].p ? arena_slice(&w->arena, t->settings[i]) : (struct slice){0};
+    w->acls_n = t->acls_n;
+    w->acls = arena_alloc(&w->arena, sizeof *w->acls * MAX(t->acls_n, 1u));
+    for (uint32_t i = 0; i < t->acls_n; i++)
+        w->acls[i] = (struct broker_acl){arena_slice(&w->arena, t->acls[i].principal), arena_slice(&w->arena, t->acls[i].host), t->acls[i].operation, t->acls[i].deny};
     outsider_call(&w->outsider, &w->call);
 }
 

@@ -64,6 +64,12 @@ struct broker_door {
 };
 void broker_accept(struct shard *s, int fd, const struct broker_door *door);
 
+/* A permission that a manifest gives: an ACL binding of one topic by its whole name. */
+struct broker_acl {
+    struct slice principal, host;  /* "User:shop/orders", "User:*"; an address or "*" */
+    uint8_t operation;             /* as on the wire: 2 ALL, 3 READ, 4 WRITE, 5 CREATE, 6 DELETE, 7 ALTER, 8 DESCRIBE, 10 DESCRIBE_CONFIGS, 11 ALTER_CONFIGS */
+    bool deny;
+};
 /* What a manifest wants of a topic. any: applied by the controller; told() comes on the given loop with an error in words, or NULL. A topic that is
  * there gets more partitions and other settings; fewer partitions are an error. */
 struct broker_topic {
@@ -72,6 +78,8 @@ struct broker_topic {
     const struct slice *settings;  /* pairs: name, value, as Kafka names them */
     uint32_t settings_n;           /* of pairs */
     bool only_these;               /* settings that are not named go back to their defaults */
+    const struct broker_acl *acls; /* what manifests permit: others of manifests go; what clients made by CreateAcls stays */
+    uint32_t acls_n;
 };
 void broker_topic_apply(struct broker *b, const struct broker_topic *t, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx);
 void broker_topic_delete(struct broker *b, struct slice name, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx);

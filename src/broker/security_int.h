@@ -141,6 +141,8 @@ void security_change(struct shard *from, struct security_change *c);
 struct acl_index;
 struct acl_index *acl_index_new(const struct secdb *db);
 void acl_index_free(struct acl_index *x);
+/* What a manifest permits of a topic becomes this; bindings that clients made stay. For security_change.apply(); false: nothing has changed. */
+bool acls_declare(struct secdb *db, struct slice topic, const struct broker_acl *acls, uint32_t n);
 /* WRITE on any topic: what InitProducerId of an idempotent producer needs, besides IDEMPOTENT_WRITE on the cluster. */
 bool allowed_write_somewhere(const struct breq *r);
 /* The decision itself, for tests: who, from where. */

@@ -114,9 +114,25 @@ static void topic_told(void *ctx, const char *error)
     declared_next(d, object_of(e, d->topic));
 }
 
+/* One binding for each operation of each entry. mem_free(). */
+static struct broker_acl *acls_of(const struct topic_spec *t, uint32_t *n)
+{
+    static const uint8_t on_wire[TOPIC_OPERATIONS] = {[TOPIC_ALL] = 2,      [TOPIC_READ] = 3,     [TOPIC_WRITE] = 4,             [TOPIC_CREATE_IT] = 5,    [TOPIC_DELETE_IT] = 6,
+                                                      [TOPIC_ALTER] = 7,    [TOPIC_DESCRIBE] = 8, [TOPIC_DESCRIBE_CONFIGS] = 10, [TOPIC_ALTER_CONFIGS] = 11};
+    struct broker_acl *acls = mem_new(MEM_API, (t->acls_n * TOPIC_OPERATIONS + 1) * sizeof *acls);
+    *n = 0;
+    for (size_t i = 0; i < t->acls_n; i++)
+        for (uint32_t op = 0; op < TOPIC_OPERATIONS; op++)
+            if (t->acls[i].operations & 1u << op)
+                acls[(*n)++] = (struct broker_acl){slice_cstr(t->acls[i].principal), slice_cstr(t->acls[i].host), on_wire[op], t->acls[i].deny};
+    return acls;
+}
+
 static void topic_ask(struct declared *d, const struct object *o)
 {
     const struct topic_spec *t = &o->topic;
+    uint32_t acls_n;
+    struct broker_acl *acls = acls_of(t, &acls_n);
     struct slice *settings = mem_new(MEM_API, (2 * t->config.n + 1) * sizeof *settings);
     for (size_t i = 0; i < t->config.n; i++) {
         settings[2 * i] = slice_cstr(t->config.items[i].key);
@@ -126,11 +142,14 @@ static void topic_ask(struct declared *d, const struct object *o)
                               .partitions = (int32_t)t->partitions,
                               .settings = settings,
                               .settings_n = (uint32_t)t->config.n,
-                              .only_these = true};
+                              .only_these = true,
+                              .acls = acls,
+                              .acls_n = acls_n};
     d->state = TOPIC_ASKED;
     d->hash = o->hash;
     broker_topic_apply(d->e->broker.b, &bt, d->e->loop, topic_told, d);
     mem_free(settings);
+    mem_free(acls);
 }
 
 /* The next step for one topic, if there is one. It may be gone afterwards. */

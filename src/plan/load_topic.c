@@ -62,7 +62,8 @@ void load_topic(struct reader *r, struct object *o, const struct ynode *doc)
         reader_error(r, doc, "spec.topicName", "choose a name that does not begin with __", "the broker's own topics are not to be declared: %s", t->topic);
     t->partitions = (uint32_t)load_int(spec, "partitions", 1, 10000);
     load_settings(o, y_get(spec, "config"), &t->config);
-    t->has_acls = y_get(spec, "acls") != NULL;
+    if (y_get(spec, "acls") && y_get(spec, "acls")->type == Y_LIST && !load_list_n(spec, "acls"))
+        reader_error(r, y_get(spec, "acls"), "spec.acls", "name who may use the topic, or leave the list out", "an empty list would not say who may use the topic");
     t->acls = load_array(o, load_list_n(spec, "acls"), sizeof *t->acls);
     for (uint32_t i = 0; i < load_list_n(spec, "acls"); i++) {
         size_t mark = reader_push(r, "spec.acls[%u]", i);

@@ -395,8 +395,7 @@ struct topic_spec {
     char *topic;               /* the name that clients use */
     uint32_t partitions;
     struct kvs config;         /* values as Kafka writes them */
-    struct topic_acl *acls; size_t acls_n;
-    bool has_acls;             /* the list is given, perhaps empty: only what it says is permitted */
+    struct topic_acl *acls; size_t acls_n; /* none: nothing is said about who may use it */
 };
 bool topic_name_is_good(struct slice s);  /* 1 to 249 of letters, digits, '.', '_', '-'; neither "." nor ".." (Kafka's Topic.validate()) */
 

@@ -27,13 +27,13 @@ static void test_topic(void **state)
     assert_string_equal(setting(only(s), "cleanup.policy"), "compact,delete");
     assert_string_equal(setting(only(s), "unclean.leader.election.enable"), "false");
     assert_string_equal(setting(only(s), "min.cleanable.dirty.ratio"), "0.2");
-    assert_true(t->has_acls && t->acls_n == 2);
+    assert_int_equal(t->acls_n, 2);
     assert_int_equal(t->acls[0].operations, 1u << TOPIC_READ | 1u << TOPIC_WRITE);
     assert_true(!t->acls[0].deny && strcmp(t->acls[0].host, "*") == 0);
     assert_true(t->acls[1].deny && strcmp(t->acls[1].host, "10.0.0.1") == 0);
     objset_free(s);
     s = read_good("apiVersion: kafka.strimzi.io/v1beta2\nkind: KafkaTopic\nmetadata: { name: a.b, labels: { strimzi.io/cluster: my-cluster } }\n");
-    assert_true(only(s)->kind == OBJ_KAFKATOPIC && !only(s)->topic.has_acls && only(s)->topic.partitions == 1);
+    assert_true(only(s)->kind == OBJ_KAFKATOPIC && !only(s)->topic.acls_n && only(s)->topic.partitions == 1);
     assert_string_equal(only(s)->topic.topic, "a.b");
     objset_free(s);
 }
@@ -47,6 +47,7 @@ static const struct bad_case bad_topics[] = {
     {"partitions", TOPIC("partitions: 0"), "m.yaml:5:13: error: " AT_T "partitions: 0 is out of range; give a number from 1 to 10000"},
     {"settings", TOPIC("config: { \"a b\": 1, retention.ms: [ 1 ] }"), "m.yaml:5:11: error: " AT_T "config[\"a b\"]: not a valid key\nm.yaml:5:35: error: " AT_T "config[\"retention.ms\"]: is a list"},
     {"settings of another type", TOPIC("config: [ 1 ]"), "m.yaml:5:9: error: " AT_T "config: is a list"},
+    {"nobody", TOPIC("acls: []"), "m.yaml:5:7: error: " AT_T "acls: an empty list would not say who may use the topic; name who may use the topic, or leave the list out"},
     {"acls", TOPIC("acls: [ { principal: orders, operations: [ Fly ] }, { principal: \"User:a\", operations: [] } ]"),
      "m.yaml:5:22: error: " AT_T "acls[0].principal: not a principal: \"orders\"; write User:NAMESPACE/WORKLOAD\n"
      "m.yaml:5:44: error: " AT_T "acls[0].operations[0]: \"Fly\" is not known; known here: All, Read, Write\n"
