@@ -13,11 +13,11 @@
 
 #define AGAIN_MS 600000                /* after one that failed */
 
-/* The offset before which may be cleaned. */
+/* The offset before which may be cleaned, once a checkpoint has noted what is before it. */
 static int64_t compact_limit(const struct part *p, int64_t now_ms)
 {
     const struct part_log *g = p->log;
-    int64_t limit = MIN(MIN(seg_last(p)->base, p->stable), p->noted);
+    int64_t limit = MIN(seg_last(p)->base, p->stable);
     for (uint32_t i = 0; i + 1 < g->segs_n && p->conf.min_compaction_lag_ms > 0; i++) {
         const struct seg *s = &g->segs[i];
         if (s->end > p->cleaned && s->max_offset >= 0 && s->max_ms > now_ms - p->conf.min_compaction_lag_ms)
@@ -180,17 +180,28 @@ static bool compact_noted(struct part *p)
     return false;
 }
 
-void compact_maybe(struct part *p, int64_t now_ms)
+/* How many segments to clean; 0: it isn't worth it. */
+static uint32_t compact_worth(const struct part *p, int64_t limit, int64_t now_ms)
 {
     uint64_t clean, dirty;
     int64_t oldest_ms;
+    uint32_t n = compact_sources(p, limit, &clean, &dirty, &oldest_ms);
+    bool late = oldest_ms != INT64_MAX && now_ms - oldest_ms > p->conf.max_compaction_lag_ms;
+    return dirty == 0 || (!late && (double)dirty < p->conf.min_cleanable_ratio * (double)(clean + dirty)) ? 0 : n;
+}
+
+void compact_maybe(struct part *p, int64_t now_ms)
+{
     struct log_shard *s = p->shard;
     if (p->compacting || s->cleaning || s->full || p->log->held.offset >= 0 || p->log->damages_n || s->state != SHARD_RUNS || (int64_t)loop_now_ms(s->loop) < p->compact_after_ms)
         return;
-    uint32_t n = compact_sources(p, compact_limit(p, now_ms), &clean, &dirty, &oldest_ms);
-    bool late = oldest_ms != INT64_MAX && now_ms - oldest_ms > p->conf.max_compaction_lag_ms;
-    if (dirty == 0 || (!late && (double)dirty < p->conf.min_cleanable_ratio * (double)(clean + dirty)))
+    int64_t limit = compact_limit(p, now_ms);
+    uint32_t n = compact_worth(p, MIN(limit, p->noted), now_ms);
+    if (n == 0) {
+        if (limit > p->noted && compact_worth(p, limit, now_ms))
+            shard_checkpoint_soon(s); /* the next look finds it noted */
         return;
+    }
     struct clean *c = compact_noted(p) ? clean_new(p, n, now_ms) : NULL;
     if (!c) {
         p->compact_after_ms = (int64_t)loop_now_ms(s->loop) + AGAIN_MS;

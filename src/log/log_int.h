@@ -564,6 +564,7 @@ void shard_full(struct log_shard *s, uint64_t free_bytes);
 void shard_job_over(struct log_shard *s); /* one of jobs ended */
 void shard_remove_later(struct log_shard *s, const char *path, uint64_t in_ms, bool folder);
 void shard_checkpoint(struct log_shard *s);
+void shard_checkpoint_soon(struct log_shard *s); /* a compaction waits for it */
 void shard_checkpoint_go(struct log_shard *s); /* all that was forced is durable: writes it */
 
 #endif

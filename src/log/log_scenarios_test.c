@@ -816,6 +816,21 @@ static void check_values(struct part *p, int most)
     }
 }
 
+/* What is worth compacting is not left until the next checkpoint that is due: one is made for it. */
+static void test_compact_soon(void **state)
+{
+    struct part_conf c = compact_conf();
+    compact_world();
+    node.conf.checkpoint_ms = 3600000;
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (int32_t i = 0; i < 300; i++) put(p, (uint32_t)(i % KEYS), i, (struct what){0});
+    node_wait(compacted, p);
+    check_values(p, 60);
+    node_stop();
+    world_stop();
+}
+
 static void test_compact(void **state)
 {
     struct part_conf c = compact_conf();
@@ -1085,7 +1100,7 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_aborted_ranges),
     cmocka_unit_test(test_epochs),
     cmocka_unit_test(test_siphash),
-    cmocka_unit_test(test_compact),
+    cmocka_unit_test(test_compact), cmocka_unit_test(test_compact_soon),
     cmocka_unit_test(test_compact_passes),
     cmocka_unit_test(test_tombstones),
     cmocka_unit_test(test_compact_transactions),

@@ -304,6 +304,14 @@ static void checkpoint_fire(struct timer *t)
     timer_set(s->loop, t, s->store->conf.checkpoint_ms);
 }
 
+#define CHECKPOINT_SOON_MS 500
+
+void shard_checkpoint_soon(struct log_shard *s)
+{
+    if (s->changed && s->checkpoint_timer.due_ms > loop_now_ms(s->loop) + CHECKPOINT_SOON_MS)
+        timer_set(s->loop, &s->checkpoint_timer, CHECKPOINT_SOON_MS);
+}
+
 /* ---- housekeeping: some partitions a turn, so that many are no pause ---- */
 
 #define HOUSEKEPT_A_TURN 256

@@ -17,7 +17,7 @@ void log_store_conf_default(struct log_store_conf *c)
     *c = (struct log_store_conf){.reserve_bytes = 256u << 20,
                                  .files_max = 4096,
                                  .checkpoint_ms = 60000,
-                                 .housekeeping_ms = 30000,
+                                 .housekeeping_ms = 5000,
                                  .compaction_bytes = 64u << 20};
 }
 
