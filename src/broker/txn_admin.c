@@ -153,7 +153,8 @@ static void list_add(struct breq *r, struct list_call *c, const struct txn *t)
     if ((uint32_t)resp->transaction_states_n == c->cap) {
         uint32_t cap = c->cap ? c->cap * 2 : 32;
         struct kafka_list_transactions_resp_transaction_state *more = BREQ_ARRAY(r, struct kafka_list_transactions_resp_transaction_state, cap);
-        memcpy(more, resp->transaction_states, c->cap * sizeof *more);
+        if (c->cap)
+            memcpy(more, resp->transaction_states, c->cap * sizeof *more);
         resp->transaction_states = more;
         c->cap = cap;
     }
