@@ -663,6 +663,28 @@ static void test_quota_produce(void **state)
     world_stop();
 }
 
+/* request_percentage: a request costs 10 us at least (in the simulator, exactly); 0.01 % of a second is 10 such. */
+static void test_quota_requests_time(void **state)
+{
+    struct kafka_list_offsets_req req;
+    (void)state;
+    begin(false);
+    kafka_list_offsets_req_init(&req);
+    struct client *root = client_new(0), *c = client_as("User:slow", 1), *e = client_as("User:other", 1);
+    assert_int_equal(quota_put(root, "slow", NULL, "request_percentage", 0.01), KAFKA_NONE);
+    uint64_t begun = sim_now_ms();
+    for (int i = 0; i < 100; i++)
+        client_ask(c, KEY_LIST_OFFSETS, 5, &req);
+    assert_in_range(sim_now_ms() - begun, 8500, 9500);
+    const struct kafka_list_offsets_resp *resp = client_ask(c, KEY_LIST_OFFSETS, 5, &req);
+    assert_in_range(resp->throttle_time_ms, 50, 110);
+    begun = sim_now_ms();
+    for (int i = 0; i < 100; i++)
+        client_ask(e, KEY_LIST_OFFSETS, 5, &req);
+    assert_true(sim_now_ms() - begun < 1000);
+    world_stop();
+}
+
 /* A file that is no such file is an error at the start that names it. */
 static void test_file_at_start(void **state)
 {
@@ -694,7 +716,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_users), cmocka_unit_test(test_users_disk), cmocka_unit_test(test_sasl_plain), cmocka_unit_test(test_sasl_scram), cmocka_unit_test(test_sasl_nobody),
         cmocka_unit_test(test_sasl_states), cmocka_unit_test(test_sasl_bare), cmocka_unit_test(test_sasl_again), cmocka_unit_test(test_sasl_gone),
         cmocka_unit_test(test_acl_requests), cmocka_unit_test(test_acl_off), cmocka_unit_test(test_acl_transactions), cmocka_unit_test(test_quota_requests),
-        cmocka_unit_test(test_quota_produce), cmocka_unit_test(test_file_at_start),
+        cmocka_unit_test(test_quota_produce), cmocka_unit_test(test_quota_requests_time), cmocka_unit_test(test_file_at_start),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

@@ -18,6 +18,7 @@
 #define BURST_CONTROLLER_NS 11000000000ull
 #define DEBT_MAX_NS 3600000000000ull
 #define THROTTLE_MAX_MS 30000
+#define REQUEST_LEAST_NS 10000     /* of a request, beside its serve(): reading and decoding it, writing its answer */
 
 /* ---- which rate -------------------------------------------------------------------------------------------------------------------- */
 
@@ -71,6 +72,8 @@ struct quota_use {
     uint64_t version;              /* of the snapshot that the table was made with */
     struct table by_caller;        /* user NUL client -> struct use */
     struct buf key;                /* scratch */
+    struct buf user, client;       /* of the request that is being timed: it may be gone at the end of its serve() */
+    uint64_t began_ns;
 };
 
 struct quota_meters *quota_meters_new(void)
@@ -158,6 +161,8 @@ void quota_use_free(struct quota_use *u)
         return;
     uses_clear(u);
     buf_free(&u->key);
+    buf_free(&u->user);
+    buf_free(&u->client);
     mem_free(u);
 }
 
@@ -242,6 +247,30 @@ int32_t quota_note(struct breq *r, enum quota q, uint64_t amount)
     int32_t ms = quota_use_note(sec->quotas, sec->db, q, user_of(r->caller.principal), r->client_id, loop_now_ns(r->home->loop), (double)amount, &sec->counters);
     r->throttle_ms = MAX(r->throttle_ms, ms);
     return r->throttle_ms;
+}
+
+bool quota_time_begin(struct breq *r)
+{
+    struct security *sec = r->home->security;
+    struct quota_use *u = sec->quotas;
+    struct slice user = user_of(r->caller.principal);
+    if (LIKELY(sec->db->quotas_n == 0) || !use_of(u, sec->db, user, r->client_id, &sec->counters)->of[QUOTA_REQUEST].meter)
+        return false;
+    buf_clear(&u->user);
+    buf_clear(&u->client);
+    buf_add_slice(&u->user, user);
+    buf_add_slice(&u->client, r->client_id);
+    quota_note(r, QUOTA_REQUEST, 0); /* what those before it have run up */
+    u->began_ns = mono_ns();
+    return true;
+}
+
+void quota_time_end(struct shard *here)
+{
+    struct security *sec = here->security;
+    struct quota_use *u = sec->quotas;
+    uint64_t took_ns = mono_ns() - u->began_ns + REQUEST_LEAST_NS;
+    quota_use_note(u, sec->db, QUOTA_REQUEST, buf_slice(&u->user), buf_slice(&u->client), loop_now_ns(here->loop), (double)took_ns, &sec->counters);
 }
 
 /* ---- DescribeClientQuotas --------------------------------------------------------------------------------------------------------------------- */

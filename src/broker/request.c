@@ -15,6 +15,7 @@
  *     [head|gap|piece|gap|piece]   gap < OUTSIDE_SMALL: file_read_at();   else: stream_write_more(), then pour_file_start()
  */
 #include "frame_int.h"
+#include "security_int.h"
 
 #define ARENA_CHUNK 4096
 #define SMALL_FRAME 2048        /* in the arena */
@@ -409,7 +410,11 @@ static void request_begin(struct bconn *c, struct breq *r)
     } else if (!may_ask(c, r->key)) {
         conn_say(c, "closed: %s before the user is known: this port wants SASL", r->api->wire->name);
     } else {
+        struct shard *here = c->shard;
+        bool timed = quota_time_begin(r);
         r->api->serve(r);
+        if (timed)
+            quota_time_end(here);
         return;
     }
     r->silent = r->hang_up = true;

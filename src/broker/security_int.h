@@ -190,6 +190,9 @@ struct quota_use *quota_use_new(struct quota_meters *m);
 void quota_use_free(struct quota_use *u);
 /* The rate for this caller, < 0: unlimited; the entity that it is counted for. */
 double quota_rate(const struct secdb *db, enum quota q, struct slice user, struct slice client, bool *by_user, bool *by_client);
+/* request.c, around serve(): its time on this loop counts for request_percentage. begin: false when nothing limits this caller; end only after true. */
+bool quota_time_begin(struct breq *r);
+void quota_time_end(struct shard *here);
 /* For tests: notes amount for an entity at a time; the throttle in milliseconds. */
 int32_t quota_use_note(struct quota_use *u, const struct secdb *db, enum quota q, struct slice user, struct slice client, uint64_t now_ns, double amount,
                        struct security_counters *counters);
