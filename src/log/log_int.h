@@ -388,6 +388,7 @@ struct walk {
     char *window;                      /* WALK_BYTES, the caller's */
     uint64_t at;                       /* position of the window */
     size_t n;                          /* bytes in it */
+    size_t want;                       /* of the next one */
     const char *head;                  /* the batch's header, in the window */
     struct kafka_batch b;              /* records: not set */
     enum err err;

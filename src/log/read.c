@@ -158,8 +158,13 @@ static void read_segment(struct part *p, struct part_read *r, struct seg *s, str
         r->error = KAFKA_KAFKA_STORAGE_ERROR;
         return;
     }
-    if (!locate(p, s, r->offset, upper, &w, &r->error))
+    const struct spot *hint = hint_find(p, r->offset);
+    if (hint && hint->seg == s->base && hint->pos < upper && upper - hint->pos <= r->bytes_max && p->log->damages_n == 0) {
+        w.pos = hint->pos; /* all that is there, from where the last read ended: nothing need be looked at */
+        w.b.bytes = 0;
+    } else if (!locate(p, s, r->offset, upper, &w, &r->error)) {
         return;
+    }
     uint64_t pos = w.pos, first = w.b.bytes, end;
     int64_t next = -1;
     for (uint8_t i = 0; i < p->log->damages_n; i++) /* up to what can't be read */

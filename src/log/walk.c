@@ -8,7 +8,8 @@
  */
 #include "log_int.h"
 
-#define SPARSE_READ 4096               /* of a window when batches are large: headers alone are wanted */
+#define FIRST_READ 4096u               /* of a window: the next ones are larger, unless batches are so large that headers alone are wanted */
+#define SEARCH_BYTES (64u << 20)       /* a search checks CRCs of so many bytes, or twice what it goes through */
 
 bool batch_head(const char *p, struct kafka_batch *b)
 {
@@ -32,7 +33,7 @@ bool batch_head(const char *p, struct kafka_batch *b)
 
 void walk_init(struct walk *w, int fd, uint64_t pos, uint64_t end, char *window)
 {
-    *w = (struct walk){.fd = fd, .pos = pos, .next = pos, .end = end, .window = window};
+    *w = (struct walk){.fd = fd, .pos = pos, .next = pos, .end = end, .window = window, .want = FIRST_READ};
 }
 
 /* n <= WALK_BYTES bytes at pos, in the window; NULL after an error of the disk. The caller has checked that they are before the end. */
@@ -47,6 +48,7 @@ static const char *walk_at(struct walk *w, uint64_t pos, size_t n, size_t want)
     if (w->err != OK)
         return NULL;
     w->n = take;
+    w->want = MIN(2 * w->want, (size_t)WALK_BYTES);
     return w->window;
 }
 
@@ -57,7 +59,7 @@ enum walked walk_next(struct walk *w)
         return WALK_END;
     if (w->end - w->pos < KAFKA_BATCH_HEADER)
         return WALK_BAD;
-    w->head = walk_at(w, w->pos, KAFKA_BATCH_HEADER, w->b.bytes > WALK_BYTES / 4 ? SPARSE_READ : WALK_BYTES);
+    w->head = walk_at(w, w->pos, KAFKA_BATCH_HEADER, w->b.bytes > WALK_BYTES / 4 ? FIRST_READ : w->want);
     if (!w->head)
         return WALK_IO;
     if (!batch_head(w->head, &w->b) || w->b.bytes > w->end - w->pos)
@@ -85,11 +87,13 @@ bool walk_crc_ok(struct walk *w)
 
 bool walk_search(struct walk *w, uint64_t from, int64_t offset)
 {
+    uint64_t left = MAX((uint64_t)SEARCH_BYTES, 2 * (w->end - MIN(from, w->end))); /* bytes that look like many large batches cost no more */
     for (uint64_t pos = from; w->end - pos >= KAFKA_BATCH_HEADER && pos < w->end; pos++) {
         const char *p = walk_at(w, pos, KAFKA_BATCH_HEADER, WALK_BYTES);
         struct kafka_batch b;
-        if (!p || p[16] != 2 || !batch_head(p, &b) || b.base_offset < offset || b.bytes > w->end - pos)
+        if (!p || p[16] != 2 || !batch_head(p, &b) || b.base_offset < offset || b.bytes > w->end - pos || b.bytes > left)
             continue;
+        left -= b.bytes;
         w->pos = pos;
         w->b = b;
         w->next = pos + b.bytes;
