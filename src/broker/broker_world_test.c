@@ -349,6 +349,8 @@ void world_restart(void)
 void world_crash(bool power)
 {
     world_down(true, power);
+    for (int op = 0; op < SIM_DISK_OPS; op++)
+        sim_disk_fail_next((enum sim_disk_op)op, 0, 0); /* faults that did not happen are not the next start's */
     world_up();
     world_ready();
 }
