@@ -245,6 +245,7 @@ struct breq {
     char *frame;                 /* the whole request; slices of req point into it. May be written into (batches are placed in it) */
     size_t frame_n;
     size_t frame_cap;            /* 0: the frame is in the arena */
+    uint64_t cost;               /* that it counts as memory under way */
     struct arena arena;          /* req, resp, and whatever the handlers need until the answer is written */
     void *req;                   /* struct kafka_X_req, decoded */
     void *resp;                  /* struct kafka_X_resp, made by the handler in the arena */
@@ -281,6 +282,11 @@ const struct api *api_at(uint32_t i);    /* of all that are served, by key; NULL
 void breq_visit(struct breq *r, struct shard *from, struct shard *s, void (*fn)(struct breq *r));
 /* r->resp is complete: it is written, in its turn, and r is gone. From any shard: comes home first. What resp points to stays until then. */
 void breq_answer(struct breq *r, struct shard *from);
+/* Home: whether a request that names n things (topics, settings, ...) may be served: else it is answered by the end of its connection, and r is gone. So
+ * no request can make the broker take many times its own bytes. */
+bool breq_items_ok(struct breq *r, uint64_t n, uint64_t max);
+#define ADMIN_ITEMS_MAX 10000    /* topics or resources in a request that changes or describes them */
+#define NAMED_ITEMS_MAX 100000   /* topics in Metadata; partitions in requests of tools */
 /* Home: r's memory stays after its answer, until breq_release(): something still reads the frame or writes into the arena. */
 void breq_hold(struct breq *r);
 void breq_release(struct breq *r);

@@ -234,6 +234,30 @@ static void test_memory(void **state)
     world_stop();
 }
 
+/* Requests that name too much at once. */
+static void test_too_many(void **state)
+{
+    (void)state;
+    start(1);
+    struct client *c = client_new(0), *d = client_new(0);
+    struct kafka_delete_topics_req req;
+    kafka_delete_topics_req_init(&req);
+    req.topic_names_n = ADMIN_ITEMS_MAX;
+    req.topic_names = arena_zalloc(client_arena(c), sizeof req.topic_names[0] * (ADMIN_ITEMS_MAX + 1));
+    for (int32_t i = 0; i <= ADMIN_ITEMS_MAX; i++)
+        req.topic_names[i] = slice_cstr(arena_printf(client_arena(c), "topic-%d", i));
+    const struct kafka_delete_topics_resp *resp = client_ask(c, KEY_DELETE_TOPICS, 4, &req);
+    assert_int_equal(resp->responses_n, ADMIN_ITEMS_MAX);
+    assert_int_equal(resp->responses[7].error_code, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    req.topic_names_n++;
+    client_send(d, KEY_DELETE_TOPICS, 4, &req);
+    client_await_close(d);
+    assert_int_equal(W.broker->shards[0]->counters->too_large, 1);
+    world_sleep(10);
+    assert_int_equal(W.broker->shards[0]->pool->memory, 0);
+    world_stop();
+}
+
 /* A reader that takes nothing: its requests wait, others are served, and it gets everything in the end. */
 static void test_slow_reader(void **state)
 {
@@ -946,7 +970,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api_versions), cmocka_unit_test(test_malformed), cmocka_unit_test(test_malformed_behind), cmocka_unit_test(test_pipeline),
-        cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
+        cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_too_many), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
         cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs),
         cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_any_request),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),

@@ -89,6 +89,12 @@ static void dir_topics(struct breq *r, struct dir_walk *w)
 
 void describe_log_dirs(struct breq *r)
 {
+    const struct kafka_describe_log_dirs_req *asked = r->req;
+    uint64_t n = 0;
+    for (int32_t i = 0; i < asked->topics_n; i++)
+        n += 1 + (uint64_t)MAX(asked->topics[i].partitions_n, 0);
+    if (!breq_items_ok(r, n, NAMED_ITEMS_MAX))
+        return;
     struct kafka_describe_log_dirs_resp *resp = BREQ_NEW(r, struct kafka_describe_log_dirs_resp);
     kafka_describe_log_dirs_resp_init(resp);
     r->resp = resp;
@@ -115,6 +121,11 @@ void describe_log_dirs(struct breq *r)
 void elect_leaders(struct breq *r)
 {
     const struct kafka_elect_leaders_req *req = r->req;
+    uint64_t n = 0;
+    for (int32_t i = 0; i < req->topic_partitions_n; i++)
+        n += 1 + (uint64_t)MAX(req->topic_partitions[i].partitions_n, 0);
+    if (!breq_items_ok(r, n, NAMED_ITEMS_MAX))
+        return;
     struct kafka_elect_leaders_resp *resp = BREQ_NEW(r, struct kafka_elect_leaders_resp);
     kafka_elect_leaders_resp_init(resp);
     r->resp = resp;
@@ -168,6 +179,11 @@ static void reassign_part(struct breq *r, const struct topic *t, const struct ka
 void alter_partition_reassignments(struct breq *r)
 {
     const struct kafka_alter_partition_reassignments_req *req = r->req;
+    uint64_t n = 0;
+    for (int32_t i = 0; i < req->topics_n; i++)
+        n += 1 + (uint64_t)MAX(req->topics[i].partitions_n, 0);
+    if (!breq_items_ok(r, n, NAMED_ITEMS_MAX))
+        return;
     struct kafka_alter_partition_reassignments_resp *resp = BREQ_NEW(r, struct kafka_alter_partition_reassignments_resp);
     kafka_alter_partition_reassignments_resp_init(resp);
     r->resp = resp;

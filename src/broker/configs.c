@@ -173,6 +173,8 @@ static struct slice resource_key(struct breq *r, int8_t kind, struct slice name)
 void describe_configs(struct breq *r)
 {
     const struct kafka_describe_configs_req *req = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(req->resources_n, 0), ADMIN_ITEMS_MAX))
+        return;
     struct kafka_describe_configs_resp *resp = BREQ_NEW(r, struct kafka_describe_configs_resp);
     struct table seen = {0};
     kafka_describe_configs_resp_init(resp);
@@ -328,6 +330,8 @@ static struct slice *alter_pairs(struct breq *r, struct alter_item *it, int32_t 
 void alter_configs(struct breq *r)
 {
     const struct kafka_alter_configs_req *req = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(req->resources_n, 0), ADMIN_ITEMS_MAX))
+        return;
     struct kafka_alter_configs_resp *resp = BREQ_NEW(r, struct kafka_alter_configs_resp);
     kafka_alter_configs_resp_init(resp);
     r->resp = resp;
@@ -356,6 +360,8 @@ void alter_configs(struct breq *r)
 void incremental_alter_configs(struct breq *r)
 {
     const struct kafka_incremental_alter_configs_req *req = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(req->resources_n, 0), ADMIN_ITEMS_MAX))
+        return;
     struct kafka_incremental_alter_configs_resp *resp = BREQ_NEW(r, struct kafka_incremental_alter_configs_resp);
     kafka_incremental_alter_configs_resp_init(resp);
     r->resp = resp;

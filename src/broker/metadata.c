@@ -211,6 +211,9 @@ static void forget_doubles(struct breq *r)
 
 void metadata(struct breq *r)
 {
+    const struct kafka_metadata_req *req = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(req->topics_n, 0), NAMED_ITEMS_MAX))
+        return;
     struct metadata *m = BREQ_NEW(r, struct metadata);
     m->r = r;
     m->left = 1;
@@ -306,6 +309,8 @@ void describe_topic_partitions(struct breq *r)
 {
     const struct kafka_describe_topic_partitions_req *req = r->req;
     struct kafka_describe_topic_partitions_resp *resp = BREQ_NEW(r, struct kafka_describe_topic_partitions_resp);
+    if (!breq_items_ok(r, (uint64_t)MAX(req->topics_n, 0), NAMED_ITEMS_MAX))
+        return;
     int32_t n, left = MAX(MIN(req->response_partition_limit, DESCRIBE_LIMIT), 1), *node = this_node(r);
     bool all = req->topics_n <= 0;
     kafka_describe_topic_partitions_resp_init(resp);

@@ -6,7 +6,7 @@
  * runs, and nothing behind it begins before it is answered: so a client that sends without waiting sees its requests as if served one by one.
  *
  * Memory. A request has an arena with one chunk that is used again, so a steady path allocates nothing; a small frame lies in the arena, a larger one in a
- * buffer of 2^i bytes from the shard's store. Both count as memory under way until the answer is written.
+ * buffer of 2^i bytes from the shard's store. Frames, and what they become when they are decoded, count as memory under way until the answer is written.
  *
  * Answers are written into a buffer of the shard, as many as are ready, and leave in one write. Bytes outside (a fetch's) follow one by one: small
  * ranges are read into a buffer and leave with what surrounds them, large ones are poured from the file. The next piece is not touched before the
@@ -70,7 +70,11 @@ void memory_sub(struct conn_pool *p, uint64_t n)
 /* A request larger than all memory is served alone. */
 bool memory_for(const struct conn_pool *p, size_t n) { return p->memory == 0 || p->memory + MAX(n, (size_t)REQ_COST) <= p->shard->b->conf.memory_bytes; }
 
-static uint64_t cost_of(const struct breq *r) { return MAX(r->frame_n, (size_t)REQ_COST); }
+static void cost_add(struct breq *r, uint64_t n)
+{
+    r->cost += n;
+    memory_add(r->home->pool, n);
+}
 
 static int class_of(size_t n)
 {
@@ -102,15 +106,14 @@ bool breq_frame(struct breq *r, size_t n)
     if (!r->frame)
         r->frame_n = r->frame_cap = 0;
     else
-        memory_add(p, cost_of(r));
+        cost_add(r, MAX(n, (size_t)REQ_COST));
     return r->frame != NULL;
 }
 
 static void frame_free(struct breq *r)
 {
     struct conn_pool *p = r->home->pool;
-    if (r->frame)
-        memory_sub(p, cost_of(r));
+    memory_sub(p, r->cost);
     if (r->frame_cap && p->frames_kept_bytes + r->frame_cap <= FRAMES_KEPT_BYTES) {
         struct frame_kept *kept = (struct frame_kept *)(void *)r->frame;
         int i = class_of(r->frame_cap);
@@ -275,6 +278,18 @@ static void answer_home(struct breq *r)
 
 void breq_answer(struct breq *r, struct shard *from) { breq_visit(r, from, r->home, answer_home); }
 
+bool breq_items_ok(struct breq *r, uint64_t n, uint64_t max)
+{
+    if (n <= max)
+        return true;
+    counter_inc(&r->home->counters->too_large);
+    if (r->conn)
+        conn_say(r->conn, "closed: a %s request for %llu at once; at most %llu are taken", r->api->wire->name, (unsigned long long)n, (unsigned long long)max);
+    r->silent = r->hang_up = true;
+    breq_answer(r, r->home);
+    return false;
+}
+
 static void breq_cancel(struct breq *r)
 {
     void (*cancel)(struct breq *) = r->cancel;
@@ -396,7 +411,9 @@ static bool body_read(struct breq *r)
     struct kafka_reader rd;
     kafka_reader_init(&rd, r->body);
     r->req = arena_zalloc(&r->arena, schema->size);
-    return kafka_schema_read(schema, &rd, r->version, &r->arena, r->req) == OK;
+    enum err e = kafka_schema_read(schema, &rd, r->version, &r->arena, r->req);
+    cost_add(r, KAFKA_DECODE_BYTES_MAX - rd.decode_left);
+    return e == OK;
 }
 
 static void request_begin(struct bconn *c, struct breq *r)

@@ -179,6 +179,8 @@ static void create_one(struct topics_batch *b, int32_t i, bool twice)
 void create_topics(struct breq *r)
 {
     const struct kafka_create_topics_req *req = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(req->topics_n, 0), ADMIN_ITEMS_MAX))
+        return;
     struct kafka_create_topics_resp *resp = BREQ_NEW(r, struct kafka_create_topics_resp);
     struct table seen = {0}, doubles = {0};
     kafka_create_topics_resp_init(resp);
@@ -262,6 +264,8 @@ void delete_topics(struct breq *r)
     struct table seen = {0}, doubles = {0};
     bool names = r->version < 6;
     int32_t n = MAX(names ? req->topic_names_n : req->topics_n, 0);
+    if (!breq_items_ok(r, (uint64_t)n, ADMIN_ITEMS_MAX))
+        return;
     kafka_delete_topics_resp_init(resp);
     r->resp = resp;
     resp->responses_n = n;
@@ -328,6 +332,8 @@ static void grow_one(struct topics_batch *b, int32_t i, bool twice)
 void create_partitions(struct breq *r)
 {
     const struct kafka_create_partitions_req *req = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(req->topics_n, 0), ADMIN_ITEMS_MAX))
+        return;
     struct kafka_create_partitions_resp *resp = BREQ_NEW(r, struct kafka_create_partitions_resp);
     struct table seen = {0}, doubles = {0};
     kafka_create_partitions_resp_init(resp);
