@@ -235,6 +235,32 @@ static void test_sasl_gate(void **state)
     world_stop();
 }
 
+/* The nth allocation that may fail does: connections end, or not; nothing else happens, and nothing leaks. */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n <= test_repeats(60); n++) {
+        world_start(&(struct world_conf){.seed = n, .shards = 2, .quiet = true, .net = {.socket_bytes = 8000}});
+        world_topic("t", 2, NULL);
+        struct client *good = client_new(1);
+        (void)produce(good, "t", 0, 50000);
+        (void)produce(good, "t", 1, 50000);
+        mem_fail_nth(n);
+        struct client *c = client_new(0);
+        if (!client_closed(c)) {
+            client_any_answers(c);
+            for (int i = 0; i < 3; i++)
+                (void)send_fetch(c, "t", 2, 0);
+            client_bytes(c, "\0\0\xff\0\0\3\0\1\0\0\0\1\0\0\xff\xff\xff\xff", 18); /* a large frame that does not end */
+        }
+        world_sleep(50);
+        mem_fail_nth(0);
+        if (!client_closed(good))
+            assert_int_equal(records_of(client_await(good, send_fetch(good, "t", 2, 0))), 2);
+        world_stop();
+    }
+}
+
 /* ---- metrics -------------------------------------------------------------------------------------------------------------------- */
 
 static void must_say(const struct buf *text, const char *line)
@@ -281,7 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranges),     cmocka_unit_test(test_tls),       cmocka_unit_test(test_leaves),  cmocka_unit_test(test_stop_sends),
-        cmocka_unit_test(test_half_close), cmocka_unit_test(test_sasl_gate), cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_half_close), cmocka_unit_test(test_sasl_gate), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_metrics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
