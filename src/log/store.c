@@ -69,12 +69,23 @@ static enum err store_lock(struct log_store *l, struct buf *why)
     return e;
 }
 
+/* Some partition has to be recovered though the stop was clean: a sync of it had failed, say. It gets a new epoch, too. */
+static bool store_recovers(const struct log_store *l)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&l->stored, s));) {
+        const struct stored *st = s->value;
+        if (st->folder && !(st->generation && st->clean && st->generation == l->clean_generation))
+            return true;
+    }
+    return false;
+}
+
 /* Before anything is appended the mark of a clean stop is taken away, and the new generation is on disk. */
 static enum err store_begin(struct log_store *l, struct buf *why)
 {
-    l->generation++;
-    if (!l->was_clean && l->generation > 1)
+    if ((!l->was_clean && l->generation > 0) || store_recovers(l))
         l->unclean++;
+    l->generation++;
     enum err e = store_state_write(l, false);
     if (e == OK)
         e = store_note(l, false);
