@@ -33,6 +33,7 @@ struct own_part {
     int64_t given;               /* behind the last record that was given; -1: none */
     int64_t committed;
     bool looking;                /* for its beginning */
+    bool caught;                 /* caught_up() was told since it was placed */
     int32_t fetched_from;        /* the node of the Fetch under way; OWN_ANY: none */
 };
 struct own_consumer {
@@ -306,6 +307,7 @@ static void part_told(struct own_part *p, const struct kafka_fetch_resp_partitio
     } else if (e == KAFKA_NONE) {
         records_give(p, d);
         int64_t end = k->uncommitted ? d->high_watermark : d->last_stable_offset;
+        p->caught = p->caught || p->next >= end;
         if (!k->closed && !k->failed && !k->rests && p->next >= end && k->base.ops->caught_up)
             k->base.ops->caught_up(k->base.ctx, slice_cstr(p->t->name), p->partition, p->next);
     } else if (own_passing(e) || e == KAFKA_UNKNOWN_TOPIC_OR_PARTITION || e == KAFKA_KAFKA_STORAGE_ERROR) {
@@ -366,6 +368,8 @@ static void fetch_from(struct own_consumer *k, int32_t node)
         if (p->next < 0 || p->fetched_from != OWN_ANY || own_leader(p->t, p->partition) != node)
             continue;
         p->fetched_from = node;
+        if (!p->caught) /* it is to be told soon where the end is */
+            req->max_wait_ms = 0;
         struct kafka_fetch_req_fetch_topic *t = &req->topics[req->topics_n++];
         t->topic = own_keep(call, slice_cstr(p->t->name));
         t->partitions_n = 1;
