@@ -37,6 +37,8 @@ struct broker_conf {
     bool records_checked;          /* each record of a produced batch is checked, also inside compressed ones; default on */
 };
 void broker_conf_default(struct broker_conf *c);
+/* "num.partitions=4,auto.create.topics.enable=false": settings by Kafka's names, of those that conf.c lists. Otherwise why is the sentence; c may have been changed then. */
+enum err broker_conf_set(struct broker_conf *c, struct slice text, struct buf *why) WARN_UNUSED;
 
 struct broker;
 /* start: takes the data folder and reads what topics there are. conf is copied. ERR_INUSE and others: why is the sentence. */

@@ -966,6 +966,33 @@ static void test_acl_filters_overlap(void **state)
     world_stop();
 }
 
+/* Settings by name: each sort, its bounds, and what is none. */
+static void test_conf_set(void **state)
+{
+    static const struct { const char *text, *why; } wrong[] = {
+        {"num.partitions=0", "from 1 to"}, {"num.partitions=10001", "from 1 to"}, {"num.partitions=x", "from 1 to"}, {"num.partitions=", "from 1 to"},
+        {"auto.create.topics.enable=yes", "true or false"}, {"num.partitions", "NAME=VALUE"}, {"num.partitions=2,log.dirs=/", "\"log.dirs\" is no setting"}, {",", "NAME=VALUE"}, {"=", "no setting"},
+    };
+    struct broker_conf c;
+    struct buf why = {0};
+    (void)state;
+    broker_conf_default(&c);
+    assert_int_equal(broker_conf_set(&c, SLICE(""), &why), OK);
+    assert_int_equal(broker_conf_set(&c, SLICE("num.partitions=4,auto.create.topics.enable=false,group.initial.rebalance.delay.ms=0,connections.max.idle.ms=5000"), &why), OK);
+    assert_int_equal(c.partitions, 4);
+    assert_false(c.auto_create);
+    assert_int_equal(c.group_delay_ms, 0);
+    assert_int_equal(c.idle_ms, 5000);
+    assert_int_equal(why.n, 0);
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        buf_clear(&why);
+        assert_int_equal(broker_conf_set(&c, slice_cstr(wrong[i].text), &why), ERR_SYNTAX);
+        if (!strstr(why.p, wrong[i].why))
+            fail_msg("%s: %s", wrong[i].text, why.p);
+    }
+    buf_free(&why);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -973,7 +1000,7 @@ int main(void)
         cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_too_many), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
         cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs),
         cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_any_request),
-        cmocka_unit_test(test_stop), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_stop), cmocka_unit_test(test_conf_set), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

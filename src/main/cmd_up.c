@@ -9,6 +9,7 @@
  * What the files mean as a whole (references between objects and to what the node already has) is the engine's to check:
  * it ends with SUP_EXIT_CONFIG then, which is EXIT_USAGE here.
  */
+#include "broker.h"
 #include "cli.h"
 #include "sup.h"
 
@@ -41,7 +42,7 @@ struct up {
     char access_log[PATH_MAX]; /* absolute, "-" or "off" */
     char name[64];
     uint64_t workers;
-    const char *admin, *kafka;
+    const char *admin, *kafka, *kafka_set;
     const char *locality; /* "region/zone/subzone", perhaps only its beginning; NULL: not said */
     uint32_t timeout_ms;
     int lock_fd;
@@ -180,6 +181,19 @@ static int address_read(const struct up *u, const char *option, const char *abse
     return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as 127.0.0.1:7070, [::1]:7070 or off", "--%s \"%s\" is no address and port", option, v);
 }
 
+static int kafka_set_read(struct up *u)
+{
+    struct broker_conf conf;
+    struct buf why = {0};
+    int code = EXIT_OK;
+    u->kafka_set = args_str(u->a, "kafka-set", "");
+    broker_conf_default(&conf);
+    if (broker_conf_set(&conf, slice_cstr(u->kafka_set), &why) != OK)
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, NULL, "--kafka-set: %s", why.p);
+    buf_free(&why);
+    return code;
+}
+
 static int access_log_read(struct up *u)
 {
     const char *v = args_str(u->a, "access-log", NULL);
@@ -233,7 +247,7 @@ static void argv_build(struct up *u)
     snprintf(ticket_ms, sizeof ticket_ms, "%u", u->ticket_ms);
     const char *fixed[] = {"weir",   "engine",       "--data",      u->data,  "--workers", workers,       "--admin",
                            u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a),
-                           "--ticket-time", ticket_ms,    "--kafka",      u->kafka};
+                           "--ticket-time", ticket_ms,    "--kafka",      u->kafka,  "--kafka-set", u->kafka_set};
     size_t n = 0;
     u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 5) * sizeof *u->argv);
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -390,6 +404,8 @@ static int up_prepare(struct up *u)
         code = address_read(u, "admin", "127.0.0.1:7070", &u->admin);
     if (!code)
         code = address_read(u, "kafka", "127.0.0.1:9092", &u->kafka);
+    if (!code)
+        code = kafka_set_read(u);
     if (!code)
         code = locality_read(u);
     if (!code)

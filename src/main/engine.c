@@ -425,12 +425,13 @@ static uint32_t cores(void)
 
 static bool conf_parse(struct engine_conf *c, int argc, char **argv)
 {
-    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .kafka_set = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
                           : strcmp(argv[i], "--admin") == 0      ? &c->admin
                           : strcmp(argv[i], "--kafka") == 0      ? &c->kafka
+                          : strcmp(argv[i], "--kafka-set") == 0  ? &c->kafka_set
                           : strcmp(argv[i], "--access-log") == 0 ? &c->access_log
                           : strcmp(argv[i], "--name") == 0       ? &c->name
                           : strcmp(argv[i], "--namespace") == 0  ? &c->default_ns
@@ -465,6 +466,7 @@ static void conf_keep(struct engine_conf *c)
     c->data_dir = mem_strdup(MEM_MISC, c->data_dir);
     c->admin = mem_strdup(MEM_MISC, c->admin);
     c->kafka = mem_strdup(MEM_MISC, c->kafka);
+    c->kafka_set = mem_strdup(MEM_MISC, c->kafka_set);
     c->access_log = mem_strdup(MEM_MISC, c->access_log);
     c->name = mem_strdup(MEM_MISC, c->name);
     c->default_ns = mem_strdup(MEM_MISC, c->default_ns);

@@ -186,7 +186,8 @@ static enum err broker_make(struct engine *e, struct buf *why)
     conf.log.files_max = LOG_FILES_MAX;
     conf.authorize = true;
     conf.allow_when_no_acl = true;
-    return broker_open(&conf, &e->broker.b, why);
+    enum err er = broker_conf_set(&conf, slice_cstr(e->conf.kafka_set), why);
+    return er ? er : broker_open(&conf, &e->broker.b, why);
 }
 
 static void shard_ask(struct engine *e) { worker_post(e, e->broker.answers, (struct msg){.type = W_SHARD, .p = e->broker.b}); }

@@ -100,6 +100,7 @@ struct engine_broker {
 
 struct engine_conf {
     const char *kafka;          /* ADDRESS:PORT, or "off" */
+    const char *kafka_set;      /* settings of the broker, see broker_conf_set() */
     const char *data_dir, *admin, *access_log, *name, *default_ns, *locality;
     uint32_t workers;
     uint32_t ticket_ms;         /* how long one key of TLS session tickets is used */
