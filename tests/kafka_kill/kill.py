@@ -2,6 +2,7 @@
 
 usage: kill.py BROKER LOGS SECONDS SEED COMMAND...
        kill.py --role NAME BROKER LOG NUMBER
+       kill.py --self-test         histories with each of the faults below: each is found, and nothing in a good one
 
 COMMAND starts the node. Its engine is killed (SIGKILL), which its supervisor starts again; and now and then all of the node is, before the supervisor waits long
 between two starts. Each client writes a line of JSON for all it does and sees into LOGS, before it goes on:
@@ -15,7 +16,7 @@ topic is read once more from beginning to end, and the history is compared with 
   aborted read    a value of an aborted transaction was seen by a reader of committed ones
   torn            of a transaction some values are visible and others are not
   lost commit     a transaction's commit was acknowledged and a value of it is not visible
-  once            consume-transform-produce: an input has no output, or two
+  once            consume-transform-produce: an input before the committed offset has no output, or two; one behind it has an output
   skipped         a reader went past a record that is there (within one assignment), or back
   gap             a group has committed an offset and nobody of it has seen a record before it
 
@@ -75,7 +76,8 @@ def role_producer(broker, log, n, name, **more):
                     log(ev='unsent', v=value, e=str(e))
                     broken = isinstance(e, KafkaException)
                 count += 1
-            p.poll(0.01)
+            p.poll(0)
+            time.sleep(0.01)
             while len(p) > 2000 and not TOLD:
                 p.poll(0.05)
         p.flush(LAST_S - 10)
@@ -156,10 +158,8 @@ def role_ctp(broker, log, n):
         c, p, t = Consumer(group), txn_client(broker, log, f'ctp-{n}'), ''
         c.subscribe(['idem'])
         try:
-            quiet = 0
-            while not TOLD or quiet < 20:
-                got = [m for m in c.consume(100, 0.1) if not m.error()]
-                quiet = 0 if got else quiet + 1
+            while not TOLD:
+                got = [m for m in c.consume(500, 0.1) if not m.error()]
                 if not got:
                     continue
                 t = f'ctp{n}:{got[0].partition()}:{got[0].offset()}'
@@ -385,13 +385,14 @@ def check_transactions(found, history, committed):
     return counts
 
 
-def check_once(found, committed):
-    """once."""
+def check_once(found, committed, ends):
+    """once. ends: {partition: what the group has committed}."""
     for p in range(PARTITIONS):
         out = collections.Counter(committed['out', p].values())
-        for v in committed['idem', p].values():
-            if out.pop(v, 0) != 1:
-                found('once', v, 'in partition', p)
+        for o, v in committed['idem', p].items():
+            n = out.pop(v, 0)
+            if n != (o < ends[p]):
+                found('once', v, 'at', o, 'of partition', p, 'has', n, 'outputs; committed is', ends[p])
         for v in out:
             found('once', v, 'has no input')
 
@@ -490,9 +491,11 @@ def look(broker, logs, seconds, kills):
     acked = check_offsets(found, history, final)
     check_idempotent(found, final)
     counts = check_transactions(found, history, committed)
-    check_once(found, committed)
+    c = Consumer(conf(broker, group_id='ctp'))
+    check_once(found, committed, {t.partition: t.offset for t in c.committed([TopicPartition('idem', p) for p in range(PARTITIONS)], 20)})
+    c.close()
     read = check_readers(found, history, final, committed)
-    print(f'# {kills} kills; {acked} acknowledged records, {sum(map(len, final.values()))} in the log; transactions: {dict(counts)}; {len(committed["out", 0])} and more transformed; '
+    print(f'# {kills} kills; {acked} acknowledged records, {sum(map(len, final.values()))} in the log; transactions: {dict(counts)}; {sum(len(v) for (t, _), v in committed.items() if t == "out")} transformed; '
           f'{read} read by the group', flush=True)
     for kind, name in (('lost', 'no acknowledged record is lost'), ('two values', 'no offset has two values'), ('duplicate', 'nothing of an idempotent producer is there twice'),
                        ('order', 'what an idempotent producer sent is in order'), ('aborted read', 'nothing of an aborted transaction is read'), ('torn', 'each transaction is whole, or not there'),
@@ -503,10 +506,64 @@ def look(broker, logs, seconds, kills):
     print(('ok' if enough else 'not ok') + ' there was enough of everything to say so', flush=True)
 
 
+# ---- whether faults are found ------------------------------------------------------------------------------------------------------------
+
+
+def self_test():
+    """A small good history, and changes of it that each are one fault."""
+    def judge(change):
+        idem = {0: 'i:0', 1: 'i:4', 2: 'i:8'}
+        world = {'final': {(t, p): {} for t in TOPICS for p in range(PARTITIONS)}, 'ends': dict.fromkeys(range(PARTITIONS), 0)}
+        world['final'].update({('idem', 0): dict(idem), ('out', 0): {0: 'i:0', 1: 'i:4'}, ('txn-a', 0): {0: 'a0', 1: 'b0'}, ('txn-b', 0): {0: 'a1', 1: 'b1'}})
+        world['committed'] = {k: {o: v for o, v in log.items() if v[0] != 'b'} for k, log in world['final'].items()}
+        world['ends'][0] = 2
+        world['idem0'] = [{'ev': 'ack', 'topic': 'idem', 'p': 0, 'o': o, 'v': v} for o, v in idem.items()]
+        world['txn0'] = [{'ev': 'begin', 't': 'a', 'values': [['txn-a', 0, 'a0'], ['txn-b', 0, 'a1']]}, {'ev': 'committed', 't': 'a'},
+                         {'ev': 'begin', 't': 'b', 'values': [['txn-a', 0, 'b0'], ['txn-b', 0, 'b1']]}, {'ev': 'aborted', 't': 'b'}]
+        world['member0'] = [{'ev': 'read', 'topic': 'idem', 'p': 0, 'o': o, 'v': v} for o, v in list(idem.items())[:2]] + [{'ev': 'commit', 'offsets': [['idem', 0, 2]]}]
+        change(world)
+        history, found = [(who, world[who]) for who in ('idem0', 'txn0', 'member0')], Found()
+        check_offsets(found, history, world['final'])
+        check_idempotent(found, world['final'])
+        check_transactions(found, history, world['committed'])
+        check_once(found, world['committed'], world['ends'])
+        check_readers(found, history, world['final'], world['committed'])
+        return set(found.faults)
+
+    def put(which, key, offset, value):
+        def change(world):
+            world[which][key][offset] = value
+            world[which][key] = dict(sorted(world[which][key].items()))
+        return change
+
+    def both(a, b):
+        return lambda world: (a(world), b(world))
+    wanted = {
+        'good': (lambda world: None, set()),
+        'lost': (lambda world: world['idem0'].append({'ev': 'ack', 'topic': 'idem', 'p': 1, 'o': 7, 'v': 'i:1'}), {'lost'}),
+        'two values': (lambda world: world['member0'][1].update(v='other'), {'two values'}),
+        'duplicate': (put('final', ('idem', 0), 3, 'i:8'), {'duplicate'}),
+        'order': (both(put('final', ('idem', 0), 3, 'i:2'), put('committed', ('idem', 0), 3, 'i:2')), {'order'}),
+        'aborted read': (lambda world: world['member0'].append({'ev': 'read', 'topic': 'txn-a', 'p': 0, 'o': 0, 'v': 'b0'}), {'aborted read', 'two values'}),
+        'torn': (both(put('committed', ('txn-a', 0), 1, 'b0'), lambda world: world['txn0'].pop()), {'torn'}),
+        'lost commit': (lambda world: [world['committed'][t, 0].clear() for t in ('txn-a', 'txn-b')], {'lost commit'}),
+        'once: none': (lambda world: world['ends'].update({0: 3}), {'once'}),
+        'once: two': (put('committed', ('out', 0), 2, 'i:4'), {'once'}),
+        'skipped': (lambda world: world['member0'].insert(2, {'ev': 'read', 'topic': 'idem', 'p': 0, 'o': 0, 'v': 'i:0'}), {'skipped'}),
+        'gap': (lambda world: world['member0'].pop(1), {'gap'}),
+    }
+    for name, (change, kinds) in wanted.items():
+        got = judge(change)
+        print(f'ok self-test: {name}' if got == kinds else f'not ok self-test: {name} (found {sorted(got)})')
+
+
 if __name__ == '__main__':
     if sys.argv[1] == '--role':
         signal.signal(signal.SIGTERM, lambda *_: TOLD.append(1))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         globals()['role_' + sys.argv[2]](sys.argv[3], Log(sys.argv[4]), int(sys.argv[5]))
         os._exit(0)
+    if sys.argv[1] == '--self-test':
+        self_test()
+        raise SystemExit
     main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5:])
