@@ -123,6 +123,44 @@ static int16_t do_produce(struct client *c, const char *txn, struct producer_id 
     return e;
 }
 
+/* Offset `value` of a-0 for the group, in the transaction. */
+static int16_t do_offset(struct client *c, const char *txn, struct producer_id p, int value)
+{
+    struct kafka_add_offsets_to_txn_req add;
+    struct kafka_txn_offset_commit_req req;
+    struct kafka_txn_offset_commit_req_txn_offset_commit_request_partition part;
+    kafka_add_offsets_to_txn_req_init(&add);
+    add.transactional_id = add.group_id = slice_cstr(txn);
+    add.producer_id = p.id;
+    add.producer_epoch = p.epoch;
+    kafka_txn_offset_commit_req_txn_offset_commit_request_partition_init(&part);
+    part.committed_offset = value;
+    struct kafka_txn_offset_commit_req_txn_offset_commit_request_topic topic = {.name = SLICE("a"), .partitions = &part, .partitions_n = 1};
+    kafka_txn_offset_commit_req_init(&req);
+    req.transactional_id = req.group_id = slice_cstr(txn);
+    req.producer_id = p.id;
+    req.producer_epoch = p.epoch;
+    req.topics = &topic;
+    req.topics_n = 1;
+    int16_t e = CUT;
+    for (int i = 0; i < 1000; i++) {
+        const struct kafka_add_offsets_to_txn_resp *resp = ask(c, KEY_ADD_OFFSETS_TO_TXN, 3, &add);
+        e = resp ? resp->error_code : CUT;
+        if (!soon(e))
+            break;
+        world_sleep(20);
+    }
+    for (int i = 0; i < 1000 && e == KAFKA_NONE; i++) {
+        const struct kafka_txn_offset_commit_resp *resp = ask(c, KEY_TXN_OFFSET_COMMIT, 3, &req);
+        e = resp ? resp->topics[0].partitions[0].error_code : CUT;
+        if (!soon(e))
+            return e;
+        e = KAFKA_NONE;
+        world_sleep(20);
+    }
+    return e ? e : CUT;
+}
+
 static int16_t do_end(struct client *c, const char *txn, struct producer_id p, bool commit)
 {
     struct kafka_end_txn_req req;
@@ -148,6 +186,8 @@ enum fate { FATE_NOTHING, FATE_EITHER, FATE_ALL };
 struct deed {
     int value;                     /* written to each of its partitions */
     int mask;
+    int author;                    /* whose; */
+    bool offset;                   /* the value was also committed as an offset */
     enum fate fate;
 };
 
@@ -207,6 +247,40 @@ static void check(struct client *c, const struct deed *deeds, int n)
     mem_free(s);
 }
 
+/* The committed offset of an author's group is that of the last transaction with one that is seen. */
+static void check_offsets(struct client *c, const char *group, int author, const struct deed *deeds, int n)
+{
+    struct seen *s = mem_new(MEM_SIM, PARTS * sizeof *s);
+    struct kafka_offset_fetch_req req;
+    int32_t zero = 0;
+    struct kafka_offset_fetch_req_offset_fetch_request_topic topic = {.name = SLICE("a"), .partition_indexes = &zero, .partition_indexes_n = 1};
+    int want = -1;
+    for (int i = 0; i < PARTS; i++)
+        txn_read(c, topic_of(i), part_of(i), true, &s[i]);
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < PARTS; i++)
+            if (deeds[j].author == author && deeds[j].offset && deeds[j].mask & 1 << i && count_of(&s[i], deeds[j].value))
+                want = deeds[j].value;
+    mem_free(s);
+    kafka_offset_fetch_req_init(&req);
+    req.group_id = slice_cstr(group);
+    req.topics = &topic;
+    req.topics_n = 1;
+    req.require_stable = true;
+    for (int i = 0; i < 1000; i++) {
+        const struct kafka_offset_fetch_resp *resp = client_ask(c, KEY_OFFSET_FETCH, 7, &req);
+        int16_t e = resp->error_code ? resp->error_code : resp->topics[0].partitions[0].error_code;
+        if (e == KAFKA_NONE) {
+            if (resp->topics[0].partitions[0].committed_offset != want)
+                fail_msg("history %llu: the committed offset of %s is %lld and should be %d", (unsigned long long)history, group,
+                         (long long)resp->topics[0].partitions[0].committed_offset, want);
+            return;
+        }
+        world_sleep(20);
+    }
+    fail_msg("OffsetFetch of %s never succeeds", group);
+}
+
 /* ---- a crash at each change of the disk ------------------------------------------------------------------------------------------------ */
 
 /* False: the n-th change was never reached. */
@@ -257,7 +331,8 @@ static void test_every_change(void **state)
 #define DEEDS_MAX 400
 
 struct author {
-    char name[8];
+    char name[8];                  /* its transactional id and its group */
+    int number;
     struct client *c;
     struct producer_id p;          /* error CUT: to be initialised */
     int32_t sequences[PARTS];
@@ -275,10 +350,10 @@ static uint32_t dice(uint32_t n) /* 0 to n - 1 */
 
 static void author_begin(struct author *a, struct deed *d, int value)
 {
-    *d = (struct deed){.value = value, .mask = 1 + (int)dice(15)};
+    *d = (struct deed){.value = value, .mask = 1 + (int)dice(15), .author = a->number, .offset = dice(2)};
     a->commit = dice(4) != 0;
-    if (do_add(a->c, a->name, a->p, d->mask) != KAFKA_NONE) {
-        a->p.error = CUT;
+    if (do_add(a->c, a->name, a->p, d->mask) != KAFKA_NONE || (d->offset && do_offset(a->c, a->name, a->p, value) != KAFKA_NONE)) {
+        a->p.error = CUT; /* nothing of it was written */
         return;
     }
     a->d = d;
@@ -340,7 +415,7 @@ static void authors_connect(struct author *authors)
 static void random_history(uint64_t seed)
 {
     static struct deed deeds[DEEDS_MAX];
-    struct author authors[PRODUCERS] = {{.name = "t0"}, {.name = "t1"}, {.name = "t2"}};
+    struct author authors[PRODUCERS] = {{.name = "t0", .number = 0}, {.name = "t1", .number = 1}, {.name = "t2", .number = 2}};
     int n = 0, crashes = 0;
     dice_state = history = seed;
     world_start(&(struct world_conf){.seed = seed, .shards = 1 + dice(3)});
@@ -370,6 +445,8 @@ static void random_history(uint64_t seed)
     for (uint32_t i = 0; i < PRODUCERS; i++)
         assert_int_equal(txn_init(c, authors[i].name).error, KAFKA_NONE);
     check(c, deeds, n);
+    for (int i = 0; i < PRODUCERS; i++)
+        check_offsets(c, authors[i].name, i, deeds, n);
     assert_true(n > 0);
     world_stop();
 }
