@@ -419,9 +419,10 @@ static void load_next(struct group_part *gp);
 static void load_leave(struct group_part *gp, enum group_part_state state)
 {
     struct groups *gs = gp->gs;
+    bool reading = gs->loading.next == &gp->link; /* the first one is being read, the others wait */
     gp->state = state;
     list_del(&gp->link);
-    if (!list_empty(&gs->loading))
+    if (reading && !gs->stopping && !list_empty(&gs->loading))
         load_next(CONTAINER_OF(gs->loading.next, struct group_part, link));
 }
 
