@@ -450,6 +450,8 @@ static void round_end(struct security_control *c, enum kafka_error e)
         change_tell(c, CONTAINER_OF(it, struct security_change, link), e);
     c->busy = false;
     round_begin(c);
+    if (!c->busy)
+        shard_rested(c->zero);
 }
 
 static void news_back(struct shard *here, struct call *call)
@@ -587,6 +589,9 @@ static void security_init(struct shard *s)
         s->b->security->zero = s;
 }
 
+/* A round of changes is over for every shard, or for none. */
+static bool security_at_rest(const struct shard *s) { return s->index != 0 || !s->b->security->busy; }
+
 static void security_fini(struct shard *s)
 {
     struct security *sec = s->security;
@@ -598,4 +603,4 @@ static void security_fini(struct shard *s)
     s->security = NULL;
 }
 
-const struct module security_module = {.open = security_open, .close = security_close, .init = security_init, .fini = security_fini, .metrics = security_metrics};
+const struct module security_module = {.open = security_open, .close = security_close, .init = security_init, .at_rest = security_at_rest, .fini = security_fini, .metrics = security_metrics};

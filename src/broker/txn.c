@@ -429,7 +429,7 @@ void txns_part_unref(struct txns_part *tp)
 
 static void part_attached(struct shard *s, struct bpart *p)
 {
-    if (!slice_eq(slice_cstr(p->topic->name), TXN_TOPIC))
+    if (!slice_eq(slice_cstr(p->topic->name), TXN_TOPIC) || s->txns->stopping)
         return;
     struct txns_part *tp = mem_new(MEM_BROKER, sizeof *tp);
     tp->all = s->txns;
@@ -479,6 +479,8 @@ static void txns_stop(struct shard *s)
     }
 }
 
+static bool txns_at_rest(const struct shard *s) { return s->txns->loads == 0 && list_empty(&s->txns->rounds); }
+
 static void txns_fini(struct shard *s)
 {
     struct txns *all = s->txns;
@@ -502,6 +504,7 @@ const struct module txns_module = {
     .part_attached = part_attached,
     .part_gone = part_gone,
     .stop = txns_stop,
+    .at_rest = txns_at_rest,
     .fini = txns_fini,
     .metrics = txns_metrics,
 };

@@ -151,6 +151,7 @@ struct txns {
     struct list rounds;                    /* struct marker_round.link: all that are out, for the end */
     struct producer_ids *ids;
     size_t id_bytes;
+    uint32_t loads;                        /* partitions of which a piece is in the pool, or that are being flushed */
     bool stopping;                         /* no timer is set any more */
     struct txn_counters counters;
 };

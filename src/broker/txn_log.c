@@ -94,10 +94,14 @@ static void load_next(struct txn_load *ld);
 static void load_free(struct txn_load *ld)
 {
     struct txns_part *tp = ld->tp;
+    struct txns *all = tp->all;
     buf_free(&ld->bytes);
     buf_free(&ld->scratch);
     mem_free(ld);
     txns_part_unref(tp);
+    all->loads--;
+    if (all->stopping)
+        shard_rested(all->s);
 }
 
 static bool partitions_fit(const struct kafka_transaction_log_value *v)
@@ -263,6 +267,7 @@ void txn_log_load(struct txns_part *tp)
     struct txn_load *ld = mem_new(MEM_BROKER, sizeof *ld);
     ld->tp = tp;
     tp->refs++;
+    tp->all->loads++;
     part_offsets(tp->bp->part, &o);
     ld->offset = o.log_start;
     load_next(ld);

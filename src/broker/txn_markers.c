@@ -129,7 +129,6 @@ static void round_back(struct shard *here, struct call *c)
 {
     struct marker_round *last = CONTAINER_OF(c, struct marker_round, call);
     struct txn *t = last->txn;
-    (void)here;
     if (--t->rounds_out)
         return;
     struct txn_parts again = {0};
@@ -143,6 +142,8 @@ static void round_back(struct shard *here, struct call *c)
     txn_parts_clear(&t->todo);
     t->todo = again;
     txn_marked(t);
+    if (here->txns->stopping)
+        shard_rested(here);
 }
 
 /* The owner of a partition, as the coordinator's catalog has it; NULL: it is there no more. */
