@@ -38,6 +38,7 @@ static const void *ask(struct client *c, int16_t key, int16_t version, const voi
 }
 
 #define CUT ((int16_t)-1000)
+#define TRIES 100
 
 static bool soon(int16_t e)
 {
@@ -46,7 +47,7 @@ static bool soon(int16_t e)
 
 static struct producer_id do_init(struct client *c, const char *txn)
 {
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < TRIES; i++) {
         struct kafka_init_producer_id_req req;
         kafka_init_producer_id_req_init(&req);
         req.transactional_id = slice_cstr(txn);
@@ -77,7 +78,7 @@ static int16_t do_add(struct client *c, const char *txn, struct producer_id p, i
     req.v3_and_below_producer_epoch = p.epoch;
     req.v3_and_below_topics = t[0].partitions_n ? t : t + 1;
     req.v3_and_below_topics_n = (t[0].partitions_n ? 1 : 0) + (mask & 8 ? 1 : 0);
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < TRIES; i++) {
         const struct kafka_add_partitions_to_txn_resp *resp = ask(c, KEY_ADD_PARTITIONS_TO_TXN, 3, &req);
         if (!resp)
             return CUT;
@@ -112,7 +113,7 @@ static int16_t do_produce(struct client *c, const char *txn, struct producer_id 
     req.topic_data = &data;
     req.topic_data_n = 1;
     int16_t e = CUT;
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < TRIES; i++) {
         const struct kafka_produce_resp *resp = ask(c, KEY_PRODUCE, 9, &req);
         e = resp ? resp->responses[0].partition_responses[0].error_code : CUT;
         if (e != KAFKA_NOT_LEADER_OR_FOLLOWER && e != KAFKA_NOT_ENOUGH_REPLICAS)
@@ -143,14 +144,14 @@ static int16_t do_offset(struct client *c, const char *txn, struct producer_id p
     req.topics = &topic;
     req.topics_n = 1;
     int16_t e = CUT;
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < TRIES; i++) {
         const struct kafka_add_offsets_to_txn_resp *resp = ask(c, KEY_ADD_OFFSETS_TO_TXN, 3, &add);
         e = resp ? resp->error_code : CUT;
         if (!soon(e))
             break;
         world_sleep(20);
     }
-    for (int i = 0; i < 1000 && e == KAFKA_NONE; i++) {
+    for (int i = 0; i < TRIES && e == KAFKA_NONE; i++) {
         const struct kafka_txn_offset_commit_resp *resp = ask(c, KEY_TXN_OFFSET_COMMIT, 3, &req);
         e = resp ? resp->topics[0].partitions[0].error_code : CUT;
         if (!soon(e))
@@ -169,7 +170,7 @@ static int16_t do_end(struct client *c, const char *txn, struct producer_id p, b
     req.producer_id = p.id;
     req.producer_epoch = p.epoch;
     req.committed = commit;
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < TRIES; i++) {
         const struct kafka_end_txn_resp *resp = ask(c, KEY_END_TXN, 3, &req);
         if (!resp)
             return CUT;
@@ -267,7 +268,7 @@ static void check_offsets(struct client *c, const char *group, int author, const
     req.topics = &topic;
     req.topics_n = 1;
     req.require_stable = true;
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < TRIES; i++) {
         const struct kafka_offset_fetch_resp *resp = client_ask(c, KEY_OFFSET_FETCH, 7, &req);
         int16_t e = resp->error_code ? resp->error_code : resp->topics[0].partitions[0].error_code;
         if (e == KAFKA_NONE) {
@@ -416,7 +417,7 @@ static void random_history(uint64_t seed)
 {
     static struct deed deeds[DEEDS_MAX];
     struct author authors[PRODUCERS] = {{.name = "t0", .number = 0}, {.name = "t1", .number = 1}, {.name = "t2", .number = 2}};
-    int n = 0, crashes = 0;
+    int n = 0, restart_in = -1;
     dice_state = history = seed;
     world_start(&(struct world_conf){.seed = seed, .shards = 1 + dice(3)});
     world_topic("a", 3, NULL);
@@ -429,10 +430,21 @@ static void random_history(uint64_t seed)
             author_robbed(a);
         else
             author_step(a, deeds, &n);
-        if (sim_is_down()) {
-            world_crash(false);
+        if (restart_in < 0 && dice(80) == 0) { /* a disk that fails once: what it concerned writes no more until the next start */
+            sim_disk_fail_next(dice(2) ? SIM_DISK_SYNC : SIM_DISK_WRITE, dice(4), 5 /* EIO */);
+            restart_in = (int)dice(12);
+        }
+        bool orderly = restart_in-- == 0 && !sim_is_down();
+        if (orderly || sim_is_down()) {
+            sim_crash_after(0, false);
+            sim_disk_fail_next(SIM_DISK_SYNC, 0, 0);
+            sim_disk_fail_next(SIM_DISK_WRITE, 0, 0);
+            if (orderly && dice(2))
+                world_restart();
+            else
+                world_crash(false);
+            restart_in = -1;
             authors_connect(authors);
-            crashes++;
             sim_crash_after(5 + dice(100), dice(2)); /* perhaps while it loads */
         }
     }
