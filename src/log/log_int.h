@@ -505,7 +505,8 @@ struct sync_part {
     int64_t end;                       /* what was written when the round began */
     uint32_t files, files_n;           /* of the round */
     uint32_t names;                    /* names_made then */
-    struct part_note note;             /* of one that is new */
+    struct part_note note;             /* of one that is new, or whose sync fails */
+    int64_t cut;                       /* where the log ends then */
     bool folder, born;                 /* its folder has new names; is itself new */
     enum err err;
 };

@@ -334,6 +334,42 @@ static void test_sync_error(void **state)
     }
 }
 
+/* A sync fails, and the process is gone before it can act on that. The next one's sync of the same bytes would succeed and mean nothing. */
+static void test_sync_error_unheard(void **state)
+{
+    for (int i = 0; i < 40; i++) {
+        world_start();
+        node_start();
+        struct part *p = part_get("t-0", NULL);
+        send_some(p, 3, -1);
+        sim_disk_slow(5, 5);
+        struct sent *sent[11];
+        for (int k = 0; k < 11; k++) sent[k] = batch_send(p, (struct what){.acks = k < 10 ? 1 : -1, .value_bytes = 300});
+        sim_disk_fail_next(SIM_DISK_SYNC, 0, EIO);
+        node_idle(2);
+        assert_false(sent[10]->done);
+        node_crash(false);
+        for (int k = 0; k < 11; k++) sent_free(sent[k]);
+        sim_disk_slow(0, 0);
+        node_start();
+        p = part_get("t-0", NULL);
+        run_wait_flushed(p);
+        int64_t end = part_end(p);
+        node_stop();
+        node_start();
+        p = part_get("t-0", NULL);
+        node_crash(true);
+        node_start();
+        p = part_get("t-0", NULL);
+        assert_int_equal(part_end(p), end);
+        struct got *g = fetch(p, 0, PART_END, 100000);
+        assert_int_equal(g->error, KAFKA_NONE);
+        assert_int_equal(g->next, end);
+        node_stop();
+        world_stop();
+    }
+}
+
 /* Slow syncs: what comes meanwhile goes together in the next round. */
 static void test_slow_sync(void **state)
 {
@@ -539,6 +575,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_torn_tail),   cmocka_unit_test(test_power_loss),  cmocka_unit_test(test_damage),    cmocka_unit_test(test_missing_end),
         cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
+        cmocka_unit_test(test_sync_error_unheard),
         cmocka_unit_test(test_slow_sync),   cmocka_unit_test(test_untouched),   cmocka_unit_test(test_epoch_rises),
         cmocka_unit_test(test_compaction_crashes), cmocka_unit_test(test_compaction_damage),
     };
