@@ -195,6 +195,8 @@ static void tell_log(const struct broker *b, struct buf *out)
     one(out, "weir_kafka_log_deleted_segments_total", PROM_COUNTER, "Segments deleted by retention.", SUM_LOG(b, deleted_segments));
     one(out, "weir_kafka_log_compacted_segments_total", PROM_COUNTER, "Segments compacted.", SUM_LOG(b, compacted_segments));
     one(out, "weir_kafka_log_compacted_bytes_total", PROM_COUNTER, "Bytes read by compaction.", SUM_LOG(b, compacted_bytes));
+    one(out, "weir_kafka_log_producers_forgotten_total", PROM_COUNTER, "Idempotent producers that a partition forgot because it had too many.",
+        SUM_LOG(b, producers_forgotten));
     one(out, "weir_kafka_log_truncated_bytes_total", PROM_COUNTER, "Bytes of torn tails cut off at starts.", SUM_LOG(b, truncated_bytes));
     one(out, "weir_kafka_log_files_open", PROM_GAUGE, "Descriptors of segments.", SUM_LOG(b, files_open));
     one(out, "weir_kafka_log_files_closed_total", PROM_COUNTER, "Descriptors closed by their limit.", SUM_LOG(b, files_closed));

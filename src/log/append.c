@@ -238,6 +238,8 @@ static void part_write(struct part *p)
         producers_commit(&g->producers);
     else
         write_failed(p, e, began);
+    counter_add(&p->shard->counters.producers_forgotten, g->producers.forgotten);
+    g->producers.forgotten = 0;
     g->index_dirty = p->shard->changed = true;
     if (g->snapshot_due) { /* a segment was sealed */
         g->snapshot_due = false;

@@ -55,6 +55,7 @@ struct log_counters {
     counter bytes, segments, partitions;           /* now */
     counter files_open, files_closed;              /* closed: by the limit */
     counter offline;                               /* partitions that no longer write */
+    counter producers_forgotten;                   /* by the limit of a partition: taken for new when they come back */
     counter disk_full;                             /* 1 while writing is stopped for want of space */
 };
 const struct log_counters *log_shard_counters(const struct log_shard *s);

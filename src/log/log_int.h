@@ -209,6 +209,7 @@ struct ended {                         /* a transaction whose marker is not visi
 struct producers {
     struct producer **slots;           /* by id, open addressing */
     uint32_t n, cap;
+    uint32_t forgotten;                /* by the limit, since somebody counted */
     struct list open;                  /* by first offset */
     struct aborted *aborted;           /* by last */
     uint32_t aborted_n, aborted_cap;

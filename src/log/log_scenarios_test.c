@@ -1078,6 +1078,139 @@ static void test_shards(void **state)
     world_stop();
 }
 
+/* ---- limits ---- */
+
+/* Producers that are silent for longest are forgotten, and counted; one with an open transaction never. */
+static void test_producers_limit(void **state)
+{
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    send_offset(p, (struct what){.producer_id = 1, .txn = true, .acks = 1});
+    for (int64_t id = 2; id <= PRODUCERS_MAX + 10;) {
+        struct sent *s[500];
+        int n = 0;
+        for (; n < 500 && id <= PRODUCERS_MAX + 10; n++) s[n] = batch_send(p, (struct what){.producer_id = id++, .acks = 1});
+        sent_wait(s[n - 1]);
+        while (n--) sent_free(s[n]);
+    }
+    uint32_t n = p->log->producers.n;
+    uint64_t forgotten = log_shard_counters(node.shard)->producers_forgotten;
+    assert_in_range(n, PRODUCERS_MAX / 2, PRODUCERS_MAX);
+    assert_true(forgotten >= 10 && n + forgotten == PRODUCERS_MAX + 10);
+    assert_true(part_txn_open(p, 1));
+    assert_int_equal(send_error(p, (struct what){.producer_id = PRODUCERS_MAX + 10, .sequence = 5}), KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    node_restart();
+    p = part_get("t-0", NULL);
+    assert_true(part_txn_open(p, 1));
+    assert_int_equal(p->log->producers.n, n);
+    node_stop();
+    world_stop();
+}
+
+/* ---- housekeeping of what nobody uses ---- */
+
+static bool started_anew(void *ctx)
+{
+    struct part *p = ctx;
+    return p->log_start == p->end;
+}
+
+/* A shelved partition is loaded when something of it may have expired, and only then. */
+static void test_shelved_retention(void **state)
+{
+    struct part_conf c = small_conf();
+    c.retention_ms = INT64_MAX / 2;
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.housekeeping_ms = 20;
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    fill(p, 20, 1000000);
+    node_restart();
+    p = part_get("t-0", &c);
+    node_idle(100);
+    assert_int_equal(p->state, PART_SHELVED);
+    c.retention_ms = 1000;
+    part_conf_set(p, &c);
+    node_wait(started_anew, p);
+    assert_int_equal(p->log_start, 40);
+    node_restart();
+    p = part_get("t-0", &c);
+    assert_int_equal(part_end(p), 40);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), 40);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+/* A segment's file stays under another name for file.delete.delay.ms, then it goes; one that waits when the node stops goes then. */
+static bool file_gone(void *ctx)
+{
+    char path[LOG_PATH_MAX];
+    struct buf b = {0};
+    enum err e = file_read(seg_file(0, EXT_LOG EXT_DELETED, path), &b, 1 << 20);
+    buf_free(&b);
+    return e == ERR_NOTFOUND;
+}
+
+static void test_delete_delay(void **state)
+{
+    struct part_conf c = small_conf();
+    int64_t start;
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (int how = 0; how < 2; how++) {
+        c.file_delete_delay_ms = how ? 3600000 : 150;
+        part_conf_set(p, &c);
+        fill(p, 100, 1000000);
+        uint64_t began = mono_ns();
+        if (how == 0)
+            assert_int_equal(part_delete_before(p, 100, &start), KAFKA_NONE);
+        assert_true(how || !file_gone(NULL));
+        if (how == 0) {
+            node_wait(file_gone, NULL);
+            assert_true(mono_ns() - began >= 150000000);
+        }
+    }
+    int64_t base = p->log->segs[0].base;
+    assert_int_equal(part_delete_before(p, 300, &start), KAFKA_NONE);
+    node_stop();
+    char path[LOG_PATH_MAX];
+    struct buf b = {0};
+    assert_int_equal(file_read(seg_file(base, EXT_LOG EXT_DELETED, path), &b, 1 << 20), ERR_NOTFOUND);
+    world_stop();
+}
+
+/* Compaction lag: what is too young stays as it is; what is too old is taken however little it is. */
+static void test_compact_lag(void **state)
+{
+    struct part_conf c = compact_conf();
+    compact_world();
+    node_start();
+    c.min_compaction_lag_ms = 3600000;
+    c.min_cleanable_ratio = 1.0;
+    struct part *p = part_get("t-0", &c);
+    for (int32_t i = 0; i < 100; i++) put(p, (uint32_t)i % KEYS, i, (struct what){.ms = 1000000}); /* old */
+    roll_now(p);
+    int64_t old = part_end(p);
+    for (int32_t i = 100; i < 200; i++) put(p, (uint32_t)i % KEYS, i, (struct what){0});
+    roll_now(p);
+    node_idle(300);
+    assert_int_equal(p->cleaned, old);
+    check_values(p, 60);
+    c.min_compaction_lag_ms = 0;
+    c.max_compaction_lag_ms = 10;
+    part_conf_set(p, &c);
+    node_wait(compacted, p);
+    check_values(p, 1);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
 const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_append_read),
     cmocka_unit_test(test_acks),
@@ -1106,5 +1239,9 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_compact_transactions),
     cmocka_unit_test(test_compact_interrupted),
     cmocka_unit_test(test_shards),
+    cmocka_unit_test(test_producers_limit),
+    cmocka_unit_test(test_shelved_retention),
+    cmocka_unit_test(test_delete_delay),
+    cmocka_unit_test(test_compact_lag),
 };
 const size_t log_scenarios_n = COUNT_OF(log_scenarios);

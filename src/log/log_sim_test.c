@@ -171,6 +171,69 @@ static void test_damage(void **state)
     }
 }
 
+/* Very many damaged places: the last that can be remembered reaches to the end. Nothing wrong is served. */
+static void test_damages_limit(void **state)
+{
+    uint64_t at[60];
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    for (int i = 0; i < 60; i++) {
+        at[i] = p->bytes;
+        send_offset(p, (struct what){.acks = -1});
+    }
+    node_restart();
+    p = part_get("t-0", NULL);
+    send_offset(p, (struct what){.acks = -1});
+    node_crash(false);
+    for (int i = 1; i < 60; i += 2) assert_true(sim_file_flip(LOG0, at[i] + 16));
+    node_start();
+    p = part_get("t-0", NULL);
+    assert_int_equal(p->log->damages_n, DAMAGES_MAX);
+    assert_true(p->offline);
+    run_wait_flushed(p);
+    for (int64_t o = 0; o <= 60; o++) {
+        struct got *g = fetch(p, o, PART_HIGH, 100000);
+        bool sound = o % 2 == 0 && o < 2 * DAMAGES_MAX;
+        assert_int_equal(g->error, KAFKA_KAFKA_STORAGE_ERROR);
+        if (g->batches != (sound ? 1u : 0u))
+            fail_msg("offset %lld: %u batches", (long long)o, g->batches);
+    }
+    int64_t start;
+    assert_int_equal(part_delete_before(p, -1, &start), KAFKA_NONE);
+    assert_false(p->offline);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), 61);
+    node_stop();
+    world_stop();
+}
+
+/* What is not in memory is said to be cold, but not what was just written. */
+static void test_cold(void **state)
+{
+    struct arena a;
+    world_start();
+    node_start();
+    arena_init(&a, MEM_ARENA, 1024);
+    struct part_conf c;
+    part_conf_default(&c);
+    c.segment_bytes = 2000;
+    struct part *p = part_get("t-0", &c);
+    send_some(p, 60, -1);
+    sim_disk_cold(100);
+    struct part_read r = {.offset = 0, .bytes_max = 1000, .until = PART_HIGH};
+    part_read(p, &r, &a);
+    assert_true(r.bytes && r.cold);
+    segfile_unref(r.file);
+    assert_int_equal(log_shard_counters(node.shard)->cold_reads, 1);
+    r = (struct part_read){.offset = part_end(p) - 1, .bytes_max = 1000, .until = PART_HIGH};
+    part_read(p, &r, &a);
+    assert_true(r.bytes && !r.cold);
+    segfile_unref(r.file);
+    arena_fini(&a);
+    node_stop();
+    world_stop();
+}
+
 /* The end of what was durable is missing: said, offsets are not given out again. */
 static void test_missing_end(void **state)
 {
@@ -575,7 +638,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_torn_tail),   cmocka_unit_test(test_power_loss),  cmocka_unit_test(test_damage),    cmocka_unit_test(test_missing_end),
         cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
-        cmocka_unit_test(test_sync_error_unheard),
+        cmocka_unit_test(test_sync_error_unheard), cmocka_unit_test(test_damages_limit), cmocka_unit_test(test_cold),
         cmocka_unit_test(test_slow_sync),   cmocka_unit_test(test_untouched),   cmocka_unit_test(test_epoch_rises),
         cmocka_unit_test(test_compaction_crashes), cmocka_unit_test(test_compaction_damage),
     };

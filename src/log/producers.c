@@ -69,17 +69,29 @@ static void producer_drop(struct producers *ps, struct producer *pr)
     }
 }
 
-/* At the limit the one without a transaction that has been silent for longest goes: it is then taken for new when it comes back. */
+static bool can_go(const struct producer *pr) { return pr && pr->txn_first < 0 && !pr->journalled; }
+
+/* At the limit those without a transaction that have been silent for longest go, some at once so that not every new one has to look through
+ * all: they are taken for new when they come back. When all have transactions, these are bounded by their coordinators. */
 static void producers_make_room(struct producers *ps)
 {
-    struct producer *oldest = NULL;
+    int64_t oldest = INT64_MAX, newest = INT64_MIN;
+    uint32_t left = PRODUCERS_MAX / 16;
     for (uint32_t i = 0; i < ps->cap; i++) {
-        struct producer *pr = ps->slots[i];
-        if (pr && pr->txn_first < 0 && !pr->journalled && (!oldest || pr->last_ms < oldest->last_ms))
-            oldest = pr;
+        if (!can_go(ps->slots[i]))
+            continue;
+        oldest = MIN(oldest, ps->slots[i]->last_ms);
+        newest = MAX(newest, ps->slots[i]->last_ms);
     }
-    if (oldest)
-        producer_drop(ps, oldest);
+    for (uint32_t i = 0; oldest <= newest && i < ps->cap && left;) {
+        if (can_go(ps->slots[i]) && (uint64_t)(ps->slots[i]->last_ms - oldest) <= (uint64_t)(newest - oldest) / 16) {
+            producer_drop(ps, ps->slots[i]); /* another may have moved here: the slot is looked at again */
+            ps->forgotten++;
+            left--;
+        } else {
+            i++;
+        }
+    }
 }
 
 static struct producer *producer_make(struct producers *ps, int64_t id)
@@ -298,8 +310,8 @@ void producers_expire(struct producers *ps, int64_t before_ms)
 {
     for (uint32_t i = 0; i < ps->cap;) {
         struct producer *pr = ps->slots[i];
-        if (pr && pr->last_ms < before_ms && pr->txn_first < 0 && !pr->journalled)
-            producer_drop(ps, pr); /* another may have moved here: the slot is looked at again */
+        if (can_go(pr) && pr->last_ms < before_ms)
+            producer_drop(ps, pr); /* as above */
         else
             i++;
     }
