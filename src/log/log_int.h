@@ -23,6 +23,8 @@
 #define WRITE_BACK_BYTES (4u << 20)    /* written back early, whenever so much has gathered */
 #define WRITE_BACK_FILES 32            /* at once; more wait for the next time */
 #define SYNC_FORCED_MAX 16             /* partitions that nobody waits for, in one round */
+#define SYNC_FORCED_FEW 2              /* the same, where somebody waits, or has in the last SYNC_QUIET_MS */
+#define SYNC_QUIET_MS 1000
 #define SYNC_FORCED_STOP 256           /* the same when the shard stops: nobody else waits */
 #define HINTS 4                        /* places that readers of a partition have come to */
 #define PRODUCERS_MAX 20000            /* of one partition; the one that is silent for longest goes */
@@ -540,6 +542,7 @@ struct log_shard {
     struct list lru;                   /* segfiles, the least recently used first */
     uint32_t files_n;
     struct sync_round round;
+    uint64_t waited_ms;                /* loop time of the last round for which somebody waited; 0: none yet */
     struct write_back back;
     struct work checkpoint;            /* writing of checkpoint_bytes */
     struct buf checkpoint_bytes;

@@ -270,14 +270,24 @@ static void round_part(struct sync_round *r, struct part *p)
     p->pins++;
 }
 
+/* How many that nobody waits for go into this round: few where others wait, or will soon, for each makes the round longer. */
+static uint32_t forced_allowed(const struct log_shard *s)
+{
+    if (s->state != SHARD_RUNS)
+        return SYNC_FORCED_STOP;
+    return s->waited_ms && loop_now_ms(s->loop) - s->waited_ms < SYNC_QUIET_MS ? SYNC_FORCED_FEW : SYNC_FORCED_MAX;
+}
+
 void sync_start(struct log_shard *s)
 {
     struct sync_round *r = &s->round;
     if (r->busy || (list_empty(&s->waits) && list_empty(&s->forces)))
         return;
     r->files_n = r->parts_n = 0;
+    if (!list_empty(&s->waits))
+        s->waited_ms = loop_now_ms(s->loop);
     while (!list_empty(&s->waits)) round_part(r, CONTAINER_OF(s->waits.next, struct part, wait_link));
-    uint32_t forced_max = s->state == SHARD_RUNS ? SYNC_FORCED_MAX : SYNC_FORCED_STOP;
+    uint32_t forced_max = forced_allowed(s);
     for (uint32_t n = 0; n < forced_max && !list_empty(&s->forces);) {
         uint32_t before = r->parts_n;
         round_part(r, CONTAINER_OF(s->forces.next, struct part, force_link));
