@@ -73,7 +73,7 @@ static struct spot append_place(struct part *p, struct append *a)
     struct part_log *g = p->log;
     const struct kafka_batch *b = &a->batch;
     bool roll = (uint64_t)g->next_pos + b->bytes > p->conf.segment_bytes || p->end + b->last_offset_delta - g->next_seg > INT32_MAX;
-    roll = roll || (g->next_ms >= 0 && b->max_timestamp - g->next_ms > p->conf.segment_ms);
+    roll = roll || (g->next_ms >= 0 && b->max_timestamp > g->next_ms && b->max_timestamp - g->next_ms > p->conf.segment_ms);
     roll = roll || (g->index.n == INDEX_ENTRIES_MAX && g->next_seg == seg_last(p)->base);
     if (roll && g->next_pos > 0) {
         g->next_seg = p->end;

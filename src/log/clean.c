@@ -271,13 +271,13 @@ static enum err batch_rewrite(struct clean *c, const struct kafka_batch *b, stru
     struct kafka_record r;
     if (horizon) {
         head.attributes |= KAFKA_BATCH_DELETE_HORIZON;
-        head.base_timestamp = c->now_ms + c->delete_retention_ms;
+        head.base_timestamp = c->delete_retention_ms < INT64_MAX - c->now_ms ? c->now_ms + c->delete_retention_ms : INT64_MAX;
     }
     kafka_batch_begin(&k, &c->out, &head);
     bool ignored;
     while (!none && records.n && kafka_record_next(&records, &r) == OK)
         if ((b->attributes & KAFKA_BATCH_CONTROL) || record_stays(c, b, &r, &ignored))
-            kafka_batch_add_at(&k, r.offset_delta, b->base_timestamp + r.timestamp_delta, &r);
+            kafka_batch_add_at(&k, r.offset_delta, record_ms(b, &r), &r);
     k.head.last_offset_delta = b->last_offset_delta;
     if ((b->attributes & KAFKA_BATCH_LOG_APPEND) || k.head.count == 0)
         k.head.max_timestamp = b->max_timestamp;

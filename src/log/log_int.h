@@ -49,6 +49,9 @@ static inline void put16(char *p, uint16_t v) { v = __builtin_bswap16(v); memcpy
 static inline void put32(char *p, uint32_t v) { v = __builtin_bswap32(v); memcpy(p, &v, 4); }
 static inline void put64(char *p, uint64_t v) { v = __builtin_bswap64(v); memcpy(p, &v, 8); }
 
+/* As the record says; what producers write may be any number. */
+static inline int64_t record_ms(const struct kafka_batch *b, const struct kafka_record *r) { return (int64_t)((uint64_t)b->base_timestamp + (uint64_t)r->timestamp_delta); }
+
 /* Small files of our own: fields one after another, then a CRC-32C of all before it (fields.c). */
 void add16(struct buf *b, uint16_t v);
 void add32(struct buf *b, uint32_t v);

@@ -1211,6 +1211,38 @@ static void test_compact_lag(void **state)
     world_stop();
 }
 
+/* Timestamps are whatever producers say. */
+static void test_timestamps(void **state)
+{
+    static const int64_t times[] = {INT64_MIN, -1, 1, INT64_MAX, INT64_MIN + 1, 5, INT64_MAX - 1, -7};
+    struct part_conf c = compact_conf();
+    int64_t offset, ms;
+    c.segment_ms = 1000;
+    c.segment_bytes = 1024;
+    c.delete_retention_ms = INT64_MAX;
+
+    compact_world();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (int round = 0; round < 4; round++)
+        for (size_t i = 0; i < COUNT_OF(times); i++)
+            send_offset(p, (struct what){.ms = times[i], .acks = 1, .key = "k", .value = i % 3 ? "v" : ""});
+    for (size_t i = 0; i < COUNT_OF(times); i++) {
+        assert_int_equal(part_find_time(p, times[i], PART_HIGH, &offset, &ms), KAFKA_NONE);
+        assert_true(ms >= times[i]);
+    }
+    assert_int_equal(part_find_newest(p, &offset, &ms), KAFKA_NONE);
+    assert_int_equal(ms, INT64_MAX);
+    node_idle(200);
+    node_restart();
+    p = part_get("t-0", &c);
+    assert_int_equal(part_end(p), 32);
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000)->next, 32);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
 const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_append_read),
     cmocka_unit_test(test_acks),
@@ -1243,5 +1275,6 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_shelved_retention),
     cmocka_unit_test(test_delete_delay),
     cmocka_unit_test(test_compact_lag),
+    cmocka_unit_test(test_timestamps),
 };
 const size_t log_scenarios_n = COUNT_OF(log_scenarios);

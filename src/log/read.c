@@ -268,7 +268,7 @@ static enum kafka_error record_find(struct part *p, struct walk *w, int64_t ms, 
         e = KAFKA_NONE;
         bool appended = b.attributes & KAFKA_BATCH_LOG_APPEND;
         while (rest.n && kafka_record_next(&rest, &rec) == OK) {
-            int64_t t = appended ? b.max_timestamp : b.base_timestamp + rec.timestamp_delta;
+            int64_t t = appended ? b.max_timestamp : record_ms(&b, &rec);
             if (b.base_offset + rec.offset_delta < p->log_start || rec.offset_delta < 0 || rec.offset_delta > b.last_offset_delta)
                 continue;
             if (ms == NONE_MS ? t <= *at_ms : t < ms)
