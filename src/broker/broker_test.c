@@ -379,6 +379,10 @@ static void test_topics(void **state)
     assert_int_equal(grow(c, "none", 3), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
     assert_int_equal(grow(c, "orders", 12), 0);
     check_topic("orders", 12);
+    assert_int_equal(create(c, "__consumer_offsets", 2, 1, NULL, NULL, false), 0);
+    assert_true(catalog_topic(W.broker->catalog, OFFSETS_TOPIC)->settings.part.cleanup_compact);
+    assert_false(catalog_topic(W.broker->catalog, OFFSETS_TOPIC)->settings.part.cleanup_delete);
+    assert_int_equal(grow(c, "__consumer_offsets", 3), KAFKA_INVALID_REQUEST);
     struct kafka_uuid id = ask_metadata(c, "orders")->topics[0].topic_id;
     world_restart();
     check_topic("orders", 12);

@@ -161,6 +161,12 @@ static bool settings_apply(struct topic_settings *s, struct topic_change *c)
     return false;
 }
 
+/* Of internal topics, as Kafka makes them: compacted, in small segments, so that what is read at a start is short. */
+static const struct slice internal_settings[] = {
+    {"cleanup.policy", 14}, {"compact", 7}, {"segment.bytes", 13}, {"104857600", 9}, {"compression.type", 16}, {"producer", 8},
+};
+static const uint32_t internal_settings_n = COUNT_OF(internal_settings) / 2;
+
 static struct topic *apply_create(struct controller *ct, struct catalog *cat, struct topic_change *c)
 {
     const struct topic *like;
@@ -178,6 +184,8 @@ static struct topic *apply_create(struct controller *ct, struct catalog *cat, st
     if (c->error)
         return NULL;
     struct topic *t = topic_new(c->name, uuid_random(), n);
+    for (uint32_t i = 0; t->internal && i < internal_settings_n; i++) /* whoever makes it: groups and transactions rely on compaction */
+        settings_set(&t->settings, (enum topic_setting)setting_find(internal_settings[2 * i]), internal_settings[2 * i + 1]);
     if (settings_apply(&t->settings, c))
         return t;
     topic_unref(t);
@@ -186,7 +194,9 @@ static struct topic *apply_create(struct controller *ct, struct catalog *cat, st
 
 static struct topic *apply_grow(struct controller *ct, struct topic_change *c, const struct topic *t)
 {
-    if (c->partitions <= 0)
+    if (t->internal)
+        REFUSE(c, KAFKA_INVALID_REQUEST, "The number of partitions of %s cannot be changed: it says where each group or transactional id is.", t->name);
+    else if (c->partitions <= 0)
         REFUSE(c, KAFKA_INVALID_PARTITIONS, "The topic would have %d partitions: the number must be positive", c->partitions);
     else if (c->partitions == t->partitions)
         REFUSE(c, KAFKA_INVALID_PARTITIONS, "Topic already has %d partition(s).", t->partitions);
@@ -564,12 +574,6 @@ void topic_change(struct shard *from, struct topic_change *c)
 
 /* ---- internal topics ------------------------------------------------------------------------------------------------------------- */
 
-/* As Kafka makes them: compacted, in small segments, so that what is read at a start is short. */
-const struct slice internal_settings[] = {
-    {"cleanup.policy", 14}, {"compact", 7}, {"segment.bytes", 13}, {"104857600", 9}, {"compression.type", 16}, {"producer", 8},
-};
-const uint32_t internal_settings_n = COUNT_OF(internal_settings) / 2;
-
 static void internal_made(struct shard *zero, struct topic_change *c)
 {
     struct controller *ct = zero->b->controller;
@@ -593,8 +597,6 @@ static void internal_wanted(struct shard *zero, struct call *call)
     ct->making[i] = (struct topic_change){.name = i ? TXN_TOPIC : OFFSETS_TOPIC,
                                           .what = TOPIC_CREATE,
                                           .partitions = i ? ct->b->conf.txn_partitions : ct->b->conf.offsets_partitions,
-                                          .settings = internal_settings,
-                                          .settings_n = internal_settings_n,
                                           .internal = true,
                                           .done = internal_made};
     topic_change(zero, &ct->making[i]);

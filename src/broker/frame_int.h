@@ -100,8 +100,6 @@ const char *settings_value(const struct topic_settings *s, enum topic_setting i)
 
 enum err controller_open(struct broker *b, struct buf *why) WARN_UNUSED; /* reads the files; b->cluster_id, b->catalog */
 void controller_free(struct broker *b);
-extern const struct slice internal_settings[]; /* of internal topics: pairs name, value */
-extern const uint32_t internal_settings_n;     /* of pairs */
 bool controller_at_rest(const struct broker *b); /* shard 0 */
 void round_shard_done(struct shard *here, struct news *n); /* this shard has all of it */
 

@@ -188,8 +188,6 @@ static void make_missing(struct metadata *m)
         mk->index = i;
         mk->change = (struct topic_change){.name = want->name, .what = TOPIC_CREATE, .internal = internal, .done = topic_made};
         mk->change.partitions = offsets ? r->home->b->conf.offsets_partitions : internal ? r->home->b->conf.txn_partitions : -1;
-        mk->change.settings = internal ? internal_settings : NULL;
-        mk->change.settings_n = internal ? internal_settings_n : 0;
         m->left++;
         topic_change(r->home, &mk->change);
     }
