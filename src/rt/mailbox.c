@@ -75,9 +75,10 @@ bool mailbox_post(struct mailbox *mb, const struct msg *m)
         }
     }
     c->msg = *m;
+    struct loop *l = mb->loop; /* whom the message tells that nobody posts any more may free the mailbox at once */
     /* Sequentially consistent with the loop's may_sleep: see loop.c. */
     __atomic_store_n(&c->turn, pos + 1, __ATOMIC_SEQ_CST);
-    loop_wake(mb->loop);
+    loop_wake(l);
     return true;
 }
 

@@ -395,6 +395,7 @@ struct msg {
 };
 struct mailbox;
 struct mailbox *mailbox_new(struct loop *l, uint32_t cap, void (*fn)(void *ctx, const struct msg *m), void *ctx);
+/* When all that was posted has arrived: then no sender touches mb any more, though one may still be waking its loop, which must outlive him. */
 void mailbox_free(struct mailbox *mb);
 /* From any thread. False when full: the sender keeps p and decides (counted in mailbox_full()). */
 bool mailbox_post(struct mailbox *mb, const struct msg *m) WARN_UNUSED;
