@@ -106,10 +106,12 @@ static void broker_down(void)
     W.stopped = false;
     broker_stop(W.broker, W.control, on_stopped, NULL);
     run_until(is_stopped);
+    for (uint32_t i = 0; i < SHARDS; i++)
+        assert_true(mailbox_post(W.shards[i].inbox, &(struct msg){.type = 0}));
+    for (uint32_t i = 0; i < SHARDS; i++)
+        thread_join(W.shards[i].thread); /* all of them: each may still be waking another's loop */
     for (uint32_t i = 0; i < SHARDS; i++) {
         struct one *s = &W.shards[i];
-        assert_true(mailbox_post(s->inbox, &(struct msg){.type = 0}));
-        thread_join(s->thread);
         int fd = s->listener.fd;
         listener_stop(&s->listener);
         socket_close(fd);
