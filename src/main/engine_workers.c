@@ -193,9 +193,10 @@ void workers_stop(struct engine *e)
     for (uint32_t i = 0; i < e->workers_n; i++)
         while (!mailbox_post(e->workers[i]->inbox, &stop))
             loop_turn(e->loop, 1);
+    for (uint32_t i = 0; i < e->workers_n; i++)
+        thread_join(e->workers[i]->thread); /* all of them: workers also send to each other, and wake each other's loops */
     for (uint32_t i = 0; i < e->workers_n; i++) {
         struct worker *w = e->workers[i];
-        thread_join(w->thread);
         worker_log_unlisten(w);
         proxy_free(w->proxy);
         outbox_fini(&w->to_worker);
