@@ -30,8 +30,8 @@ async function main () {
     eachBatch: async ({ batch, heartbeat, isRunning, isStale }) => {
       if (!isRunning() || isStale() || batch.messages.length === 0) return
       const next = (BigInt(batch.lastOffset()) + 1n).toString()
-      await consumer.commitOffsets([{ topic, partition: batch.partition, offset: next }])
       for (const m of batch.messages) say('got', batch.partition, m.offset, m.value.toString())
+      await consumer.commitOffsets([{ topic, partition: batch.partition, offset: next }])
       await heartbeat()
     }
   })

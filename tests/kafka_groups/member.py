@@ -3,7 +3,7 @@
 
 usage: member.py rdkafka|python BOOTSTRAP GROUP TOPIC [NAME=VALUE...]
 
-Lines: "assigned 0,1,2", "revoked 0,1", "got PARTITION OFFSET VALUE" (printed after its offset has been committed), "error ...".
+Lines: "assigned 0,1,2", "revoked 0,1", "got PARTITION OFFSET VALUE" (printed before its offset is committed), "error ...".
 SIGTERM: leaves the group and ends. NAME=VALUE: settings of librdkafka, or arguments of KafkaConsumer.
 """
 import signal
@@ -33,26 +33,23 @@ def rdkafka(bootstrap, group, topic, settings):
     c = ck.Consumer(conf)
     c.subscribe([topic], on_assign=lambda _, ps: say('assigned', partitions(ps)), on_revoke=lambda _, ps: say('revoked', partitions(ps)),
                 on_lost=lambda _, ps: say('lost', partitions(ps)))
-    waiting = []
+    unsure = False
     while not ended:
         got = c.consume(100, 0.1)
         for m in got:
             if m.error():
                 say('error', m.error().name())
             else:
-                waiting.append(m)
-        if not waiting:
+                say('got', m.partition(), m.offset(), m.value().decode())
+                unsure = True
+        if not unsure:
             continue
         try:
             c.commit(asynchronous=False)
+            unsure = False
         except ck.KafkaException as e:
             say('error', e.args[0].name())
-            if e.args[0].name() in ('ILLEGAL_GENERATION', 'UNKNOWN_MEMBER_ID', '_NO_OFFSET', 'FENCED_INSTANCE_ID'):
-                waiting = []  # somebody else gets them again
-            continue
-        for m in waiting:
-            say('got', m.partition(), m.offset(), m.value().decode())
-        waiting = []
+            unsure = e.args[0].name() not in ('ILLEGAL_GENERATION', 'UNKNOWN_MEMBER_ID', '_NO_OFFSET', 'FENCED_INSTANCE_ID')  # then somebody gets them again
     c.close()
 
 
@@ -74,14 +71,13 @@ def python(bootstrap, group, topic, settings):
         batch = c.poll(timeout_ms=100)
         if not batch:
             continue
+        for messages in batch.values():
+            for m in messages:
+                say('got', m.partition, m.offset, m.value.decode())
         try:
             c.commit()
         except kafka.errors.KafkaError as e:
             say('error', type(e).__name__)
-            continue
-        for messages in batch.values():
-            for m in messages:
-                say('got', m.partition, m.offset, m.value.decode())
     c.close(autocommit=False)
 
 
