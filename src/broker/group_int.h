@@ -199,6 +199,8 @@ void group_rebalance(struct group *g);
 void group_maybe_joined(struct group *g);                            /* Preparing: all are there? */
 void gmember_answer_join(struct gmember *m, enum kafka_error e);     /* an error, or the present generation; nothing when nobody waits */
 void gmember_answer_sync(struct gmember *m, enum kafka_error e);     /* an error, or the assignment */
+/* Completing: nobody gets an assignment of this generation any more; who waits for one is told e. */
+void group_assignments_void(struct group *g, enum kafka_error e);
 void group_leave_member(struct gmember *m);                          /* answers what waits and removes it */
 void group_stop_waiting(struct group *g, enum kafka_error e);        /* every waiting request is answered so; timers end */
 void group_timers_init(struct group *g);

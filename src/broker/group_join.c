@@ -151,13 +151,15 @@ void group_maybe_joined(struct group *g)
         join_complete(g);
 }
 
-/* Completing: nobody gets an assignment of this generation any more. */
-static void assignments_void(struct group *g)
+void group_assignments_void(struct group *g, enum kafka_error e)
 {
     LIST_FOREACH (it, &g->in_order) {
         struct gmember *m = CONTAINER_OF(it, struct gmember, link);
         slice_drop(&m->assignment);
-        gmember_answer_sync(m, KAFKA_REBALANCE_IN_PROGRESS);
+        if (!m->sync)
+            continue;
+        gmember_answer_sync(m, e);
+        group_session_begin(m, (uint32_t)m->session_ms); /* while it waited it could not beat */
     }
 }
 
@@ -174,7 +176,7 @@ static void prepare_initial(struct group *g)
 static void prepare(struct group *g)
 {
     if (g->state == GROUP_COMPLETING)
-        assignments_void(g);
+        group_assignments_void(g, KAFKA_REBALANCE_IN_PROGRESS);
     timer_clear(&g->sync_timer);
     bool initial = g->state == GROUP_EMPTY;
     group_state_set(g, GROUP_PREPARING);

@@ -94,8 +94,7 @@ static void assigned_done(struct group_write *w, enum kafka_error e)
         if (!e) {
             assignments_take(g);
         } else {
-            LIST_FOREACH (it, &g->in_order)
-                gmember_answer_sync(CONTAINER_OF(it, struct gmember, link), group_write_error(e));
+            group_assignments_void(g, group_write_error(e));
             group_rebalance(g);
         }
     }

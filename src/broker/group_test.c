@@ -340,6 +340,35 @@ static void test_timeouts(void **state)
     world_stop();
 }
 
+/* The leader dies and never assigns: who waits for that is told when the leader's session ends, and has a whole session from then on. */
+static void test_leader_dies(void **state)
+{
+    (void)state;
+    start(1);
+    struct tm m[2];
+    tm_init(&m[0], 0, "g");
+    tm_init(&m[1], 0, "g");
+    group_ready(m[0].c, "g");
+    tm_settle(m, 2);
+    struct tm *leader = m[0].leads ? &m[0] : &m[1], *other = m[0].leads ? &m[1] : &m[0];
+    tm_join_send(leader);
+    world_sleep(50);
+    assert_int_equal(tm_join(other), KAFKA_NONE);
+    assert_int_equal(tm_join_await(leader), KAFKA_NONE);
+    tm_sync_send(other, NULL, NULL, 0);
+    world_sleep(9000);
+    assert_false(tm_sync_come(other));
+    assert_int_equal(tm_sync_await(other), KAFKA_REBALANCE_IN_PROGRESS);
+    world_sleep(5000);
+    assert_int_equal(tm_heartbeat(other), KAFKA_REBALANCE_IN_PROGRESS);
+    assert_int_equal(tm_heartbeat(leader), KAFKA_UNKNOWN_MEMBER_ID);
+    assert_int_equal(tm_join(other), KAFKA_NONE);
+    assert_true(other->leads);
+    tm_free(&m[0]);
+    tm_free(&m[1]);
+    world_stop();
+}
+
 static void tune_delay(struct broker_conf *c) { c->group_delay_ms = 3000; }
 
 /* The first rebalance waits for members that come (KIP-134). */
@@ -692,7 +721,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_find),           cmocka_unit_test(test_life),          cmocka_unit_test(test_errors),
         cmocka_unit_test(test_vote),           cmocka_unit_test(test_rejoin),        cmocka_unit_test(test_twice),
-        cmocka_unit_test(test_session),        cmocka_unit_test(test_timeouts),      cmocka_unit_test(test_initial_delay),
+        cmocka_unit_test(test_session),        cmocka_unit_test(test_timeouts),      cmocka_unit_test(test_initial_delay), cmocka_unit_test(test_leader_dies),
         cmocka_unit_test(test_pending_ids),    cmocka_unit_test(test_size_max),      cmocka_unit_test(test_old_versions),
         cmocka_unit_test(test_static),         cmocka_unit_test(test_static_rebalancing), cmocka_unit_test(test_restart),
         cmocka_unit_test(test_restart_rebalancing), cmocka_unit_test(test_stop),
