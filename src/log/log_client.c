@@ -1,7 +1,7 @@
 /* log_client.c - what does not depend on the engine: which engine it is, copies, words for errors, the partition of a key. */
 #include "log_client_int.h"
 
-static const struct log_engine_ops *const engines[] = {[LOG_ENGINE_OWN] = &log_engine_own};
+static const struct log_engine_ops *const engines[] = {[LOG_ENGINE_OWN] = &log_engine_own, [LOG_ENGINE_RDKAFKA] = &log_engine_rdkafka};
 
 /* ---- bootstrap addresses ------------------------------------------------------------------------------------------------------ */
 
@@ -41,10 +41,7 @@ enum err log_client_new(struct loop *l, const struct log_client_conf *conf, stru
         buf_printf(why, "\"%s\" is no address of a broker; write HOST:PORT, several with commas", conf->bootstrap ? conf->bootstrap : "");
         return ERR_INVALID;
     }
-    if (conf->engine >= COUNT_OF(engines) || !engines[conf->engine]) {
-        buf_adds(why, "this build has no such client");
-        return ERR_UNSUPPORTED;
-    }
+    MUST(conf->engine < COUNT_OF(engines));
     enum err er = engines[conf->engine]->make(l, conf, out, why);
     if (er != OK)
         return er;
@@ -100,7 +97,6 @@ struct log_ask *log_ask_copy(struct arena *a, const struct log_ask *ask)
     struct slice *names = arena_zalloc(a, (ask->names_n + 1) * sizeof *names);
     struct log_place *places = arena_zalloc(a, (ask->places_n + 1) * sizeof *places);
     struct log_setting *settings = arena_zalloc(a, (ask->settings_n + 1) * sizeof *settings);
-    struct log_acl *acls = arena_zalloc(a, (ask->acls_n + 1) * sizeof *acls);
     for (size_t i = 0; i < ask->names_n; i++)
         names[i] = slice_copy(a, ask->names[i]);
     for (size_t i = 0; i < ask->places_n; i++) {
@@ -109,15 +105,9 @@ struct log_ask *log_ask_copy(struct arena *a, const struct log_ask *ask)
     }
     for (size_t i = 0; i < ask->settings_n; i++)
         settings[i] = (struct log_setting){.name = slice_copy(a, ask->settings[i].name), .value = slice_copy(a, ask->settings[i].value)};
-    for (size_t i = 0; i < ask->acls_n; i++) {
-        acls[i] = ask->acls[i];
-        acls[i].principal = slice_copy(a, ask->acls[i].principal);
-        acls[i].host = slice_copy(a, ask->acls[i].host);
-    }
     to->names = names;
     to->places = places;
     to->settings = settings;
-    to->acls = acls;
     return to;
 }
 

@@ -28,7 +28,7 @@ struct log_client_conf {
     const char *const *settings;
 };
 struct log_client;
-/* ERR_INVALID: why says what is wrong with the conf; ERR_UNSUPPORTED: this build has no such engine. Nothing is connected yet. */
+/* ERR_INVALID: why says what is wrong with the conf. Nothing is connected yet. */
 enum err log_client_new(struct loop *l, const struct log_client_conf *conf, struct log_client **out, struct buf *why) WARN_UNUSED;
 /* Not from inside a callback. Nothing more is called back. What waits to be sent is dropped: wait for its done() before. Its consumers are closed, without leaving their groups. */
 void log_client_free(struct log_client *c);
@@ -117,7 +117,6 @@ enum log_ask_kind {
     LOG_ASK_GROUP_PLACES,   /* name                         -> places: what is committed */
     LOG_ASK_GROUP_MOVE,     /* name, places: becomes what is committed; the group has no members */
     LOG_ASK_GROUP_DELETE,   /* name */
-    LOG_ASK_ACLS,           /* name, acls: become those of this topic, which has no others then (of itself: prefixes are not touched) */
     LOG_ASK_KINDS
 };
 struct log_setting {
@@ -148,11 +147,6 @@ struct log_group {
     const struct log_member *members;
     uint32_t members_n;
 };
-struct log_acl {
-    struct slice principal, host;
-    int8_t operation;          /* as on the wire: 2 All, 3 Read, 4 Write, ... */
-    bool deny;
-};
 struct log_answer {
     const struct log_topic *topics; size_t topics_n;
     const struct log_place *places; size_t places_n;
@@ -166,7 +160,6 @@ struct log_ask {
     const struct slice *names; size_t names_n;
     const struct log_place *places; size_t places_n;
     const struct log_setting *settings; size_t settings_n;
-    const struct log_acl *acls; size_t acls_n;
     /* Once. a is empty after a failure, and for what has no answer but that it is done. */
     void (*done)(void *ctx, const struct log_fault *e, const struct log_answer *a);
     void *ctx;

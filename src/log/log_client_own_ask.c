@@ -587,112 +587,6 @@ static void begin_group_delete(struct own_ask *k)
     ask_send(k, call);
 }
 
-/* ---- permissions -------------------------------------------------------------------------------------------------------------------------------- */
-
-#define PATTERN_LITERAL 3
-#define ACL_ANY_OF 1 /* operation or permission: any, in filters */
-#define ACL_DENIED 2
-#define ACL_ALLOWED 3
-
-static void acls_describe(struct own_ask *k);
-
-static void acls_made(struct own_call *call)
-{
-    struct own_ask *k = call->ctx;
-    const struct kafka_create_acls_resp *resp = call->resp;
-    if (ask_failed(k, call))
-        return;
-    for (int32_t i = 0; i < resp->results_n; i++)
-        if (resp->results[i].error_code) {
-            ask_end(k, (enum kafka_error)resp->results[i].error_code, resp->results[i].error_message);
-            return;
-        }
-    acls_describe(k);
-}
-
-static void acls_make(struct own_ask *k)
-{
-    struct own_call *call = ask_call(k, API_CREATE_ACLS, 3, OWN_ANY, acls_made);
-    struct kafka_create_acls_req *req = call->req;
-    req->creations = OWN_NEW(call, struct kafka_create_acls_req_acl_creation, k->ask->acls_n);
-    for (size_t i = 0; i < k->ask->acls_n; i++)
-        req->creations[req->creations_n++] = (struct kafka_create_acls_req_acl_creation){
-            RESOURCE_TOPIC, k->ask->name, PATTERN_LITERAL, k->ask->acls[i].principal, k->ask->acls[i].host, k->ask->acls[i].operation, k->ask->acls[i].deny ? ACL_DENIED : ACL_ALLOWED};
-    ask_send(k, call);
-}
-
-static bool acl_wanted(const struct own_ask *k, const struct kafka_describe_acls_resp_acl_description *d)
-{
-    for (size_t i = 0; i < k->ask->acls_n; i++) {
-        const struct log_acl *a = &k->ask->acls[i];
-        if (a->operation == d->operation && (a->deny ? ACL_DENIED : ACL_ALLOWED) == d->permission_type && slice_eq(a->principal, d->principal) && slice_eq(a->host, d->host))
-            return true;
-    }
-    return false;
-}
-
-static void acls_deleted(struct own_call *call)
-{
-    struct own_ask *k = call->ctx;
-    const struct kafka_delete_acls_resp *resp = call->resp;
-    if (ask_failed(k, call))
-        return;
-    for (int32_t i = 0; i < resp->filter_results_n; i++)
-        if (resp->filter_results[i].error_code) {
-            ask_end(k, (enum kafka_error)resp->filter_results[i].error_code, resp->filter_results[i].error_message);
-            return;
-        }
-    ask_end(k, KAFKA_NONE, SLICE(""));
-}
-
-/* What is there and not wanted goes, after what is wanted was made: in between more is permitted, never less. */
-static void acls_told(struct own_call *call)
-{
-    struct own_ask *k = call->ctx;
-    const struct kafka_describe_acls_resp *resp = call->resp;
-    if (ask_failed(k, call))
-        return;
-    if (resp->error_code) {
-        ask_end(k, (enum kafka_error)resp->error_code, resp->error_message);
-        return;
-    }
-    struct own_call *next = ask_call(k, API_DELETE_ACLS, 3, OWN_ANY, acls_deleted);
-    struct kafka_delete_acls_req *req = next->req;
-    size_t n = 0;
-    for (int32_t i = 0; i < resp->resources_n; i++)
-        n += (size_t)MAX(resp->resources[i].acls_n, 0);
-    req->filters = OWN_NEW(next, struct kafka_delete_acls_req_delete_acls_filter, n);
-    for (int32_t i = 0; i < resp->resources_n; i++)
-        for (int32_t j = 0; j < resp->resources[i].acls_n; j++) {
-            const struct kafka_describe_acls_resp_acl_description *d = &resp->resources[i].acls[j];
-            if (!acl_wanted(k, d))
-                req->filters[req->filters_n++] = (struct kafka_delete_acls_req_delete_acls_filter){
-                    RESOURCE_TOPIC, k->ask->name, PATTERN_LITERAL, own_keep(next, d->principal), own_keep(next, d->host), d->operation, d->permission_type};
-        }
-    ask_send(k, next);
-}
-
-static void acls_describe(struct own_ask *k)
-{
-    struct own_call *call = ask_call(k, API_DESCRIBE_ACLS, 3, OWN_ANY, acls_told);
-    struct kafka_describe_acls_req *req = call->req;
-    *req = (struct kafka_describe_acls_req){.resource_type_filter = RESOURCE_TOPIC,
-                                            .resource_name_filter = k->ask->name,
-                                            .pattern_type_filter = PATTERN_LITERAL,
-                                            .operation = ACL_ANY_OF,
-                                            .permission_type = ACL_ANY_OF};
-    ask_send(k, call);
-}
-
-static void begin_acls(struct own_ask *k)
-{
-    if (!k->ask->acls_n) {
-        acls_describe(k);
-        return;
-    }
-    acls_make(k);
-}
-
 /* ---- dispatch -------------------------------------------------------------------------------------------------------------------------------------- */
 
 static void (*const begins[LOG_ASK_KINDS])(struct own_ask *) = {[LOG_ASK_TOPICS] = begin_topics,
@@ -706,8 +600,7 @@ static void (*const begins[LOG_ASK_KINDS])(struct own_ask *) = {[LOG_ASK_TOPICS]
                                                                 [LOG_ASK_GROUP] = begin_group,
                                                                 [LOG_ASK_GROUP_PLACES] = begin_places,
                                                                 [LOG_ASK_GROUP_MOVE] = begin_move,
-                                                                [LOG_ASK_GROUP_DELETE] = begin_group_delete,
-                                                                [LOG_ASK_ACLS] = begin_acls};
+                                                                [LOG_ASK_GROUP_DELETE] = begin_group_delete};
 
 static void ask_begin(struct own_ask *k) { begins[k->ask->kind](k); }
 

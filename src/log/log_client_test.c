@@ -1,14 +1,22 @@
-/* log_client_test.c - both engines of log_client, the same tests on each, against a cluster: librdkafka's mock cluster (three brokers), in this process.
+/* log_client_test.c - both engines of log_client, the same tests on each, against a cluster.
  *
- * What the mock cluster has not (administration) is tested with Weir's broker, by tests/kafka.
+ *     log_client_test                   librdkafka's mock cluster: three brokers, in this process, which fail as they are told
+ *     log_client_test BROKER            Weir's own: the program broker_alone, as a child; groups and administration as well, which the mock cluster
+ *                                       has not, or takes seconds for
  */
 #include "log_client.h"
 
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
+#include <ftw.h>
+#include <netinet/in.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -17,6 +25,8 @@
 static rd_kafka_t *keeper;
 static rd_kafka_mock_cluster_t *cluster;
 static char bootstrap[512];
+static char folder[] = "/tmp/log_client_test.XXXXXX"; /* of Weir's broker */
+static pid_t broker;                                  /* 0: the mock cluster */
 
 struct world {
     struct loop *l;
@@ -117,7 +127,26 @@ static void consumer_close(struct world *w, struct log_consumer *k)
     UNTIL(w, w->flag);
 }
 
-static void topic_make(const char *name, int partitions) { assert_int_equal(rd_kafka_mock_topic_create(cluster, name, partitions, 1), 0); }
+static void on_made(void *ctx, const struct log_fault *e, const struct log_answer *a)
+{
+    struct world *w = ctx;
+    w->flag = true;
+    if (e)
+        fail_msg("%s", e->text);
+}
+
+static void topic_make(const char *name, int partitions)
+{
+    struct world w;
+    if (!broker) {
+        assert_int_equal(rd_kafka_mock_topic_create(cluster, name, partitions, 1), 0);
+        return;
+    }
+    world_open(&w);
+    log_ask(w.c, &(struct log_ask){.kind = LOG_ASK_CREATE, .name = slice_cstr(name), .partitions = partitions, .done = on_made, .ctx = &w});
+    UNTIL(&w, w.flag);
+    world_close(&w);
+}
 
 static void publish(struct world *w, const char *topic, int32_t partition, const char *key, const char *value)
 {
@@ -235,7 +264,8 @@ static void test_unknown(void **state)
 {
     struct world w;
     world_open(&w);
-    rd_kafka_mock_topic_set_error(cluster, "nothing", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART); /* the mock cluster would make it */
+    if (!broker)
+        rd_kafka_mock_topic_set_error(cluster, "nothing", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART); /* the mock cluster would make it */
     struct log_consumer *k = consume(&w, "nothing", NULL, -1, LOG_BEGINNING);
     UNTIL(&w, w.failed);
     assert_int_equal(w.error, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
@@ -388,6 +418,124 @@ static void test_ask(void **state)
     world_close(&w);
 }
 
+/* ---- administering ------------------------------------------------------------------------------------------------------------------------ */
+
+static void on_settings(void *ctx, const struct log_fault *e, const struct log_answer *a)
+{
+    struct world *w = ctx;
+    w->flag = true;
+    w->error = e ? e->code : KAFKA_NONE;
+    w->text[0] = 0;
+    for (size_t i = 0; i < a->settings_n; i++)
+        if (!a->settings[i].is_default)
+            snprintf(w->text + strlen(w->text), 200, SLICE_FMT "=" SLICE_FMT " ", SLICE_ARG(a->settings[i].name), SLICE_ARG(a->settings[i].value));
+    w->places = (uint32_t)a->settings_n;
+}
+
+static void settings(struct world *w, struct slice name)
+{
+    w->flag = false;
+    log_ask(w->c, &(struct log_ask){.kind = LOG_ASK_SETTINGS, .name = name, .done = on_settings, .ctx = w});
+    UNTIL(w, w->flag);
+}
+
+static void test_topics(void **state)
+{
+    struct world w;
+    char topic[32];
+    snprintf(topic, sizeof topic, "made%d", (int)engine_now);
+    struct slice name = slice_cstr(topic);
+    struct log_setting set[] = {{.name = SLICE("retention.ms"), .value = SLICE("5000")}, {.name = SLICE("cleanup.policy"), .value = SLICE("compact")}};
+    struct log_setting change[] = {{.name = SLICE("retention.ms")}, {.name = SLICE("segment.bytes"), .value = SLICE("2097152")}};
+    struct log_setting bad = {.name = SLICE("no.such.setting"), .value = SLICE("1")};
+    world_open(&w);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_CREATE, .name = name, .partitions = 2, .settings = set, .settings_n = 2});
+    assert_int_equal(w.error, KAFKA_NONE);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_CREATE, .name = name, .partitions = 2});
+    assert_int_equal(w.error, KAFKA_TOPIC_ALREADY_EXISTS);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_CREATE, .name = SLICE("bad"), .partitions = 2, .settings = &bad, .settings_n = 1});
+    assert_int_equal(w.error, KAFKA_INVALID_CONFIG);
+    settings(&w, name);
+    assert_true(w.error == KAFKA_NONE && w.places > 10 && strstr(w.text, "retention.ms=5000 ") && strstr(w.text, "cleanup.policy=compact "));
+    ask(&w, (struct log_ask){.kind = LOG_ASK_SET, .name = name, .settings = change, .settings_n = 2});
+    assert_int_equal(w.error, KAFKA_NONE);
+    settings(&w, name);
+    assert_true(!strstr(w.text, "retention.ms") && strstr(w.text, "segment.bytes=2097152 ") && strstr(w.text, "cleanup.policy=compact ")); /* others stay */
+    ask(&w, (struct log_ask){.kind = LOG_ASK_GROW, .name = name, .partitions = 4});
+    assert_int_equal(w.error, KAFKA_NONE);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_TOPICS, .names = &name, .names_n = 1});
+    assert_true(w.error == KAFKA_NONE && w.last_partition == 4);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_GROW, .name = name, .partitions = 3});
+    assert_int_equal(w.error, KAFKA_INVALID_PARTITIONS);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_DELETE, .name = name});
+    assert_int_equal(w.error, KAFKA_NONE);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_DELETE, .name = name});
+    assert_int_equal(w.error, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    settings(&w, name);
+    assert_int_equal(w.error, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    world_close(&w);
+}
+
+struct group_seen {
+    struct world *w;
+    uint32_t groups, members, places;
+    char state[32];
+};
+
+static void on_groups(void *ctx, const struct log_fault *e, const struct log_answer *a)
+{
+    struct group_seen *g = ctx;
+    g->w->flag = true;
+    g->w->error = e ? e->code : KAFKA_NONE;
+    g->groups = (uint32_t)a->groups_n;
+    if (!a->groups_n)
+        return;
+    g->members = a->groups[0].members_n;
+    g->places = a->groups[0].members_n ? a->groups[0].members[0].places_n : 0;
+    snprintf(g->state, sizeof g->state, SLICE_FMT, SLICE_ARG(a->groups[0].state));
+}
+
+static void groups(struct group_seen *g, enum log_ask_kind kind, struct slice name)
+{
+    g->w->flag = false;
+    log_ask(g->w->c, &(struct log_ask){.kind = kind, .name = name, .done = on_groups, .ctx = g});
+    UNTIL(g->w, g->w->flag);
+}
+
+static void test_groups(void **state)
+{
+    struct world w;
+    struct group_seen g = {.w = &w};
+    char topic[32], group[32];
+    snprintf(topic, sizeof topic, "seen%d", (int)engine_now);
+    snprintf(group, sizeof group, "watched%d", (int)engine_now);
+    topic_make(topic, 3);
+    world_open(&w);
+    struct log_consumer *k = consume(&w, topic, group, -1, LOG_BEGINNING);
+    publish_many(&w, topic, 1, "x", 4);
+    UNTIL(&w, w.records == 4);
+    commit(&w, k);
+    groups(&g, LOG_ASK_GROUP, slice_cstr(group));
+    assert_true(w.error == KAFKA_NONE && g.members == 1 && g.places == 3);
+    assert_string_equal(g.state, "Stable");
+    groups(&g, LOG_ASK_GROUPS, SLICE(""));
+    assert_true(w.error == KAFKA_NONE && g.groups >= 1);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_GROUP_DELETE, .name = slice_cstr(group)});
+    assert_int_equal(w.error, KAFKA_NON_EMPTY_GROUP);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_GROUP_MOVE, .name = slice_cstr(group), .places = &(struct log_place){.topic = slice_cstr(topic), .partition = 1, .offset = 1}, .places_n = 1});
+    assert_int_equal(w.error, KAFKA_UNKNOWN_MEMBER_ID);
+    consumer_close(&w, k);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_GROUP_PLACES, .name = slice_cstr(group)});
+    assert_int_equal(w.error, KAFKA_NONE);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_GROUP_MOVE, .name = slice_cstr(group), .places = &(struct log_place){.topic = slice_cstr(topic), .partition = 1, .offset = 1}, .places_n = 1});
+    assert_int_equal(w.error, KAFKA_NONE);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_GROUP_DELETE, .name = slice_cstr(group)});
+    assert_int_equal(w.error, KAFKA_NONE);
+    groups(&g, LOG_ASK_GROUP, slice_cstr(group));
+    assert_int_equal(w.error, KAFKA_GROUP_ID_NOT_FOUND);
+    world_close(&w);
+}
+
 /* Nobody is there: every call ends with an error, none before its time and none long after. */
 static void test_nobody(void **state)
 {
@@ -442,18 +590,67 @@ static void cluster_start(void)
     snprintf(bootstrap, sizeof bootstrap, "%s", rd_kafka_mock_cluster_bootstraps(cluster));
 }
 
-int main(void)
+static void mock_stop(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conf),  cmocka_unit_test(test_partitions), cmocka_unit_test(test_order),  cmocka_unit_test(test_headers),
-                                       cmocka_unit_test(test_from),  cmocka_unit_test(test_rest),       cmocka_unit_test(test_unknown), cmocka_unit_test(test_repeated),
-                                       cmocka_unit_test(test_group), cmocka_unit_test(test_rebalance),  cmocka_unit_test(test_ask),    cmocka_unit_test(test_nobody)};
-    cluster_start();
-    int failures = 0;
-    for (int e = LOG_ENGINE_OWN; e <= LOG_ENGINE_OWN; e++) {
-        engine_now = (enum log_engine)e;
-        failures += cmocka_run_group_tests_name(e == LOG_ENGINE_OWN ? "own" : "rdkafka", tests, NULL, NULL);
-    }
     rd_kafka_mock_cluster_destroy(cluster);
     rd_kafka_destroy(keeper);
+}
+
+/* A port that nobody listens on now. */
+static uint16_t port_free(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && getsockname(fd, (struct sockaddr *)&a, &n) == 0);
+    close(fd);
+    return ntohs(a.sin_port);
+}
+
+static void weir_start(const char *program)
+{
+    char port[8];
+    snprintf(port, sizeof port, "%u", port_free());
+    snprintf(bootstrap, sizeof bootstrap, "127.0.0.1:%s", port);
+    assert_non_null(mkdtemp(folder));
+    broker = fork();
+    if (broker == 0) {
+        execl(program, program, folder, port, "2", (char *)NULL);
+        _exit(127);
+    }
+    assert_true(broker > 0);
+}
+
+static int gone(const char *path, const struct stat *st, int type, struct FTW *at) { return remove(path); }
+
+static void weir_stop(void)
+{
+    int status;
+    kill(broker, SIGTERM);
+    assert_int_equal(waitpid(broker, &status, 0), broker);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    nftw(folder, gone, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest with_mock[] = {cmocka_unit_test(test_conf), cmocka_unit_test(test_partitions), cmocka_unit_test(test_order),    cmocka_unit_test(test_headers), cmocka_unit_test(test_from),
+                                           cmocka_unit_test(test_rest), cmocka_unit_test(test_unknown),    cmocka_unit_test(test_repeated), cmocka_unit_test(test_nobody)};
+    const struct CMUnitTest with_weir[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_headers),   cmocka_unit_test(test_from), cmocka_unit_test(test_unknown), cmocka_unit_test(test_topics),
+                                           cmocka_unit_test(test_group), cmocka_unit_test(test_rebalance), cmocka_unit_test(test_ask),  cmocka_unit_test(test_groups)};
+    int failures = 0;
+    if (argc > 1)
+        weir_start(argv[1]);
+    else
+        cluster_start();
+    for (int e = LOG_ENGINE_OWN; e <= LOG_ENGINE_RDKAFKA; e++) {
+        engine_now = (enum log_engine)e;
+        failures += argc > 1 ? cmocka_run_group_tests_name(e == LOG_ENGINE_OWN ? "own" : "rdkafka", with_weir, NULL, NULL)
+                             : cmocka_run_group_tests_name(e == LOG_ENGINE_OWN ? "own" : "rdkafka", with_mock, NULL, NULL);
+    }
+    if (argc > 1)
+        weir_stop();
+    else
+        mock_stop();
     return failures;
 }

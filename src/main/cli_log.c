@@ -32,6 +32,26 @@ static enum err host_address(const char *host, struct addr *out)
     return er;
 }
 
+/* --librdkafka, and -X NAME=VALUE for its settings, cut into pairs (the copies stay until the end of the process). */
+static int client_read(const struct args *a, bool *rdkafka, const char ***settings)
+{
+    const char *given;
+    size_t n = 0;
+    while (args_nth(a, "setting", n))
+        n++;
+    *settings = mem_new(MEM_MISC, (2 * n + 1) * sizeof **settings);
+    *rdkafka = args_has(a, "librdkafka") || n;
+    for (size_t i = 0; (given = args_nth(a, "setting", i)); i++) {
+        char *name = mem_strdup(MEM_MISC, given), *value = strchr(name, '=');
+        if (!value || value == name)
+            return cli_fail(EXIT_USAGE, a->cmd->name, "write NAME=VALUE, such as -X security.protocol=sasl_ssl", "-X \"%s\" is no setting", given);
+        *value = 0;
+        (*settings)[2 * i] = name;
+        (*settings)[2 * i + 1] = value + 1;
+    }
+    return EXIT_OK;
+}
+
 int cli_log_open(struct cli_log *k, const struct args *a, int16_t acks)
 {
     struct buf why = {0};
@@ -40,13 +60,21 @@ int cli_log_open(struct cli_log *k, const struct args *a, int16_t acks)
     int code = args_time(a, "timeout", 30000, &k->timeout_ms);
     if (code)
         return code;
+    const char **settings;
+    bool rdkafka = false;
+    code = client_read(a, &rdkafka, &settings);
+    if (code) {
+        mem_free(settings);
+        return code;
+    }
     k->loop = loop_new("weir");
-    struct log_client_conf conf = {.bootstrap = k->bootstrap, .client_id = "weir-cli", .timeout_ms = k->timeout_ms, .acks = acks, .resolve = host_address};
+    struct log_client_conf conf = {.engine = rdkafka ? LOG_ENGINE_RDKAFKA : LOG_ENGINE_OWN, .settings = settings, .bootstrap = k->bootstrap, .client_id = "weir-cli", .timeout_ms = k->timeout_ms, .acks = acks, .resolve = host_address};
     if (log_client_new(k->loop, &conf, &k->client, &why) != OK) {
         code = cli_fail(EXIT_USAGE, a->cmd->name, NULL, "%s", why.p);
         loop_free(k->loop);
         k->loop = NULL;
     }
+    mem_free(settings);
     buf_free(&why);
     return code;
 }
