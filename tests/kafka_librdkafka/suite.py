@@ -1,6 +1,6 @@
 """Runs tests of librdkafka's own suite against a broker, each in a process of its own, several at a time; prints a line per test.
 
-usage: suite.py RUNNER BROKER LOGS [--jobs N] [--limit SECONDS] [--thorough] [NUMBER...]
+usage: suite.py RUNNER BROKER LOGS [--jobs N] [--limit SECONDS] [--thorough] [--slow] [--more ARGS] [--conf LINES] [NUMBER...]
 
 RUNNER is tests/test-runner of a build of librdkafka. LOGS is a folder for what the tests say. Without numbers: what applies.txt marks for every run; with
 --thorough all that apply. The suite asks for some things through scripts of Apache Kafka; kafka/bin has them.
@@ -21,13 +21,9 @@ KAFKA_VERSION = '4.1.0'  # what the suite takes the broker for: without share gr
 
 
 def applies():
-    """[(number, how often: 'always' or 'thorough' or 'never', a reason)] of applies.txt."""
-    rows = []
-    for line in (HERE / 'applies.txt').read_text().split('\n'):
-        words = line.split('#')[0].split(None, 2)
-        if words:
-            rows.append((words[0], words[1], words[2] if len(words) > 2 else ''))
-    return rows
+    """{number: (when, seconds)} of applies.txt."""
+    rows = [line.split() for line in (HERE / 'applies.txt').read_text().split('\n') if line and line[0] != '#']
+    return {number: (when, int(seconds)) for number, when, seconds, *_ in rows}
 
 
 def colourless(text):
@@ -41,7 +37,7 @@ def one(a, number):
     began = time.monotonic()
     with log.open('w') as out:
         try:
-            status = subprocess.run([a.runner, '-L', '-p1', *([] if a.slow else ['-Q'])], cwd=os.path.dirname(a.runner), env=env, stdin=subprocess.DEVNULL,
+            status = subprocess.run([a.runner, '-L', '-p1', *([] if a.slow else ['-Q']), *a.more.split()], cwd=os.path.dirname(a.runner), env=env, stdin=subprocess.DEVNULL,
                                     stdout=out, stderr=subprocess.STDOUT, timeout=a.limit, check=False).returncode
         except subprocess.TimeoutExpired:
             status = -1
@@ -62,19 +58,25 @@ def main():
     p.add_argument('broker')
     p.add_argument('logs')
     p.add_argument('numbers', nargs='*')
-    p.add_argument('--jobs', type=int, default=6)
+    p.add_argument('--jobs', type=int, default=8)
     p.add_argument('--limit', type=float, default=180)
     p.add_argument('--thorough', action='store_true')
     p.add_argument('--slow', action='store_true', help='the suite\'s full number of records')
+    p.add_argument('--more', default='', help='arguments of the suite, such as "-s noautocreate" or "-P": each producer idempotent')
+    p.add_argument('--conf', default='', help='lines of configuration of every client, with commas between them')
     a = p.parse_intermixed_args()
     a.runner = os.path.abspath(a.runner)
     a.logs = os.path.abspath(a.logs)
     os.makedirs(a.logs, exist_ok=True)
-    pathlib.Path(a.logs, 'test.conf').write_text(f'bootstrap.servers={a.broker}\ntest.topic.random=true\nbroker.address.family=v4\n')
+    pathlib.Path(a.logs, 'test.conf').write_text(f'bootstrap.servers={a.broker}\ntest.topic.random=true\nbroker.address.family=v4\n' + a.conf.replace(',', '\n') + '\n')
     wanted = ('always', 'thorough') if a.thorough else ('always',)
-    numbers = a.numbers or [n for n, when, _ in applies() if when in wanted]
+    known = applies()
+    numbers = a.numbers or [n for n, (when, _) in known.items() if when in wanted]
+    numbers.sort(key=lambda n: -known.get(n, ('', 0))[1])  # the longest first: the end is not waiting for one
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         for number, state, took, why in pool.map(lambda n: one(a, n), numbers):
+            if state == 'skip' and not a.numbers:
+                state = 'not ok'  # what is listed as passing has to be run
             print(f'{state} librdkafka {number}' + (f' ({why})' if state == 'skip' else ''), flush=True)
             if state == 'not ok':
                 print(f'#   after {took:.1f} s: {why}', flush=True)
