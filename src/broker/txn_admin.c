@@ -9,7 +9,9 @@
 #include <pcre2.h>
 
 #define PATTERN_MAX 1024           /* bytes of a pattern of ListTransactions */
-#define PATTERN_STEPS_MAX 10000    /* of PCRE2 for one id */
+#define PATTERN_STEPS_MAX 2000     /* of PCRE2 for one id */
+#define PATTERN_HEAP_KIB 1024
+#define PATTERN_IDS 500            /* that are matched in one turn of the loop */
 
 /* ---- DescribeTransactions -------------------------------------------------------------------------------------------------------- */
 
@@ -125,8 +127,10 @@ void describe_transactions_serve(struct breq *r)
 struct list_call {
     struct kafka_list_transactions_resp resp; /* first: breq.resp points here */
     struct breq *r;
+    struct call call;              /* to home from home: the next turn */
     uint32_t shard;                /* visited now; shards_n: home again */
     uint32_t cap;
+    int32_t looked, kept;          /* of the ids, when they are home: at the pattern and at permissions; those that pass are in front */
     bool states[TXN_STATES];       /* wanted */
     bool by_state;
     pcre2_code *pattern;           /* NULL: every id */
@@ -142,9 +146,7 @@ static bool list_matches(const struct list_call *c, const struct txn *t, int64_t
         found = req->producer_id_filters[i] == t->now.producer_id;
     if (!found || (c->by_state && !c->states[t->now.state]))
         return false;
-    if (c->r->version >= 1 && req->duration_filter >= 0 && (t->now.start_ms < 0 || now - t->now.start_ms <= req->duration_filter))
-        return false;
-    return !c->pattern || pcre2_match(c->pattern, (PCRE2_SPTR)t->id.p, t->id.n, 0, 0, c->match, c->limits) >= 0;
+    return c->r->version < 1 || req->duration_filter < 0 || (t->now.start_ms >= 0 && now - t->now.start_ms > req->duration_filter);
 }
 
 static void list_add(struct breq *r, struct list_call *c, const struct txn *t)
@@ -162,22 +164,41 @@ static void list_add(struct breq *r, struct list_call *c, const struct txn *t)
         .transactional_id = arena_slice(&r->arena, t->id), .producer_id = t->now.producer_id, .transaction_state = slice_cstr(txn_state_name(t->now.state))};
 }
 
-static void list_home(struct breq *r)
+static void list_end(struct breq *r)
 {
     struct list_call *c = r->resp;
-    int32_t n = 0;
     if (c->pattern) {
         pcre2_code_free(c->pattern);
         pcre2_match_data_free(c->match);
         pcre2_match_context_free(c->limits);
         c->pattern = NULL;
     }
-    for (int32_t i = 0; i < c->resp.transaction_states_n; i++)
-        if (allowed(r, ACL_DESCRIBE, ACL_TXN, c->resp.transaction_states[i].transactional_id))
-            c->resp.transaction_states[n++] = c->resp.transaction_states[i];
-    c->resp.transaction_states_n = c->resp.error_code == KAFKA_NONE ? n : 0;
+    c->resp.transaction_states_n = c->resp.error_code == KAFKA_NONE ? c->kept : 0;
     r->error = c->resp.error_code;
     breq_answer(r, r->at);
+}
+
+static void list_home(struct breq *r);
+static void list_again(struct shard *here, struct call *call) { list_home(CONTAINER_OF(call, struct list_call, call)->r); }
+
+/* A pattern may be a costly one, and the ids many: so many in a turn, and then others have theirs. */
+static void list_home(struct breq *r)
+{
+    struct list_call *c = r->resp;
+    struct kafka_list_transactions_resp_transaction_state *all = c->resp.transaction_states;
+    int32_t until = c->pattern ? MIN(c->looked + PATTERN_IDS, c->resp.transaction_states_n) : c->resp.transaction_states_n;
+    for (; c->looked < until; c->looked++) {
+        struct slice id = all[c->looked].transactional_id;
+        bool fits = !c->pattern || pcre2_match(c->pattern, (PCRE2_SPTR)id.p, id.n, 0, 0, c->match, c->limits) >= 0;
+        if (fits && allowed(r, ACL_DESCRIBE, ACL_TXN, id))
+            all[c->kept++] = all[c->looked];
+    }
+    if (c->looked == c->resp.transaction_states_n) {
+        list_end(r);
+        return;
+    }
+    c->call.fn = list_again;
+    shard_call(r->home, r->home, &c->call);
 }
 
 static void list_visit(struct breq *r)
@@ -230,6 +251,7 @@ static enum kafka_error list_pattern(struct list_call *c, struct slice pattern)
     c->match = pcre2_match_data_create(1, NULL);
     c->limits = pcre2_match_context_create(NULL);
     pcre2_set_match_limit(c->limits, PATTERN_STEPS_MAX);
+    pcre2_set_heap_limit(c->limits, PATTERN_HEAP_KIB);
     return KAFKA_NONE;
 }
 
@@ -244,7 +266,7 @@ void list_transactions_serve(struct breq *r)
     enum kafka_error e = r->version >= 2 && req->transactional_id_pattern.n ? list_pattern(c, req->transactional_id_pattern) : KAFKA_NONE;
     if (e != KAFKA_NONE) {
         c->resp.error_code = (int16_t)e;
-        list_home(r);
+        list_end(r);
         return;
     }
     breq_visit(r, r->home, r->home->b->shards[0], list_visit);

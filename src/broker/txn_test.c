@@ -573,11 +573,38 @@ static void test_list(void **state)
     assert_int_equal(unknown, 1);
     assert_int_equal(list_n(c, NULL, -1, "txn-1.*", &error, &unknown), 11);
     assert_int_equal(list_n(c, NULL, -1, "1", &error, &unknown), 0); /* the whole id must match */
+    assert_int_equal(list_n(c, NULL, -1, "(x+x+)+y", &error, &unknown), 0);
     list_n(c, NULL, -1, "(", &error, &unknown);
     assert_int_equal(error, KAFKA_INVALID_REGULAR_EXPRESSION);
     assert_int_equal(list_n(c, NULL, 10000, NULL, &error, &unknown), 0);
     world_sleep(12000);
     assert_int_equal(list_n(c, NULL, 10000, NULL, &error, &unknown), 5);
+    world_stop();
+}
+
+/* More ids than are matched in one turn, and a pattern that would take for ever without a limit. */
+static void test_list_many(void **state)
+{
+    char name[64];
+    int16_t error;
+    int32_t unknown;
+    (void)state;
+    begin(2);
+    struct client *c = client_new(1);
+    txn_init(c, "first");
+    for (int i = 0; i < 1100; i++) {
+        snprintf(name, sizeof name, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-%d", i);
+        assert_int_equal(txn_init(c, name).error, KAFKA_NONE);
+        client_forget(c);
+    }
+    assert_int_equal(list_n(c, NULL, -1, NULL, &error, &unknown), 1101);
+    assert_int_equal(list_n(c, NULL, -1, "x+-\\d+", &error, &unknown), 1100);
+    assert_int_equal(list_n(c, NULL, -1, "x+-1\\d\\d\\d", &error, &unknown), 100);
+    assert_int_equal(list_n(c, NULL, -1, "(x+x+)+y", &error, &unknown), 0);
+    world_restart();
+    c = client_new(0);
+    assert_string_equal(txn_state_of(c, "first"), "Empty");
+    assert_int_equal(list_n(c, NULL, -1, "x+-\\d+", &error, &unknown), 1100);
     world_stop();
 }
 
@@ -610,7 +637,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_commit), cmocka_unit_test(test_abort), cmocka_unit_test(test_empty_partitions), cmocka_unit_test(test_states), cmocka_unit_test(test_parked),
         cmocka_unit_test(test_unknown_and_wrong), cmocka_unit_test(test_add_all_or_none), cmocka_unit_test(test_idempotent_ids), cmocka_unit_test(test_bump),
         cmocka_unit_test(test_epoch_ends), cmocka_unit_test(test_zombie), cmocka_unit_test(test_late_batch), cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_timeout_over_restart), cmocka_unit_test(test_expiry), cmocka_unit_test(test_topic_deleted), cmocka_unit_test(test_list),
+        cmocka_unit_test(test_timeout_over_restart), cmocka_unit_test(test_expiry), cmocka_unit_test(test_topic_deleted), cmocka_unit_test(test_list), cmocka_unit_test(test_list_many),
         cmocka_unit_test(test_markers_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
