@@ -22,7 +22,6 @@
 struct load_item {
     struct bpart *p;
     struct part_conf conf;     /* as when it began */
-    const struct topic *topic; /* whose conf that is; only compared */
     char name[PART_NAME_MAX + 1];
     struct part *part;         /* result */
     enum err err;
@@ -230,8 +229,7 @@ static void item_attach(struct shard *s, struct load_item *it)
     part_attach(it->part, s->log);
     p->part = it->part;
     part_owner_set(p->part, p);
-    if (p->topic != it->topic)
-        part_conf_set(p->part, &p->topic->settings.part);
+    part_conf_set(p->part, &p->topic->settings.part); /* they may have changed meanwhile */
     if (p->gone) {
         part_delete(p->part);
         p->part = NULL;
@@ -291,7 +289,6 @@ static void load_begin(struct shard_parts *sp, struct load *load)
         p->loading = true;
         it->p = p;
         it->part = NULL;
-        it->topic = p->topic;
         it->conf = p->topic->settings.part;
         part_folder(p->topic, p->partition, it->name);
     }
