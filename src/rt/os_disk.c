@@ -14,8 +14,11 @@
 
 #define RESULT(call) ((call) < 0 ? -errno : 0)
 
-void sys_work_begin(void) { MUST(!sys_threads()); }
-uint64_t sys_work_end(void) { return 0; }
+bool sys_work_run(struct work *w)
+{
+    MUST(!sys_threads()); /* which do it */
+    return true;
+}
 
 /* ---- files ---- */
 

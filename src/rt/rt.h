@@ -421,14 +421,15 @@ struct thread *thread_start(const char *name, void (*fn)(void *), void *arg);
 void thread_join(struct thread *t); /* and free */
 void thread_pin(int cpu);           /* the calling thread; best effort */
 
-/* Blocking work on a small pool of threads; done() runs on loop l. In the simulator both run on the loop. */
+/* Blocking work on a small pool of threads; done() runs on loop l. In the simulator both run on the loop (sim_work.c). */
 struct work {
     void (*run)(struct work *);  /* on a pool thread */
     void (*done)(struct work *); /* on the loop */
     struct loop *loop;
     struct work *next;
     bool slow;                   /* may take long, and nobody waits at once: half of the threads at most run such works */
-    uint64_t sim_due_ns;         /* in the simulator: when what run() did on the disk is over, and done() comes */
+    uint64_t sim_due_ns;         /* in the simulator: when run() goes on, which waits for the disk */
+    void *sim_fiber;             /* the same: its stack */
 };
 void work_submit(struct loop *l, struct work *w);
 

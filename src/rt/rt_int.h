@@ -65,7 +65,7 @@ struct loop {
     counter pipe_misses;
     uint32_t works;                /* submitted and not yet done */
     struct work *sim_queue, *sim_due; /* without threads: submitted in this turn; to be run in the next (work.c) */
-    struct work *sim_waits;        /* the same: run, and done when the disk is; the first to be done first */
+    struct work *sim_waits;        /* the same: run() sleeps; the first to go on first */
     struct tls_loop *tls;          /* buffers; NULL before the first TLS stream */
     struct tls_counters tls_counters;
     void *current;                 /* the listener or mailbox whose callbacks run; NULL once it is stopped or freed */

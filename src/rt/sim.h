@@ -71,8 +71,9 @@ enum sim_disk_op {
  * the cache, and power loss may take it though another sync succeeded. */
 void sim_disk_fail_next(enum sim_disk_op op, uint32_t after, int errno_value);
 void sim_disk_bytes_max(uint64_t n);                 /* the disk's size; what is beyond is ENOSPC, behind a short write. 0: no limit */
-/* How long a sync takes (0, 0: no time). In a work: run() returns at once, having begun it: what is written later is not covered; done() comes
- * that much later, and other loops go on meanwhile. On a loop: it blocks the world. */
+/* How long a sync takes (0, 0: no time). In a work, run() waits: what others write meanwhile is not covered,
+ * other loops go on meanwhile, and run() goes on when the sync is over. Works are a little slow at other operations, too. On a loop: it blocks
+ * the world. */
 void sim_disk_slow(uint32_t sync_ms_min, uint32_t sync_ms_max);
 void sim_disk_cold(uint32_t pct);                    /* how often disk_in_memory() says no */
 /* Damage, in the cache and on the disk: one bit of the byte there, false when the file has none; the end cut off, false when there is no file. */

@@ -137,6 +137,8 @@ void sim_disk_cold(uint32_t pct) { sim.disk_cold_pct = pct; }
 /* 0, or the -errno that this operation was told to fail with. */
 static int disk_enter(enum sim_disk_op op)
 {
+    if (op == SIM_DISK_CREATE || op == SIM_DISK_WRITE) /* not where a program may hold a lock */
+        sim_work_dawdle();
     sim_note(30, op, sim.disk_fails);
     if (op <= SIM_DISK_CHANGES_LAST)
         sim_crash_tick();
@@ -281,7 +283,8 @@ int sys_file_sync(int fd)
         return r;
     uint64_t over_ns = sim_disk_busy();
     sim_synced(file_of(fd), r, over_ns);
-    return r;
+    sim_wait_until(over_ns);
+    return sim.disk_off ? -EIO : r;
 }
 
 void sys_file_sync_start(int fd, uint64_t offset, uint64_t n)
@@ -530,8 +533,10 @@ int sys_dir_sync(const char *path)
     struct sim_node *f = disk_find(path);
     if (!f || !f->folder)
         return f ? -ENOTDIR : -ENOENT;
-    sim_names_synced(f, sim_disk_busy());
-    return 0;
+    uint64_t over_ns = sim_disk_busy();
+    sim_names_synced(f, over_ns);
+    sim_wait_until(over_ns);
+    return sim.disk_off ? -EIO : 0;
 }
 
 /* ---- listing ---- */

@@ -145,8 +145,8 @@ struct sim_world {
     bool disk_off;               /* after a crash, before sim_restart() */
     uint32_t crash_ops;          /* changes of the disk until a crash, 0: none is due */
     bool crash_power;            /* it is one of power */
-    bool in_work;                /* work's run() is being called */
-    uint64_t work_ns;            /* how long the disk is busy with it */
+    struct sim_fiber *fiber;     /* the work that is being run, on a stack of its own; or NULL */
+    struct sim_fiber *fibers;    /* those not in use */
 };
 extern struct sim_world sim;
 
@@ -177,7 +177,13 @@ void sim_settle(struct sim_node *f);                 /* the disk has all of it *
 void sim_name_changed(struct sim_name_change c, struct slice name, struct slice name_to);
 void sim_names_synced(struct sim_node *folder, uint64_t over_ns);
 void sim_names_forget(void);
-uint64_t sim_disk_busy(void);                        /* with a sync that begins now: when it is over */
+uint64_t sim_disk_busy(void);                        /* when a sync that begins now is over */
 void sim_crash_tick(void);                           /* the disk is about to be changed: the crash, if one is due */
+
+/* sim_work.c */
+struct sim_fiber;
+void sim_wait_until(uint64_t ns);                    /* by the work that is being run; by a loop: the world waits */
+void sim_work_dawdle(void);                          /* the work that is being run is slow, perhaps */
+void sim_work_fini(void);
 
 #endif

@@ -304,28 +304,7 @@ void sim_disk_slow(uint32_t sync_ms_min, uint32_t sync_ms_max)
     sim.sync_ms_max = sync_ms_max;
 }
 
-uint64_t sim_disk_busy(void)
-{
-    uint64_t ns = 1000000 * sim_between(sim.sync_ms_min, sim.sync_ms_max);
-    if (!sim.in_work) {
-        sim.now_ns += ns;
-        return sim.now_ns;
-    }
-    sim.work_ns += ns;
-    return sim.now_ns + sim.work_ns;
-}
-
-void sys_work_begin(void)
-{
-    sim.in_work = true;
-    sim.work_ns = 0;
-}
-
-uint64_t sys_work_end(void)
-{
-    sim.in_work = false;
-    return sim.work_ns;
-}
+uint64_t sim_disk_busy(void) { return sim.now_ns + 1000000 * sim_between(sim.sync_ms_min, sim.sync_ms_max); }
 
 /* ---- power loss ---- */
 

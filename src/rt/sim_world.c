@@ -120,6 +120,7 @@ void sim_stop(void)
     MUST(sim.loops_n == 0); /* free the loops first */
     sim_net_fini();
     sim_disk_fini();
+    sim_work_fini();
     for (uint32_t i = 0; i < sim.objs_n; i++) {
         mem_free(sim.objs[i]->hots);
         mem_free(sim.objs[i]->waiting);

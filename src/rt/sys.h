@@ -101,7 +101,7 @@ int sys_dir_list(const char *path, void (*each)(void *ctx, const char *name, boo
 int sys_disk_space(const char *path, uint64_t *free_bytes, uint64_t *total_bytes);
 
 /* ---- blocking work without threads: never called when sys_threads() ---- */
-void sys_work_begin(void);                              /* run() follows */
-uint64_t sys_work_end(void);                            /* it returned: how long (ns) the disk is busy with what it did */
+/* Calls run(), or goes on with it: true when it has returned; else w->sim_due_ns says when to call this again. */
+bool sys_work_run(struct work *w);
 
 #endif

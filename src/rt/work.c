@@ -6,8 +6,8 @@
  * are not bounded here: a work is memory of the one who submits it, who bounds how many there are. Slow works have a queue of their own and
  * never all of the threads, so that what somebody waits for (a sync, before an answer) does not stand behind minutes of compaction.
  *
- * Without threads (the simulator), run() and done() are called by the loop, on the turn after the submission; when the disk was busy with
- * what run() did, done() comes when that is over (sim_disk_slow()).
+ * Without threads (the simulator), run() and done() are called by the loop, on the turn after the submission. On a slow disk run() sleeps
+ * (sim_work.c), and the loop goes on with it when the time has come.
  */
 #include "rt_int.h"
 
@@ -79,6 +79,7 @@ void work_submit(struct loop *l, struct work *w)
 {
     w->loop = l;
     w->next = NULL;
+    w->sim_fiber = NULL;
     l->works++;
     if (!sys_threads()) {
         work_queue(&l->sim_queue, w);
@@ -122,16 +123,13 @@ static void works_run_here(struct loop *l)
     l->sim_queue = NULL;
     for (struct work *next; due; due = next) {
         next = due->next;
-        sys_work_begin();
-        due->run(due);
-        uint64_t busy_ns = sys_work_end();
-        due->sim_due_ns = sys_mono_ns() + busy_ns;
-        if (busy_ns) work_wait(&l->sim_waits, due);
-        else work_finish(due);
+        if (sys_work_run(due)) work_finish(due);
+        else work_wait(&l->sim_waits, due);
     }
     for (struct work *w; (w = l->sim_waits) && w->sim_due_ns <= sys_mono_ns();) {
         l->sim_waits = w->next;
-        work_finish(w);
+        if (sys_work_run(w)) work_finish(w);
+        else work_wait(&l->sim_waits, w);
     }
 }
 
