@@ -235,6 +235,8 @@ void group_tombs_offset(struct group_tombs *t, struct slice group, struct slice 
 void group_tombs_group(struct group_tombs *t, struct slice group);
 void group_tombs_end(struct group_tombs *t);
 
+/* Takes in one record of batch b, as it was read again; false: it is not understood. a: for decoding. */
+bool group_take_record(struct group_part *gp, const struct kafka_record *rec, const struct kafka_batch *b, struct arena *a);
 void group_load_begin(struct group_part *gp);
 void group_load_stop(struct group_part *gp); /* the partition leaves; may be repeated */
 

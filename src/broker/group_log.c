@@ -368,7 +368,7 @@ static bool take_group(struct group_part *gp, struct kafka_reader *key, struct s
     return true;
 }
 
-static bool take_record(struct group_part *gp, const struct kafka_record *rec, const struct kafka_batch *b, struct arena *a)
+bool group_take_record(struct group_part *gp, const struct kafka_record *rec, const struct kafka_batch *b, struct arena *a)
 {
     struct kafka_reader key;
     kafka_reader_init(&key, rec->key);
@@ -401,7 +401,7 @@ static void take_batch(struct group_part *gp, const struct kafka_batch *b)
         if (!sound)
             break;
         counter_inc(&gs->count.load_records);
-        if (!take_record(gp, &rec, b, &a))
+        if (!group_take_record(gp, &rec, b, &a))
             counter_inc(&gs->count.load_skipped);
         arena_reset(&a);
     }
