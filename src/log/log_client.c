@@ -105,6 +105,13 @@ struct log_ask *log_ask_copy(struct arena *a, const struct log_ask *ask)
     }
     for (size_t i = 0; i < ask->settings_n; i++)
         settings[i] = (struct log_setting){.name = slice_copy(a, ask->settings[i].name), .value = slice_copy(a, ask->settings[i].value)};
+    struct log_credential *credentials = arena_zalloc(a, (ask->credentials_n + 1) * sizeof *credentials);
+    for (size_t i = 0; i < ask->credentials_n; i++) {
+        credentials[i] = ask->credentials[i];
+        credentials[i].salt = slice_copy(a, ask->credentials[i].salt);
+        credentials[i].salted = slice_copy(a, ask->credentials[i].salted);
+    }
+    to->credentials = credentials;
     to->names = names;
     to->places = places;
     to->settings = settings;

@@ -117,6 +117,9 @@ enum log_ask_kind {
     LOG_ASK_GROUP_PLACES,   /* name                         -> places: what is committed */
     LOG_ASK_GROUP_MOVE,     /* name, places: becomes what is committed; the group has no members */
     LOG_ASK_GROUP_DELETE,   /* name */
+    LOG_ASK_USERS,          /*                              -> users: who can log in with SASL (KIP-554) */
+    LOG_ASK_USER_SET,       /* name, credentials: what he logs in with from now on */
+    LOG_ASK_USER_DELETE,    /* name, credentials: these go; mechanisms alone are looked at */
     LOG_ASK_KINDS
 };
 struct log_setting {
@@ -147,7 +150,19 @@ struct log_group {
     const struct log_member *members;
     uint32_t members_n;
 };
+/* What a SCRAM password is kept as (RFC 5802): never the password. mechanism: 1 SCRAM-SHA-256, 2 SCRAM-SHA-512. */
+struct log_credential {
+    int8_t mechanism;
+    int32_t iterations;
+    struct slice salt, salted; /* not in answers */
+};
+struct log_user {
+    struct slice name;
+    const struct log_credential *credentials;
+    uint32_t credentials_n;
+};
 struct log_answer {
+    const struct log_user *users; size_t users_n;
     const struct log_topic *topics; size_t topics_n;
     const struct log_place *places; size_t places_n;
     const struct log_setting *settings; size_t settings_n;
@@ -160,6 +175,7 @@ struct log_ask {
     const struct slice *names; size_t names_n;
     const struct log_place *places; size_t places_n;
     const struct log_setting *settings; size_t settings_n;
+    const struct log_credential *credentials; size_t credentials_n;
     /* Once. a is empty after a failure, and for what has no answer but that it is done. */
     void (*done)(void *ctx, const struct log_fault *e, const struct log_answer *a);
     void *ctx;

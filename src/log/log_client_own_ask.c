@@ -587,6 +587,75 @@ static void begin_group_delete(struct own_ask *k)
     ask_send(k, call);
 }
 
+/* ---- users ------------------------------------------------------------------------------------------------------------------------------------------ */
+
+static void users_told(struct own_call *call)
+{
+    struct own_ask *k = call->ctx;
+    const struct kafka_describe_user_scram_credentials_resp *resp = call->resp;
+    if (ask_failed(k, call))
+        return;
+    struct log_user *users = ASK_NEW(k, struct log_user, MAX(resp->results_n, 0));
+    for (int32_t i = 0; i < resp->results_n; i++) {
+        const struct kafka_describe_user_scram_credentials_resp_describe_user_scram_credentials_result *r = &resp->results[i];
+        struct log_credential *has = ASK_NEW(k, struct log_credential, MAX(r->credential_infos_n, 0));
+        for (int32_t c = 0; c < r->credential_infos_n; c++)
+            has[c] = (struct log_credential){.mechanism = r->credential_infos[c].mechanism, .iterations = r->credential_infos[c].iterations};
+        users[i] = (struct log_user){.name = keep(k, r->user), .credentials = has, .credentials_n = (uint32_t)MAX(r->credential_infos_n, 0)};
+    }
+    k->answer.users = users;
+    k->answer.users_n = (size_t)MAX(resp->results_n, 0);
+    ask_end(k, (enum kafka_error)resp->error_code, resp->error_message);
+}
+
+static void begin_users(struct own_ask *k)
+{
+    struct own_call *call = ask_call(k, API_DESCRIBE_USER_SCRAM_CREDENTIALS, 0, OWN_ANY, users_told);
+    struct kafka_describe_user_scram_credentials_req *req = call->req;
+    req->users_n = -1; /* all */
+    ask_send(k, call);
+}
+
+static void user_told(struct own_call *call)
+{
+    struct own_ask *k = call->ctx;
+    const struct kafka_alter_user_scram_credentials_resp *resp = call->resp;
+    if (ask_failed(k, call))
+        return;
+    bool one = resp->results_n == 1;
+    ask_end(k, one ? (enum kafka_error)resp->results[0].error_code : KAFKA_CORRUPT_MESSAGE, one ? resp->results[0].error_message : SLICE(""));
+}
+
+static void begin_user_set(struct own_ask *k)
+{
+    if (!controller_known(k))
+        return;
+    struct own_call *call = ask_call(k, API_ALTER_USER_SCRAM_CREDENTIALS, 0, k->o->controller, user_told);
+    struct kafka_alter_user_scram_credentials_req *req = call->req;
+    size_t n = k->ask->credentials_n;
+    req->upsertions = OWN_NEW(call, struct kafka_alter_user_scram_credentials_req_scram_credential_upsertion, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct log_credential *c = &k->ask->credentials[i];
+        req->upsertions[req->upsertions_n++] = (struct kafka_alter_user_scram_credentials_req_scram_credential_upsertion){
+            .name = k->ask->name, .mechanism = c->mechanism, .iterations = c->iterations, .salt = c->salt, .salted_password = c->salted};
+    }
+    ask_send(k, call);
+}
+
+static void begin_user_delete(struct own_ask *k)
+{
+    if (!controller_known(k))
+        return;
+    struct own_call *call = ask_call(k, API_ALTER_USER_SCRAM_CREDENTIALS, 0, k->o->controller, user_told);
+    struct kafka_alter_user_scram_credentials_req *req = call->req;
+    size_t n = k->ask->credentials_n;
+    req->deletions = OWN_NEW(call, struct kafka_alter_user_scram_credentials_req_scram_credential_deletion, n);
+    for (size_t i = 0; i < n; i++)
+        req->deletions[req->deletions_n++] =
+            (struct kafka_alter_user_scram_credentials_req_scram_credential_deletion){.name = k->ask->name, .mechanism = k->ask->credentials[i].mechanism};
+    ask_send(k, call);
+}
+
 /* ---- dispatch -------------------------------------------------------------------------------------------------------------------------------------- */
 
 static void (*const begins[LOG_ASK_KINDS])(struct own_ask *) = {[LOG_ASK_TOPICS] = begin_topics,
@@ -600,7 +669,10 @@ static void (*const begins[LOG_ASK_KINDS])(struct own_ask *) = {[LOG_ASK_TOPICS]
                                                                 [LOG_ASK_GROUP] = begin_group,
                                                                 [LOG_ASK_GROUP_PLACES] = begin_places,
                                                                 [LOG_ASK_GROUP_MOVE] = begin_move,
-                                                                [LOG_ASK_GROUP_DELETE] = begin_group_delete};
+                                                                [LOG_ASK_GROUP_DELETE] = begin_group_delete,
+                                                                [LOG_ASK_USERS] = begin_users,
+                                                                [LOG_ASK_USER_SET] = begin_user_set,
+                                                                [LOG_ASK_USER_DELETE] = begin_user_delete};
 
 static void ask_begin(struct own_ask *k) { begins[k->ask->kind](k); }
 

@@ -913,6 +913,13 @@ static void run_group_delete(struct rdk_ask *k)
     rd_kafka_queue_destroy(q);
 }
 
+/* Users came into librdkafka's interface with 2.2. */
+static void run_unsupported(struct rdk_ask *k)
+{
+    k->err = RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE;
+    k->text = arena_strdup(&k->arena, "users can't be asked for through this librdkafka; leave --librdkafka out");
+}
+
 static void (*const runs[LOG_ASK_KINDS])(struct rdk_ask *) = {[LOG_ASK_TOPICS] = run_topics,
                                                               [LOG_ASK_OFFSETS] = run_offsets,
                                                               [LOG_ASK_CREATE] = run_create,
@@ -924,7 +931,10 @@ static void (*const runs[LOG_ASK_KINDS])(struct rdk_ask *) = {[LOG_ASK_TOPICS] =
                                                               [LOG_ASK_GROUP] = run_groups,
                                                               [LOG_ASK_GROUP_PLACES] = run_places,
                                                               [LOG_ASK_GROUP_MOVE] = run_move,
-                                                              [LOG_ASK_GROUP_DELETE] = run_group_delete};
+                                                              [LOG_ASK_GROUP_DELETE] = run_group_delete,
+                                                              [LOG_ASK_USERS] = run_unsupported,
+                                                              [LOG_ASK_USER_SET] = run_unsupported,
+                                                              [LOG_ASK_USER_DELETE] = run_unsupported};
 
 static void ask_run(struct work *w)
 {

@@ -42,7 +42,8 @@ struct up {
     char access_log[PATH_MAX]; /* absolute, "-" or "off" */
     char name[64];
     uint64_t workers;
-    const char *admin, *kafka, *kafka_set;
+    const char *admin, *kafka, *kafka_set, *kafka_secure;
+    char kafka_cert[4096], kafka_key[4096]; /* absolute; "" when not given */
     const char *locality; /* "region/zone/subzone", perhaps only its beginning; NULL: not said */
     uint32_t timeout_ms;
     int lock_fd;
@@ -210,6 +211,30 @@ static int access_log_read(struct up *u)
     return EXIT_OK;
 }
 
+/* Where this option's file is, absolute: the engine works elsewhere. */
+static int file_option(struct up *u, const char *option, char *out, size_t max)
+{
+    const char *v = args_str(u->a, option, "");
+    char cwd[2048];
+    int n = !*v || v[0] == '/' ? snprintf(out, max, "%s", v) : snprintf(out, max, "%s/%s", getcwd(cwd, sizeof cwd) ? cwd : "", v);
+    if (n < 0 || (size_t)n >= max)
+        return cli_fail(EXIT_USAGE, u->a->cmd->name, NULL, "the path of --%s is too long", option);
+    return EXIT_OK;
+}
+
+static int kafka_secure_read(struct up *u)
+{
+    int code = address_read(u, "kafka-secure", "off", &u->kafka_secure);
+    if (!code)
+        code = file_option(u, "kafka-cert", u->kafka_cert, sizeof u->kafka_cert);
+    if (!code)
+        code = file_option(u, "kafka-key", u->kafka_key, sizeof u->kafka_key);
+    bool on = strcmp(u->kafka_secure ? u->kafka_secure : "off", "off") != 0;
+    if (!code && on && (!u->kafka_cert[0] || !u->kafka_key[0]))
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, "give the certificate chain and its key, in PEM", "--kafka-secure needs --kafka-cert and --kafka-key");
+    return code;
+}
+
 static int workers_read(struct up *u)
 {
     cpu_set_t set;
@@ -247,7 +272,8 @@ static void argv_build(struct up *u)
     snprintf(ticket_ms, sizeof ticket_ms, "%u", u->ticket_ms);
     const char *fixed[] = {"weir",   "engine",       "--data",      u->data,  "--workers", workers,       "--admin",
                            u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a),
-                           "--ticket-time", ticket_ms,    "--kafka",      u->kafka,  "--kafka-set", u->kafka_set};
+                           "--ticket-time", ticket_ms,    "--kafka",      u->kafka,  "--kafka-set", u->kafka_set,
+                           "--kafka-secure", u->kafka_secure, "--kafka-cert", u->kafka_cert, "--kafka-key", u->kafka_key};
     size_t n = 0;
     u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 5) * sizeof *u->argv);
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -406,6 +432,8 @@ static int up_prepare(struct up *u)
         code = address_read(u, "kafka", "127.0.0.1:9092", &u->kafka);
     if (!code)
         code = kafka_set_read(u);
+    if (!code)
+        code = kafka_secure_read(u);
     if (!code)
         code = locality_read(u);
     if (!code)

@@ -237,8 +237,8 @@ static void sup_listening(void *ctx, uint64_t token, enum err er, const char *te
     struct engine *e = ctx;
     if (token == TOKEN_ADMIN || token == TOKEN_SOCKET)
         admin_listening(e, token, er, text, n ? fds[0] : -1);
-    else if (token == TOKEN_KAFKA)
-        broker_listening(e, er, text, fds, n);
+    else if (token == TOKEN_KAFKA || token == TOKEN_KAFKA_SECURE)
+        broker_listening(e, token == TOKEN_KAFKA ? WAY_PLAIN : WAY_SECURE, er, text, fds, n);
     else if (token & TOKEN_INSIDE)
         mesh_inside_listening(e, token, 0, er, text, n ? fds[0] : -1);
     else
@@ -292,8 +292,8 @@ static void sup_adopt_listener(void *ctx, uint64_t token, const struct addr *a, 
         else
             *fd = fds[0];
         *known = true;
-    } else if (token == TOKEN_KAFKA) {
-        broker_adopt(e, a, fds, n);
+    } else if (token == TOKEN_KAFKA || token == TOKEN_KAFKA_SECURE) {
+        broker_adopt(e, token == TOKEN_KAFKA ? WAY_PLAIN : WAY_SECURE, a, fds, n);
     } else if (token & TOKEN_INSIDE && mesh_has_inside(e, token)) {
         socket_close(fds[0]);
     } else if (token & TOKEN_INSIDE) {
@@ -425,13 +425,16 @@ static uint32_t cores(void)
 
 static bool conf_parse(struct engine_conf *c, int argc, char **argv)
 {
-    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .kafka_set = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .kafka_set = "", .kafka_secure = "off", .kafka_cert = "", .kafka_key = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
                           : strcmp(argv[i], "--admin") == 0      ? &c->admin
                           : strcmp(argv[i], "--kafka") == 0      ? &c->kafka
                           : strcmp(argv[i], "--kafka-set") == 0  ? &c->kafka_set
+                          : strcmp(argv[i], "--kafka-secure") == 0 ? &c->kafka_secure
+                          : strcmp(argv[i], "--kafka-cert") == 0 ? &c->kafka_cert
+                          : strcmp(argv[i], "--kafka-key") == 0  ? &c->kafka_key
                           : strcmp(argv[i], "--access-log") == 0 ? &c->access_log
                           : strcmp(argv[i], "--name") == 0       ? &c->name
                           : strcmp(argv[i], "--namespace") == 0  ? &c->default_ns
@@ -467,6 +470,9 @@ static void conf_keep(struct engine_conf *c)
     c->admin = mem_strdup(MEM_MISC, c->admin);
     c->kafka = mem_strdup(MEM_MISC, c->kafka);
     c->kafka_set = mem_strdup(MEM_MISC, c->kafka_set);
+    c->kafka_secure = mem_strdup(MEM_MISC, c->kafka_secure);
+    c->kafka_cert = mem_strdup(MEM_MISC, c->kafka_cert);
+    c->kafka_key = mem_strdup(MEM_MISC, c->kafka_key);
     c->access_log = mem_strdup(MEM_MISC, c->access_log);
     c->name = mem_strdup(MEM_MISC, c->name);
     c->default_ns = mem_strdup(MEM_MISC, c->default_ns);
@@ -557,7 +563,8 @@ int engine_main(int argc, char **argv)
     const char *fd = getenv(SUP_FD_ENV);
     uint64_t sup_fd;
     if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !admin_parse(e.conf.admin, &e.admin_addr) ||
-        !admin_parse(e.conf.kafka, &e.broker.address)) {
+        !admin_parse(e.conf.kafka, &e.broker.ways[WAY_PLAIN].address) ||
+        !admin_parse(e.conf.kafka_secure, &e.broker.ways[WAY_SECURE].address)) {
         fprintf(stderr, "weir: engine: this command is for the supervisor; use `weir up`\n");
         return SUP_EXIT_CONFIG;
     }

@@ -13,13 +13,14 @@
  * for another or ends (broker_down). Meanwhile clients on the host wait in the backlog of the listening sockets, which are sup's, and those
  * inside namespaces are closed and come again.
  *
- * Doors: the address of --kafka on the host, one socket for each worker; and in each workload's namespace the address of the name
+ * Doors: the address of --kafka on the host, and that of --kafka-secure (TLS, and SASL before anything else), one socket for each worker; and in each workload's namespace the address of the name
  * kafka (through the mesh's door) and 127.0.0.1. Through whichever it came, a connection stays with the worker that accepted it.
  */
 #include "engine_int.h"
 #include <stdio.h>
 
 #define BROKER_RETRY_MS 5000
+#define CERT_BYTES_MAX (1u << 20)
 #define GROUP_DELAY_MS 100   /* before the first rebalance of a new group: here all members start at once, and soon */
 #define LOG_FILES_MAX 4096
 #define BROKER_STOP_MS 20000 /* the longest a stop waits for the broker */
@@ -33,6 +34,7 @@ struct log_door {
     struct list link; /* worker.log_doors */
     struct listener ln;
     struct worker *w;
+    enum log_way_kind kind;
 };
 
 static void caller_host(const struct addr *peer, char text[ADDR_TEXT_MAX], struct slice *host)
@@ -40,10 +42,11 @@ static void caller_host(const struct addr *peer, char text[ADDR_TEXT_MAX], struc
     *host = peer && peer->family != ADDR_NONE && peer->family != ADDR_UNIX ? slice_of(text, addr_format_ip(peer, text)) : SLICE("");
 }
 
-/* From the host: whoever can reach the port, and nobody says who that is. The address that was reached is the one to come back to. */
+/* From the host: in clear, whoever can reach the port, and nobody says who that is; else a user, once he has logged in. The address that was reached is the one to come back to. */
 static void host_accepted(struct listener *ln, int fd, const struct addr *peer)
 {
-    struct worker *w = ((struct log_door *)ln->owner)->w;
+    const struct log_door *d = ln->owner;
+    struct worker *w = d->w;
     char at[ADDR_TEXT_MAX], from[ADDR_TEXT_MAX];
     struct addr local;
     if (!w->shard || socket_local_addr(fd, &local) != OK) {
@@ -51,6 +54,10 @@ static void host_accepted(struct listener *ln, int fd, const struct addr *peer)
         return;
     }
     struct broker_door door = {.advertised_host = slice_of(at, addr_format_ip(&local, at)), .advertised_port = local.port, .caller = {.principal = SLICE("User:ANONYMOUS")}};
+    if (d->kind == WAY_SECURE) {
+        door.tls = w->e->broker.tls;
+        door.sasl = true;
+    }
     caller_host(peer, from, &door.caller.host);
     broker_accept(w->shard, fd, &door);
 }
@@ -76,10 +83,11 @@ bool worker_inside(void *ctx, const struct proxy_caller *c, int fd)
     return true;
 }
 
-void worker_log_listen(struct worker *w, int fd)
+void worker_log_listen(struct worker *w, enum log_way_kind kind, int fd)
 {
     struct log_door *d = mem_new(MEM_CONN, sizeof *d);
     d->w = w;
+    d->kind = kind;
     d->ln.owner = d;
     list_push(&w->log_doors, &d->link);
     listener_start(&d->ln, w->loop, fd, false, host_accepted);
@@ -97,28 +105,31 @@ void worker_log_unlisten(struct worker *w)
 
 /* ---- doors ---------------------------------------------------------------------------------------------------------------------- */
 
+static uint64_t way_token(enum log_way_kind kind) { return kind == WAY_SECURE ? TOKEN_KAFKA_SECURE : TOKEN_KAFKA; }
+
 /* A socket that nobody accepts from would still be given connections: every one has a worker. */
-static void doors_open(struct engine *e)
+static void way_open(struct engine *e, enum log_way_kind kind)
 {
-    struct engine_broker *b = &e->broker;
-    for (int i = 0; i < b->fds_n; i++)
-        worker_post(e, (uint32_t)i % e->workers_n, (struct msg){.type = W_LOG_LISTEN, .n = (uint32_t)b->fds[i]});
-    if (!b->fds_n)
+    const struct log_way *w = &e->broker.ways[kind];
+    for (int i = 0; i < w->fds_n; i++)
+        worker_post(e, (uint32_t)i % e->workers_n, (struct msg){.type = W_LOG_LISTEN, .a = kind, .n = (uint32_t)w->fds[i]});
+    if (!w->fds_n)
         return;
     char at[ADDR_TEXT_MAX];
-    addr_format(&b->address, at);
-    log_info("broker", "the event log speaks Kafka's protocol on %s", at);
+    addr_format(&w->address, at);
+    log_info("broker", "the event log speaks Kafka's protocol on %s%s", at, kind == WAY_SECURE ? ", over TLS, with SASL" : "");
 }
 
-static void sockets_take(struct engine *e, const int *fds, int n)
+static void sockets_take(struct engine *e, enum log_way_kind kind, const int *fds, int n)
 {
+    struct log_way *w = &e->broker.ways[kind];
     for (int i = 0; i < n; i++)
-        if (e->broker.fds_n < WORKERS_MAX)
-            e->broker.fds[e->broker.fds_n++] = fds[i];
+        if (w->fds_n < WORKERS_MAX)
+            w->fds[w->fds_n++] = fds[i];
         else
             socket_close(fds[i]);
     if (e->broker.state == BROKER_SERVING)
-        doors_open(e);
+        way_open(e, kind);
 }
 
 /* Why there is no event log, or no way to it from the host: said, and tried again, or at a first start the end of it. */
@@ -133,31 +144,32 @@ static void broker_trouble(struct engine *e, const char *why)
         timer_set(e->loop, &e->broker.retry, BROKER_RETRY_MS);
 }
 
-void broker_listening(struct engine *e, enum err er, const char *text, const int *fds, int n)
+void broker_listening(struct engine *e, enum log_way_kind kind, enum err er, const char *text, const int *fds, int n)
 {
-    e->broker.asked = false;
+    e->broker.ways[kind].asked = false;
     if (er == OK) {
         mem_free(e->broker.why);
         e->broker.why = NULL;
-        sockets_take(e, fds, n);
+        sockets_take(e, kind, fds, n);
         return;
     }
     struct buf why = {0};
-    buf_printf(&why, "%s (--kafka moves the event log's port)", text && *text ? text : err_text(er));
+    buf_printf(&why, "%s (%s moves the event log's port)", text && *text ? text : err_text(er), kind == WAY_SECURE ? "--kafka-secure" : "--kafka");
     broker_trouble(e, why.p);
     buf_free(&why);
 }
 
-void broker_adopt(struct engine *e, const struct addr *a, const int *fds, int n)
+void broker_adopt(struct engine *e, enum log_way_kind kind, const struct addr *a, const int *fds, int n)
 {
-    if (e->broker.off || e->broker.fds_n || !addr_eq(a, &e->broker.address)) { /* this engine was in charge before, or another port is wanted now */
+    const struct log_way *w = &e->broker.ways[kind];
+    if (e->broker.off || w->fds_n || !addr_eq(a, &w->address)) { /* this engine was in charge before, or another port is wanted now */
         for (int i = 0; i < n; i++)
             socket_close(fds[i]);
-        if (!e->broker.fds_n)
-            sup_unlisten(e->sup, TOKEN_KAFKA);
+        if (!w->fds_n)
+            sup_unlisten(e->sup, way_token(kind));
         return;
     }
-    sockets_take(e, fds, n);
+    sockets_take(e, kind, fds, n);
 }
 
 /* The loopback of a replica's namespace, unless a port there is the workload's own. */
@@ -175,6 +187,30 @@ void broker_inside_follow(struct engine *e, struct mesh_replica *m)
 
 /* ---- up ------------------------------------------------------------------------------------------------------------------------ */
 
+/* The certificate of WAY_SECURE, as its files are now. */
+static enum err broker_certificate(struct engine *e, struct buf *why)
+{
+    struct buf chain = {0}, key = {0};
+    const char *path = e->conf.kafka_cert;
+    enum err er = file_read(path, &chain, CERT_BYTES_MAX);
+    if (er == OK)
+        er = file_read(path = e->conf.kafka_key, &key, CERT_BYTES_MAX);
+    if (er != OK)
+        buf_printf(why, "%s can't be read: %s (--kafka-cert, --kafka-key)", path, err_text(er));
+    struct tls_cert_conf cert = {.chain_pem = buf_slice(&chain), .key_pem = buf_slice(&key)};
+    struct tls_server_conf conf = {.certs = &cert, .certs_n = 1};
+    struct tls_ctx *ctx;
+    if (er == OK && (er = tls_server_new(&conf, &ctx, why)) == OK) {
+        tls_ctx_unref(e->broker.tls);
+        e->broker.tls = ctx;
+    }
+    if (key.p)
+        explicit_bzero(key.p, key.cap);
+    buf_free(&chain);
+    buf_free(&key);
+    return er;
+}
+
 static enum err broker_make(struct engine *e, struct buf *why)
 {
     struct broker_conf conf;
@@ -187,6 +223,8 @@ static enum err broker_make(struct engine *e, struct buf *why)
     conf.authorize = true;
     conf.allow_when_no_acl = true;
     enum err er = broker_conf_set(&conf, slice_cstr(e->conf.kafka_set), why);
+    if (er == OK && e->broker.ways[WAY_SECURE].address.family != ADDR_NONE)
+        er = broker_certificate(e, why);
     return er ? er : broker_open(&conf, &e->broker.b, why);
 }
 
@@ -198,9 +236,12 @@ void broker_up(struct engine *e)
     struct buf why = {0};
     if (b->off || e->stopping || !e->run)
         return;
-    if (!b->fds_n && !b->asked) {
-        b->asked = true;
-        sup_listen(e->sup, TOKEN_KAFKA, &b->address, 0, (int)e->workers_n);
+    for (enum log_way_kind kind = 0; kind < WAYS; kind++) {
+        struct log_way *w = &b->ways[kind];
+        if (w->fds_n || w->asked || w->address.family == ADDR_NONE)
+            continue;
+        w->asked = true;
+        sup_listen(e->sup, way_token(kind), &w->address, 0, (int)e->workers_n);
     }
     if (b->state != BROKER_CLOSED)
         return;
@@ -282,7 +323,8 @@ static void broker_next(struct engine *e)
         broker_stop_now(e);
         return;
     }
-    doors_open(e);
+    for (enum log_way_kind kind = 0; kind < WAYS; kind++)
+        way_open(e, kind);
     topics_follow(e);
 }
 
@@ -315,7 +357,7 @@ void broker_init(struct engine *e)
     struct buf dir = {0};
     buf_printf(&dir, "%s/log", e->conf.data_dir);
     e->broker.dir = buf_take(&dir, NULL);
-    e->broker.off = e->broker.address.family == ADDR_NONE;
+    e->broker.off = e->broker.ways[WAY_PLAIN].address.family == ADDR_NONE;
     topics_init(e);
 }
 
@@ -323,6 +365,7 @@ void broker_fini(struct engine *e)
 {
     timer_clear(&e->broker.retry);
     timer_clear(&e->broker.patience);
+    tls_ctx_unref(e->broker.tls);
     mem_free(e->broker.why);
     mem_free(e->broker.dir);
     topics_fini(e);
@@ -331,7 +374,10 @@ void broker_fini(struct engine *e)
 bool broker_ready(const struct engine *e, struct buf *why_not)
 {
     const struct engine_broker *b = &e->broker;
-    if (b->off || (b->state == BROKER_SERVING && b->fds_n))
+    bool open = b->state == BROKER_SERVING;
+    for (enum log_way_kind kind = 0; kind < WAYS; kind++)
+        open = open && (b->ways[kind].fds_n || b->ways[kind].address.family == ADDR_NONE);
+    if (b->off || open)
         return true;
     buf_printf(why_not, "the event log is not open%s%s", b->why ? ": " : " yet", b->why ? b->why : "");
     return false;
@@ -341,7 +387,7 @@ bool broker_ready(const struct engine *e, struct buf *why_not)
 const char *broker_host_address(const struct engine *e, char text[ADDR_TEXT_MAX])
 {
     static const uint8_t none[16];
-    struct addr a = e->broker.address;
+    struct addr a = e->broker.ways[WAY_PLAIN].address;
     if (e->broker.off)
         return NULL;
     bool any = memcmp(a.ip, none, a.family == ADDR_IP4 ? 4 : 16) == 0;

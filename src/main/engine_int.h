@@ -15,7 +15,8 @@
 #define LOG_FILE_BYTES_MAX (10u << 20)
 #define TOKEN_ADMIN (1ULL << 62)
 #define TOKEN_SOCKET (TOKEN_ADMIN | 1)  /* DATA/weir.sock */
-#define TOKEN_KAFKA (TOKEN_ADMIN | 2)   /* the event log's on the host */
+#define TOKEN_KAFKA (TOKEN_ADMIN | 2)   /* the event log's on the host: one for each way */
+#define TOKEN_KAFKA_SECURE (TOKEN_ADMIN | 3)
 #define TOKEN_INSIDE (1ULL << 61)   /* listeners inside namespaces */
 
 /* control -> worker: W_*, worker -> control: C_*. */
@@ -31,7 +32,7 @@ enum engine_msg {
     W_LEAVE,        /* n: ms; another engine serves */
     W_SHARD,        /* p: struct broker, which this worker makes its shard of */
     W_SHARD_FREE,
-    W_LOG_LISTEN,   /* n: descriptor of Kafka's port on the host, the control loop's */
+    W_LOG_LISTEN,   /* a: enum log_way_kind, n: descriptor of Kafka's port on the host, the control loop's */
     W_LOG_UNLISTEN, /* no more connections to the event log, from anywhere */
     W_STOP,
     C_SOCKETS,      /* a: replica id, b: worker, n: how many */
@@ -79,18 +80,25 @@ struct mesh_replica {
     struct table inside;        /* SUP_NET_LISTEN: address and port (6 bytes) -> its token (heap) */
 };
 
+/* The ways to the event log on the host: in clear, for whoever can reach it; over TLS, for users who log in with SASL. */
+enum log_way_kind { WAY_PLAIN, WAY_SECURE, WAYS };
+struct log_way {
+    struct addr address;        /* ADDR_NONE: off */
+    bool asked;                 /* sup_listen() is under way */
+    int fds[WORKERS_MAX];       /* listening there; shared with sup, which keeps them for the next engine */
+    int fds_n;
+};
+
 /* The event log (engine_broker.c). */
 struct engine_broker {
     bool off;                   /* --kafka off: there is none */
     bool served;                /* it has been open in this engine */
-    bool asked;                 /* sup_listen() is under way */
     bool stuck;                 /* it did not come to rest */
     enum { BROKER_CLOSED, BROKER_MAKING, BROKER_SERVING, BROKER_STOPPING, BROKER_FREEING } state;
     struct broker *b;           /* NULL with BROKER_CLOSED */
     uint32_t answers;           /* of workers, with BROKER_MAKING and BROKER_FREEING */
-    struct addr address;        /* on the host */
-    int fds[WORKERS_MAX];       /* listening there; shared with sup, which keeps them for the next engine */
-    int fds_n;
+    struct log_way ways[WAYS];
+    struct tls_ctx *tls;        /* of WAY_SECURE; changed only while nobody accepts */
     char *dir;                  /* DATA/log */
     char *why;                  /* why it could not be opened or listened for; NULL */
     struct timer retry, patience;
@@ -100,6 +108,7 @@ struct engine_broker {
 
 struct engine_conf {
     const char *kafka;          /* ADDRESS:PORT, or "off" */
+    const char *kafka_secure, *kafka_cert, *kafka_key; /* the same over TLS; files in PEM, absolute paths */
     const char *kafka_set;      /* settings of the broker, see broker_conf_set() */
     const char *data_dir, *admin, *access_log, *name, *default_ns, *locality;
     uint32_t workers;
@@ -206,13 +215,13 @@ void broker_up(struct engine *e);   /* in charge: opens it, or goes on trying */
 void broker_down(struct engine *e, void (*then)(struct engine *e)); /* then() when it is closed: perhaps at once, and after BROKER_STOP_MS at the latest */
 bool broker_ready(const struct engine *e, struct buf *why_not);
 const char *broker_host_address(const struct engine *e, char text[ADDR_TEXT_MAX]);
-void broker_listening(struct engine *e, enum err er, const char *text, const int *fds, int n);
-void broker_adopt(struct engine *e, const struct addr *a, const int *fds, int n);
+void broker_listening(struct engine *e, enum log_way_kind kind, enum err er, const char *text, const int *fds, int n);
+void broker_adopt(struct engine *e, enum log_way_kind kind, const struct addr *a, const int *fds, int n);
 void broker_inside_follow(struct engine *e, struct mesh_replica *m);
 void broker_shard_made(struct engine *e);
 void broker_shard_freed(struct engine *e);
 bool worker_inside(void *ctx, const struct proxy_caller *c, int fd); /* this and the next two: on the worker's thread */
-void worker_log_listen(struct worker *w, int fd);
+void worker_log_listen(struct worker *w, enum log_way_kind kind, int fd);
 void worker_log_unlisten(struct worker *w);
 /* engine_topics.c: topics that objects declare */
 void topics_init(struct engine *e);

@@ -78,7 +78,7 @@ static void worker_message(void *ctx, const struct msg *m)
         outbox_post(&w->to_control, (struct msg){.type = C_SHARD_FREED});
         return;
     case W_LOG_LISTEN:
-        worker_log_listen(w, (int)m->n);
+        worker_log_listen(w, (enum log_way_kind)m->a, (int)m->n);
         return;
     case W_LOG_UNLISTEN:
         worker_log_unlisten(w);
