@@ -318,7 +318,7 @@ static void leftovers_remove(const char *data_dir)
     DIR *d = opendir(data_dir);
     for (struct dirent *f; d && (f = readdir(d));) {
         struct slice name = slice_cstr(f->d_name);
-        bool ours = slice_starts(name, SLICE("objects.json.")) || slice_starts(name, SLICE("run.state."));
+        bool ours = slice_starts(name, SLICE("objects.json.")) || slice_starts(name, SLICE("run.state.")) || slice_starts(name, SLICE("topics."));
         if (ours && slice_ends(name, SLICE(".tmp")))
             (void)unlinkat(dirfd(d), f->d_name, 0);
     }
@@ -584,6 +584,10 @@ int engine_main(int argc, char **argv)
     engine_init(&e);
     e.sup = sup_client_new(e.loop, (int)sup_fd, &engine_sup_ops, &e);
     loop_run(e.loop);
+    if (e.broker.stuck) { /* its shards are on loops that can't be freed under them */
+        log_stop();
+        _exit(e.exit_status);
+    }
     engine_fini(&e);
     log_stop();
     return e.exit_status;

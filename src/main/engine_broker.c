@@ -177,12 +177,11 @@ void broker_inside_follow(struct engine *e, struct mesh_replica *m)
 {
     struct addr a = addr_ip4(0x7f000001u, LOG_PORT), named = addr_ip4(LOG_ADDRESS, LOG_PORT);
     const struct object *dep = objset_find(e->objects, OBJ_DEPLOYMENT, m->ns, m->workload);
-    if (e->broker.off)
+    if (e->broker.off || !dep || dep->dep.pod.host_network || e->caps.net == SUP_NET_HOST || !objset_port_free(e->objects, dep, LOG_PORT))
         return;
-    if (e->caps.net == SUP_NET_LISTEN && objset_log_named(e->objects, m->ns))
+    mesh_listen(e, m, &a);
+    if (e->caps.net == SUP_NET_LISTEN && objset_log_named(e->objects, m->ns)) /* else the mesh's door has it, whatever the workload listens on */
         mesh_listen(e, m, &named);
-    if (dep && e->caps.net != SUP_NET_HOST && !dep->dep.pod.host_network && objset_port_free(e->objects, dep, LOG_PORT))
-        mesh_listen(e, m, &a);
 }
 
 /* ---- up ------------------------------------------------------------------------------------------------------------------------ */

@@ -172,18 +172,30 @@ static void inside_follow(struct engine *e, struct mesh_replica *m)
 
 static struct mesh_replica *mesh_find(struct engine *e, uint64_t id) { return table_get(&e->mesh, id_key(&id)); }
 
+/* The replica that a listener is in, and what it listens on: the table's key. NULL: it is gone. */
+static struct mesh_replica *mesh_of(struct engine *e, uint64_t token, struct slice *key)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));) {
+        struct mesh_replica *m = s->value;
+        for (struct table_slot *t = NULL; (t = table_next(&m->inside, t));)
+            if (*(uint64_t *)t->value == token) {
+                *key = slice_of(t->key, t->key_n);
+                return m;
+            }
+    }
+    return NULL;
+}
+
 void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id, enum err er, const char *text, int fd)
 {
-    struct mesh_replica *m = NULL;
-    if (replica_id)
-        m = mesh_find(e, replica_id);
-    for (struct table_slot *s = NULL; !m && (s = table_next(&e->mesh, s));) {
-        struct mesh_replica *at = s->value;
-        for (struct table_slot *t = NULL; (t = table_next(&at->inside, t));)
-            if (*(uint64_t *)t->value == token)
-                m = at;
-    }
-    if (er != OK && m)
+    struct slice key = SLICE("");
+    uint32_t ip = 0;
+    struct mesh_replica *m = replica_id ? mesh_find(e, replica_id) : NULL;
+    if (!m)
+        m = mesh_of(e, token, &key);
+    if (key.n >= sizeof ip)
+        memcpy(&ip, key.p, sizeof ip);
+    if (er != OK && m && ip != 0x7f000001u) /* there the workload listens itself, which is its right */
         log_warn("mesh", "%s can't reach a service: %s", m->name, text && *text ? text : err_text(er));
     if (m && er == OK && fd >= 0)
         door_post(e, m, fd);
