@@ -103,6 +103,7 @@ static void wake_open(struct wake *w, struct loop *l, rd_kafka_queue_t *q, void 
     w->write_fd = fds[1];
     watch_start(&w->watch, l, w->read_fd, fn);
     rd_kafka_queue_io_event_enable(q, w->write_fd, "1", 1);
+    MUST(write(w->write_fd, "1", 1) == 1); /* it tells of a queue that is empty and gets something: what is in it already is looked for now */
 }
 
 static void wake_read(struct wake *w)

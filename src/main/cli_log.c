@@ -189,6 +189,14 @@ int cli_log_settings(const struct args *a, const char *option, struct log_settin
 
 /* ---- output ---------------------------------------------------------------------------------------------------------------------- */
 
+void cli_log_cell(struct grid *g, int64_t n)
+{
+    if (n < 0)
+        grid_add(g, "%s", "");
+    else
+        grid_add(g, "%lld", (long long)n);
+}
+
 bool cli_log_json(const struct args *a) { return strcmp(args_str(a, "output", ""), "json") == 0; }
 
 void cli_log_print(json_t *v)

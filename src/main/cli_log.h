@@ -30,6 +30,7 @@ int cli_log_failed(const struct cli_log *k, const char *doing, const struct log_
 int cli_log_place(const struct args *a, const char *text, int64_t *at, bool *is_time);
 /* "name=value" pairs of a repeated option as settings; the slices borrow from argv. mem_free(). */
 int cli_log_settings(const struct args *a, const char *option, struct log_setting **out, size_t *n);
+void cli_log_cell(struct grid *g, int64_t n); /* a number; below 0 nothing */
 bool cli_log_json(const struct args *a);
 void cli_log_print(json_t *v);  /* and frees it */
 json_t *cli_log_text(struct slice s); /* a JSON string whatever the bytes are; null when p is NULL */

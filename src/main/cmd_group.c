@@ -159,9 +159,9 @@ static void describe_text(const struct groups *g, const char *name)
         const struct row *r = &g->rows[i];
         grid_add(&grid, "%s", r->topic);
         grid_add(&grid, "%d", r->partition);
-        grid_add(&grid, r->place < 0 ? "" : "%lld", (long long)r->place);
-        grid_add(&grid, r->end < 0 ? "" : "%lld", (long long)r->end);
-        grid_add(&grid, r->place < 0 || r->end < 0 ? "" : "%lld", (long long)MAX(r->end - r->place, 0));
+        cli_log_cell(&grid, r->place);
+        cli_log_cell(&grid, r->end);
+        cli_log_cell(&grid, r->place < 0 || r->end < 0 ? -1 : MAX(r->end - r->place, 0));
         grid_add(&grid, "%s", r->member ? r->member : "");
         grid_add(&grid, "%s", r->host ? r->host : "");
     }

@@ -134,10 +134,10 @@ static void describe_text(const struct topics *t, const struct shown_topic *s)
     grid_init(&g, heads, COUNT_OF(heads));
     for (int32_t p = 0; p < s->partitions; p++) {
         grid_add(&g, "%d", p);
-        grid_add(&g, s->leaders[p] < 0 ? "" : "%d", s->leaders[p]);
-        grid_add(&g, s->begin[p] < 0 ? "" : "%lld", (long long)s->begin[p]);
-        grid_add(&g, s->end[p] < 0 ? "" : "%lld", (long long)s->end[p]);
-        grid_add(&g, s->end[p] < 0 ? "" : "%lld", (long long)(s->end[p] - s->begin[p]));
+        cli_log_cell(&g, s->leaders[p]);
+        cli_log_cell(&g, s->begin[p]);
+        cli_log_cell(&g, s->end[p]);
+        cli_log_cell(&g, s->end[p] < 0 ? -1 : s->end[p] - s->begin[p]);
     }
     grid_write(&g, &out);
     printf("topic %s: %d partition%s%s\n", s->name, s->partitions, s->partitions == 1 ? "" : "s", s->internal ? ", internal" : "");
