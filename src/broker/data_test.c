@@ -272,6 +272,26 @@ static void test_produce_refused(void **state)
     world_stop();
 }
 
+/* A head that lies about the greatest timestamp (librdkafka's, above records without one) is set right: retention and lookups by time go by it. */
+static void test_max_timestamp(void **state)
+{
+    start(1);
+    world_topic("t", 1, NULL);
+    struct client *c = client_new(0);
+    struct slice b = batch(c, "x", &(struct batch_conf){.records = 2, .at_ms = -2});
+    struct kafka_batch head;
+    kafka_batch_max_timestamp((char *)(uintptr_t)b.p, 7000);
+    assert_int_equal(kafka_batch_parse(b, &head), KAFKA_NONE);
+    assert_int_equal(head.max_timestamp, 7000);
+    assert_int_equal(produce_v(c, 9, "t", 0, b, -1)->error_code, 0);
+    struct slice got = fetch_one(c, "t", 0, 0)->records.bytes;
+    assert_int_equal(kafka_batch_parse(got, &head), KAFKA_NONE);
+    assert_int_equal(head.max_timestamp, -1);
+    assert_true(kafka_batch_crc_ok(got.p, &head));
+    client_free(c);
+    world_stop();
+}
+
 static void test_topic_settings(void **state)
 {
     start(2);
@@ -988,7 +1008,7 @@ int main(void)
         cmocka_unit_test(test_acks_0),
         cmocka_unit_test(test_order_of_a_pipeline),
         cmocka_unit_test(test_produce_refused),
-        cmocka_unit_test(test_topic_settings),
+        cmocka_unit_test(test_max_timestamp), cmocka_unit_test(test_topic_settings),
         cmocka_unit_test(test_idempotence),
         cmocka_unit_test(test_limits_of_a_fetch),
         cmocka_unit_test(test_long_poll),

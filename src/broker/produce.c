@@ -448,6 +448,10 @@ static enum kafka_error content_check(struct produce *p, struct produce_batch *p
             record_error(p, pb, fault.index, fault.why);
         return e;
     }
+    if (fault.max_timestamp != b->max_timestamp && !t->settings.log_append_time) { /* librdkafka writes 0 above records that have none: they would count as 50 years old */
+        pb->append.batch.max_timestamp = fault.max_timestamp;
+        kafka_batch_max_timestamp(pb->append.bytes, fault.max_timestamp);
+    }
     if (t->settings.part.cleanup_compact && fault.null_key >= 0) {
         record_errors_keyless(p, pb);
         *why = "a compacted topic takes no records without a key";

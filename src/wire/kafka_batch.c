@@ -112,6 +112,12 @@ void kafka_batch_place(char *p, int64_t base_offset, int32_t leader_epoch)
     put32(p + AT_LEADER_EPOCH, (uint32_t)leader_epoch);
 }
 
+void kafka_batch_max_timestamp(char *p, int64_t ms)
+{
+    put64(p + AT_MAX_TIMESTAMP, (uint64_t)ms);
+    put32(p + AT_CRC, crc_of(p, get32(p + AT_LENGTH) + LENGTH_END));
+}
+
 void kafka_batch_stamp(char *p, int64_t log_append_ms)
 {
     put16(p + AT_ATTRIBUTES, get16(p + AT_ATTRIBUTES) | KAFKA_BATCH_LOG_APPEND);
@@ -279,6 +285,7 @@ static enum kafka_error check_head(const struct kafka_batch *b, struct kafka_bat
 static enum kafka_error check_records(const struct kafka_batch *b, struct slice rest, struct kafka_batch_fault *why)
 {
     struct kafka_record record;
+    int64_t most = INT64_MIN;
     for (int32_t i = 0; i < b->count; i++) {
         if (kafka_record_next(&rest, &record))
             return fault(why, KAFKA_INVALID_RECORD, i, "the record is malformed, or missing");
@@ -286,15 +293,18 @@ static enum kafka_error check_records(const struct kafka_batch *b, struct slice 
             return fault(why, KAFKA_INVALID_RECORD, i, "the record's offset does not follow the one before it");
         if (!record.key.p && why->null_key < 0)
             why->null_key = i;
+        most = MAX(most, record.timestamp_delta);
     }
     if (rest.n)
         return fault(why, KAFKA_INVALID_RECORD, -1, "bytes are left behind the batch's records");
+    if (__builtin_add_overflow(b->base_timestamp, most, &why->max_timestamp))
+        return fault(why, KAFKA_INVALID_TIMESTAMP, -1, "a record's timestamp is beyond what fits");
     return KAFKA_NONE;
 }
 
 enum kafka_error kafka_batch_check(const char *p, const struct kafka_batch *b, bool records, struct kafka_batch_fault *why)
 {
-    *why = (struct kafka_batch_fault){.index = -1, .null_key = -1};
+    *why = (struct kafka_batch_fault){.index = -1, .null_key = -1, .max_timestamp = b->max_timestamp};
     if (!kafka_batch_crc_ok(p, b))
         return fault(why, KAFKA_CORRUPT_MESSAGE, -1, "the batch's checksum is wrong");
     enum kafka_error e = check_head(b, why);

@@ -64,6 +64,7 @@ bool kafka_batch_crc_ok(const char *p, const struct kafka_batch *b);
 struct kafka_batch_fault {
     const char *why;   /* text for the answer's error message; NULL: nothing is wrong */
     int32_t index;     /* the record that is at fault, or -1: the batch */
+    int64_t max_timestamp; /* the greatest of the records, if they were looked at: what the head should say; else what it says */
     int32_t null_key;  /* the first record without a key, which a compacted topic refuses; -1: there is none, or nobody looked */
 };
 /* What a broker checks of a batch at p that a producer sent: checksum, counts, attributes; with `records`, every record to its end, inside
@@ -72,6 +73,8 @@ enum kafka_error kafka_batch_check(const char *p, const struct kafka_batch *b, b
 
 /* Gives the batch at p its place in the log. The checksum stays right. */
 void kafka_batch_place(char *p, int64_t base_offset, int32_t leader_epoch);
+/* Another greatest timestamp for the batch at p, with a new checksum. The batch was parsed before. */
+void kafka_batch_max_timestamp(char *p, int64_t ms);
 /* Log append time for the whole batch at p, with a new checksum. The batch was parsed before. */
 void kafka_batch_stamp(char *p, int64_t log_append_ms);
 

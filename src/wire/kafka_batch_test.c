@@ -314,6 +314,21 @@ static void test_check_records(void **state)
     b.p[b.n - 2] ^= 1;
     assert_int_equal(kafka_batch_check(b.p, &head, true, &why), KAFKA_CORRUPT_MESSAGE);
     buf_free(&b);
+    /* a head that does not say what the greatest timestamp is */
+    head = kafka_batch_plain;
+    head.base_timestamp = -1;
+    kafka_batch_begin(&k, &b, &head);
+    kafka_batch_add(&k, -1, SLICE("k"), SLICE("v"), NULL, 0);
+    kafka_batch_add(&k, -1, SLICE("k"), SLICE("v"), NULL, 0);
+    assert_int_equal(kafka_batch_end(&k, KAFKA_CODEC_NONE), OK);
+    kafka_batch_max_timestamp(b.p, 0);
+    assert_int_equal(kafka_batch_parse(buf_slice(&b), &head), KAFKA_NONE);
+    assert_int_equal(head.max_timestamp, 0);
+    assert_int_equal(kafka_batch_check(b.p, &head, true, &why), KAFKA_NONE);
+    assert_int_equal(why.max_timestamp, -1);
+    assert_int_equal(kafka_batch_check(b.p, &head, false, &why), KAFKA_NONE);
+    assert_int_equal(why.max_timestamp, 0); /* nobody looked */
+    buf_free(&b);
     /* one record more, or less, than the head says */
     for (int32_t lie = -1; lie <= 1; lie += 2) {
         kafka_batch_begin(&k, &b, &kafka_batch_plain);
