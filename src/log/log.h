@@ -24,7 +24,8 @@ struct log_store_conf {
     uint64_t reserve_bytes;       /* writing stops (KAFKA_STORAGE_ERROR) while less than this is free on the device */
     uint32_t files_max;           /* descriptors that all shards together keep open; the least recently used are closed */
     uint32_t checkpoint_ms;       /* recovery points are noted so often */
-    uint32_t housekeeping_ms;     /* retention, rolls by time and compaction are looked at so often */
+    uint32_t housekeeping_ms;     /* retention by size, rolls by time and compaction are looked at so often */
+    uint32_t age_look_ms;         /* retention by age, so often: for so long records may outlive retention.ms; 0: with each look */
     uint64_t compaction_bytes;    /* memory for the keys of one compaction pass */
 };
 void log_store_conf_default(struct log_store_conf *c);

@@ -558,6 +558,8 @@ struct log_shard {
     uint64_t space_free;
     enum err space_err, checkpoint_err;
     struct list removals;              /* struct removal, by time */
+    uint64_t age_due_ms;               /* loop time of the next look at ages */
+    bool by_age;                       /* this look is one */
     struct list *housekept;            /* the next partition to be looked at; the list's head: none */
     uint32_t jobs;                     /* works of any kind on their way: a stop waits for them */
     struct clean *cleaning;            /* the compaction that is on its way, or NULL */

@@ -309,6 +309,7 @@ static void test_retention(void **state)
     world_start();
     log_store_conf_default(&node.conf);
     node.conf.reserve_bytes = 0;
+    node.conf.age_look_ms = 0;
     node.conf.housekeeping_ms = 20;
     node_start();
     c.retention_bytes = 9000;
@@ -326,6 +327,28 @@ static void test_retention(void **state)
     assert_int_equal(part_end(p), 400);
     assert_int_equal(fetch(p, 400, PART_HIGH, 1000)->error, KAFKA_NONE);
     assert_int_equal(send_offset(p, (struct what){.acks = -1}), 400);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+/* Records from long ago stay until ages are looked at, which size does not wait for. */
+static void test_retention_by_age_waits(void **state)
+{
+    struct part_conf c = small_conf();
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.housekeeping_ms = 10;
+    node.conf.age_look_ms = 600;
+    node_start();
+    c.retention_bytes = 9000;
+    c.retention_ms = 100000;
+    struct part *p = part_get("t-0", &c);
+    fill(p, 200, 1000000); /* from 1970 */
+    node_wait(retained, p);
+    assert_true(part_bytes(p) > 0);
+    node_wait(emptied, p);
     node_stop();
     node.conf.files_max = 0;
     world_stop();
@@ -1124,6 +1147,7 @@ static void test_shelved_retention(void **state)
     world_start();
     log_store_conf_default(&node.conf);
     node.conf.reserve_bytes = 0;
+    node.conf.age_look_ms = 0;
     node.conf.housekeeping_ms = 20;
     node_start();
     struct part *p = part_get("t-0", &c);
@@ -1252,7 +1276,7 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_roll_time),
     cmocka_unit_test(test_index_loss),
     cmocka_unit_test(test_delete_before),
-    cmocka_unit_test(test_retention),
+    cmocka_unit_test(test_retention), cmocka_unit_test(test_retention_by_age_waits),
     cmocka_unit_test(test_delete_while_reading),
     cmocka_unit_test(test_files),
     cmocka_unit_test(test_idle_parts),

@@ -1,5 +1,7 @@
 /* retention.c - the front of the log goes: by age, by size, by request; and segments are sealed by time.
  *
+ * Size is looked at with each look, age less often, as in Kafka: who writes records with old timestamps finds them for a while.
+ *
  * The start of the log moves first; segments that lie wholly before it follow: renamed at once, removed after file.delete.delay.ms in the
  * pool. The last segment is never removed: when all of it has expired it is sealed first. A start that a request has moved
  * (DeleteRecords) is written to partition.state before the answer; one that retention has moved needs no care, because whatever comes
@@ -29,7 +31,7 @@ void part_start_move(struct part *p, int64_t log_start)
 static bool seg_expired(const struct part *p, const struct seg *s, int64_t now_ms)
 {
     int64_t newest = s->max_offset >= 0 ? s->max_ms : s->made_ms;
-    return p->conf.retention_ms >= 0 && now_ms - newest > p->conf.retention_ms;
+    return p->shard->by_age && p->conf.retention_ms >= 0 && now_ms - newest > p->conf.retention_ms;
 }
 
 /* The offset before which nothing is kept any longer. */
@@ -78,7 +80,7 @@ static bool due_by_time(const struct part *p, int64_t now_ms)
 static bool shelved_due(const struct part *p, int64_t now_ms)
 {
     if (p->conf.cleanup_delete && p->bytes > 0) {
-        if (p->conf.retention_ms >= 0 && p->oldest_ms >= 0 && now_ms - p->oldest_ms > p->conf.retention_ms)
+        if (p->shard->by_age && p->conf.retention_ms >= 0 && p->oldest_ms >= 0 && now_ms - p->oldest_ms > p->conf.retention_ms)
             return true;
         if (p->conf.retention_bytes >= 0 && p->shelved_segs > 1 && p->bytes > (uint64_t)p->conf.retention_bytes)
             return true;

@@ -315,13 +315,18 @@ void shard_checkpoint_soon(struct log_shard *s)
 /* ---- housekeeping: some partitions a turn, so that many are no pause ---- */
 
 #define HOUSEKEPT_A_TURN 256
+#define AGE_FIRST_MS 30000u            /* after the start, as in Kafka */
 
 static void housekeeping_fire(struct timer *t)
 {
     struct log_shard *s = SHARD_OF(t, housekeeping_timer);
     int64_t now_ms = (int64_t)(wall_ns() / 1000000);
-    if (!s->housekept)
+    if (!s->housekept) {
         s->housekept = s->parts.next;
+        s->by_age = loop_now_ms(s->loop) >= s->age_due_ms;
+        if (s->by_age)
+            s->age_due_ms = loop_now_ms(s->loop) + s->store->conf.age_look_ms;
+    }
     for (uint32_t n = 0; n < HOUSEKEPT_A_TURN && s->housekept != &s->parts; n++) {
         struct part *p = CONTAINER_OF(s->housekept, struct part, all);
         s->housekept = p->all.next;
@@ -354,6 +359,7 @@ struct log_shard *log_shard_new(struct log_store *l, struct loop *loop, uint32_t
     s->window = mem_new(MEM_PART, WALK_BYTES);
     timer_set(loop, &s->checkpoint_timer, l->conf.checkpoint_ms);
     timer_set(loop, &s->housekeeping_timer, l->conf.housekeeping_ms);
+    s->age_due_ms = loop_now_ms(loop) + MIN(l->conf.age_look_ms, AGE_FIRST_MS);
     __atomic_add_fetch(&l->shards, 1, __ATOMIC_RELAXED);
     uint64_t total;
     s->space_err = disk_space(l->dir, &s->space_free, &total);

@@ -18,6 +18,7 @@ void log_store_conf_default(struct log_store_conf *c)
                                  .files_max = 4096,
                                  .checkpoint_ms = 60000,
                                  .housekeeping_ms = 5000,
+                                 .age_look_ms = 300000, /* log.retention.check.interval.ms */
                                  .compaction_bytes = 64u << 20};
 }
 
