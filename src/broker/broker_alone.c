@@ -1,8 +1,9 @@
 /* broker_alone.c - the broker as a program of its own, for benchmarks and for trying clients: no workloads, no manifests, no other rooms.
  *
- *     broker_alone DIR PORT [SHARDS [SASL_PORT]]     listens on 127.0.0.1:PORT; ends on SIGTERM or SIGINT, having made everything durable
+ *     broker_alone DIR PORT [SHARDS [SASL_PORT [CHAIN.pem KEY.pem]]]     listens on 127.0.0.1:PORT; ends on SIGTERM or SIGINT, having made everything durable
  *
- * With SASL_PORT permissions are looked at: whoever comes to PORT is a super user, whoever comes to SASL_PORT has to prove who he is.
+ * With SASL_PORT permissions are looked at: whoever comes to PORT is a super user, whoever comes to SASL_PORT has to prove who he is;
+ * with a certificate and its key, over TLS.
  *
  * One thread per shard with a listener of its own (SO_REUSEPORT), and the main thread as control loop. Not installed.
  */
@@ -29,6 +30,7 @@ struct alone {
         struct thread *thread;
     } shards[SHARDS_MOST];
     uint16_t port, sasl_port;      /* sasl_port 0: none */
+    struct tls_ctx *tls;           /* of sasl_port; NULL: plain */
     struct watch signals;
 };
 
@@ -44,7 +46,7 @@ static void on_accepted(struct listener *ln, int fd, const struct addr *peer)
 static void on_accepted_sasl(struct listener *ln, int fd, const struct addr *peer)
 {
     struct one *s = CONTAINER_OF(ln, struct one, sasl);
-    const struct broker_door door = {.advertised_host = SLICE("127.0.0.1"), .advertised_port = s->a->sasl_port, .sasl = true,
+    const struct broker_door door = {.advertised_host = SLICE("127.0.0.1"), .advertised_port = s->a->sasl_port, .sasl = true, .tls = s->a->tls,
                                      .caller = {.principal = SLICE("User:ANONYMOUS")}};
     (void)peer;
     broker_accept(s->shard, fd, &door);
@@ -140,13 +142,32 @@ static uint32_t number(const char *text, uint32_t max)
     return slice_u64(slice_cstr(text), max, &n) == OK ? (uint32_t)n : 0;
 }
 
+static struct tls_ctx *tls_make(const char *chain, const char *key)
+{
+    struct buf chain_pem = {0}, key_pem = {0}, why = {0};
+    struct tls_ctx *out = NULL;
+    if (file_read(chain, &chain_pem, 1 << 20) != OK || file_read(key, &key_pem, 1 << 20) != OK) {
+        fprintf(stderr, "broker_alone: %s or %s can't be read\n", chain, key);
+        exit(1);
+    }
+    const struct tls_cert_conf cert = {.chain_pem = buf_slice(&chain_pem), .key_pem = buf_slice(&key_pem)};
+    const struct tls_server_conf conf = {.certs = &cert, .certs_n = 1};
+    if (tls_server_new(&conf, &out, &why) != OK) {
+        fprintf(stderr, "broker_alone: %s\n", why.p);
+        exit(1);
+    }
+    buf_free(&chain_pem);
+    buf_free(&key_pem);
+    return out;
+}
+
 int main(int argc, char **argv)
 {
     static struct alone a;
     struct broker_conf conf;
     struct buf why = {0};
     if (argc < 3) {
-        fprintf(stderr, "usage: broker_alone DIR PORT [SHARDS [SASL_PORT]]\n");
+        fprintf(stderr, "usage: broker_alone DIR PORT [SHARDS [SASL_PORT [CHAIN.pem KEY.pem]]]\n");
         return 2;
     }
     broker_conf_default(&conf);
@@ -156,6 +177,7 @@ int main(int argc, char **argv)
     a.port = (uint16_t)number(argv[2], UINT16_MAX);
     a.sasl_port = argc > 4 ? (uint16_t)number(argv[4], UINT16_MAX) : 0;
     conf.authorize = a.sasl_port != 0;
+    a.tls = argc > 6 ? tls_make(argv[5], argv[6]) : NULL;
     a.loop = loop_new("control");
     watch_signals(&a);
     if (conf.shards < 1 || conf.shards > SHARDS_MOST || broker_open(&conf, &a.broker, &why) != OK) {
@@ -166,5 +188,6 @@ int main(int argc, char **argv)
         if (!shard_make(&a, i))
             return 1;
     run(&a);
+    tls_ctx_unref(a.tls);
     return 0;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """sasl.py - Debian's python3-kafka and librdkafka prove who they are, and may do what ACLs say.
 
-usage: sasl.py PORT SASL_PORT       PORT: a super user's; users alice and bob exist with the passwords "wonder land" and "builder"
+usage: sasl.py PORT SASL_PORT [CA]  PORT: a super user's; CA: SASL_PORT speaks TLS with a certificate of that file, and only the proofs are tried; users alice and bob exist with the passwords "wonder land" and "builder"
 """
 import sys
 
@@ -11,6 +11,8 @@ from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, ACLReso
 from kafka.errors import KafkaError, NoBrokersAvailable
 
 PORT, SASL = (f'127.0.0.1:{p}' for p in sys.argv[1:3])
+CA = sys.argv[3] if len(sys.argv) > 3 else None
+OVER = ' over TLS' if CA else ''
 MECHANISMS = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512']
 failed = []
 
@@ -22,12 +24,13 @@ def check(name, good):
 
 
 def proof(mechanism, user, password):
-    return {'bootstrap_servers': SASL, 'security_protocol': 'SASL_PLAINTEXT', 'sasl_mechanism': mechanism, 'sasl_plain_username': user, 'sasl_plain_password': password,
+    return {'bootstrap_servers': SASL, 'security_protocol': 'SASL_SSL' if CA else 'SASL_PLAINTEXT', 'ssl_cafile': CA, 'sasl_mechanism': mechanism, 'sasl_plain_username': user, 'sasl_plain_password': password,
             'api_version_auto_timeout_ms': 800}
 
 
 def rd(mechanism, user, password, **more):
-    return dict({'bootstrap.servers': SASL, 'security.protocol': 'SASL_PLAINTEXT', 'sasl.mechanism': mechanism, 'sasl.username': user, 'sasl.password': password, 'log_level': 0}, **more)
+    over = {'security.protocol': 'SASL_SSL', 'ssl.ca.location': CA} if CA else {'security.protocol': 'SASL_PLAINTEXT'}
+    return dict({'bootstrap.servers': SASL, 'sasl.mechanism': mechanism, 'sasl.username': user, 'sasl.password': password, 'log_level': 0}, **over, **more)
 
 
 def acl(principal, operation, kind, name):
@@ -74,14 +77,17 @@ def rd_reads(user, password, topic, group):
 
 def main():
     root = KafkaAdminClient(bootstrap_servers=PORT)
-    root.create_topics([NewTopic('open', 1, 1), NewTopic('closed', 1, 1)])
+    if not CA:
+        root.create_topics([NewTopic('open', 1, 1), NewTopic('closed', 1, 1)])
     root.create_acls([acl('User:alice', ACLOperation.WRITE, ResourceType.TOPIC, 'open'), acl('User:bob', ACLOperation.READ, ResourceType.TOPIC, 'open'), acl('User:*', ACLOperation.READ, ResourceType.GROUP, '*'),
                       acl('User:alice', ACLOperation.WRITE, ResourceType.TRANSACTIONAL_ID, 'hers')])
     for m in MECHANISMS:
-        check(f'python3-kafka with {m}', python_writes(m, 'alice', 'wonder land', 'open') == 'written')
-        check(f'librdkafka with {m}', rd_writes(m, 'alice', 'wonder land', 'open') == 'written')
-        check(f'python3-kafka with {m} and a wrong password is refused', python_writes(m, 'alice', 'wonderland', 'open') == 'refused')
-        check(f'librdkafka with {m} and a wrong password is refused', rd_writes(m, 'alice', 'wonderland', 'open') == '_AUTHENTICATION')
+        check(f'python3-kafka with {m}{OVER}', python_writes(m, 'alice', 'wonder land', 'open') == 'written')
+        check(f'librdkafka with {m}{OVER}', rd_writes(m, 'alice', 'wonder land', 'open') == 'written')
+        check(f'python3-kafka with {m}{OVER} and a wrong password is refused', python_writes(m, 'alice', 'wonderland', 'open') == 'refused')
+        check(f'librdkafka with {m}{OVER} and a wrong password is refused', rd_writes(m, 'alice', 'wonderland', 'open') == '_AUTHENTICATION')
+    if CA:
+        sys.exit(1 if failed else 0)
     check('an unknown user is refused', rd_writes('SCRAM-SHA-256', 'nobody', 'x', 'open') == '_AUTHENTICATION')
     check('who may read may not write', python_writes('PLAIN', 'bob', 'builder', 'open') == 'TopicAuthorizationFailedError')
     check('nobody may write where no ACL is', rd_writes('PLAIN', 'alice', 'wonder land', 'closed') == 'TOPIC_AUTHORIZATION_FAILED')
