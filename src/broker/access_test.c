@@ -685,6 +685,41 @@ static void test_quota_requests_time(void **state)
     world_stop();
 }
 
+static const struct kafka_create_topics_resp *topic_make(struct client *c, const char *name, int32_t partitions, int16_t version)
+{
+    struct kafka_create_topics_req req;
+    struct kafka_create_topics_req_creatable_topic t;
+    kafka_create_topics_req_init(&req);
+    kafka_create_topics_req_creatable_topic_init(&t);
+    t.name = slice_cstr(name);
+    t.num_partitions = partitions;
+    t.replication_factor = 1;
+    req.topics = &t;
+    req.topics_n = 1;
+    return client_ask(c, KEY_CREATE_TOPICS, version, &req);
+}
+
+/* controller_mutation_rate: 11 seconds' worth at once, then new clients are refused and old ones rest (KIP-599). */
+static void test_quota_mutations(void **state)
+{
+    (void)state;
+    begin(false);
+    struct client *root = client_new(0), *c = client_as("User:maker", 1);
+    assert_int_equal(quota_put(root, "maker", NULL, "controller_mutation_rate", 2), KAFKA_NONE);
+    assert_int_equal(topic_make(c, "m1", 23, 6)->topics[0].error_code, KAFKA_NONE); /* into the red, once */
+    const struct kafka_create_topics_resp *resp = topic_make(c, "m2", 1, 6);
+    assert_int_equal(resp->topics[0].error_code, KAFKA_THROTTLING_QUOTA_EXCEEDED);
+    assert_in_range(resp->throttle_time_ms, 1, 500);
+    uint64_t begun = sim_now_ms(); /* the connection rests, and then it may */
+    assert_int_equal(topic_make(c, "m2", 4, 6)->topics[0].error_code, KAFKA_NONE);
+    assert_true(sim_now_ms() - begun >= (uint64_t)resp->throttle_time_ms);
+    resp = topic_make(c, "m3", 2, 4); /* a version that does not know the error: made, and rested for */
+    assert_int_equal(resp->topics[0].error_code, KAFKA_NONE);
+    assert_in_range(resp->throttle_time_ms, 2000, 3500);
+    assert_int_equal(topic_make(root, "m4", 100, 6)->topics[0].error_code, KAFKA_NONE);
+    world_stop();
+}
+
 /* A file that is no such file is an error at the start that names it. */
 static void test_file_at_start(void **state)
 {
@@ -716,7 +751,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_users), cmocka_unit_test(test_users_disk), cmocka_unit_test(test_sasl_plain), cmocka_unit_test(test_sasl_scram), cmocka_unit_test(test_sasl_nobody),
         cmocka_unit_test(test_sasl_states), cmocka_unit_test(test_sasl_bare), cmocka_unit_test(test_sasl_again), cmocka_unit_test(test_sasl_gone),
         cmocka_unit_test(test_acl_requests), cmocka_unit_test(test_acl_off), cmocka_unit_test(test_acl_transactions), cmocka_unit_test(test_quota_requests),
-        cmocka_unit_test(test_quota_produce), cmocka_unit_test(test_quota_requests_time), cmocka_unit_test(test_file_at_start),
+        cmocka_unit_test(test_quota_produce), cmocka_unit_test(test_quota_requests_time), cmocka_unit_test(test_quota_mutations), cmocka_unit_test(test_file_at_start),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

@@ -318,6 +318,9 @@ int32_t allowed_operations(const struct breq *r, enum acl_resource kind, struct 
 /* quotas.c: notes bytes or a request; what the answer's throttle_time_ms must be. */
 enum quota { QUOTA_PRODUCE, QUOTA_FETCH, QUOTA_REQUEST, QUOTA_CONTROLLER };
 int32_t quota_note(struct breq *r, enum quota q, uint64_t amount);
+/* So many partitions are to be made or removed (KIP-599). False: answer THROTTLING_QUOTA_EXCEEDED and do nothing; only in versions that know it, from strict_from on.
+ * Those before are noted, and the connection rests. */
+bool quota_mutation(struct breq *r, uint64_t partitions, int16_t strict_from, int32_t *throttle_ms);
 
 /* controller.c: on shard 0. A change of the catalog: made durable, then given to every shard (each makes its partitions), then done() on `from`'s loop. Changes that
  * come while the file is being written wait and are written together. */

@@ -215,8 +215,8 @@ static uint64_t cost_ns(enum quota q, double rate, double amount)
     return amount <= 0 ? 0 : ns < (double)DEBT_MAX_NS ? (uint64_t)ns : DEBT_MAX_NS;
 }
 
-int32_t quota_use_note(struct quota_use *u, const struct secdb *db, enum quota q, struct slice user, struct slice client, uint64_t now_ns, double amount,
-                       struct security_counters *counters)
+static int32_t use_note(struct quota_use *u, const struct secdb *db, enum quota q, struct slice user, struct slice client, uint64_t now_ns, double amount, bool strict,
+                        struct security_counters *counters)
 {
     if (db->quotas_n == 0)
         return 0;
@@ -224,13 +224,19 @@ int32_t quota_use_note(struct quota_use *u, const struct secdb *db, enum quota q
     if (!use->of[q].meter)
         return 0;
     uint64_t burst = q == QUOTA_CONTROLLER ? BURST_CONTROLLER_NS : BURST_NS;
-    uint64_t ahead = meter_note(use->of[q].meter, now_ns, cost_ns(q, use->of[q].rate, amount), burst, q == QUOTA_CONTROLLER);
+    uint64_t ahead = meter_note(use->of[q].meter, now_ns, cost_ns(q, use->of[q].rate, amount), burst, strict);
     if (ahead <= burst)
         return 0;
     int32_t ms = (int32_t)MIN((ahead - burst + 999999) / 1000000, (uint64_t)THROTTLE_MAX_MS);
     counter_inc(&counters->throttled[q]);
     counter_add(&counters->throttle_ms[q], (uint64_t)ms);
     return ms;
+}
+
+int32_t quota_use_note(struct quota_use *u, const struct secdb *db, enum quota q, struct slice user, struct slice client, uint64_t now_ns, double amount,
+                       struct security_counters *counters)
+{
+    return use_note(u, db, q, user, client, now_ns, amount, q == QUOTA_CONTROLLER, counters);
 }
 
 /* "User:alice" -> "alice" */
@@ -247,6 +253,16 @@ int32_t quota_note(struct breq *r, enum quota q, uint64_t amount)
     int32_t ms = quota_use_note(sec->quotas, sec->db, q, user_of(r->caller.principal), r->client_id, loop_now_ns(r->home->loop), (double)amount, &sec->counters);
     r->throttle_ms = MAX(r->throttle_ms, ms);
     return r->throttle_ms;
+}
+
+bool quota_mutation(struct breq *r, uint64_t partitions, int16_t strict_from, int32_t *throttle_ms)
+{
+    struct security *sec = r->home->security;
+    bool strict = r->version >= strict_from;
+    int32_t ms = use_note(sec->quotas, sec->db, QUOTA_CONTROLLER, user_of(r->caller.principal), r->client_id, loop_now_ns(r->home->loop), (double)partitions, strict, &sec->counters);
+    r->throttle_ms = MAX(r->throttle_ms, ms);
+    *throttle_ms = MAX(*throttle_ms, r->throttle_ms);
+    return !strict || ms == 0;
 }
 
 bool quota_time_begin(struct breq *r)

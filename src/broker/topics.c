@@ -5,6 +5,10 @@
  */
 #include "frame_int.h"
 
+/* The versions from which a client knows THROTTLING_QUOTA_EXCEEDED (KIP-599). */
+enum { CREATE_STRICT = 6, DELETE_STRICT = 5, GROW_STRICT = 3 };
+#define QUOTA_EXCEEDED "The throttling quota has been exceeded."
+
 struct topic_op {
     struct topic_change change;
     struct topics_batch *batch;
@@ -172,7 +176,11 @@ static void create_one(struct topics_batch *b, int32_t i, bool twice)
         return;
     }
     c->validate_only = req->validate_only;
-    resp->throttle_time_ms = MAX(resp->throttle_time_ms, quota_note(r, QUOTA_CONTROLLER, (uint64_t)MAX(c->partitions, 1)));
+    if (!quota_mutation(r, (uint64_t)(c->partitions > 0 ? c->partitions : r->home->b->conf.partitions), CREATE_STRICT, &resp->throttle_time_ms)) {
+        resp->topics[i].error_code = KAFKA_THROTTLING_QUOTA_EXCEEDED;
+        resp->topics[i].error_message = SLICE(QUOTA_EXCEEDED);
+        return;
+    }
     batch_add(b, i);
 }
 
@@ -247,7 +255,11 @@ static void delete_one(struct topics_batch *b, int32_t i, struct slice name, con
     }
     const struct topic *t = name.p ? catalog_topic(r->home->catalog, name) : catalog_topic_by_id(r->home->catalog, id);
     *c = (struct topic_change){.what = TOPIC_DELETE, .by_id = true, .id = t->id};
-    resp->throttle_time_ms = MAX(resp->throttle_time_ms, quota_note(r, QUOTA_CONTROLLER, (uint64_t)t->partitions));
+    if (!quota_mutation(r, (uint64_t)t->partitions, DELETE_STRICT, &resp->throttle_time_ms)) {
+        out->error_code = KAFKA_THROTTLING_QUOTA_EXCEEDED;
+        out->error_message = SLICE(QUOTA_EXCEEDED);
+        return;
+    }
     batch_add(b, i);
 }
 
@@ -325,7 +337,13 @@ static void grow_one(struct topics_batch *b, int32_t i, bool twice)
         return;
     }
     b->ops[i].change = (struct topic_change){.what = TOPIC_GROW, .name = req->topics[i].name, .partitions = req->topics[i].count, .validate_only = req->validate_only};
-    resp->throttle_time_ms = MAX(resp->throttle_time_ms, quota_note(r, QUOTA_CONTROLLER, 1));
+    const struct topic *t = catalog_topic(r->home->catalog, out->name);
+    uint64_t more = t && req->topics[i].count > t->partitions ? (uint64_t)(req->topics[i].count - t->partitions) : 1;
+    if (!quota_mutation(r, more, GROW_STRICT, &resp->throttle_time_ms)) {
+        out->error_code = KAFKA_THROTTLING_QUOTA_EXCEEDED;
+        out->error_message = SLICE(QUOTA_EXCEEDED);
+        return;
+    }
     batch_add(b, i);
 }
 
