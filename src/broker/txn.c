@@ -321,6 +321,22 @@ static void txn_complete(struct txn *t)
     txn_transit(t, txn_completed);
 }
 
+/* The next transaction waits already: its record says, too, that this one is over, so Complete* need not be written. Until that record is durable a start would
+ * find Prepare* and write markers again, which end nothing. */
+static void txn_skip_complete(struct txn *t)
+{
+    t->next = t->now;
+    t->next.state = t->now.state == TXN_PREPARE_COMMIT ? TXN_COMPLETE_COMMIT : TXN_COMPLETE_ABORT;
+    t->next.start_ms = -1;
+    t->next.update_ms = txn_wall_ms();
+    count_transition(t);
+    t->now = t->next;
+    txn_parts_clear(&t->parts);
+    unpark(t, true);
+    if (!t->writing)
+        txn_resume(t);
+}
+
 void txn_marked(struct txn *t)
 {
     if (t->dead)
@@ -329,7 +345,10 @@ void txn_marked(struct txn *t)
         retry_later(t);
     else {
         t->retry_ms = 0;
-        txn_complete(t);
+        if (t->parked)
+            txn_skip_complete(t);
+        else
+            txn_complete(t);
     }
 }
 
