@@ -241,8 +241,8 @@ bool producers_unstable(const struct producers *ps, struct spot *first);
 void producers_cut(struct producers *ps, int64_t log_start); /* aborted transactions that ended before */
 uint32_t aborted_find(const struct producers *ps, int64_t from); /* index of the first whose last >= from */
 /* The snapshot: all producers at offset (snapshot.c). */
-void snapshot_write(const struct producers *ps, int64_t offset, struct buf *out);
-bool snapshot_read(struct producers *ps, struct slice bytes, int64_t offset);
+void snapshot_write(const struct producers *ps, int64_t offset, int32_t epoch, struct buf *out);
+bool snapshot_read(struct producers *ps, struct slice bytes, int64_t offset, int32_t *epoch);
 void snapshot_save(struct part *p);     /* writes one at p->written, in the pool; older ones go */
 
 /* ---- partitions ---- */

@@ -63,11 +63,19 @@ static bool snapshot_load(struct part *p, int64_t offset)
     char path[LOG_PATH_MAX];
     struct buf b = {0};
     enum err e = file_read(snapshot_path(p, offset, path), &b, CHECKPOINT_BYTES_MAX);
-    bool ok = e == OK && snapshot_read(&p->log->producers, buf_slice(&b), offset);
+    int32_t epoch, found;
+    int64_t end;
+    bool ok = e == OK && snapshot_read(&p->log->producers, buf_slice(&b), offset, &epoch);
     if (!ok)
         log_warn("log", "%s is damaged; producers are read from the log", path);
     buf_free(&b);
-    return ok;
+    if (!ok)
+        return false;
+    part_epoch_end(p, epoch, &found, &end);
+    if (end >= offset)
+        return true;
+    producers_fini(&p->log->producers); /* of a log that was lost from `end` on; what is there now is another */
+    return false;
 }
 
 enum err producers_load(struct part *p, const struct recovery *r)
@@ -81,6 +89,7 @@ enum err producers_load(struct part *p, const struct recovery *r)
             g->snapshot = g->snapshot_durable = offset;
             continue;
         }
+        p->names_made++; /* what is removed may not come back behind what is appended */
         if (disk_remove(snapshot_path(p, offset, path)) != OK)
             log_warn("log", "%s is no longer needed and can't be removed", path);
     }

@@ -1,12 +1,13 @@
 /* snapshot.c - producers and aborted transactions of a partition as of an offset, in a file.
  *
- *     <offset>.snapshot    magic "WLPS", offset i64, producers u32, each: id i64, last ms i64, txn first i64, txn segment i64, txn position u32,
+ *     <offset>.snapshot    magic "WLPS", offset i64, leader epoch i32, producers u32, each: id i64, last ms i64, txn first i64, txn segment i64, txn position u32,
  *                          coordinator epoch i32, epoch i16, sent u16, each: last offset i64, base sequence i32, last sequence i32;
  *                          aborted u32, each: producer i64, first i64, last i64, open from i64; crc (fields.c)
  *
  * One is written when a segment is sealed, by a checkpoint when much was appended since, and when the shard stops. It is replaced
  * atomically and durably, in the pool. With the log behind its offset it gives the state at the end; so the newest one that does not lie beyond
- * the end of a recovered log is needed, and the one before it is kept until what the newest stands for is durable.
+ * the end of a recovered log is needed, and the one before it is kept until what the newest stands for is durable. The epoch tells one whose
+ * log was lost behind an earlier offset, and has since been written anew, from one of this log (as KIP-101 does for followers).
  */
 #include "log_int.h"
 
@@ -15,11 +16,12 @@
 #define SNAPSHOT_MAGIC 0x574c5053u
 #define SNAPSHOT_FILE_MAX (1u << 28)
 
-void snapshot_write(const struct producers *ps, int64_t offset, struct buf *out)
+void snapshot_write(const struct producers *ps, int64_t offset, int32_t epoch, struct buf *out)
 {
     buf_clear(out);
     add32(out, SNAPSHOT_MAGIC);
     add64(out, (uint64_t)offset);
+    add32(out, (uint32_t)epoch);
     add32(out, ps->n);
     for (uint32_t i = 0; i < ps->cap; i++) {
         const struct producer *pr = ps->slots[i];
@@ -86,11 +88,12 @@ static bool aborted_read(struct producers *ps, struct fields *f)
     return true;
 }
 
-bool snapshot_read(struct producers *ps, struct slice bytes, int64_t offset)
+bool snapshot_read(struct producers *ps, struct slice bytes, int64_t offset, int32_t *epoch)
 {
     struct fields f;
     if (!fields_open(bytes, SNAPSHOT_MAGIC, &f) || (int64_t)take64(&f) != offset)
         return false;
+    *epoch = (int32_t)take32(&f);
     uint32_t n = take32(&f);
     bool ok = n <= PRODUCERS_MAX;
     for (uint32_t i = 0; ok && i < n; i++) ok = producer_read(ps, &f, offset);
@@ -146,7 +149,7 @@ void snapshot_save(struct part *p)
     struct snapshot_job *j = mem_new(MEM_PART, sizeof *j);
     char name[64];
     *j = (struct snapshot_job){.work = {.run = snapshot_run, .done = snapshot_done}, .part = p, .offset = p->written, .remove = -1};
-    snapshot_write(&g->producers, p->written, &j->bytes);
+    snapshot_write(&g->producers, p->written, p->epoch, &j->bytes);
     snprintf(name, sizeof name, "%020lld" EXT_SNAPSHOT, (long long)p->written);
     part_path(p, name, j->path);
     if (g->snapshot_before >= 0 && p->durable >= g->snapshot && g->snapshot <= g->snapshot_durable) {
