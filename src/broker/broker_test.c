@@ -835,6 +835,161 @@ static void test_log_dirs(void **state)
     world_stop();
 }
 
+static void authorizes(struct broker_conf *c)
+{
+    c->authorize = true;
+    c->allow_when_no_acl = false;
+}
+
+/* A caller who may do nothing changes nothing, and learns of nothing that is there. */
+static void test_denied(void **state)
+{
+    (void)state;
+    world_start(&(struct world_conf){.seed = 1, .tune = authorizes, .quiet = true});
+    struct kafka_uuid id = world_topic("secret", 2, NULL);
+    struct client *c = client_new(0);
+    assert_int_equal(ask_metadata(c, NULL)->topics_n, 0);
+    assert_int_equal(ask_metadata(c, "secret")->topics[0].error_code, KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(ask_metadata(c, "none")->topics[0].error_code, KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    struct kafka_metadata_req by_id;
+    struct kafka_metadata_req_metadata_request_topic t;
+    kafka_metadata_req_init(&by_id);
+    kafka_metadata_req_metadata_request_topic_init(&t);
+    by_id.topics = &t;
+    by_id.topics_n = 1;
+    t.topic_id = id;
+    const struct kafka_metadata_resp *meta = client_ask(c, KEY_METADATA, 12, &by_id);
+    assert_int_equal(meta->topics[0].error_code, KAFKA_UNKNOWN_TOPIC_ID);
+    assert_null(meta->topics[0].name.p);
+    assert_int_equal(create(c, "new", 1, 1, NULL, NULL, false), KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(delete(c, "secret"), KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(delete(c, "none"), KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(grow(c, "secret", 5), KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(alter(c, "secret", "retention.ms", 0, "1"), KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(describe(c, 2, "secret")->error_code, KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(describe(c, 2, "none")->error_code, KAFKA_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(describe(c, 4, "1")->error_code, KAFKA_CLUSTER_AUTHORIZATION_FAILED);
+    struct kafka_describe_log_dirs_req dirs;
+    kafka_describe_log_dirs_req_init(&dirs);
+    dirs.topics_n = -1;
+    assert_int_equal(((const struct kafka_describe_log_dirs_resp *)client_ask(c, 35, 4, &dirs))->error_code, KAFKA_CLUSTER_AUTHORIZATION_FAILED);
+    struct kafka_elect_leaders_req elect;
+    kafka_elect_leaders_req_init(&elect);
+    assert_int_equal(((const struct kafka_elect_leaders_resp *)client_ask(c, 43, 2, &elect))->error_code, KAFKA_CLUSTER_AUTHORIZATION_FAILED);
+    struct kafka_list_config_resources_req resources;
+    kafka_list_config_resources_req_init(&resources);
+    assert_int_equal(((const struct kafka_list_config_resources_resp *)client_ask(c, 74, 1, &resources))->error_code, KAFKA_CLUSTER_AUTHORIZATION_FAILED);
+    struct kafka_describe_topic_partitions_req parts;
+    kafka_describe_topic_partitions_req_init(&parts);
+    assert_int_equal(((const struct kafka_describe_topic_partitions_resp *)client_ask(c, 75, 0, &parts))->topics_n, 0);
+    check_world();
+    assert_int_equal(catalog_topic(W.broker->catalog, SLICE("secret"))->partitions, 2);
+    assert_null(catalog_topic(W.broker->catalog, SLICE("new")));
+    world_stop();
+}
+
+/* One node's answers to what is asked of clusters. */
+static void test_one_node(void **state)
+{
+    (void)state;
+    start(2);
+    world_topic("t", 2, NULL);
+    struct client *c = client_new(0);
+    int32_t parts[] = {0, 7}, here = 1, there = 2;
+    struct kafka_elect_leaders_req elect;
+    struct kafka_elect_leaders_req_topic_partitions tp = {SLICE("t"), parts, 2};
+    kafka_elect_leaders_req_init(&elect);
+    elect.topic_partitions = &tp;
+    elect.topic_partitions_n = 1;
+    const struct kafka_elect_leaders_resp *elected = client_ask(c, 43, 2, &elect);
+    assert_int_equal(elected->replica_election_results[0].partition_result[0].error_code, KAFKA_ELECTION_NOT_NEEDED);
+    assert_int_equal(elected->replica_election_results[0].partition_result[1].error_code, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    struct kafka_alter_partition_reassignments_req move;
+    struct kafka_alter_partition_reassignments_req_reassignable_partition p[4];
+    struct kafka_alter_partition_reassignments_req_reassignable_topic mt = {SLICE("t"), p, 4};
+    kafka_alter_partition_reassignments_req_init(&move);
+    move.topics = &mt;
+    move.topics_n = 1;
+    p[0] = (struct kafka_alter_partition_reassignments_req_reassignable_partition){0, &here, 1};
+    p[1] = (struct kafka_alter_partition_reassignments_req_reassignable_partition){0, &there, 1};
+    p[2] = (struct kafka_alter_partition_reassignments_req_reassignable_partition){1, NULL, -1};
+    p[3] = (struct kafka_alter_partition_reassignments_req_reassignable_partition){9, &here, 1};
+    const struct kafka_alter_partition_reassignments_resp *moved = client_ask(c, 45, 0, &move);
+    static const int16_t expected[] = {0, KAFKA_INVALID_REPLICA_ASSIGNMENT, KAFKA_NO_REASSIGNMENT_IN_PROGRESS, KAFKA_UNKNOWN_TOPIC_OR_PARTITION};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(moved->responses[0].partitions[i].error_code, expected[i]);
+    struct kafka_describe_cluster_req cluster;
+    kafka_describe_cluster_req_init(&cluster);
+    const struct kafka_describe_cluster_resp *one = client_ask(c, KEY_DESCRIBE_CLUSTER, 1, &cluster);
+    assert_int_equal(one->brokers_n, 1);
+    assert_int_equal(one->brokers[0].port, WORLD_PORT);
+    assert_int_equal(one->cluster_id.n, UUID_TEXT);
+    cluster.endpoint_type = 2;
+    assert_int_equal(((const struct kafka_describe_cluster_resp *)client_ask(c, KEY_DESCRIBE_CLUSTER, 1, &cluster))->error_code, KAFKA_MISMATCHED_ENDPOINT_TYPE);
+    struct kafka_list_config_resources_req resources;
+    kafka_list_config_resources_req_init(&resources);
+    assert_int_equal(((const struct kafka_list_config_resources_resp *)client_ask(c, 74, 1, &resources))->config_resources_n, 2);
+    assert_int_equal(((const struct kafka_list_config_resources_resp *)client_ask(c, 74, 0, &resources))->config_resources_n, 0);
+    world_stop();
+}
+
+/* Names, ids and settings that stand twice in a request. */
+static void test_doubles(void **state)
+{
+    (void)state;
+    start(1);
+    struct client *c = client_new(0);
+    struct kafka_create_topics_req req;
+    struct kafka_create_topics_req_creatable_topic t[3];
+    kafka_create_topics_req_init(&req);
+    for (int i = 0; i < 3; i++) {
+        kafka_create_topics_req_creatable_topic_init(&t[i]);
+        t[i].name = i == 1 ? SLICE("other") : SLICE("twice");
+        t[i].num_partitions = t[i].replication_factor = 1;
+    }
+    req.topics = t;
+    req.topics_n = 3;
+    const struct kafka_create_topics_resp *resp = client_ask(c, KEY_CREATE_TOPICS, 5, &req);
+    assert_int_equal(resp->topics[0].error_code, KAFKA_INVALID_REQUEST);
+    assert_int_equal(resp->topics[1].error_code, 0);
+    assert_int_equal(resp->topics[2].error_code, KAFKA_INVALID_REQUEST);
+    /* replicas one by one */
+    int32_t here = 1;
+    struct kafka_create_topics_req_creatable_replica_assignment a[2] = {{0, &here, 1}, {1, &here, 1}};
+    t[0].name = SLICE("assigned");
+    t[0].assignments = a;
+    t[0].assignments_n = 2;
+    req.topics_n = 1;
+    assert_int_equal(((const struct kafka_create_topics_resp *)client_ask(c, KEY_CREATE_TOPICS, 5, &req))->topics[0].error_code, KAFKA_INVALID_REQUEST);
+    t[0].num_partitions = t[0].replication_factor = -1;
+    a[1].partition_index = 2;
+    assert_int_equal(((const struct kafka_create_topics_resp *)client_ask(c, KEY_CREATE_TOPICS, 5, &req))->topics[0].error_code, KAFKA_INVALID_REPLICA_ASSIGNMENT);
+    a[1].partition_index = 1;
+    assert_int_equal(((const struct kafka_create_topics_resp *)client_ask(c, KEY_CREATE_TOPICS, 5, &req))->topics[0].error_code, 0);
+    check_topic("assigned", 2);
+    /* deleting: by name and id at once, by neither, by id, by one that is not there */
+    struct kafka_delete_topics_req del;
+    struct kafka_delete_topics_req_delete_topic_state d[4];
+    kafka_delete_topics_req_init(&del);
+    for (int i = 0; i < 4; i++)
+        kafka_delete_topics_req_delete_topic_state_init(&d[i]);
+    del.topics = d;
+    del.topics_n = 4;
+    d[0].name = SLICE("assigned");
+    d[0].topic_id = ask_metadata(c, "assigned")->topics[0].topic_id;
+    d[2].topic_id = ask_metadata(c, "other")->topics[0].topic_id;
+    d[3].topic_id = (struct kafka_uuid){{9}};
+    const struct kafka_delete_topics_resp *gone = client_ask(c, KEY_DELETE_TOPICS, 6, &del);
+    assert_int_equal(gone->responses[0].error_code, KAFKA_INVALID_REQUEST);
+    assert_int_equal(gone->responses[1].error_code, KAFKA_INVALID_REQUEST);
+    assert_int_equal(gone->responses[2].error_code, 0);
+    assert_true(slice_is(gone->responses[2].name, "other"));
+    assert_int_equal(gone->responses[3].error_code, KAFKA_UNKNOWN_TOPIC_ID);
+    check_topic("other", 0);
+    check_topic("assigned", 2);
+    world_stop();
+}
+
 /* Every API that is served, every version of it: requests by chance are answered or close the connection, and the broker lives. */
 static void test_any_request(void **state)
 {
@@ -1003,7 +1158,7 @@ int main(void)
         cmocka_unit_test(test_api_versions), cmocka_unit_test(test_malformed), cmocka_unit_test(test_malformed_behind), cmocka_unit_test(test_pipeline),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_too_many), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
         cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs),
-        cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_any_request),
+        cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_denied), cmocka_unit_test(test_one_node), cmocka_unit_test(test_doubles), cmocka_unit_test(test_any_request),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_conf_set), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

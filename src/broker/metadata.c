@@ -95,10 +95,7 @@ static void one_topic(struct metadata *m, struct kafka_metadata_resp_metadata_re
     bool by_id = !kafka_uuid_is_zero(want->topic_id);
     const struct topic *t = by_id ? catalog_topic_by_id(r->home->catalog, &want->topic_id) : catalog_topic(r->home->catalog, want->name);
     kafka_metadata_resp_metadata_response_topic_init(out);
-    if (!by_id)
-        out->name = want->name;
-    else if (r->version < 12)
-        out->name = SLICE("");
+    out->name = !by_id ? want->name : r->version >= 12 ? (struct slice){0} : SLICE(""); /* by id: not told before it may be seen */
     out->topic_id = want->topic_id;
     if (by_id && !t)
         out->error_code = KAFKA_UNKNOWN_TOPIC_ID;
