@@ -835,6 +835,62 @@ static void test_log_dirs(void **state)
     world_stop();
 }
 
+/* Each version of what the frame serves says the same. */
+static void test_versions(void **state)
+{
+    (void)state;
+    start(2);
+    struct client *c = client_new(0);
+    struct kafka_create_topics_req make;
+    struct kafka_create_topics_req_creatable_topic ct;
+    struct kafka_delete_topics_req del;
+    struct kafka_delete_topics_req_delete_topic_state dt;
+    struct kafka_metadata_req meta;
+    struct kafka_metadata_req_metadata_request_topic mt;
+    struct kafka_describe_configs_req conf;
+    struct kafka_describe_configs_req_describe_configs_resource res;
+    struct slice name = SLICE("v"), keys[] = {SLICE("retention.ms"), SLICE("no.such")};
+    kafka_create_topics_req_init(&make);
+    kafka_create_topics_req_creatable_topic_init(&ct);
+    kafka_delete_topics_req_init(&del);
+    kafka_delete_topics_req_delete_topic_state_init(&dt);
+    kafka_metadata_req_init(&meta);
+    kafka_metadata_req_metadata_request_topic_init(&mt);
+    kafka_describe_configs_req_init(&conf);
+    kafka_describe_configs_req_describe_configs_resource_init(&res);
+    ct.name = dt.name = mt.name = res.resource_name = name;
+    ct.num_partitions = 3;
+    ct.replication_factor = 1;
+    make.topics = &ct;
+    del.topics = &dt;
+    del.topic_names = &name;
+    meta.topics = &mt;
+    conf.resources = &res;
+    make.topics_n = del.topics_n = del.topic_names_n = meta.topics_n = conf.resources_n = 1;
+    res.resource_type = 2;
+    res.configuration_keys = keys;
+    res.configuration_keys_n = 2;
+    for (int16_t v = 0; v <= 13; v++) {
+        assert_int_equal(((const struct kafka_create_topics_resp *)client_ask(c, KEY_CREATE_TOPICS, MAX(MIN(v, 7), 2), &make))->topics[0].error_code, 0);
+        const struct kafka_metadata_resp *m = client_ask(c, KEY_METADATA, v, &meta);
+        assert_int_equal(m->brokers[0].port, WORLD_PORT);
+        assert_int_equal(m->topics_n, 1);
+        assert_true(slice_eq(m->topics[0].name, name));
+        assert_int_equal(m->topics[0].partitions_n, 3);
+        assert_int_equal(m->topics[0].partitions[2].leader_id, 1);
+        assert_int_equal(m->topics[0].partitions[2].replica_nodes[0], 1);
+        assert_int_equal(m->topics[0].partitions[2].leader_epoch, v >= 7 ? topic_epoch(catalog_topic(W.broker->catalog, name), 2) : -1);
+        assert_int_equal(m->topics[0].topic_authorized_operations, INT32_MIN); /* not asked for */
+        const struct kafka_describe_configs_resp *d = client_ask(c, KEY_DESCRIBE_CONFIGS, MAX(MIN(v, 4), 1), &conf);
+        assert_int_equal(d->results[0].configs_n, 1);
+        assert_true(slice_is(d->results[0].configs[0].value, "604800000"));
+        const struct kafka_delete_topics_resp *gone = client_ask(c, KEY_DELETE_TOPICS, MAX(MIN(v, 6), 1), &del);
+        assert_int_equal(gone->responses[0].error_code, 0);
+        client_forget(c);
+    }
+    world_stop();
+}
+
 static void authorizes(struct broker_conf *c)
 {
     c->authorize = true;
@@ -1158,7 +1214,7 @@ int main(void)
         cmocka_unit_test(test_api_versions), cmocka_unit_test(test_malformed), cmocka_unit_test(test_malformed_behind), cmocka_unit_test(test_pipeline),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_too_many), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
         cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs),
-        cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_denied), cmocka_unit_test(test_one_node), cmocka_unit_test(test_doubles), cmocka_unit_test(test_any_request),
+        cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_versions), cmocka_unit_test(test_denied), cmocka_unit_test(test_one_node), cmocka_unit_test(test_doubles), cmocka_unit_test(test_any_request),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_conf_set), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
