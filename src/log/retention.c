@@ -9,13 +9,19 @@
  */
 #include "log_int.h"
 
-/* Segments wholly before the start leave, the last one excepted; while they are being compacted they stay until the next look. */
+/* Segments wholly before the start leave, the last one excepted; while they are being compacted they stay until the next look. The name of the
+ * first that stays has to be durable before: a power loss that took it, and not those that go, would leave nothing that tells which offsets were
+ * used. So has the note of a start that was asked for. */
 void part_start_move(struct part *p, int64_t log_start)
 {
     struct part_log *g = p->log;
     uint32_t n = 0;
     p->log_start = MAX(p->log_start, log_start);
-    while (!p->compacting && n + 1 < g->segs_n && g->segs[n + 1].base <= p->log_start) n++;
+    while (!p->compacting && !p->start_unsure && n + 1 < g->segs_n && g->segs[n + 1].base <= p->log_start) n++;
+    if (n && g->segs[n].durable == 0 && p->names_made != p->names_synced) { /* housekeeping comes again */
+        sync_force(p);
+        n = 0;
+    }
     for (uint32_t i = 0; i < n; i++) seg_remove_later(p, g->segs[i].base);
     if (n) {
         counter_add(&p->shard->counters.deleted_segments, n);
