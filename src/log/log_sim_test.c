@@ -447,7 +447,7 @@ static void test_sync_error_unheard(void **state)
         struct sent *sent[11];
         for (int k = 0; k < 11; k++) sent[k] = batch_send(p, (struct what){.acks = k < 10 ? 1 : -1, .value_bytes = 300});
         sim_disk_fail_next(SIM_DISK_SYNC, 0, EIO);
-        node_idle(2);
+        node_idle(13); /* 5 for the sync that fails and 5 to 7 for the note's; the folder's is under way */
         assert_false(sent[10]->done);
         node_crash(false);
         for (int k = 0; k < 11; k++) sent_free(sent[k]);

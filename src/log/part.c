@@ -79,30 +79,67 @@ bool part_note_read(const char *folder, struct part_note *note)
     return ok;
 }
 
-/* Notes are written on the loop (DeleteRecords) and in the pool (sync rounds, failed syncs), where one may come late that was made early: what
- * only ever grows is kept. notes_lock is innermost; who holds it waits for the disk, and few ever want it. */
+/* What only ever grows is kept from the note that is there, if it is of the same partition. True: as has changed. */
+static bool note_merge(const char *folder, struct part_note *as)
+{
+    struct part_note was, before = *as;
+    if (!part_note_read(folder, &was) || was.instance != as->instance)
+        return false;
+    as->log_start = MAX(as->log_start, was.log_start);
+    as->cut = as->cut < 0 ? was.cut : as->cut;
+    as->sparse |= was.sparse;
+    return as->log_start != before.log_start || as->cut != before.cut || as->sparse != before.sparse;
+}
+
+static enum err note_fill(const char *path, const struct part_note *note)
+{
+    struct buf b = {0};
+    int fd;
+    uint64_t bytes;
+    add32(&b, NOTE_MAGIC);
+    add64(&b, note->instance);
+    add64(&b, (uint64_t)note->log_start);
+    add64(&b, (uint64_t)note->cut);
+    add16(&b, note->sparse);
+    add_crc(&b);
+    enum err e = file_fill(path, &b);
+    buf_free(&b);
+    if (e == OK)
+        e = disk_open(path, false, &fd, &bytes);
+    if (e == OK) {
+        e = disk_sync(fd);
+        file_close(fd);
+    }
+    return e;
+}
+
+/* Notes are written on the loop (DeleteRecords) and in the pool (sync rounds, failed syncs), where one may come late that was made early: none
+ * takes anything back. notes_lock is innermost, and nobody who holds it writes or syncs: a note that another one has overtaken meanwhile
+ * is made again. */
 static pthread_mutex_t notes_lock = PTHREAD_MUTEX_INITIALIZER;
 
 enum err part_note_write(const char *folder, const struct part_note *note)
 {
-    char path[LOG_PATH_MAX];
-    struct buf b = {0};
-    struct part_note as = *note, was;
-    pthread_mutex_lock(&notes_lock);
-    if (part_note_read(folder, &was) && was.instance == as.instance) {
-        as.log_start = MAX(as.log_start, was.log_start);
-        as.cut = as.cut < 0 ? was.cut : as.cut;
-        as.sparse |= was.sparse;
+    char path[LOG_PATH_MAX], tmp[LOG_PATH_MAX];
+    struct part_note as = *note;
+    uint64_t unique;
+    enum err e;
+    random_bytes(&unique, sizeof unique);
+    int n = snprintf(tmp, sizeof tmp, "%s/partition.%016llx.tmp", folder, (unsigned long long)unique);
+    MUST(n > 0 && n < LOG_PATH_MAX);
+    (void)note_merge(folder, &as);
+    for (bool overtaken = true; overtaken;) {
+        e = note_fill(tmp, &as);
+        pthread_mutex_lock(&notes_lock);
+        overtaken = e == OK && note_merge(folder, &as);
+        if (e == OK && !overtaken)
+            e = disk_rename(tmp, note_path(folder, path));
+        pthread_mutex_unlock(&notes_lock);
     }
-    add32(&b, NOTE_MAGIC);
-    add64(&b, as.instance);
-    add64(&b, (uint64_t)as.log_start);
-    add64(&b, (uint64_t)as.cut);
-    add16(&b, as.sparse);
-    add_crc(&b);
-    enum err e = file_replace(note_path(folder, path), b.p, b.n, 0600);
-    pthread_mutex_unlock(&notes_lock);
-    buf_free(&b);
+    if (e == OK)
+        return disk_sync_dir(folder);
+    if (disk_remove(tmp) != OK)
+        log_debug("log", "%s is left for the next start to remove", tmp);
     return e;
 }
 
