@@ -432,6 +432,9 @@ struct work {
     void *sim_fiber;             /* the same: its stack */
 };
 void work_submit(struct loop *l, struct work *w);
+/* Within run(): fn(ctx, i) for every i < n, here and on up to 15 more threads at once; returns when all are over. For operations of a disk that cost
+ * less together than one after the other, as syncs do: the device's flushes are merged. fn may not spread. In the simulator: one by one. */
+void work_spread(uint32_t n, void (*fn)(void *ctx, uint32_t i), void *ctx);
 
 /* ---- disk ------------------------------------------------------------------------------------------------------------ */
 

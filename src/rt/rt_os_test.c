@@ -158,6 +158,52 @@ static void test_slow_works(void **state)
     loop_free(l);
 }
 
+/* ---- spreads ---- */
+
+/* Each of four works spreads many calls: every one comes once, and all before its work is done. The first calls of a work wait for each other: they need threads of
+ * their own. */
+#define SPREADS 4
+#define SPREAD_CALLS 500
+#define SPREAD_AT_ONCE 4
+struct spreading {
+    struct work w;
+    uint8_t calls[SPREAD_CALLS];
+    uint32_t n, together;
+};
+static void spread_one(void *ctx, uint32_t i)
+{
+    struct spreading *s = ctx;
+    __atomic_add_fetch(&s->calls[i], 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&s->together, 1, __ATOMIC_SEQ_CST);
+    while (s->n == SPREAD_AT_ONCE && __atomic_load_n(&s->together, __ATOMIC_SEQ_CST) < SPREAD_AT_ONCE) sched_yield();
+}
+static void spread_run(struct work *w)
+{
+    struct spreading *s = CONTAINER_OF(w, struct spreading, w);
+    work_spread(s->n, spread_one, s);
+    for (uint32_t i = 0; i < s->n; i++) MUST(s->calls[i] == 1);
+}
+
+static void test_spread(void **state)
+{
+    struct loop *l = loop_new("spread");
+    struct spreading *s = mem_new(MEM_MISC, SPREADS * sizeof *s);
+    for (uint32_t n = 0; n <= SPREAD_CALLS; n = n < 2 ? n + 1 : n * 5 / 2 + 1) {
+        works_left = SPREADS;
+        for (int i = 0; i < SPREADS; i++) {
+            s[i] = (struct spreading){.w = {.run = spread_run, .done = one_done}, .n = n};
+            work_submit(l, &s[i].w);
+        }
+        assert_true(world_run(l, none_left, NULL, 10000));
+    }
+    works_left = 1;
+    s[0] = (struct spreading){.w = {.run = spread_run, .done = one_done}, .n = SPREAD_AT_ONCE};
+    work_submit(l, &s[0].w);
+    assert_true(world_run(l, none_left, NULL, 10000));
+    mem_free(s);
+    loop_free(l);
+}
+
 /* ---- watches, stale events ---- */
 
 struct watched {
@@ -652,7 +698,7 @@ static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
     cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_keepalive), cmocka_unit_test(test_accept_pause),
     cmocka_unit_test(test_unheard),
-    cmocka_unit_test(test_files),             cmocka_unit_test(test_slow_works),
+    cmocka_unit_test(test_files),             cmocka_unit_test(test_slow_works), cmocka_unit_test(test_spread),
     cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_device), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),
 };

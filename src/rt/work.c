@@ -6,6 +6,9 @@
  * are not bounded here: a work is memory of the one who submits it, who bounds how many there are. Slow works have a queue of their own and
  * never all of the threads, so that what somebody waits for (a sync, before an answer) does not stand behind minutes of compaction.
  *
+ * A work may spread what it does over further threads (work_spread()): spreads stand in a list until all of their calls are taken; whoever is free takes the next
+ * one, and the work itself takes part. These threads are not the pool's: they do nothing but wait for a device together.
+ *
  * Without threads (the simulator), run() and done() are called by the loop, on the turn after the submission. On a slow disk run() sleeps
  * (sim_work.c), and the loop goes on with it when the time has come.
  */
@@ -25,6 +28,23 @@ static int work_slow_runs;
 static int work_idle;                           /* threads that wait */
 static struct thread *work_threads[WORK_THREADS];
 static int work_threads_n;
+
+#define SPREAD_THREADS 15 /* and the one that spreads: about as many as a device merges */
+
+struct spread {
+    struct list link;
+    void (*fn)(void *ctx, uint32_t i);
+    void *ctx;
+    uint32_t n, next;         /* next: atomic; the first call that nobody has taken */
+    uint32_t helpers;         /* threads in it, besides its own */
+    pthread_cond_t left;      /* the last helper has */
+};
+/* spread_lock guards what follows and the helpers of each; innermost. */
+static pthread_mutex_t spread_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t spread_there = PTHREAD_COND_INITIALIZER;
+static struct list spreads = {&spreads, &spreads};
+static struct thread *spread_threads[SPREAD_THREADS];
+static uint32_t spread_threads_n, spread_idle;
 
 static void work_done(struct work *w)
 {
@@ -96,6 +116,61 @@ void work_submit(struct loop *l, struct work *w)
     }
     pthread_cond_signal(&work_there);
     pthread_mutex_unlock(&work_lock);
+}
+
+/* ---- spreads ---- */
+
+static void spread_take(struct spread *s)
+{
+    for (uint32_t i; (i = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->n;)
+        s->fn(s->ctx, i);
+}
+
+/* One that still has calls to be taken. With spread_lock. */
+static struct spread *spread_open(void)
+{
+    LIST_FOREACH(it, &spreads) {
+        struct spread *s = CONTAINER_OF(it, struct spread, link);
+        if (__atomic_load_n(&s->next, __ATOMIC_RELAXED) < s->n) return s;
+    }
+    return NULL;
+}
+
+static _Noreturn void spread_main(void *arg)
+{
+    pthread_mutex_lock(&spread_lock);
+    for (;;) {
+        struct spread *s;
+        spread_idle++;
+        while (!(s = spread_open())) pthread_cond_wait(&spread_there, &spread_lock);
+        spread_idle--;
+        s->helpers++;
+        pthread_mutex_unlock(&spread_lock);
+        spread_take(s);
+        pthread_mutex_lock(&spread_lock);
+        if (--s->helpers == 0) pthread_cond_signal(&s->left);
+    }
+}
+
+void work_spread(uint32_t n, void (*fn)(void *ctx, uint32_t i), void *ctx)
+{
+    struct spread s = {.fn = fn, .ctx = ctx, .n = n, .left = PTHREAD_COND_INITIALIZER};
+    if (n < 2 || !sys_threads()) {
+        spread_take(&s);
+        return;
+    }
+    pthread_mutex_lock(&spread_lock);
+    list_push(&spreads, &s.link);
+    uint32_t wanted = MIN(n - 1, SPREAD_THREADS);
+    for (uint32_t i = 0; i < MIN(wanted, spread_idle); i++) pthread_cond_signal(&spread_there);
+    for (uint32_t i = spread_idle; i < wanted && spread_threads_n < SPREAD_THREADS; i++) spread_threads[spread_threads_n++] = thread_start("spread", spread_main, NULL);
+    pthread_mutex_unlock(&spread_lock);
+    spread_take(&s);
+    pthread_mutex_lock(&spread_lock);
+    list_del(&s.link);
+    while (s.helpers) pthread_cond_wait(&s.left, &spread_lock);
+    pthread_mutex_unlock(&spread_lock);
+    pthread_cond_destroy(&s.left);
 }
 
 bool works_pending(struct loop *l)
