@@ -50,6 +50,7 @@ struct groups {
     struct group_report *text;   /* group_metrics.c; taken by any thread under its lock */
     uint32_t size_max;           /* GROUP_SIZE_MAX; tests change it */
     struct buf key, value;       /* scratch: a record on its way into a batch */
+    uint64_t said_ms;            /* loop time of the last line about a write that failed */
     bool stopping;               /* the broker stops: nothing waits any more */
     struct group_counters count;
 };

@@ -22,6 +22,16 @@
 
 /* ---- batches on their way ------------------------------------------------------------------------------------------------- */
 
+/* Commits come on and on: a line a second is enough. */
+static void write_say(struct group_part *gp, enum kafka_error e)
+{
+    uint64_t now_ms = loop_now_ms(gp->gs->here->loop);
+    if (gp->gs->said_ms && now_ms < gp->gs->said_ms + 1000)
+        return;
+    gp->gs->said_ms = now_ms;
+    log_error("broker", "a batch for __consumer_offsets-%d could not be written: %s; groups are told to try again", gp->partition, kafka_error_name(e));
+}
+
 static void write_over(struct append *a)
 {
     struct group_write *w = CONTAINER_OF(a, struct group_write, append);
@@ -30,7 +40,7 @@ static void write_over(struct append *a)
     buf_free(&w->bytes);
     if (a->error) {
         counter_inc(&gp->gs->count.write_failed);
-        log_error("broker", "a batch for __consumer_offsets-%d could not be written: %s", gp->partition, kafka_error_name(a->error));
+        write_say(gp, a->error);
     }
     w->done(w, a->error);
     group_part_settle(gp);

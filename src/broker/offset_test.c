@@ -1,6 +1,7 @@
 /* offset_test.c - committed offsets and the administration of groups on the simulator: who may commit, what is read again, what goes when. */
 #include "group_world_test.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #define HOUR 3600000ull
@@ -776,6 +777,120 @@ static void test_batch_limit(void **state)
     world_stop();
 }
 
+/* The disk fails: nothing that is not on it is told, and the group is as it was; after a restart it goes on. */
+static void test_disk_fails(void **state)
+{
+    (void)state;
+    start(1);
+    struct tm m[2];
+    tm_init(&m[0], 0, "g");
+    tm_init(&m[1], 0, "g");
+    world_topic("t", 1, NULL);
+    group_ready(m[0].c, "g");
+    tm_settle(m, 1);
+    assert_int_equal(tm_commit(&m[0], "t", 0, 5, ""), KAFKA_NONE);
+    sim_disk_fail_next(SIM_DISK_SYNC, 0, EIO);
+    assert_int_equal(tm_commit(&m[0], "t", 0, 6, ""), KAFKA_NOT_COORDINATOR);
+    assert_int_equal(tm_fetch(&m[0], "t", 0, false, NULL), 5);
+    assert_int_equal(tm_commit(&m[0], "t", 0, 7, ""), KAFKA_NOT_COORDINATOR); /* the partition writes no more */
+    assert_int_equal(tm_heartbeat(&m[0]), KAFKA_NONE);
+    assert_int_equal(tm_join(&m[1]), KAFKA_MEMBER_ID_REQUIRED);
+    tm_join_send(&m[1]);
+    world_sleep(50);
+    assert_int_equal(tm_join(&m[0]), KAFKA_NONE);
+    assert_int_equal(tm_join_await(&m[1]), KAFKA_NONE);
+    struct tm *all[] = {&m[0], &m[1]};
+    tm_sync_send(&m[1], NULL, NULL, 0);
+    assert_int_equal(tm_sync(&m[0], all, (const char *[]){"x", "y"}, 2), KAFKA_NOT_COORDINATOR); /* an assignment that is not durable is nobody's */
+    assert_int_equal(tm_sync_await(&m[1]), KAFKA_NOT_COORDINATOR);
+    assert_int_equal(tm_heartbeat(&m[0]), KAFKA_REBALANCE_IN_PROGRESS);
+    assert_true(counter_read(&W.broker->shards[0]->groups->count.write_failed) >= 3);
+    world_restart();
+    reconnect(&m[0], 0);
+    reconnect(&m[1], 0);
+    group_ready(m[0].c, "g");
+    assert_int_equal(tm_fetch(&m[0], "t", 0, false, NULL), 5);
+    assert_int_equal(inside("g")->generation, 1);
+    m[0].generation = 1;
+    assert_int_equal(tm_commit(&m[0], "t", 0, 8, ""), KAFKA_NONE);
+    assert_int_equal(tm_fetch(&m[0], "t", 0, false, NULL), 8);
+    tm_free(&m[0]);
+    tm_free(&m[1]);
+    world_stop();
+}
+
+/* A full disk, and space again. */
+static void test_disk_full(void **state)
+{
+    (void)state;
+    start(1);
+    struct tm a;
+    tm_init(&a, 0, "g");
+    world_topic("t", 1, NULL);
+    group_ready(a.c, "g");
+    assert_int_equal(tm_commit(&a, "t", 0, 1, ""), KAFKA_NONE);
+    sim_disk_bytes_max(1);
+    enum kafka_error e = KAFKA_NONE;
+    int64_t last = 1;
+    for (int64_t i = 2; i < 2000 && !e; i++) {
+        e = tm_commit(&a, "t", 0, i, "some bytes of metadata, so that it fills");
+        last = e ? last : i;
+    }
+    assert_int_equal(e, KAFKA_NOT_COORDINATOR);
+    assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), last);
+    sim_disk_bytes_max(0);
+    world_sleep(120000);
+    e = tm_commit(&a, "t", 0, 9999, "");
+    assert_int_equal(e, KAFKA_NONE);
+    assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), 9999);
+    tm_free(&a);
+    world_stop();
+}
+
+/* A thousand members: nothing in a rebalance takes the square of that. */
+static void test_large_group(void **state)
+{
+    (void)state;
+    enum { MEMBERS = 1000 };
+    struct tm a;
+    struct kafka_join_group_req q;
+    struct kafka_join_group_req_join_group_request_protocol p = {.name = SLICE("range"), .metadata = SLICE("a subscription")};
+    char instance[16];
+    start(2);
+    tm_init(&a, 0, "g");
+    group_ready(a.c, "g");
+    struct client **c = mem_new(MEM_SIM, MEMBERS * sizeof *c);
+    int32_t *ids = mem_new(MEM_SIM, MEMBERS * sizeof *ids);
+    W.broker->conf.group_delay_ms = 3000;
+    for (int i = 0; i < MEMBERS; i++) {
+        c[i] = client_new((uint32_t)i % 2);
+        kafka_join_group_req_init(&q);
+        q.group_id = SLICE("g");
+        q.session_timeout_ms = 1800000;
+        q.rebalance_timeout_ms = 1800000;
+        snprintf(instance, sizeof instance, "i%d", i);
+        q.group_instance_id = slice_cstr(instance);
+        q.protocol_type = SLICE("consumer");
+        q.protocols = &p;
+        q.protocols_n = 1;
+        ids[i] = client_send(c[i], KEY_JOIN_GROUP, 7, &q);
+    }
+    int leaders = 0;
+    for (int i = 0; i < MEMBERS; i++) {
+        const struct kafka_join_group_resp *resp = client_await(c[i], ids[i]);
+        assert_int_equal(resp->error_code, 0);
+        assert_int_equal(resp->generation_id, 1);
+        leaders += resp->members_n == MEMBERS;
+        client_free(c[i]);
+    }
+    assert_int_equal(leaders, 1);
+    assert_int_equal(counter_read(&W.broker->shards[world_owner("__consumer_offsets", inside("g")->gp->partition)->index]->groups->count.members), MEMBERS);
+    mem_free(c);
+    mem_free(ids);
+    tm_free(&a);
+    world_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -783,6 +898,7 @@ int main(void)
         cmocka_unit_test(test_commit_by_id),    cmocka_unit_test(test_txn),             cmocka_unit_test(test_txn_gone),       cmocka_unit_test(test_topic_deleted),  cmocka_unit_test(test_retention),
         cmocka_unit_test(test_own_retention),   cmocka_unit_test(test_list),           cmocka_unit_test(test_delete_groups),
         cmocka_unit_test(test_offset_delete),   cmocka_unit_test(test_metrics),        cmocka_unit_test(test_batch_limit),
+        cmocka_unit_test(test_disk_fails),      cmocka_unit_test(test_disk_full),      cmocka_unit_test(test_large_group),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
