@@ -1,6 +1,7 @@
 /* data_test.c - produce, fetch, sessions and offsets on the simulator: several shards, every error, long polls, order, faults of the disk. */
 #include "data_world_test.h"
 #include "data.h"
+#include "repeat_test.h"
 #include "crc32c.h"
 
 // clang-format off
@@ -1000,6 +1001,151 @@ static void test_transaction_not_there(void **state)
     world_stop();
 }
 
+/* ---- tests: hostile clients -------------------------------------------------------------------------------------------------------------------------- */
+
+static uint32_t hostile_random;
+static uint32_t chance(uint32_t n)
+{
+    hostile_random = hostile_random * 1664525u + 1013904223u;
+    return (hostile_random >> 8) % n;
+}
+static int64_t odd_number(void)
+{
+    static const int64_t numbers[] = {0, 1, -1, 2, 3, -2, -3, -4, 7, 100, 1000, INT32_MAX, INT32_MIN, INT32_MAX - 1, INT64_MAX, INT64_MIN, 1 << 20, 12345678901234};
+    return numbers[chance(COUNT_OF(numbers))];
+}
+static int32_t odd_int(void) { return (int32_t)odd_number(); }
+static struct slice odd_name(struct client *c)
+{
+    char *text = arena_alloc(client_arena(c), 32000);
+    memset(text, 'x', 32000);
+    switch (chance(6)) {
+    case 0: return SLICE("t");
+    case 1: return SLICE("u");
+    case 2: return SLICE("");
+    case 3: return slice_of(text, 32000);
+    case 4: return slice_of(text, TOPIC_NAME_MAX + chance(2));
+    default: return SLICE("__consumer_offsets");
+    }
+}
+static struct kafka_uuid odd_id(struct kafka_uuid there)
+{
+    if (chance(3) == 0)
+        there.b[chance(16)] ^= (uint8_t)(1u << chance(8));
+    else if (chance(4) == 0)
+        memset(there.b, 0, sizeof there.b);
+    return there;
+}
+
+static void odd_fetch(struct client *c, struct kafka_uuid id, int32_t *session, int32_t *epoch)
+{
+    int16_t version = (int16_t)(4 + chance(15));
+    int n = (int)chance(4), forget = (int)chance(3);
+    struct from from[4], forgotten[3];
+    for (int i = 0; i < 4; i++)
+        from[i] = (struct from){.topic = arena_strdup(client_arena(c), arena_slice(client_arena(c), odd_name(c)).p), .partition = odd_int(), .offset = odd_number(), .id = odd_id(id)};
+    for (int i = 0; i < 3; i++)
+        forgotten[i] = from[chance(4)];
+    struct fetch_conf conf = {.wait_ms = chance(2) ? (int32_t)chance(50) : odd_int(), .sessions = chance(4) > 0, .forget = forgotten, .forget_n = forget};
+    struct kafka_fetch_req *req = fetch_req(c, &conf, from, n);
+    req->max_wait_ms = MIN(req->max_wait_ms, 1000);
+    req->min_bytes = odd_int();
+    req->max_bytes = odd_int();
+    req->isolation_level = (int8_t)odd_int();
+    req->replica_id = version < 15 ? odd_int() : -1;
+    req->session_id = chance(3) ? *session : odd_int();
+    req->session_epoch = chance(3) ? *epoch : odd_int();
+    if (n > 0) { /* the same one again and again, with other wishes */
+        struct kafka_fetch_req_fetch_topic *t = &req->topics[0];
+        t->partitions_n = (int32_t)chance(20);
+        t->partitions = arena_zalloc(client_arena(c), (size_t)t->partitions_n * sizeof *t->partitions + 1);
+        for (int32_t i = 0; i < t->partitions_n; i++)
+            t->partitions[i] = (struct kafka_fetch_req_fetch_partition){.partition = (int32_t)chance(4), .fetch_offset = chance(2) ? (int64_t)chance(20) : odd_number(),
+                                                                        .partition_max_bytes = odd_int(), .current_leader_epoch = (int32_t)chance(4) - 2,
+                                                                        .last_fetched_epoch = (int32_t)chance(4) - 2, .high_watermark = INT64_MAX};
+    }
+    const struct kafka_fetch_resp *resp = client_ask(c, KEY_FETCH, version, req);
+    if (resp->session_id) {
+        *epoch = *session == resp->session_id && req->session_epoch > 0 ? *epoch + 1 : 1;
+        *session = resp->session_id;
+    }
+}
+
+static void odd_produce(struct client *c)
+{
+    struct to to[3];
+    int n = 1 + (int)chance(3);
+    for (int i = 0; i < n; i++) {
+        struct slice b = batch(c, "odd", &(struct batch_conf){.records = 1 + (int32_t)chance(5), .codec = (enum kafka_codec)chance(KAFKA_CODECS), .producer_id = (int64_t)chance(3),
+                                                              .sequence = chance(3) ? (int32_t)chance(10) : odd_int(), .epoch = (int16_t)chance(3)});
+        if (chance(2))
+            b = damaged(c, b, chance((uint32_t)b.n), (char)(1u << chance(8)), chance(2) == 0);
+        to[i] = (struct to){chance(2) ? "t" : "u", chance(4) ? (int32_t)chance(3) : odd_int(), slice_of(b.p, chance(5) ? b.n : chance((uint32_t)b.n))};
+    }
+    struct kafka_produce_req *req = produce_req(c, to, n, chance(4) ? -1 : (int16_t)(1 + chance(3)));
+    req->timeout_ms = odd_int();
+    if (chance(3) == 0)
+        req->transactional_id = odd_name(c);
+    client_ask(c, KEY_PRODUCE, (int16_t)(3 + chance(9)), req);
+}
+
+/* Whatever they ask, they get an answer, and others are served. */
+static void test_hostile(void **state)
+{
+    for (uint64_t seed = 1; seed <= test_repeats(30); seed++) {
+        hostile_random = (uint32_t)seed * 2654435761u;
+        world_start(&(struct world_conf){.seed = seed, .shards = 1 + chance(3)});
+        sim_quiet();
+        struct kafka_uuid id = world_topic("t", 3, NULL);
+        world_topic("u", 2, (const char *const[]){"cleanup.policy=compact", "compression.type=lz4", "message.timestamp.type=LogAppendTime", NULL});
+        world_topic("good", 1, NULL);
+        struct client *c = client_new(chance(W.conf.shards)), *good = client_new(0);
+        int32_t session = 0, epoch = 0;
+        int64_t low;
+        for (int i = 0; i < 60; i++) {
+            switch (chance(6)) {
+            case 0:
+            case 1:
+            case 2: odd_fetch(c, id, &session, &epoch); break;
+            case 3: odd_produce(c); break;
+            case 4: list(c, (int16_t)(1 + chance(11)), chance(2) ? "t" : "u", odd_int(), odd_number(), odd_int()); break;
+            case 5: delete_before(c, chance(2) ? "t" : "nowhere", odd_int(), odd_number(), &low); break;
+            }
+            if (i % 20 == 0) {
+                put(good, "good", 0, "x", i / 20);
+                client_forget(c);
+            }
+        }
+        assert_values(good, "good", 0, 0, "x-0 x-0 x-0 ");
+        client_free(c);
+        client_free(good);
+        world_stop();
+    }
+}
+
+/* More partitions than a request may name. */
+static void test_too_many_partitions(void **state)
+{
+    start(1);
+    struct client *c = client_new(0), *d = client_new(0);
+    struct from from = {.topic = "t"};
+    struct kafka_fetch_req *req = fetch_req(c, &(struct fetch_conf){0}, &from, 1);
+    req->topics[0].partitions_n = REQUEST_PARTS_MAX + 1;
+    req->topics[0].partitions = arena_zalloc(client_arena(c), (REQUEST_PARTS_MAX + 1) * sizeof *req->topics[0].partitions);
+    const struct kafka_fetch_resp *resp = client_ask(c, KEY_FETCH, 11, req);
+    assert_int_equal(resp->error_code, KAFKA_INVALID_REQUEST);
+    assert_int_equal(resp->responses_n, 0);
+    struct to to = {.topic = "t", .batch = plain(d, "x")};
+    struct kafka_produce_req *produce = produce_req(d, &to, 1, 1);
+    produce->topic_data[0].partition_data_n = REQUEST_PARTS_MAX + 1;
+    produce->topic_data[0].partition_data = arena_zalloc(client_arena(d), (REQUEST_PARTS_MAX + 1) * sizeof *produce->topic_data[0].partition_data);
+    client_send_silent(d, KEY_PRODUCE, 9, produce);
+    client_await_close(d);
+    client_free(c);
+    client_free(d);
+    world_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1026,6 +1172,8 @@ int main(void)
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_cold_reads),
         cmocka_unit_test(test_transaction_not_there),
+        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_too_many_partitions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
