@@ -1,7 +1,8 @@
 // kafkajs.js - what a service in Node does with kafkajs: administration, producers of each kind, groups, transactions, refusals.
 //
-// usage: node kafkajs.js HOST:PORT
+// usage: node kafkajs.js HOST:PORT SECURE_HOST:PORT CA      the user alice exists with the password "wonder land"
 'use strict';
+const fs = require('fs');
 const { Kafka, CompressionTypes, CompressionCodecs, Partitioners, PartitionAssigners, logLevel, ConfigResourceTypes, ConfigSource, AclResourceTypes, AclOperationTypes,
     AclPermissionTypes, ResourcePatternTypes } = require('kafkajs');
 const { equal, truth, refused, until, run } = require('./checks.js');
@@ -9,7 +10,7 @@ const snappy = require('snappyjs');
 const lz4 = require('lz4js');
 const { ZstdCodec } = require('zstd-codec');
 
-const BROKER = process.argv[2];
+const [BROKER, SECURE, CA] = process.argv.slice(2);
 const quiet = () => () => {};
 const kafka = new Kafka({ clientId: 'kafkajs', brokers: [BROKER], logLevel: logLevel.NOTHING, logCreator: quiet, retry: { initialRetryTime: 50, retries: 8 } });
 const admin = kafka.admin();
@@ -373,10 +374,25 @@ const permissions = {
     },
 };
 
+// ---- users ---------------------------------------------------------------------------------------------------------------------------------
+
+const users = Object.fromEntries(['plain', 'scram-sha-256', 'scram-sha-512'].map((mechanism) => [`kafkajs: ${mechanism} over TLS; a wrong password is refused`, async () => {
+    const as = (password) => new Kafka({ brokers: [SECURE], ssl: { ca: [fs.readFileSync(CA)] }, sasl: { mechanism, username: 'alice', password }, logLevel: logLevel.NOTHING, logCreator: quiet,
+        retry: { retries: 1 } }).producer({ createPartitioner: Partitioners.DefaultPartitioner });
+    const p = as('wonder land'), name = 'js-' + mechanism;
+    opened.push(p);
+    await topic(name);
+    await p.connect();
+    await p.send({ topic: name, messages: [{ value: mechanism }] });
+    equal([mechanism], (await read_all(name)).map((m) => text(m.value)));
+    const e = await refused('wrong', as('wonder').connect());
+    truth(/[Aa]uthentication failed/.test(e.message), e.message);
+}]));
+
 const main = async () => {
     codecs(await new Promise((done) => ZstdCodec.run((z) => done(new z.Simple()))));
     await admin.connect();
-    await run({ ...administration, ...producing, ...groups, ...transactions, ...permissions });
+    await run({ ...administration, ...producing, ...groups, ...transactions, ...permissions, ...users });
     await Promise.race([Promise.all(opened.map((c) => c.disconnect().catch(() => {}))), new Promise((r) => setTimeout(r, 3000))]);
     process.exit(0);
 };
