@@ -170,6 +170,8 @@ struct wish {
     struct security_change permissions;
     struct broker_acl *acls;
     uint32_t acls_n;
+    struct broker_quota *quotas; /* of broker_quotas_apply(); then nothing else */
+    uint32_t quotas_n;
     char *error;               /* in the arena; NULL: it is as wished */
     void (*told)(void *ctx, const char *error);
     void *ctx;
@@ -287,11 +289,21 @@ static void permissions_given(struct shard *zero, struct security_change *c, enu
     }
 }
 
+static bool quotas_set(struct security_change *c, struct secdb *db)
+{
+    struct wish *w = CONTAINER_OF(c, struct wish, permissions);
+    return quotas_declare(db, w->quotas, w->quotas_n);
+}
+
 static void wish_arrived(struct shard *zero, struct call *call)
 {
     struct wish *w = CONTAINER_OF(call, struct wish, call);
     zero->b->wishes++;
-    if (w->remove) {
+    if (w->quotas) {
+        w->permissions.apply = quotas_set;
+        w->permissions.done = permissions_gone;
+        security_change(zero, &w->permissions);
+    } else if (w->remove) {
         w->change = (struct topic_change){.what = TOPIC_DELETE};
         wish_change(zero, w, wish_done);
     } else {
@@ -331,5 +343,17 @@ void broker_topic_delete(struct broker *b, struct slice name, struct loop *l, vo
 {
     struct wish *w = wish_new(b, name, l, told, ctx);
     w->remove = true;
+    outsider_call(&w->outsider, &w->call);
+}
+
+void broker_quotas_apply(struct broker *b, const struct broker_quota *quotas, uint32_t n, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx)
+{
+    struct wish *w = wish_new(b, SLICE(""), l, told, ctx);
+    w->quotas_n = n;
+    w->quotas = arena_alloc(&w->arena, sizeof *w->quotas * MAX(n, 1u));
+    for (uint32_t i = 0; i < n; i++) {
+        w->quotas[i] = quotas[i];
+        w->quotas[i].user = arena_slice(&w->arena, quotas[i].user);
+    }
     outsider_call(&w->outsider, &w->call);
 }

@@ -84,6 +84,13 @@ struct broker_topic {
     uint32_t acls_n;
 };
 void broker_topic_apply(struct broker *b, const struct broker_topic *t, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx);
+/* How fast a user may be: bytes in a second, percent of a processor; 0: not limited. */
+struct broker_quota {
+    struct slice user;             /* without "User:" */
+    double producer_bytes, consumer_bytes, request_percent;
+};
+/* All quotas that manifests give: those that they gave before and that are not among them go; what clients set stays. Otherwise as broker_topic_apply(). */
+void broker_quotas_apply(struct broker *b, const struct broker_quota *quotas, uint32_t n, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx);
 void broker_topic_delete(struct broker *b, struct slice name, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx);
 
 /* any: Prometheus families, of all shards. Lag per group included. */

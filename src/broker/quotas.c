@@ -48,6 +48,46 @@ double quota_rate(const struct secdb *db, enum quota q, struct slice user, struc
     return best->rate[q];
 }
 
+/* ---- manifests ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool rate_set(struct sec_quota *q, enum quota key, double rate)
+{
+    double old = q->rate[key], now = rate > 0 ? rate : -1;
+    q->rate[key] = now;
+    return old != now; /* both were given to us as they are: no arithmetic */
+}
+
+static bool is_user(const struct sec_quota *q) { return q->user_mode == QUOTA_NAMED && q->client_mode == QUOTA_ABSENT; }
+
+bool quotas_declare(struct secdb *db, const struct broker_quota *quotas, uint32_t n)
+{
+    bool changed = false;
+    for (uint32_t i = 0; i < db->quotas_n; i++) {
+        struct sec_quota *q = db->quotas[i];
+        bool wanted = false;
+        for (uint32_t k = 0; k < n && is_user(q); k++)
+            wanted = wanted || slice_is(quotas[k].user, q->user);
+        if (!q->declared || wanted)
+            continue;
+        for (int k = 0; k < QUOTA_KEYS; k++)
+            q->rate[k] = -1;
+        q->declared = false;
+        changed = true;
+    }
+    secdb_quota_prune(db);
+    for (uint32_t i = 0; i < n && db->quotas_n < QUOTAS_MAX; i++) {
+        char *user = mem_strndup(MEM_BROKER, quotas[i].user.p, quotas[i].user.n);
+        struct sec_quota *q = secdb_quota(db, &(struct sec_quota){.user_mode = QUOTA_NAMED, .user = user}, true);
+        mem_free(user);
+        changed = rate_set(q, QUOTA_PRODUCE, quotas[i].producer_bytes) || changed;
+        changed = rate_set(q, QUOTA_FETCH, quotas[i].consumer_bytes) || changed;
+        changed = rate_set(q, QUOTA_REQUEST, quotas[i].request_percent) || changed;
+        changed = !q->declared || changed;
+        q->declared = true;
+    }
+    return changed;
+}
+
 /* ---- meters ---------------------------------------------------------------------------------------------------------------------------- */
 
 struct quota_meter {

@@ -68,6 +68,12 @@ void secdb_unref(struct secdb *db)
     mem_free(db);
 }
 
+static void quota_copy(struct sec_quota *to, const struct sec_quota *from)
+{
+    memcpy(to->rate, from->rate, sizeof to->rate);
+    to->declared = from->declared;
+}
+
 struct secdb *secdb_clone(const struct secdb *from)
 {
     struct secdb *db = secdb_new();
@@ -79,7 +85,7 @@ struct secdb *secdb_clone(const struct secdb *from)
     for (uint32_t i = 0; i < from->acls_n; i++)
         secdb_acl_append(db, from->acls[i], slice_cstr(from->acls[i]->owner));
     for (uint32_t i = 0; i < from->quotas_n; i++)
-        memcpy(secdb_quota(db, from->quotas[i], true)->rate, from->quotas[i]->rate, sizeof from->quotas[i]->rate);
+        quota_copy(secdb_quota(db, from->quotas[i], true), from->quotas[i]);
     return db;
 }
 
@@ -269,6 +275,8 @@ static void quotas_write(const struct secdb *db, struct buf *out)
         for (int k = 0; k < QUOTA_KEYS; k++)
             if (q->rate[k] >= 0)
                 buf_printf(out, ", \"%s\": %.17g", quota_keys[k], q->rate[k]);
+        if (q->declared)
+            buf_adds(out, ", \"declared\": true");
         buf_addc(out, '}');
     }
     buf_adds(out, "]\n");
@@ -362,6 +370,7 @@ static bool quota_read(struct secdb *db, const json_t *o)
     for (int k = 0; k < QUOTA_KEYS; k++)
         if (json_is_number(json_object_get(o, quota_keys[k])))
             to->rate[k] = json_number_value(json_object_get(o, quota_keys[k]));
+    to->declared = json_is_true(json_object_get(o, "declared"));
     return true;
 }
 

@@ -48,6 +48,7 @@ struct sec_quota {
     enum quota_entity_mode user_mode, client_mode;
     char *user, *client;                   /* NULL unless named */
     double rate[QUOTA_KEYS];               /* per second; percent for QUOTA_REQUEST; < 0: not set */
+    bool declared;                         /* by a manifest */
 };
 extern const char *const quota_keys[QUOTA_KEYS]; /* "producer_byte_rate", ... */
 
@@ -143,6 +144,8 @@ struct acl_index *acl_index_new(const struct secdb *db);
 void acl_index_free(struct acl_index *x);
 /* What a manifest permits of a topic becomes this; bindings that clients made stay. For security_change.apply(); false: nothing has changed. */
 bool acls_declare(struct secdb *db, struct slice topic, const struct broker_acl *acls, uint32_t n);
+/* The same for quotas of users: all that manifests give. */
+bool quotas_declare(struct secdb *db, const struct broker_quota *quotas, uint32_t n);
 /* WRITE on any topic: what InitProducerId of an idempotent producer needs, besides IDEMPOTENT_WRITE on the cluster. */
 bool allowed_write_somewhere(const struct breq *r);
 /* The decision itself, for tests: who, from where. */

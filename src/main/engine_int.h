@@ -104,6 +104,7 @@ struct engine_broker {
     struct timer retry, patience;
     void (*then)(struct engine *e); /* broker_down(): what comes after it */
     struct table topics;        /* name -> struct declared (engine_topics.c) */
+    bool quotas_asked, quotas_again; /* the broker is being told; and is to be told once more */
 };
 
 struct engine_conf {

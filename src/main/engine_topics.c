@@ -80,6 +80,7 @@ void topics_fini(struct engine *e)
 /* ---- asking ---------------------------------------------------------------------------------------------------------------------- */
 
 static void declared_next(struct declared *d, const struct object *o);
+static void quotas_follow(struct engine *e);
 
 static const struct object *object_of(const struct engine *e, const char *topic)
 {
@@ -166,6 +167,58 @@ static void declared_next(struct declared *d, const struct object *o)
     }
 }
 
+/* ---- quotas: all of them together --------------------------------------------------------------------------------------------------- */
+
+static void quotas_told(void *ctx, const char *error)
+{
+    struct engine *e = ctx;
+    e->broker.quotas_asked = false;
+    if (error)
+        log_error("broker", "quotas: %s", error);
+    if (e->broker.quotas_again)
+        quotas_follow(e);
+}
+
+static double least(double a, int64_t b) { return b && (a == 0 || (double)b < a) ? (double)b : a; }
+
+/* What all Topics say of each principal. mem_free(). */
+static struct broker_quota *quotas_gather(const struct engine *e, uint32_t *n)
+{
+    struct broker_quota *all = NULL;
+    uint32_t cap = 0;
+    *n = 0;
+    for (size_t i = 0; i < objset_n(e->objects); i++) {
+        const struct object *o = objset_at(e->objects, i);
+        for (size_t k = 0; o->kind == OBJ_TOPIC && k < o->topic.quotas_n; k++) {
+            const struct topic_quota *q = &o->topic.quotas[k];
+            struct slice user = slice_cstr(q->principal + strlen("User:"));
+            uint32_t at = 0;
+            while (at < *n && !slice_eq(all[at].user, user))
+                at++;
+            if (at == *n) {
+                ARRAY_GROW(MEM_API, all, *n, cap);
+                all[(*n)++] = (struct broker_quota){.user = user};
+            }
+            all[at].producer_bytes = least(all[at].producer_bytes, q->producer_bytes);
+            all[at].consumer_bytes = least(all[at].consumer_bytes, q->consumer_bytes);
+            all[at].request_percent = least(all[at].request_percent, q->request_percent);
+        }
+    }
+    return all;
+}
+
+static void quotas_follow(struct engine *e)
+{
+    uint32_t n;
+    e->broker.quotas_again = e->broker.quotas_asked;
+    if (e->broker.quotas_asked || e->broker.state != BROKER_SERVING)
+        return;
+    struct broker_quota *all = quotas_gather(e, &n);
+    e->broker.quotas_asked = true;
+    broker_quotas_apply(e->broker.b, all, n, e->loop, quotas_told, e); /* nothing is written when nothing has changed */
+    mem_free(all);
+}
+
 /* ---- following the objects --------------------------------------------------------------------------------------------------------- */
 
 /* Marks what objects want; true when there are names that the file has not. */
@@ -202,6 +255,7 @@ void topics_follow(struct engine *e)
     for (size_t i = 0; i < n; i++)
         declared_next(all[i], object_of(e, all[i]->topic));
     mem_free(all);
+    quotas_follow(e);
 }
 
 /* The broker closes: what was asked is asked again of the next one. */
@@ -212,6 +266,7 @@ void topics_rest(struct engine *e)
         d->state = TOPIC_NEW;
         d->deleting = false;
     }
+    e->broker.quotas_asked = e->broker.quotas_again = false;
 }
 
 int topics_status(struct engine *e, const struct object *o, struct buf *why)

@@ -49,6 +49,18 @@ static void load_acl(struct reader *r, struct object *o, const struct ynode *n, 
         reader_error(r, y_get(n, "operations"), ".operations", "name at least one, such as Read", "an empty list permits nothing, and denies nothing");
 }
 
+static void load_quota(struct reader *r, struct object *o, const struct ynode *n, struct topic_quota *q)
+{
+    q->principal = load_str(o, n, "principal");
+    q->producer_bytes = load_int(n, "producerByteRate", 0, INT64_MAX);
+    q->consumer_bytes = load_int(n, "consumerByteRate", 0, INT64_MAX);
+    q->request_percent = load_int(n, "requestPercentage", 0, INT64_MAX);
+    if (q->principal && (!slice_starts(slice_cstr(q->principal), SLICE("User:")) || strcmp(q->principal, "User:*") == 0))
+        reader_error(r, y_get(n, "principal"), ".principal", "write User:NAMESPACE/WORKLOAD, or another name behind User:", "not one principal: \"%s\"", q->principal);
+    if (n->type == Y_MAP && !q->producer_bytes && !q->consumer_bytes && !q->request_percent)
+        reader_error(r, n, "", "add producerByteRate, consumerByteRate or requestPercentage", "no rate: nothing is limited");
+}
+
 void load_topic(struct reader *r, struct object *o, const struct ynode *doc)
 {
     const struct ynode *spec = y_get(doc, "spec");
@@ -64,6 +76,12 @@ void load_topic(struct reader *r, struct object *o, const struct ynode *doc)
     load_settings(o, y_get(spec, "config"), &t->config);
     if (y_get(spec, "acls") && y_get(spec, "acls")->type == Y_LIST && !load_list_n(spec, "acls"))
         reader_error(r, y_get(spec, "acls"), "spec.acls", "name who may use the topic, or leave the list out", "an empty list would not say who may use the topic");
+    t->quotas = load_array(o, load_list_n(spec, "quotas"), sizeof *t->quotas);
+    for (uint32_t i = 0; i < load_list_n(spec, "quotas"); i++) {
+        size_t mark = reader_push(r, "spec.quotas[%u]", i);
+        load_quota(r, o, y_get(spec, "quotas")->items[i], &t->quotas[t->quotas_n++]);
+        reader_pop(r, mark);
+    }
     t->acls = load_array(o, load_list_n(spec, "acls"), sizeof *t->acls);
     for (uint32_t i = 0; i < load_list_n(spec, "acls"); i++) {
         size_t mark = reader_push(r, "spec.acls[%u]", i);

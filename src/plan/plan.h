@@ -391,10 +391,16 @@ struct topic_acl {
 };
 enum topic_operation { TOPIC_ALL, TOPIC_READ, TOPIC_WRITE, TOPIC_CREATE_IT, TOPIC_DELETE_IT, TOPIC_ALTER, TOPIC_DESCRIBE, TOPIC_DESCRIBE_CONFIGS, TOPIC_ALTER_CONFIGS, TOPIC_OPERATIONS };
 extern const char *const topic_operation_names[TOPIC_OPERATIONS]; /* as in a manifest: "DescribeConfigs" */
+/* How fast somebody may be, with all topics together. 0: nothing is said. */
+struct topic_quota {
+    char *principal;
+    int64_t producer_bytes, consumer_bytes, request_percent;
+};
 struct topic_spec {
     char *topic;               /* the name that clients use */
     uint32_t partitions;
     struct kvs config;         /* values as Kafka writes them */
+    struct topic_quota *quotas; size_t quotas_n;
     struct topic_acl *acls; size_t acls_n; /* none: nothing is said about who may use it */
 };
 bool topic_name_is_good(struct slice s);  /* 1 to 249 of letters, digits, '.', '_', '-'; neither "." nor ".." (Kafka's Topic.validate()) */

@@ -19,7 +19,7 @@ static const char *setting(const struct object *o, const char *name)
 static void test_topic(void **state)
 {
     struct objset *s = read_good(TOPIC("topicName: shop.Orders_1, partitions: 12, replicas: 1, config: { retention.ms: 604800000, cleanup.policy: \"compact,delete\", unclean.leader.election.enable: false, "
-                                       "min.cleanable.dirty.ratio: 0.2 },\nacls: [ { principal: \"User:shop/orders\", operations: [ Read, Write ] }, { principal: \"User:*\", operations: [ All ], permission: Deny, host: 10.0.0.1 } ]"));
+                                       "min.cleanable.dirty.ratio: 0.2 },\nacls: [ { principal: \"User:shop/orders\", operations: [ Read, Write ] }, { principal: \"User:*\", operations: [ All ], permission: Deny, host: 10.0.0.1 } ],\nquotas: [ { principal: \"User:shop/orders\", producerByteRate: 1000000, requestPercentage: 50 } ]"));
     const struct topic_spec *t = &only(s)->topic;
     assert_string_equal(t->topic, "shop.Orders_1");
     assert_int_equal(t->partitions, 12);
@@ -27,6 +27,7 @@ static void test_topic(void **state)
     assert_string_equal(setting(only(s), "cleanup.policy"), "compact,delete");
     assert_string_equal(setting(only(s), "unclean.leader.election.enable"), "false");
     assert_string_equal(setting(only(s), "min.cleanable.dirty.ratio"), "0.2");
+    assert_true(t->quotas_n == 1 && t->quotas[0].producer_bytes == 1000000 && t->quotas[0].consumer_bytes == 0 && t->quotas[0].request_percent == 50);
     assert_int_equal(t->acls_n, 2);
     assert_int_equal(t->acls[0].operations, 1u << TOPIC_READ | 1u << TOPIC_WRITE);
     assert_true(!t->acls[0].deny && strcmp(t->acls[0].host, "*") == 0);
@@ -47,6 +48,8 @@ static const struct bad_case bad_topics[] = {
     {"partitions", TOPIC("partitions: 0"), "m.yaml:5:13: error: " AT_T "partitions: 0 is out of range; give a number from 1 to 10000"},
     {"settings", TOPIC("config: { \"a b\": 1, retention.ms: [ 1 ] }"), "m.yaml:5:11: error: " AT_T "config[\"a b\"]: not a valid key\nm.yaml:5:35: error: " AT_T "config[\"retention.ms\"]: is a list"},
     {"settings of another type", TOPIC("config: [ 1 ]"), "m.yaml:5:9: error: " AT_T "config: is a list"},
+    {"quotas", TOPIC("quotas: [ { principal: \"User:*\", consumerByteRate: 1 }, { principal: \"User:a\" } ]"),
+     "m.yaml:5:24: error: " AT_T "quotas[0].principal: not one principal: \"User:*\"\nm.yaml:5:57: error: " AT_T "quotas[1]: no rate: nothing is limited"},
     {"nobody", TOPIC("acls: []"), "m.yaml:5:7: error: " AT_T "acls: an empty list would not say who may use the topic; name who may use the topic, or leave the list out"},
     {"acls", TOPIC("acls: [ { principal: orders, operations: [ Fly ] }, { principal: \"User:a\", operations: [] } ]"),
      "m.yaml:5:22: error: " AT_T "acls[0].principal: not a principal: \"orders\"; write User:NAMESPACE/WORKLOAD\n"
