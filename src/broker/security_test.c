@@ -388,12 +388,72 @@ static void test_meter_limit(void **state)
     secdb_unref(db);
 }
 
+/* ---- what manifests give ---------------------------------------------------------------------------------------------------------------- */
+
+/* The same after its file was written and read. */
+static struct secdb *again(struct secdb *db)
+{
+    struct buf text = {0}, why = {0};
+    struct secdb *back = NULL;
+    secdb_write(db, &text);
+    assert_int_equal(secdb_read(buf_slice(&text), &back, &why), OK);
+    buf_free(&text);
+    buf_free(&why);
+    secdb_unref(db);
+    return back;
+}
+
+/* Manifests replace what they gave, by topic; bindings of clients stay, also where a manifest says the same and no longer. */
+static void test_declared_acls(void **state)
+{
+    static const struct broker_acl two[] = {{SLICE("User:a"), SLICE("*"), ACL_READ, false}, {SLICE("User:b"), SLICE("*"), ACL_WRITE, true}};
+    struct sec_acl own = {.name = "t", .principal = "User:a", .host = "*", .kind = ACL_TOPIC, .pattern = ACL_LITERAL, .operation = ACL_READ, .permission = ACL_ALLOW};
+    struct secdb *db = secdb_new();
+    (void)state;
+    assert_true(secdb_acl_add(db, &own, (struct slice){0}));
+    assert_true(acls_declare(db, SLICE("t"), two, 2));
+    assert_true(acls_declare(db, SLICE("other"), two, 1));
+    assert_int_equal(db->acls_n, 3);
+    assert_false(acls_declare(db, SLICE("t"), two, 2));
+    db = again(db);
+    assert_false(acls_declare(db, SLICE("t"), two, 2)); /* it knows whose they are */
+    assert_true(acls_declare(db, SLICE("t"), NULL, 0));
+    assert_int_equal(db->acls_n, 2);
+    assert_string_equal(db->acls[0]->principal, "User:a");
+    assert_true(acls_declare(db, SLICE("other"), NULL, 0));
+    assert_int_equal(db->acls_n, 1);
+    secdb_unref(db);
+}
+
+static void test_declared_quotas(void **state)
+{
+    static const struct broker_quota two[] = {{.user = SLICE("shop/a"), .producer_bytes = 100, .request_percent = 50}, {.user = SLICE("shop/b"), .consumer_bytes = 7}};
+    struct secdb *db = secdb_new();
+    bool u, c;
+    (void)state;
+    rate(db, "kept", NULL, QUOTA_PRODUCE, 1000);
+    assert_true(quotas_declare(db, two, 2));
+    assert_false(quotas_declare(db, two, 2));
+    db = again(db);
+    assert_false(quotas_declare(db, two, 2));
+    assert_true(quota_rate(db, QUOTA_PRODUCE, SLICE("shop/a"), SLICE(""), &u, &c) == 100 && u && !c);
+    assert_true(quota_rate(db, QUOTA_FETCH, SLICE("shop/a"), SLICE(""), &u, &c) < 0);
+    assert_true(quotas_declare(db, two + 1, 1));
+    assert_true(quota_rate(db, QUOTA_PRODUCE, SLICE("shop/a"), SLICE(""), &u, &c) < 0);
+    assert_true(quota_rate(db, QUOTA_FETCH, SLICE("shop/b"), SLICE(""), &u, &c) == 7);
+    assert_true(quotas_declare(db, NULL, 0));
+    assert_int_equal(db->quotas_n, 1);
+    assert_true(quota_rate(db, QUOTA_PRODUCE, SLICE("kept"), SLICE(""), &u, &c) == 1000);
+    secdb_unref(db);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scram_vector), cmocka_unit_test(test_scram_refused), cmocka_unit_test(test_scram_names), cmocka_unit_test(test_password),
         cmocka_unit_test(test_file), cmocka_unit_test(test_file_broken), cmocka_unit_test(test_acl_matrix), cmocka_unit_test(test_acl_long_name),
         cmocka_unit_test(test_rate_precedence), cmocka_unit_test(test_meter), cmocka_unit_test(test_meter_kinds), cmocka_unit_test(test_meter_limit),
+        cmocka_unit_test(test_declared_acls), cmocka_unit_test(test_declared_quotas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
