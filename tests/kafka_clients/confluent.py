@@ -3,6 +3,8 @@
 usage: confluent.py HOST:PORT
 """
 import os
+import socket
+import struct
 import sys
 import threading
 import time
@@ -166,6 +168,48 @@ def _():
     s.send('cf-picky', b'x', b'k')
     s.flush()
     equal([(0, 0)], s.offsets)
+
+
+# ---- quotas ---------------------------------------------------------------------------------------------------------------------
+
+
+def text(s):
+    return struct.pack('>h', len(s)) + s.encode()
+
+
+def quota(client_id, key, value):
+    """AlterClientQuotas (API 49, KIP-546) version 0, for one client id; None: the quota is removed. No client in Debian has it."""
+    body = struct.pack('>ii', 1, 1) + text('client-id') + text(client_id) + struct.pack('>i', 1) + text(key) + struct.pack('>d?', value or 0, value is None) + b'\0'
+    request = struct.pack('>hhi', 49, 0, 7) + text('quotas') + body
+    with socket.create_connection(BROKER.split(':'), 10) as s:
+        s.sendall(struct.pack('>i', len(request)) + request)
+        f = s.makefile('rb')
+        answer = f.read(struct.unpack('>i', f.read(4))[0])
+    equal((7, 1, 0), (struct.unpack('>i', answer[:4])[0], struct.unpack('>i', answer[8:12])[0], struct.unpack('>h', answer[12:14])[0]))
+
+
+@check('librdkafka: a producer beyond its quota is told to wait, and is slowed down to it')
+def _():
+    topic('cf-quota')
+    quota('cf-slow', 'producer_byte_rate', 200000.0)
+    told = []
+    s = Sender()
+    s.p = Producer({**LOUD, 'client.id': 'cf-slow', 'linger.ms': 5, 'batch.size': 50000, 'throttle_cb': lambda e: told.append(e.throttle_time)})
+    began = time.monotonic()
+    for _ in range(100):
+        s.send('cf-quota', os.urandom(8000))
+    s.flush()
+    took = time.monotonic() - began
+    truth(took > 1.5, f'800 kB at 200 kB/s, after a burst of a second: {took} s')
+    truth(any(t > 0 for t in told), told)
+    equal(([], 100), (s.errors, len(s.offsets)))
+    quota('cf-slow', 'producer_byte_rate', None)
+    s = Sender(client_id='cf-slow')
+    began = time.monotonic()
+    for _ in range(100):
+        s.send('cf-quota', os.urandom(8000))
+    s.flush()
+    truth(time.monotonic() - began < took / 2, 'it is still slow')
 
 
 # ---- transactions -----------------------------------------------------------------------------------------------------------------
