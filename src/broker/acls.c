@@ -17,6 +17,7 @@ struct acl_list {
 struct acl_index {
     struct table lists;            /* kind, pattern, name -> struct acl_list */
     struct acl_list by_kind[KINDS];/* allow bindings of one kind, for allowed_write_somewhere() */
+    uint32_t n[KINDS];             /* bindings of one kind: where there are none, nothing is looked up */
     uint32_t *lengths[KINDS];      /* of prefixes, ascending, each once */
     uint32_t lengths_n[KINDS], lengths_cap[KINDS];
 };
@@ -63,6 +64,7 @@ struct acl_index *acl_index_new(const struct secdb *db)
             table_put(&x->lists, k, l);
         }
         list_append(l, a);
+        x->n[a->kind]++;
         if (a->permission == ACL_ALLOW)
             list_append(&x->by_kind[a->kind], a);
         if (a->pattern == ACL_PREFIXED)
@@ -125,6 +127,8 @@ bool acl_decide(const struct secdb *db, const struct broker_caller *who, bool wh
     const struct acl_index *x = db->index;
     struct verdict v = {0};
     char stack[2 + 256], *key = stack;
+    if (x->n[kind] == 0)
+        return when_no_acl;
     if (name.n + 2 > sizeof stack)
         key = mem_new(MEM_BROKER, name.n + 2);
     look(table_get(&x->lists, list_key(key, (uint8_t)kind, ACL_LITERAL, name)), who, op, &v);
