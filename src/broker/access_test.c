@@ -527,6 +527,69 @@ static void test_acl_requests(void **state)
     world_stop();
 }
 
+/* 10,000 bindings and no more; a request that makes room for itself may go on. */
+static void test_acl_limit(void **state)
+{
+    enum { EACH = 500 };
+    static struct kafka_create_acls_req_acl_creation make[EACH];
+    char names[EACH][16];
+    struct kafka_create_acls_req req;
+    (void)state;
+    begin(true);
+    struct client *c = client_new(2);
+    kafka_create_acls_req_init(&req);
+    req.creations = make;
+    req.creations_n = EACH;
+    for (uint32_t n = 0; n < ACLS_MAX; n += EACH) {
+        for (uint32_t i = 0; i < EACH; i++) {
+            snprintf(names[i], sizeof names[i], "t%u", n + i);
+            make[i] = (struct kafka_create_acls_req_acl_creation){.resource_type = ACL_TOPIC, .resource_name = slice_cstr(names[i]), .resource_pattern_type = ACL_LITERAL,
+                                                                  .principal = SLICE("User:a"), .host = SLICE("*"), .operation = ACL_READ, .permission_type = ACL_ALLOW};
+        }
+        const struct kafka_create_acls_resp *resp = client_ask(c, KEY_CREATE_ACLS, 3, &req);
+        assert_int_equal(resp->results[EACH - 1].error_code, KAFKA_NONE);
+        client_forget(c);
+    }
+    assert_int_equal(acl_put(c, ACL_ALLOW, "User:a", "*", ACL_READ, ACL_GROUP, ACL_LITERAL, "g"), KAFKA_POLICY_VIOLATION);
+    assert_int_equal(acl_count(c, ACL_RESOURCE_ANY, ACL_PATTERN_ANY, NULL, NULL, ACL_ANY), ACLS_MAX);
+    assert_int_equal(acl_del(c, ACL_TOPIC, ACL_LITERAL, "t77"), 1);
+    assert_int_equal(acl_put(c, ACL_ALLOW, "User:a", "*", ACL_READ, ACL_GROUP, ACL_LITERAL, "g"), KAFKA_NONE);
+    world_restart();
+    c = client_new(0);
+    assert_int_equal(acl_count(c, ACL_GROUP, ACL_PATTERN_ANY, NULL, NULL, ACL_ANY), 1);
+    world_stop();
+}
+
+/* More credentials in one request than are looked at; a token that is longer than any. */
+static void test_sasl_limits(void **state)
+{
+    enum { MANY = 1001 };
+    static struct kafka_alter_user_scram_credentials_req_scram_credential_deletion many[MANY];
+    static char names[MANY][8], token[16385];
+    struct kafka_alter_user_scram_credentials_req req;
+    int32_t listed;
+    (void)state;
+    begin(false);
+    struct client *c = client_new(0);
+    kafka_alter_user_scram_credentials_req_init(&req);
+    req.deletions = many;
+    req.deletions_n = MANY;
+    for (int i = 0; i < MANY; i++) {
+        snprintf(names[i], sizeof names[i], "u%d", i);
+        many[i] = (struct kafka_alter_user_scram_credentials_req_scram_credential_deletion){.name = slice_cstr(names[i]), .mechanism = SCRAM_SHA256};
+    }
+    const struct kafka_alter_user_scram_credentials_resp *resp = client_ask(c, KEY_ALTER_USERS, 0, &req);
+    assert_int_equal(resp->results_n, MANY);
+    assert_int_equal(resp->results[MANY - 1].error_code, KAFKA_POLICY_VIOLATION);
+    W.door.sasl = true;
+    c = client_new(1);
+    assert_int_equal(handshake(c, "PLAIN", 1, &listed), KAFKA_NONE);
+    memset(token, 'x', sizeof token);
+    assert_int_equal(authenticate(c, slice_of(token, sizeof token))->error_code, KAFKA_SASL_AUTHENTICATION_FAILED);
+    client_await_close(c);
+    world_stop();
+}
+
 static void test_acl_off(void **state)
 {
     (void)state;
@@ -750,7 +813,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_users), cmocka_unit_test(test_users_disk), cmocka_unit_test(test_sasl_plain), cmocka_unit_test(test_sasl_scram), cmocka_unit_test(test_sasl_nobody),
         cmocka_unit_test(test_sasl_states), cmocka_unit_test(test_sasl_bare), cmocka_unit_test(test_sasl_again), cmocka_unit_test(test_sasl_gone),
-        cmocka_unit_test(test_acl_requests), cmocka_unit_test(test_acl_off), cmocka_unit_test(test_acl_transactions), cmocka_unit_test(test_quota_requests),
+        cmocka_unit_test(test_acl_requests), cmocka_unit_test(test_acl_off), cmocka_unit_test(test_acl_limit), cmocka_unit_test(test_sasl_limits), cmocka_unit_test(test_acl_transactions), cmocka_unit_test(test_quota_requests),
         cmocka_unit_test(test_quota_produce), cmocka_unit_test(test_quota_requests_time), cmocka_unit_test(test_quota_mutations), cmocka_unit_test(test_file_at_start),
     };
     if (argc > 1)

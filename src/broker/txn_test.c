@@ -608,6 +608,47 @@ static void test_list_many(void **state)
     world_stop();
 }
 
+/* Each limit, hit. The coordinator's memory is brought to its edge, since a client would need a while. */
+static void test_limits(void **state)
+{
+    char name[TXN_PARTITIONS_MAX / 1000 + 16], pattern[1100];
+    int16_t error;
+    int32_t unknown;
+    (void)state;
+    begin(1);
+    struct client *c = client_new(0);
+    struct txns *all = W.broker->shards[0]->txns;
+    struct producer_id p = txn_init(c, "t");
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    struct txn *t = memory_of("t");
+    for (int32_t i = 0; t->parts.count < TXN_PARTITIONS_MAX; i++) {
+        snprintf(name, sizeof name, "gone-%d", i / 1000);
+        txn_parts_add(&t->parts, slice_cstr(name), i % 1000);
+    }
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE); /* it is in */
+    assert_int_equal(txn_add(c, "t", p, "a", 1), KAFKA_POLICY_VIOLATION);
+    assert_int_equal(counter_read(&all->counters.partitions_refused), 1);
+    assert_int_equal(txn_finish(c, "t", p, false), KAFKA_NONE); /* the others are of topics that are not there */
+    world_sleep(500);
+    assert_string_equal(txn_state_of(c, "t"), "CompleteAbort");
+    size_t bytes = all->id_bytes;
+    all->id_bytes = TXN_ID_BYTES_MAX;
+    assert_int_equal(txn_init_once(c, "u", 60000, NULL).error, KAFKA_POLICY_VIOLATION);
+    assert_int_equal(counter_read(&all->counters.ids_refused), 1);
+    assert_int_equal(txn_init_once(c, "t", 60000, NULL).error, KAFKA_NONE); /* one that is there */
+    all->id_bytes = bytes;
+    assert_int_equal(txn_init_once(c, "u", 60000, NULL).error, KAFKA_NONE);
+    memset(pattern, 'x', sizeof pattern);
+    pattern[1024] = 0;
+    assert_int_equal(list_n(c, NULL, -1, pattern, &error, &unknown), 0);
+    assert_int_equal(error, KAFKA_NONE);
+    pattern[1024] = 'x';
+    pattern[1025] = 0;
+    list_n(c, NULL, -1, pattern, &error, &unknown);
+    assert_int_equal(error, KAFKA_INVALID_REGULAR_EXPRESSION);
+    world_stop();
+}
+
 static void test_markers_refused(void **state)
 {
     struct kafka_write_txn_markers_req req;
@@ -638,7 +679,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_unknown_and_wrong), cmocka_unit_test(test_add_all_or_none), cmocka_unit_test(test_idempotent_ids), cmocka_unit_test(test_bump),
         cmocka_unit_test(test_epoch_ends), cmocka_unit_test(test_zombie), cmocka_unit_test(test_late_batch), cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_timeout_over_restart), cmocka_unit_test(test_expiry), cmocka_unit_test(test_topic_deleted), cmocka_unit_test(test_list), cmocka_unit_test(test_list_many),
-        cmocka_unit_test(test_markers_refused),
+        cmocka_unit_test(test_markers_refused), cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
