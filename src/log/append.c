@@ -149,6 +149,7 @@ static void append_written(struct part *p, struct append *a)
     s->end = p->written;
     g->since_snapshot += b->bytes;
     counter_inc(&p->shard->counters.appended_batches);
+    p->shard->unnoted += b->bytes;
     counter_add(&p->shard->counters.appended_bytes, b->bytes);
     counter_add(&p->shard->counters.bytes, b->bytes);
     list_del(&a->link);

@@ -32,6 +32,7 @@
 #define DAMAGES_MAX 16                 /* regions of one partition; what is behind the last one can't be read */
 #define EPOCH_MAX (1 << 30)
 #define EPOCHS_MAX 64                  /* the oldest go */
+#define CHECKPOINT_AFTER_BYTES (1u << 30) /* appended since the last checkpoint, when another is made */
 #define SNAPSHOT_BYTES (64u << 20)     /* appended since the last snapshot of producers, when a checkpoint makes another */
 #define INDEX_ENTRIES_MAX 1310720u     /* 10 MiB of an index (segment.index.bytes); then the segment is full */
 #define SPACE_MS 1000                  /* between two looks at what is free */
@@ -511,8 +512,7 @@ struct sync_part {
     int64_t end;                       /* what was written when the round began */
     uint32_t files, files_n;           /* of the round */
     uint32_t names;                    /* names_made then */
-    struct part_note note;             /* of one that is new, or whose sync fails */
-    int64_t cut;                       /* where the log ends then */
+    struct part_note note;             /* of one that is new */
     bool folder, born;                 /* its folder has new names; is itself new */
     enum err err;
 };
@@ -552,6 +552,7 @@ struct log_shard {
     struct timer checkpoint_timer, housekeeping_timer, space_timer, removal_timer;
     bool checkpoint_busy, checkpoint_wanted; /* wanted: when what is forced is durable */
     bool changed;                      /* since the last checkpoint */
+    uint64_t unnoted;                  /* bytes appended since then */
     bool full;                         /* the disk: appends are refused */
     struct work space;
     bool space_busy, space_due;        /* appended since the last look */

@@ -8,7 +8,7 @@
  * Behind the recovery point the first batch that is not right is the torn end: the log ends there, bytes and segments behind it are removed.
  * Before it everything was on disk once, so whatever is not right there is damage: nothing is cut. The next sound batch is searched,
  * the region between is noted (reads in it fail), the partition is offline, and the remedy is said in the log. What recovery found behind the
- * recovery point is on its way to the disk again, and is shown to readers when it is there.
+ * recovery point is written once more, and is shown to readers when it is on the disk.
  */
 #include "log_int.h"
 
@@ -302,27 +302,48 @@ static enum err start_anew(struct part *p, struct buf *why)
     return e;
 }
 
-/* After a sync that failed the kernel takes pages for clean that are not on the disk, and a sync of theirs succeeds. What recovery found sound is
- * written once more, so that the next sync means something. */
+/* The segment's bytes from `from` on, as they are. */
+static enum err seg_rewrite(struct part *p, struct seg *s, uint64_t from)
+{
+    enum err e = seg_open(p, s, false);
+    for (uint64_t at = from, n, written; e == OK && at < s->bytes; at += n) {
+        n = MIN(s->bytes - at, WALK_BYTES);
+        struct iovec iov = {p->shard->window, n};
+        e = file_read_at(s->file->fd, at, p->shard->window, n);
+        if (e == OK)
+            e = disk_write_at(s->file->fd, at, &iov, 1, &written);
+    }
+    return e;
+}
+
+/* The last life may have met a failed sync and ended before it could note that. The kernel then takes pages for clean that are not on the disk,
+ * tells the error to nobody else, and a sync succeeds. So what is behind the recovery point is written once more before it is synced: not all
+ * of it if that is much, because what a shard appends is synced and noted every CHECKPOINT_AFTER_BYTES. */
+static void tail_rewrite(struct part *p)
+{
+    uint64_t left = CHECKPOINT_AFTER_BYTES;
+    enum err e = OK;
+    for (uint32_t i = p->log->segs_n; e == OK && i-- > 0 && left;) {
+        struct seg *s = &p->log->segs[i];
+        if (s->durable == s->bytes)
+            continue;
+        uint64_t from = MAX(s->durable, s->bytes - MIN(s->bytes, left));
+        e = seg_rewrite(p, s, from);
+        left -= MIN(left, s->bytes - from);
+    }
+    if (e != OK)
+        part_offline(p, "what was written last can't be written once more, and nobody knows whether it is on the disk", e);
+}
+
+/* After a sync that failed: the same, of all that is not known to be durable, and synced here. */
 enum err part_rewrite(struct part *p)
 {
     struct part_log *g = p->log;
     char folder[LOG_PATH_MAX];
     for (uint32_t i = 0; i < g->segs_n; i++) {
         struct seg *s = &g->segs[i];
-        enum err e = s->durable < s->bytes || i + 1 == g->segs_n ? seg_open(p, s, false) : OK;
-        if (e != OK)
-            return e;
-        for (uint64_t at = s->durable, n, written; at < s->bytes; at += n) {
-            n = MIN(s->bytes - at, WALK_BYTES);
-            struct iovec iov = {p->shard->window, n};
-            e = file_read_at(s->file->fd, at, p->shard->window, n);
-            if (e == OK)
-                e = disk_write_at(s->file->fd, at, &iov, 1, &written);
-            if (e != OK)
-                return e;
-        }
-        if (s->file)
+        enum err e = s->durable < s->bytes || i + 1 == g->segs_n ? seg_rewrite(p, s, s->durable) : OK;
+        if (e == OK && s->file)
             e = disk_sync(s->file->fd);
         if (e != OK)
             return e;
@@ -354,6 +375,8 @@ enum err part_recover(struct part *p, struct recovery *r, struct buf *why)
         if (r->durable <= p->log_start) /* it is the start, rather, and what was deleted need not have been durable */
             r->durable = p->log->segs[0].base;
         e = part_scan(p, r, why);
+        if (e == OK && r->cut < 0)
+            tail_rewrite(p);
         p->names_made++; /* the life before may have ended before it synced the folder */
     }
     if (e == OK && p->log_start > p->written)

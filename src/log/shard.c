@@ -107,6 +107,8 @@ static void end_run(struct task *t)
     shard_finished(s);
     moved_tell(s);
     space_arm(s);
+    if (s->unnoted >= CHECKPOINT_AFTER_BYTES && !s->checkpoint_wanted && !s->checkpoint_busy && s->state == SHARD_RUNS)
+        shard_checkpoint(s);
     if (s->checkpoint_wanted && list_empty(&s->forces) && !s->round.busy)
         shard_checkpoint_go(s);
     if (s->state != SHARD_RUNS)
@@ -265,6 +267,7 @@ void shard_checkpoint_go(struct log_shard *s)
     if (s->checkpoint_busy)
         return;
     s->checkpoint_wanted = s->changed = false;
+    s->unnoted = 0;
     checkpoint_begin(&s->checkpoint_bytes, s->store->generation, s->store->unclean);
     LIST_FOREACH(it, &s->parts)
     {

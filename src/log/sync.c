@@ -129,13 +129,11 @@ static void view_cut(struct part *p, struct spot end)
     while (g->index.times_n && s->base + g->index.times[g->index.times_n - 1].rel >= s->end) g->index.times_n--;
 }
 
-/* Where the log ends when a sync fails. What a recovery found and has not shown yet stays: the life before may have answered it. */
-static struct spot sound_end(const struct part *p) { return p->log->held.offset >= 0 ? p->log->held_end : p->log->high; }
-
+/* What a recovery found and has not shown yet stays: the life before may have answered it. */
 static void sync_failed(struct part *p, enum err e)
 {
     struct part_log *g = p->log;
-    struct spot end = sound_end(p);
+    struct spot end = g->held.offset >= 0 ? g->held_end : g->high;
     p->suspect = true;
     p->cut = MAX(end.offset, p->durable);
     part_offline(p, "a sync failed", e);
@@ -155,13 +153,6 @@ static void part_sync(struct sync_round *r, struct sync_part *sp)
 {
     char folder[LOG_PATH_MAX];
     for (uint32_t i = sp->files; sp->err == OK && i < sp->files + sp->files_n; i++) sp->err = disk_sync(r->files[i].file->fd);
-    if (sp->err != OK && sp->files_n) {
-        /* The system tells this once. Were the process to end now, the next one would know of nothing, and its sync would succeed. */
-        struct part_note note = sp->note;
-        note.cut = sp->cut;
-        enum err e = part_note_write(part_path(sp->part, NULL, folder), &note);
-        (void)e; /* it is tried again, and said, on the loop */
-    }
     if (sp->err == OK && sp->born)
         sp->err = part_note_write(part_path(sp->part, NULL, folder), &sp->note);
     else if (sp->err == OK && sp->folder) /* the note's own folder is synced with it */
@@ -256,7 +247,6 @@ static void round_part(struct sync_round *r, struct part *p)
     struct sync_part sp = {.part = p, .end = p->written, .files = r->files_n, .names = p->names_made, .born = p->born};
     sp.folder = p->names_made != p->names_synced;
     sp.note = part_note_of(p);
-    sp.cut = MAX(sound_end(p).offset, p->durable);
     for (uint32_t i = p->log->segs_n; i-- > 0;) {
         struct seg *s = &p->log->segs[i];
         if (s->durable == s->bytes && s->base < p->durable)
