@@ -168,6 +168,23 @@ bool index_load(struct part *p, struct seg *s, struct index *ix)
     return true;
 }
 
+/* Bytes behind a sealed segment's last batch that are none: a full disk took a part of a write, which was cut off again, and a power loss took the
+ * cut back. Only when nothing is missing: the next segment begins with the offset that follows. */
+static void tail_trim(struct part *p, struct seg *s, uint64_t bytes)
+{
+    uint64_t more = s->bytes - bytes;
+    char path[LOG_PATH_MAX];
+    if (disk_truncate(s->file->fd, bytes) != OK)
+        return; /* it can be read up to there in any case */
+    log_warn("log", "%s: %llu bytes behind its last batch were left of a write that failed, and are cut off", seg_path(p, s->base, EXT_LOG, path),
+             (unsigned long long)more);
+    p->bytes -= more;
+    counter_add(&p->shard->counters.bytes, -more);
+    s->bytes = bytes;
+    s->durable = MIN(s->durable, bytes);
+    s->written_back = MIN(s->written_back, bytes);
+}
+
 enum err index_rebuild(struct part *p, struct seg *s, struct index *ix, bool save)
 {
     enum err e = seg_open(p, s, false);
@@ -178,15 +195,20 @@ enum err index_rebuild(struct part *p, struct seg *s, struct index *ix, bool sav
     walk_init(&w, s->file->fd, 0, s->bytes, window);
     index_clear(ix);
     s->max_ms = s->max_offset = -1;
+    int64_t follows = s->base;
     for (;;) {
         enum walked got = walk_next(&w);
+        uint64_t at = w.pos;
         if (got == WALK_BAD && walk_search(&w, w.pos + 1, s->base)) /* damaged: what can be found */
             got = WALK_BATCH;
         if (got != WALK_BATCH) {
             e = got == WALK_IO ? w.err : OK;
+            if (got == WALK_BAD && follows == s->end && s != seg_last(p))
+                tail_trim(p, s, at);
             break;
         }
         index_add(ix, s, &w.b, (uint32_t)w.pos, p->conf.index_interval_bytes);
+        follows = kafka_batch_last_offset(&w.b) + 1;
     }
     mem_free(window);
     index_seal(ix, s);
@@ -275,6 +297,9 @@ static struct index_entry sealed_floor(struct part *p, struct seg *s, uint32_t k
         struct seg copy = *s;
         enum err made = index_rebuild(p, &copy, &ix, true);
         s->file = copy.file;
+        s->bytes = copy.bytes;
+        s->durable = copy.durable;
+        s->written_back = copy.written_back;
         index_fini(&ix);
         if (made != OK)
             break;

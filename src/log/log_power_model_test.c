@@ -202,7 +202,7 @@ void power_told(struct sent *s)
         return;
     }
     s->refused = false;
-    if (s->base < m->start)
+    if (s->base < m->start_max)
         s->base = -1; /* it was deleted before it was answered, and may be taken for new */
     if (s->base >= 0 && s->base != a->base_offset)
         POWER_FAIL("%s: batch %llu was at %lld and is said to be at %lld", m->name, (unsigned long long)s->id, (long long)s->base, (long long)a->base_offset);
@@ -617,7 +617,9 @@ static void take_over(struct power_part *m, const struct scan *sc)
     m->durable = MIN(m->durable, sc->offsets.end);
     m->epoch = sc->offsets.epoch;
     m->high = sc->offsets.high;
-    m->start = m->start_max = sc->offsets.log_start;
+    m->start_max = sc->offsets.log_start;
+    if (P.power || P.clean || &P.parts[POWER_RETAINED] == m)
+        m->start = m->start_max; /* else it may be that of a request that had no answer, and not yet durable */
 }
 
 void power_verify(uint32_t part)

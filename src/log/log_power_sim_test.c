@@ -84,7 +84,7 @@ static void append_done(struct append *a)
     else
         power_told(s);
     /* its records were deleted before it was answered, and a crash took the memory of them: nobody misses it */
-    s->ok |= a->error == KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER && s->base >= 0 && s->base < P.parts[s->part].start;
+    s->ok |= a->error == KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER && s->base >= 0 && s->base < P.parts[s->part].start_max;
     if (s->client)
         client_told(s->client, s);
     else if (a->error && a->error != KAFKA_KAFKA_STORAGE_ERROR)
@@ -235,7 +235,7 @@ static void txn_told(struct client *c, struct sent *s)
     if (s->ok)
         return;
     /* what is left of a producer whose records were deleted may be a marker: as in Kafka, it then has to begin anew */
-    bool forgotten = s->a.error == KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER && P.parts[s->part].start > 0;
+    bool forgotten = s->a.error == KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER && P.parts[s->part].start_max > 0;
     if (s->a.error != KAFKA_KAFKA_STORAGE_ERROR && !sim_is_down() && !forgotten)
         POWER_FAIL("%s: batch %llu of a transaction: %s", P.parts[s->part].name, (unsigned long long)s->id, kafka_error_name(s->a.error));
     c->state = TXN_ENDS;
