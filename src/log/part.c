@@ -292,7 +292,8 @@ static struct recovery recovery_plan(struct part *p, struct stored *st)
     p->epochs_n = st->epochs_n;
     st->epochs = NULL;
     r.durable = st->durable;
-    r.gaps = false;
+    p->sparse |= st->sparse;
+    r.gaps = p->sparse; /* also behind what is known to be durable: that may be nothing, after a life in which no sync succeeded */
     if (st->cut >= 0)
         r.cut = r.cut < 0 ? st->cut : MIN(r.cut, st->cut);
     if (st->clean && r.cut < 0) {
