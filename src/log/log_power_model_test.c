@@ -602,7 +602,8 @@ static void take_over(struct power_part *m, const struct scan *sc)
 {
     if (!m->conf.cleanup_compact)
         m->log_n = 0;
-    while (m->log_n && m->log[m->log_n - 1].base >= sc->offsets.end)
+    while (m->log_n && (m->log[m->log_n - 1].base >= sc->offsets.end || (m->log[m->log_n - 1].end > m->durable && (P.power || P.faulty) &&
+                                                                        !found_at(sc, m->log[m->log_n - 1].base))))
         m->log_n--;
     for (uint32_t i = 0; i < sc->n; i++) {
         struct sent *s = P.sent[sc->batches[i].at.id];

@@ -293,7 +293,7 @@ static struct recovery recovery_plan(struct part *p, struct stored *st)
     st->epochs = NULL;
     r.durable = st->durable;
     p->sparse |= st->sparse;
-    r.gaps = p->sparse; /* also behind what is known to be durable: that may be nothing, after a life in which no sync succeeded */
+    r.gaps = p->sparse && st->durable <= p->log_start; /* nothing is known to be durable, after a life in which no sync succeeded */
     if (st->cut >= 0)
         r.cut = r.cut < 0 ? st->cut : MIN(r.cut, st->cut);
     if (st->clean && r.cut < 0) {
