@@ -21,6 +21,7 @@ struct log_client_conf {
     const char *bootstrap;     /* "HOST:PORT,HOST:PORT": one of them is asked for the others */
     const char *client_id;     /* NULL: "weir" */
     uint32_t timeout_ms;       /* of one call, repetitions included; 0: 30,000 */
+    uint32_t reach_ms;         /* how long to try before a broker was ever reached, for who would rather be told that there is none; 0: as long. The own engine's */
     int16_t acks;              /* 0, 1, -1 (all); with -1 records are not doubled by repetitions (KIP-98) */
     /* A host's name to its address; blocks, on a thread of the pool. NULL: addresses only. The own engine's; librdkafka has its own way. */
     enum err (*resolve)(const char *host, struct addr *out);

@@ -239,6 +239,7 @@ static void versions_told(struct own_call *call)
             k->versions[resp->api_keys[i].api_key].min = resp->api_keys[i].min_version;
             k->versions[resp->api_keys[i].api_key].max = resp->api_keys[i].max_version;
         }
+    k->o->reached = true;
     k->state = OWN_READY;
     calls_write(k);
 }
@@ -451,6 +452,12 @@ bool own_passing(enum kafka_error e)
     }
 }
 
+bool own_worth_it(const struct own *o, enum kafka_error e)
+{
+    bool in_vain = !o->reached && o->reach_ms && loop_now_ms(o->base.loop) - o->made_ms > o->reach_ms;
+    return own_passing(e) && !in_vain;
+}
+
 /* ---- the engine ----------------------------------------------------------------------------------------------------------------------- */
 
 static enum err own_make(struct loop *l, const struct log_client_conf *conf, struct log_client **out, struct buf *why)
@@ -464,6 +471,8 @@ static enum err own_make(struct loop *l, const struct log_client_conf *conf, str
     o->bootstrap = mem_strdup(MEM_KAFKA, conf->bootstrap);
     o->client_id = mem_strdup(MEM_KAFKA, conf->client_id ? conf->client_id : "weir");
     o->resolve = conf->resolve;
+    o->reach_ms = conf->reach_ms;
+    o->made_ms = loop_now_ms(l);
     o->controller = OWN_ANY;
     o->producer_id = -1;
     list_init(&o->conns);

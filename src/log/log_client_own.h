@@ -61,6 +61,9 @@ struct own {
     int64_t producer_id;       /* -1: not known */
     int16_t producer_epoch;
     bool producer_asking;
+    bool reached;              /* a broker has answered */
+    uint32_t reach_ms;
+    uint64_t made_ms;
     uint32_t conns_n;          /* not yet released */
     bool freed;                /* goes with the last connection */
 };
@@ -104,6 +107,7 @@ struct own_call *own_metadata(struct own *o, const struct slice *names, size_t n
 struct own_topic *own_topic(struct own *o, struct slice name);
 int32_t own_leader(const struct own_topic *t, int32_t partition); /* OWN_ANY when it is not known */
 bool own_passing(enum kafka_error e);   /* an error that repeating may heal */
+bool own_worth_it(const struct own *o, enum kafka_error e); /* the same, unless no broker was reached for as long as is tried */
 
 /* log_client_own_produce.c */
 enum err own_produce(struct log_client *c, const struct log_message *m);

@@ -42,7 +42,7 @@ static void ask_end(struct own_ask *k, enum kafka_error e, struct slice text)
     struct buf words = {0};
     const struct log_answer none = {0};
     uint64_t now_ms = loop_now_ms(k->o->base.loop);
-    if (own_passing(e) && now_ms + LOG_BACKOFF_MS < k->due_ms) {
+    if (own_worth_it(k->o, e) && now_ms + LOG_BACKOFF_MS < k->due_ms) {
         k->answer = none;
         timer_set(k->o->base.loop, &k->again, LOG_BACKOFF_MS);
         return;

@@ -441,7 +441,7 @@ static void refreshed(struct own_call *call)
         for (int32_t i = 0; i < resp->topics_n && e == KAFKA_NONE; i++)
             e = (enum kafka_error)resp->topics[i].error_code;
     }
-    if (own_passing(e)) {
+    if (own_worth_it(k->o, e)) {
         timer_set(k->o->base.loop, &k->refresh, LOG_BACKOFF_MS);
         return;
     }
@@ -762,7 +762,7 @@ static void found(struct own_call *call)
         own_node_learn(k->o, resp->node_id, resp->host, resp->port);
         k->coordinator = resp->node_id;
         group_join(k);
-    } else if (own_passing(e)) {
+    } else if (own_worth_it(k->o, e)) {
         timer_set(k->o->base.loop, &k->step, LOG_BACKOFF_MS);
     } else {
         consumer_fail(k, e, resp->error_message);

@@ -141,7 +141,7 @@ static void topic_told(struct own_call *call)
         own_learn(t->o, resp);
         e = resp->topics_n == 1 ? (enum kafka_error)resp->topics[0].error_code : KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
     }
-    bool passing = own_passing(e) || e == KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
+    bool passing = own_worth_it(t->o, e) || e == KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
     if (e != KAFKA_NONE && unplaced_wait(t, e, !passing))
         timer_set(t->o->base.loop, &t->again, LOG_BACKOFF_MS);
     loop_defer(t->o->base.loop, &t->o->flush);

@@ -551,6 +551,27 @@ static void test_nobody(void **state)
     world_close(&w);
 }
 
+/* Who would rather know soon is told soon, for whatever was asked. */
+static void test_nobody_soon(void **state)
+{
+    struct world w = {.l = loop_new("test")};
+    struct buf why = {0};
+    struct log_client_conf conf = {.engine = engine_now, .bootstrap = "127.0.0.1:1", .acks = -1, .timeout_ms = 60000, .reach_ms = 300};
+    if (engine_now != LOG_ENGINE_OWN) {
+        loop_free(w.l);
+        return;
+    }
+    assert_int_equal(log_client_new(w.l, &conf, &w.c, &why), OK);
+    publish(&w, "t", -1, NULL, "x");
+    struct log_consumer *a = consume(&w, "t", NULL, -1, LOG_BEGINNING), *b = consume(&w, "t", "g", -1, LOG_BEGINNING);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_TOPICS});
+    assert_int_equal(w.error, KAFKA_NETWORK_EXCEPTION);
+    UNTIL(&w, w.done == 1 && w.failed == 3);
+    consumer_close(&w, a);
+    consumer_close(&w, b);
+    world_close(&w);
+}
+
 static void test_conf(void **state)
 {
     struct loop *l = loop_new("test");
@@ -635,7 +656,7 @@ static void weir_stop(void)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest with_mock[] = {cmocka_unit_test(test_conf), cmocka_unit_test(test_partitions), cmocka_unit_test(test_order),    cmocka_unit_test(test_headers), cmocka_unit_test(test_from),
-                                           cmocka_unit_test(test_rest), cmocka_unit_test(test_unknown),    cmocka_unit_test(test_repeated), cmocka_unit_test(test_nobody)};
+                                           cmocka_unit_test(test_rest), cmocka_unit_test(test_unknown),    cmocka_unit_test(test_repeated), cmocka_unit_test(test_nobody), cmocka_unit_test(test_nobody_soon)};
     const struct CMUnitTest with_weir[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_headers),   cmocka_unit_test(test_from), cmocka_unit_test(test_unknown), cmocka_unit_test(test_topics),
                                            cmocka_unit_test(test_group), cmocka_unit_test(test_rebalance), cmocka_unit_test(test_ask),  cmocka_unit_test(test_groups)};
     int failures = 0;

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#define REACH_MS 1500 /* a node that is there has its port open, also while its engine starts again: who finds nobody is told soon */
 #define TURN_MS 100 /* the longest that an interruption waits to be seen */
 
 volatile int cli_log_interrupted;
@@ -68,7 +69,7 @@ int cli_log_open(struct cli_log *k, const struct args *a, int16_t acks)
         return code;
     }
     k->loop = loop_new("weir");
-    struct log_client_conf conf = {.engine = rdkafka ? LOG_ENGINE_RDKAFKA : LOG_ENGINE_OWN, .settings = settings, .bootstrap = k->bootstrap, .client_id = "weir-cli", .timeout_ms = k->timeout_ms, .acks = acks, .resolve = host_address};
+    struct log_client_conf conf = {.engine = rdkafka ? LOG_ENGINE_RDKAFKA : LOG_ENGINE_OWN, .settings = settings, .bootstrap = k->bootstrap, .client_id = "weir-cli", .timeout_ms = k->timeout_ms, .reach_ms = REACH_MS, .acks = acks, .resolve = host_address};
     if (log_client_new(k->loop, &conf, &k->client, &why) != OK) {
         code = cli_fail(EXIT_USAGE, a->cmd->name, NULL, "%s", why.p);
         loop_free(k->loop);
