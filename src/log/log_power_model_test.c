@@ -189,6 +189,14 @@ static void known_add(struct power_part *m, const struct sent *s, int64_t base, 
     POWER_CHECK(at + 1 == m->log_n || end <= m->log[at + 1].base);
 }
 
+static void known_forget(struct power_part *m, int64_t from)
+{
+    for (; m->log_n && m->log[m->log_n - 1].base >= from; m->log_n--) {
+        P.sent[m->log[m->log_n - 1].id]->base = -1;
+        P.lost++;
+    }
+}
+
 static int64_t known_end(const struct power_part *m) { return m->log_n ? m->log[m->log_n - 1].end : 0; }
 
 void power_told(struct sent *s)
@@ -269,6 +277,10 @@ static struct sent *check_batch(struct power_part *m, const char *p, const struc
         POWER_FAIL("%s: a batch at %lld whose checksum is wrong", m->name, (long long)b->base_offset);
     uint64_t id = batch_id(b, records);
     const struct known *k = known_at(m, b->base_offset);
+    if (k && id && k->id != id && k->end > m->durable && (P.power || P.faulty)) {
+        known_forget(m, k->base); /* a power loss took it, and brought back what was cut off in its place and never synced */
+        k = NULL;
+    }
     if (m->conf.cleanup_compact && k && (id == 0 || b->bytes != P.sent[k->id]->n || memcmp(p + 17, P.sent[k->id]->orig + 17, b->bytes - 17) != 0)) {
         if (!(b->attributes & KAFKA_BATCH_CONTROL))
             check_compacted(m, b, records);
