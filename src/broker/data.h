@@ -80,7 +80,7 @@ void scatter_run(struct scatter *s); /* done() may come before this returns */
 #define FETCH_BYTES_MAX (55u << 20)
 #define FETCH_WAIT_MAX_MS 60000
 #define FETCH_SESSIONS_MAX 1000u
-#define FETCH_SESSION_PARTS_MAX 1000000u
+#define FETCH_SESSION_PARTS_MAX 250000u /* about half a KiB each */
 #define FETCH_SESSION_IDLE_MS 120000u /* min.incremental.fetch.session.eviction.ms */
 
 struct fetch_group;
@@ -179,7 +179,9 @@ struct sessions {
     struct list stirred;           /* owner: struct fetch_group.stir */
     struct task task;
     struct shard *shard;
-    counter made, evicted, refused;/* refused: no slot */
+    counter made, evicted, refused;/* sessions; refused: no slot, or too many partitions */
+    counter open, open_parts;      /* now */
+    counter polls, cold;           /* fetches; looks that read ahead in the pool */
 };
 /* What the session id and epoch of a request with so many partitions mean (KIP-227). NONE: *out is its session, or NULL: there is none (yet). */
 enum kafka_error session_find(struct shard *s, const struct kafka_fetch_req *req, int16_t version, uint32_t parts, struct fetch_session **out);

@@ -405,7 +405,7 @@ static void history(uint64_t seed)
 static void test_histories(void **state)
 {
     const char *one = getenv("SIM_SEED");
-    uint64_t seed, n = test_repeats(100);
+    uint64_t seed, n = test_repeats(60);
     if (one) {
         assert_int_equal(slice_u64(slice_cstr(one), UINT32_MAX, &seed), OK);
         history(seed);

@@ -455,6 +455,7 @@ static void start(struct fetch *f, const struct kafka_fetch_req *req)
         call_now(f->home, g->owner, &g->down);
     }
     f->busy = false;
+    counter_inc(&f->home->sessions->polls);
     if (f->wait) {
         f->r->cancel = fetch_cancel;
         timer_set(f->home->loop, &f->timer, (uint64_t)MIN(req->max_wait_ms, FETCH_WAIT_MAX_MS));

@@ -249,6 +249,7 @@ static void settle(struct fetch_group *g)
         reply(g);
         return;
     }
+    counter_inc(&g->owner->sessions->cold);
     g->state = FETCH_COLD;
     g->cold = (struct work){.run = cold_run, .done = cold_done};
     work_submit(g->owner->loop, &g->cold);

@@ -11,6 +11,13 @@
  * hands of these (fetch_group.c); those that are not in the catalog are on the list `absent`.
  */
 #include "data.h"
+#include "prom.h"
+
+static void count_open(struct sessions *ss)
+{
+    counter_set(&ss->open, ss->by_id.n);
+    counter_set(&ss->open_parts, ss->parts);
+}
 
 static struct slice id_key(const int32_t *id) { return slice_of((const char *)id, sizeof *id); }
 
@@ -123,6 +130,7 @@ static void session_free(struct shard *s, struct fetch_session *fs)
     table_del(&ss->by_id, id_key(&fs->id));
     list_del(&fs->link);
     mem_free(fs);
+    count_open(ss);
 }
 
 void session_close(struct shard *s, struct fetch_session *fs)
@@ -139,6 +147,7 @@ void session_rest(struct shard *s, struct fetch_session *fs)
     fs->used_ms = loop_now_ms(s->loop);
     list_del(&fs->link);
     list_push(&s->sessions->used, &fs->link);
+    count_open(s->sessions);
     if (fs->closed || s->stopping)
         session_free(s, fs);
 }
@@ -172,6 +181,7 @@ enum kafka_error session_find(struct shard *s, const struct kafka_fetch_req *req
     if (fs->by_id != (version >= 13))
         return KAFKA_FETCH_SESSION_TOPIC_ID_ERROR;
     if (s->sessions->parts + parts > parts_max(s) || !session_fits(req)) { /* so it has to go on without a session */
+        counter_inc(&s->sessions->refused);
         session_close(s, fs);
         return KAFKA_FETCH_SESSION_ID_NOT_FOUND;
     }
@@ -244,6 +254,31 @@ static void sessions_stop(struct shard *s)
         session_close(s, CONTAINER_OF(it, struct fetch_session, link));
 }
 
+static void sessions_metrics(struct broker *b, struct buf *out)
+{
+    static const struct {
+        const char *name, *help;
+        size_t offset;
+        enum prom_type type;
+    } rows[] = {
+        {"weir_kafka_fetches_total", "Fetches that were looked at.", offsetof(struct sessions, polls), PROM_COUNTER},
+        {"weir_kafka_fetches_cold_total", "Reads for fetches that were probably not in memory and were read ahead by the pool.", offsetof(struct sessions, cold), PROM_COUNTER},
+        {"weir_kafka_fetch_sessions", "Fetch sessions (KIP-227).", offsetof(struct sessions, open), PROM_GAUGE},
+        {"weir_kafka_fetch_session_partitions", "Partitions in them.", offsetof(struct sessions, open_parts), PROM_GAUGE},
+        {"weir_kafka_fetch_sessions_made_total", "Fetch sessions made.", offsetof(struct sessions, made), PROM_COUNTER},
+        {"weir_kafka_fetch_sessions_evicted_total", "Fetch sessions that went for a new one.", offsetof(struct sessions, evicted), PROM_COUNTER},
+        {"weir_kafka_fetch_sessions_refused_total", "Fetches that got no session, for want of a slot or of room for their partitions.", offsetof(struct sessions, refused), PROM_COUNTER},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        uint64_t n = 0;
+        for (uint32_t k = 0; k < b->shards_n; k++)
+            if (b->shards[k] && b->shards[k]->sessions)
+                n += counter_read((const counter *)(const void *)((const char *)b->shards[k]->sessions + rows[i].offset));
+        prom_family(out, rows[i].name, rows[i].type, rows[i].help);
+        prom_u64(out, rows[i].name, "", NULL, 0, n);
+    }
+}
+
 static void sessions_fini(struct shard *s)
 {
     list_del(&s->sessions->task.link);
@@ -252,4 +287,4 @@ static void sessions_fini(struct shard *s)
     mem_free(s->sessions);
 }
 
-const struct module sessions_module = {.init = sessions_init, .stop = sessions_stop, .fini = sessions_fini};
+const struct module sessions_module = {.init = sessions_init, .stop = sessions_stop, .fini = sessions_fini, .metrics = sessions_metrics};
