@@ -39,10 +39,10 @@ static bool describe_each(struct breq *r, int32_t i, struct group_part *gp, enum
     if (out->error_code)
         return true;
     const struct group *g = gp ? group_find(gp, out->group_id) : NULL;
-    if (!g) {
+    if (!g || g->consumer) {
         if (gp && r->version >= DESCRIBE_NOT_FOUND_VERSION) {
             e = KAFKA_GROUP_ID_NOT_FOUND;
-            out->error_message = slice_cstr(arena_printf(&r->arena, "Group " SLICE_FMT " not found.", SLICE_ARG(out->group_id)));
+            out->error_message = slice_cstr(arena_printf(&r->arena, "Group " SLICE_FMT " %s.", SLICE_ARG(out->group_id), g ? "is not a classic group" : "not found"));
         }
         out->error_code = (int16_t)e;
         out->group_state = gp ? slice_cstr(group_state_name(GROUP_DEAD)) : SLICE("");
@@ -95,6 +95,8 @@ static bool one_of(struct slice what, const struct slice *list, int32_t n)
     return n <= 0;
 }
 
+static const char *group_type(const struct group *g) { return g->consumer ? "consumer" : "classic"; }
+
 static void list_add(struct breq *r, struct list_groups *l, const struct group *g)
 {
     struct kafka_list_groups_resp *resp = &l->resp;
@@ -109,8 +111,8 @@ static void list_add(struct breq *r, struct list_groups *l, const struct group *
     kafka_list_groups_resp_listed_group_init(out);
     out->group_id = breq_text(r, g->id);
     out->protocol_type = breq_text(r, g->protocol_type);
-    out->group_state = slice_cstr(group_state_name(g->state));
-    out->group_type = SLICE("classic");
+    out->group_state = slice_cstr(group_state_text(g));
+    out->group_type = slice_cstr(group_type(g));
 }
 
 static void list_part(struct breq *r, struct list_groups *l, const struct group_part *gp)
@@ -120,7 +122,8 @@ static void list_part(struct breq *r, struct list_groups *l, const struct group_
         l->resp.error_code = KAFKA_COORDINATOR_LOAD_IN_PROGRESS;
     for (struct table_slot *s = NULL; (s = table_next(&gp->groups, s));) {
         const struct group *g = s->value;
-        if (gp->state == GROUP_PART_ACTIVE && one_of(slice_cstr(group_state_name(g->state)), q->states_filter, q->states_filter_n))
+        if (gp->state == GROUP_PART_ACTIVE && one_of(slice_cstr(group_state_text(g)), q->states_filter, q->states_filter_n) &&
+            (r->version < 5 || one_of(slice_cstr(group_type(g)), q->types_filter, q->types_filter_n)))
             list_add(r, l, g);
     }
 }
@@ -156,14 +159,10 @@ static void list_shard(struct breq *r)
 
 void list_groups(struct breq *r)
 {
-    const struct kafka_list_groups_req *q = r->req;
     struct list_groups *l = BREQ_NEW(r, struct list_groups);
     kafka_list_groups_resp_init(&l->resp);
     r->resp = l;
-    if (r->version >= 5 && !one_of(SLICE("classic"), q->types_filter, q->types_filter_n))
-        breq_answer(r, r->at); /* there are no others */
-    else
-        breq_visit(r, r->at, r->home->b->shards[0], list_shard);
+    breq_visit(r, r->at, r->home->b->shards[0], list_shard);
 }
 
 /* ---- DeleteGroups ---------------------------------------------------------------------------------------------------------------- */
@@ -194,7 +193,7 @@ static void delete_group(struct group_part *gp, struct group *g, struct delete_g
     for (uint32_t i = 0; i < n; i++)
         group_tombs_offset(tombs, g->id, all[i]->topic, all[i]->partition);
     arena_fini(&a);
-    group_tombs_group(tombs, g->id);
+    group_tombs_whole(tombs, g);
     log_info("broker", "group " SLICE_FMT " is deleted, with %u offsets", SLICE_ARG(g->id), n);
     group_kill(g, KAFKA_NOT_COORDINATOR);
     group_tombs_end(tombs);

@@ -140,8 +140,12 @@ struct group {
     uint32_t txn_offsets;        /* pending ones */
     bool assigning;              /* Completing: the leader's assignment of this generation is being written */
     bool on_disk;                /* a record of the group has been written */
+    struct consumers *consumer;     /* consumer_group.c: a group of KIP-848; then members and statics above are empty. NULL: a classic one */
 };
 
+/* The name of its state, also of a KIP-848 group; how many members it has. */
+const char *group_state_text(const struct group *g);
+size_t group_members_n(const struct group *g);
 struct group *group_find(struct group_part *gp, struct slice id);   /* NULL: none */
 struct group *group_make(struct group_part *gp, struct slice id);   /* NULL: GROUPS_MAX */
 /* Takes g out of its partition: Dead, its requests answered with e, its offsets gone. Freed once no write looks at it. */
@@ -234,6 +238,9 @@ struct group_tombs;
 struct group_tombs *group_tombs_begin(struct group_part *gp, void (*done)(void *ctx, enum kafka_error e), void *ctx);
 void group_tombs_offset(struct group_tombs *t, struct slice group, struct slice topic, int32_t partition);
 void group_tombs_group(struct group_tombs *t, struct slice group);
+void group_tombs_numbered(struct group_tombs *t, int16_t number, struct slice group); /* of another kind of key: number, group */
+void group_tombs_whole(struct group_tombs *t, const struct group *g);  /* all records of the group itself, whichever kind it is */
+void group_classic_forget(struct group *g);                             /* members, generation, protocol: as if it were new */
 void group_tombs_end(struct group_tombs *t);
 
 /* Takes in one record of batch b, as it was read again; false: it is not understood. a: for decoding. */

@@ -8,7 +8,7 @@
  * The rules are those of Kafka's coordinator; KIP-134 (initial delay), KIP-345 (static members), KIP-394 (member ids), KIP-559 (protocol
  * names), KIP-814 (the leader skips the assignment).
  */
-#include "group_int.h"
+#include "consumer_group_int.h"
 
 #define JOIN_KNOWN_ID_VERSION 4 /* from here on a new dynamic member must come back with the id that it was given */
 #define JOIN_SKIP_VERSION 9     /* knows skip_assignment */
@@ -125,6 +125,10 @@ static void pending_expired(struct timer *t)
 
 void group_wake_members(struct group *g)
 {
+    if (g->consumer) {
+        consumers_loaded(g);
+        return;
+    }
     LIST_FOREACH (it, &g->in_order) {
         struct gmember *m = CONTAINER_OF(it, struct gmember, link);
         group_session_begin(m, (uint32_t)m->session_ms);
@@ -464,6 +468,21 @@ static bool room_for(const struct group *g, struct slice id)
     }
 }
 
+/* A KIP-848 group without members is made a classic one; false: it has members. */
+static bool become_classic(struct group *g)
+{
+    if (g->consumer->members.n)
+        return false;
+    if (g->on_disk) {
+        struct group_tombs *t = group_tombs_begin(g->gp, NULL, NULL);
+        group_tombs_whole(t, g);
+        group_tombs_end(t);
+    }
+    consumers_free(g);
+    group_classic_forget(g);
+    return true;
+}
+
 static void joining(struct breq *r)
 {
     const struct kafka_join_group_req *q = r->req;
@@ -481,6 +500,10 @@ static void joining(struct breq *r)
     }
     if (!g && !(g = group_make(gp, q->group_id))) {
         join_refuse(r, q->member_id, KAFKA_COORDINATOR_NOT_AVAILABLE);
+        return;
+    }
+    if (g->consumer && !become_classic(g)) {
+        join_refuse(r, q->member_id, KAFKA_INCONSISTENT_GROUP_PROTOCOL);
         return;
     }
     if (!room_for(g, q->member_id) || (q->member_id.n == 0 && g->pending.n >= g->gs->size_max)) {
@@ -554,6 +577,8 @@ void group_stop_waiting(struct group *g, enum kafka_error e)
 {
     timer_clear(&g->join_timer);
     timer_clear(&g->sync_timer);
+    if (g->consumer)
+        consumers_stop(g);
     LIST_FOREACH (it, &g->in_order) {
         struct gmember *m = CONTAINER_OF(it, struct gmember, link);
         timer_clear(&m->session);

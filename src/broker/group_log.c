@@ -9,7 +9,7 @@
  * Loading takes one partition of a shard at a time: a piece is located on the loop, read in the pool, taken in on the loop. At the end of
  * the log the partition is flushed, since what was found may be in the page cache alone, and only then its groups are there.
  */
-#include "group_int.h"
+#include "consumer_group_int.h"
 
 #include <inttypes.h>
 
@@ -282,6 +282,25 @@ void group_tombs_group(struct group_tombs *t, struct slice group)
     tombs_add(t);
 }
 
+void group_tombs_numbered(struct group_tombs *t, int16_t number, struct slice group)
+{
+    struct kafka_writer w;
+    buf_clear(&t->gp->gs->key);
+    kafka_writer_init(&w, &t->gp->gs->key);
+    kafka_write_int16(&w, number);
+    kafka_write_string(&w, group, false);
+    kafka_writer_fini(&w);
+    tombs_add(t);
+}
+
+void group_tombs_whole(struct group_tombs *t, const struct group *g)
+{
+    if (g->consumer)
+        consumers_tombs(t, g);
+    else
+        group_tombs_group(t, g->id);
+}
+
 void group_tombs_end(struct group_tombs *t)
 {
     tombs_send(t);
@@ -339,6 +358,16 @@ static void take_member(struct group *g, const struct kafka_group_metadata_value
         g->leader = m;
 }
 
+void group_classic_forget(struct group *g)
+{
+    members_forget(g);
+    slice_drop(&g->protocol_type);
+    slice_drop(&g->protocol);
+    g->generation = 0;
+    g->state = GROUP_EMPTY;
+    g->on_disk = false;
+}
+
 static bool take_group(struct group_part *gp, struct kafka_reader *key, struct slice value, struct arena *a)
 {
     struct kafka_group_metadata_key k;
@@ -347,14 +376,8 @@ static bool take_group(struct group_part *gp, struct kafka_reader *key, struct s
         return false;
     struct group *g = group_find(gp, k.group);
     if (!value.p) { /* offsets that it still has are those of a transaction, or were committed again */
-        if (g) {
-            members_forget(g);
-            slice_drop(&g->protocol_type);
-            slice_drop(&g->protocol);
-            g->generation = 0;
-            g->state = GROUP_EMPTY;
-            g->on_disk = false;
-        }
+        if (g && !g->consumer)
+            group_classic_forget(g);
         return true;
     }
     struct kafka_reader rd;
@@ -364,6 +387,8 @@ static bool take_group(struct group_part *gp, struct kafka_reader *key, struct s
         return false;
     if (!g && !(g = group_make(gp, k.group)))
         return false;
+    if (g->consumer)
+        consumers_free(g);
     members_forget(g);
     slice_drop(&g->protocol);
     slice_drop(&g->protocol_type);
@@ -387,7 +412,7 @@ bool group_take_record(struct group_part *gp, const struct kafka_record *rec, co
         return false;
     if (version == 0 || version == KEY_OFFSET)
         return take_offset(gp, &key, version, rec->value, b, b->base_offset + rec->offset_delta, a);
-    return version == KEY_GROUP && take_group(gp, &key, rec->value, a);
+    return version == KEY_GROUP ? take_group(gp, &key, rec->value, a) : consumers_take_record(gp, version, &key, rec->value, a);
 }
 
 static void take_batch(struct group_part *gp, const struct kafka_batch *b)

@@ -4,7 +4,7 @@
  * instance id. How many members support each protocol is counted as they come and go, so that the choice of a protocol looks
  * at every member once. Nothing here sends an answer or sets a timer: see group_join.c.
  */
-#include "group_int.h"
+#include "consumer_group_int.h"
 
 const char *group_state_name(enum group_state s)
 {
@@ -73,6 +73,8 @@ void group_kill(struct group *g, enum kafka_error e)
     for (struct table_slot *s; (s = table_next(&g->pending, NULL));)
         group_pending_remove(s->value);
     group_offsets_fini(g);
+    if (g->consumer)
+        consumers_free(g);
     struct slice id = slice_own(g->id);
     MUST(table_del(&g->gp->groups, g->id) == g);
     g->id = id;
@@ -93,9 +95,12 @@ void group_unref(struct group *g)
 
 void group_drop_idle(struct group *g)
 {
-    if (g->state == GROUP_EMPTY && g->refs == 0 && !g->on_disk && g->members.n == 0 && g->pending.n == 0 && g->offsets.n == 0)
+    if (g->state == GROUP_EMPTY && g->refs == 0 && !g->on_disk && (!g->consumer || g->consumer->members.n == 0) && g->members.n == 0 && g->pending.n == 0 && g->offsets.n == 0)
         group_kill(g, KAFKA_NOT_COORDINATOR);
 }
+
+const char *group_state_text(const struct group *g) { return g->consumer ? consumers_state_name(g) : group_state_name(g->state); }
+size_t group_members_n(const struct group *g) { return g->consumer ? g->consumer->members.n : g->members.n; }
 
 void group_state_set(struct group *g, enum group_state s)
 {
@@ -346,6 +351,8 @@ static bool metadata_names(struct slice metadata, struct slice topic)
 
 bool group_subscribed(const struct group *g, struct slice topic)
 {
+    if (g->consumer)
+        return consumers_subscribes(g->consumer, topic);
     if (g->members.n == 0)
         return false;
     if (!slice_is(g->protocol_type, "consumer") || !g->protocol.p)

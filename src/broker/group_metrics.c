@@ -52,8 +52,8 @@ struct lag_round {
 
 static void tell_group(struct buf text[FAMILIES], const struct group *g)
 {
-    struct prom_label labels[] = {{"group", g->id}, {"state", slice_cstr(group_state_name(g->state))}};
-    prom_u64(&text[FAMILY_MEMBERS], "weir_kafka_group_members", "", labels, 1, g->members.n);
+    struct prom_label labels[] = {{"group", g->id}, {"state", slice_cstr(group_state_text(g))}};
+    prom_u64(&text[FAMILY_MEMBERS], "weir_kafka_group_members", "", labels, 1, group_members_n(g));
     prom_u64(&text[FAMILY_STATE], "weir_kafka_group_state", "", labels, 2, 1);
 }
 

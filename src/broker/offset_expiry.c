@@ -101,7 +101,7 @@ static void drop_offsets(struct group_part *gp, const struct why *why, bool busy
             continue;
         group_drop_offsets(g, why, tombs);
         if (groups_too && g->on_disk && !g->refs && g->state == GROUP_EMPTY && !g->offsets.n && !g->pending.n) {
-            group_tombs_group(tombs, g->id);
+            group_tombs_whole(tombs, g);
             g->on_disk = false;
         }
         group_drop_idle(g);

@@ -6,7 +6,7 @@
  * An offset that was never committed is -1 without an error. With require_stable (KIP-447) a partition that has pending offsets of a transaction
  * is UNSTABLE_OFFSET_COMMIT, and the client asks again.
  */
-#include "group_int.h"
+#include "consumer_group_int.h"
 
 #define FETCH_GROUPS_VERSION 8
 #define FETCH_IDS_VERSION 10
@@ -110,6 +110,11 @@ static bool fetch_each(struct breq *r, int32_t i, struct group_part *gp, enum ka
     counter_inc(&gp->gs->count.fetches);
     const struct group *g = group_find(gp, of->walk.ids[i]);
     bool stable = r->version >= 7 && q->require_stable;
+    if (g && g->consumer && r->version >= 9 && q->groups[i].member_id.p && q->groups[i].member_epoch >= 0) {
+        fg->error = consumers_check_epoch(g, q->groups[i].member_id, q->groups[i].member_epoch);
+        if (fg->error)
+            return true;
+    }
     if (fg->topics_n < 0) {
         if (g)
             tell_all(r, g, stable, out);

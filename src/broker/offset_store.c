@@ -9,9 +9,10 @@
  * What may commit is Kafka's rule: a member with the present generation, not between the end of a join and the assignments; anybody with generation -1
  * while the group has no members.
  */
-#include "group_int.h"
+#include "consumer_group_int.h"
 #include "txn_int.h"
 
+#define COMMIT_EPOCH_VERSION 9 /* of OffsetCommit: STALE_MEMBER_EPOCH may be answered */
 #define KEY_BYTES_MAX (TOPIC_NAME_MAX + 1 + sizeof(int32_t))
 
 /* ---- the table --------------------------------------------------------------------------------------------------------------- */
@@ -316,10 +317,23 @@ static void commit_write(struct commit *c, struct group *g)
         commit_done(&c->w, KAFKA_RECORD_LIST_TOO_LARGE);
 }
 
+/* The same for a KIP-848 group; requests that do not know of member epochs are told so. */
+static enum kafka_error commit_check_epoch(const struct group *g, const struct commit *c, bool txn)
+{
+    if (txn && c->generation < 0 && !c->member.n)
+        return KAFKA_NONE;
+    enum kafka_error e = consumers_check_epoch(g, c->member, c->generation);
+    if (e == KAFKA_STALE_MEMBER_EPOCH && txn)
+        return KAFKA_ILLEGAL_GENERATION;
+    return e == KAFKA_STALE_MEMBER_EPOCH && c->r->version < COMMIT_EPOCH_VERSION ? KAFKA_UNSUPPORTED_VERSION : e;
+}
+
 /* May it commit? txn: the rules are milder, since old clients did not say who they are (KIP-447). */
 static enum kafka_error commit_check(const struct group *g, const struct commit *c)
 {
     bool txn = c->producer_id >= 0;
+    if (g->consumer)
+        return commit_check_epoch(g, c, txn);
     if (c->generation < 0 && g->state == GROUP_EMPTY)
         return KAFKA_NONE;
     if (c->generation >= 0 || c->member.n || c->instance.p) {
