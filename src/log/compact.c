@@ -12,6 +12,7 @@
 #include "log_int.h"
 
 #define AGAIN_MS 600000                /* after one that failed */
+#define LOOK_MS 10000                  /* since when what was seen to be free counts */
 
 /* The offset before which may be cleaned, once a checkpoint has noted what is before it. */
 static int64_t compact_limit(const struct part *p, int64_t now_ms)
@@ -190,6 +191,27 @@ static uint32_t compact_worth(const struct part *p, int64_t limit, int64_t now_m
     return dirty == 0 || (!late && (double)dirty < p->conf.min_cleanable_ratio * (double)(clean + dirty)) ? 0 : n;
 }
 
+/* The new segments are beside the old ones for a while; what is kept in reserve is not for them. False: not now. */
+static bool compact_room(struct part *p, uint32_t n)
+{
+    struct log_shard *s = p->shard;
+    uint64_t reserve = s->store->conf.reserve_bytes, bytes = 0;
+    for (uint32_t i = 0; i < n; i++) bytes += p->log->segs[i].bytes;
+    if (s->room >= reserve && s->room - reserve >= bytes)
+        return true;
+    uint64_t now_ms = loop_now_ms(s->loop);
+    if (now_ms - s->looked_ms > LOOK_MS) { /* perhaps there is more by now */
+        s->space_due = true;
+        shard_end(s);
+        p->compact_after_ms = (int64_t)now_ms + 2 * SPACE_MS;
+        return false;
+    }
+    p->compact_after_ms = (int64_t)now_ms + AGAIN_MS;
+    log_warn("log", "%s: compaction wants room for %llu MiB and %llu are free beside the reserve: it is tried again later. Free space, or give the partition a retention",
+             p->name, (unsigned long long)(bytes >> 20), (unsigned long long)(s->room > reserve ? (s->room - reserve) >> 20 : 0));
+    return false;
+}
+
 void compact_maybe(struct part *p, int64_t now_ms)
 {
     struct log_shard *s = p->shard;
@@ -202,6 +224,8 @@ void compact_maybe(struct part *p, int64_t now_ms)
             shard_checkpoint_soon(s); /* the next look finds it noted */
         return;
     }
+    if (!compact_room(p, n))
+        return;
     struct clean *c = compact_noted(p) ? clean_new(p, n, now_ms) : NULL;
     if (!c) {
         p->compact_after_ms = (int64_t)loop_now_ms(s->loop) + AGAIN_MS;

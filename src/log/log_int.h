@@ -556,7 +556,8 @@ struct log_shard {
     bool full;                         /* the disk: appends are refused */
     struct work space;
     bool space_busy, space_due;        /* appended since the last look */
-    uint64_t space_free;
+    uint64_t space_free;               /* the pool's */
+    uint64_t room, looked_ms;          /* free at the last look, and when that was; UINT64_MAX: not known */
     enum err space_err, checkpoint_err;
     struct list removals;              /* struct removal, by time */
     uint64_t age_due_ms;               /* loop time of the next look at ages */

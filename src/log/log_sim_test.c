@@ -648,6 +648,41 @@ static void test_compaction_crashes(void **state)
     for (uint32_t again = 1; again < n; again++) crash_in_compaction(again, true); /* with other luck */
 }
 
+static bool compacted(void *ctx)
+{
+    struct part *p = ctx;
+    return !p->compacting && p->cleaned == seg_last(p)->base;
+}
+
+/* Without room for the new segments beside the old ones there is no compaction; with room again there is, by itself. */
+static void test_compaction_room(void **state)
+{
+    struct part_conf c = compact_conf();
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 3000;
+    node.conf.checkpoint_ms = 20;
+    node.conf.housekeeping_ms = 5000; /* what is free is looked at before */
+    node.conf.compaction_bytes = 1 << 16;
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (uint32_t i = 0; i < 60; i++) send_offset(p, (struct what){.key = "k", .acks = -1});
+    uint64_t bytes = part_bytes(p), sealed = bytes - seg_last(p)->bytes;
+    sim_disk_bytes_max(bytes + 3000 + 3000); /* the reserve, other files; not the sealed segments once more */
+    assert_true(sealed > 3000);
+    node_idle(30000);
+    assert_int_equal(p->cleaned, 0);
+    assert_int_equal(part_bytes(p), bytes);
+    assert_int_equal(log_shard_counters(node.shard)->disk_full, 0);
+    sim_disk_bytes_max(0);
+    node_idle(700000);
+    assert_true(compacted(p));
+    assert_true(part_bytes(p) < bytes / 2);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
 /* Damage in a segment: it is not compacted, and stays as it is. */
 static void test_compaction_damage(void **state)
 {
@@ -681,7 +716,7 @@ int main(void)
         cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
         cmocka_unit_test(test_sync_error_unheard), cmocka_unit_test(test_damages_limit), cmocka_unit_test(test_cold), cmocka_unit_test(test_stale_snapshot),
         cmocka_unit_test(test_slow_sync),   cmocka_unit_test(test_untouched),   cmocka_unit_test(test_epoch_rises),
-        cmocka_unit_test(test_compaction_crashes), cmocka_unit_test(test_compaction_damage),
+        cmocka_unit_test(test_compaction_crashes), cmocka_unit_test(test_compaction_damage), cmocka_unit_test(test_compaction_room),
     };
     int failed = _cmocka_run_group_tests("log_sim", log_scenarios, log_scenarios_n, NULL, NULL);
     return failed + cmocka_run_group_tests(tests, NULL, NULL);

@@ -131,6 +131,8 @@ void shard_full(struct log_shard *s, uint64_t free_bytes)
 
 static void space_judge(struct log_shard *s)
 {
+    s->room = s->space_err == OK ? s->space_free : UINT64_MAX;
+    s->looked_ms = loop_now_ms(s->loop);
     if (s->space_err != OK)
         return; /* nothing can be said: a write will tell */
     if (s->space_free < s->store->conf.reserve_bytes) {
