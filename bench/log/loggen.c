@@ -8,6 +8,7 @@
  * -w n   requests under way per connection (5); for NATS and Redis, which have no batches, times the records of a batch
  * -a 0|1|-1  acks (1)        -r n  records/s, on a schedule: latency counts from the scheduled time        -z  compressible values
  * -d s / -W s  measured seconds (4) / warm-up (1)              -L n  stop after n records (to fill a topic before it is consumed)
+ * -e           consume in fetch sessions (KIP-227)
  * -x pid,pid   read these processes' CPU time at both ends     -S    busy-poll      -i  don't create the topic
  *
  * What is sent is made once: a request is the same bytes again and again, with a new number. So the generator's cost does not limit the server.
@@ -61,12 +62,14 @@ struct conn {
     uint32_t parts_n;
     int64_t *offset;      /* of each */
     size_t *offset_at;    /* where it stands in the request */
+    size_t session_at;    /* -e: the session's id and epoch do */
+    int32_t session, epoch;
     char redis_last[64];
     uint32_t nats_name, nats_left;
 };
 
 static enum proto proto = KAFKA;
-static bool produce = true, spin, keep_topic, compressible;
+static bool produce = true, spin, keep_topic, compressible, sessions;
 static int port = 9092, nconn = 4, nparts = 1, acks = 1, per_request = 1, window = 5;
 static uint32_t value_bytes = 1024, batch_bytes = 16384;
 static double dur = 4, warm = 1, rate;
@@ -302,8 +305,9 @@ static struct req kafka_fetch_req(struct conn *c)
     put_int(&o, 1, 4);
     put_int(&o, 50u << 20, 4);
     put_int(&o, 0, 1);
+    c->session_at = o.n;
     put_int(&o, 0, 4);
-    put_int(&o, 0xffffffff, 4);
+    put_int(&o, sessions ? 0 : 0xffffffff, 4);
     put_int(&o, 1, 4);
     put_string(&o, topic);
     put_int(&o, c->parts_n, 4);
@@ -356,6 +360,10 @@ static void fetch_answer(struct conn *c, const char *p, uint32_t *got)
     p += 4;
     if (get(p, 2))
         failed("fetch", (int)get(p, 2));
+    if (sessions) {
+        c->session = (int32_t)get(p + 2, 4);
+        c->epoch = c->session ? c->epoch + 1 : 0;
+    }
     p += 6;
     uint32_t topics = (uint32_t)get(p, 4);
     p += 4;
@@ -618,6 +626,10 @@ static void renew(struct conn *c)
     if (proto == KAFKA || proto == FLOOR) {
         for (uint32_t i = 0; i < c->parts_n; i++)
             put_at(c->reqs[0].p + c->offset_at[i], (uint64_t)c->offset[i], 8);
+        if (sessions) {
+            put_at(c->reqs[0].p + c->session_at, (uint64_t)c->session, 4);
+            put_at(c->reqs[0].p + c->session_at + 4, (uint64_t)c->epoch, 4);
+        }
         return;
     }
     free(c->reqs[0].p);
@@ -814,7 +826,7 @@ static void turn(void)
 static void options(int argc, char **argv)
 {
     static const char *names[] = {"kafka", "floor", "nats", "redis"};
-    for (int o; (o = getopt(argc, argv, "P:p:m:c:n:t:s:b:k:w:a:r:d:W:L:x:Siz")) != -1;) {
+    for (int o; (o = getopt(argc, argv, "P:p:m:c:n:t:s:b:k:w:a:r:d:W:L:x:Siez")) != -1;) {
         switch (o) {
         case 'P':
             for (int i = 0; i < 4; i++)
@@ -838,6 +850,7 @@ static void options(int argc, char **argv)
         case 'x': pids = optarg; break;
         case 'S': spin = true; break;
         case 'i': keep_topic = true; break;
+        case 'e': sessions = true; break;
         case 'z': compressible = true; break;
         default: fprintf(stderr, "loggen: see the head of loggen.c\n"); exit(2);
         }
