@@ -178,6 +178,22 @@ static bool keys_take(struct clean *c, const struct kafka_batch *b, struct slice
     return true;
 }
 
+/* Slots for all records of the dirty range, as their headers count them, if there is memory for so many: most compactions need little. */
+static uint64_t map_size(struct clean *c)
+{
+    uint64_t most = MAX(c->map_bytes / sizeof *c->map, 16u), records = 0;
+    for (uint32_t i = 0; i < c->sources_n && c->err == OK; i++) {
+        const struct clean_source *s = &c->sources[i];
+        struct walk w;
+        if (s->next <= c->dirty || s->base >= c->limit)
+            continue;
+        for (walk_init(&w, s->file->fd, 0, s->bytes, c->window); source_next(c, &w);)
+            if (kafka_batch_last_offset(&w.b) >= c->dirty)
+                records += (uint64_t)w.b.count;
+    }
+    return MIN(most, records + records / 8 + 16); /* at most 9 in 10 are used */
+}
+
 static void keys_read(struct clean *c)
 {
     c->map_end = c->limit;
@@ -454,7 +470,7 @@ void clean_run(struct work *w)
     struct clean *c = CONTAINER_OF(w, struct clean, work);
     char folder[LOG_PATH_MAX];
     c->window = mem_new(MEM_PART, WALK_BYTES);
-    c->map_cap = MAX(c->map_bytes / sizeof *c->map, 16u);
+    c->map_cap = map_size(c);
     c->map = mem_try(MEM_PART, c->map_cap * sizeof *c->map);
     if (!c->map) {
         fail(c, ERR_NOMEM, "there is no memory for its keys");
