@@ -236,7 +236,7 @@ static enum err part_scan(struct part *p, struct recovery *r, struct buf *why)
     struct scan s = {.p = p, .r = r, .why = why};
     enum err e = OK;
     for (s.i = sealed_take(p, r); e == OK; s.i++) {
-        if (p->log->segs[s.i].base > s.expect && s.i > 0 && s.expect >= r->durable && s.expect > 0 && !r->gaps) {
+        if (p->log->segs[s.i].base > s.expect && s.i > 0 && s.expect >= r->durable && !r->gaps) {
             s.i--; /* what was between is not there: the log ends with the segment before */
             e = tail_cut(&s, p->log->segs[s.i].bytes);
             break;
