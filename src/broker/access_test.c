@@ -18,7 +18,7 @@ static void begin(bool authorize)
 {
     tune_authorize = authorize;
     tune_when_no_acl = false;
-    world_start(&(struct world_conf){.seed = 11, .shards = 3, .tune = tune});
+    world_start(&(struct world_conf){.seed = 11, .shards = 3, .tune = tune, .quiet = true});
     W.door.caller.super = true;
     world_topic("a", 3, NULL);
 }

@@ -391,6 +391,10 @@ static void test_limits_of_a_fetch(void **state)
         assert_int_equal(p->records.bytes.n > 0, i == 0);
         assert_true(p->records.bytes.n < 1200);
     }
+    struct kafka_fetch_req *none = fetch_req(c, &(struct fetch_conf){.wait_ms = 1000}, from, 8);
+    none->max_bytes = none->topics[0].partitions[0].partition_max_bytes = 0;
+    resp = client_ask(c, KEY_FETCH, 11, none);
+    assert_true(resp->responses[0].partitions[0].records.bytes.n > 0);
     /* two batches of each fit, and three partitions together */
     size_t all = fetch_one(c, "t", 0, 0)->records.bytes.n, one = all / 3;
     resp = fetch(c, 11, &(struct fetch_conf){.max_bytes = (int32_t)(6 * one + 10), .part_bytes = (int32_t)(2 * one + 5)}, from, 8);

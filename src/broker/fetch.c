@@ -439,7 +439,7 @@ static void gather(struct fetch *f, const struct kafka_fetch_req *req)
 
 static void start(struct fetch *f, const struct kafka_fetch_req *req)
 {
-    f->bytes_max = (uint32_t)MIN((uint32_t)MAX(req->max_bytes, 0), FETCH_BYTES_MAX);
+    f->bytes_max = MIN((uint32_t)MAX(req->max_bytes, 1), FETCH_BYTES_MAX); /* 0 is too little for anything but the one batch that is always given */
     f->enough = MIN(MAX(req->min_bytes, 0), (int64_t)f->bytes_max);
     f->wait = !f->urgent && req->max_wait_ms > 0 && f->enough > 0 && f->groups_n > 0 && !f->home->stopping && f->r->conn;
     f->finishing = !f->wait; /* then every group replies by itself */

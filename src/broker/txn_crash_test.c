@@ -289,7 +289,7 @@ static bool crash_at(uint32_t n, bool power, bool commit, uint32_t shards)
 {
     struct deed d[3] = {{.value = 1, .mask = 15}, {.value = 2, .mask = 13}, {.value = 3, .mask = 15}};
     int32_t sequences[PARTS] = {0};
-    world_start(&(struct world_conf){.seed = 1000 + n, .shards = shards});
+    world_start(&(struct world_conf){.seed = 1000 + n, .shards = shards, .quiet = true});
     world_topic("a", 3, NULL);
     world_topic("b", 1, NULL);
     struct client *c = client_new(0);
@@ -419,7 +419,7 @@ static void random_history(uint64_t seed)
     struct author authors[PRODUCERS] = {{.name = "t0", .number = 0}, {.name = "t1", .number = 1}, {.name = "t2", .number = 2}};
     int n = 0, restart_in = -1;
     dice_state = history = seed;
-    world_start(&(struct world_conf){.seed = seed, .shards = 1 + dice(3)});
+    world_start(&(struct world_conf){.seed = seed, .shards = 1 + dice(3), .quiet = true});
     world_topic("a", 3, NULL);
     world_topic("b", 1, NULL);
     authors_connect(authors);
@@ -475,7 +475,7 @@ static bool power_after(uint32_t n)
     struct deed d[2] = {{.value = 1, .mask = 15}, {.value = 2, .mask = 15}};
     int32_t sequences[PARTS] = {0};
     history = n;
-    world_start(&(struct world_conf){.seed = 5000 + n, .shards = 1 + n % 2});
+    world_start(&(struct world_conf){.seed = 5000 + n, .shards = 1 + n % 2, .quiet = true});
     world_topic("a", 3, NULL);
     world_topic("b", 1, NULL);
     struct client *c = client_new(0);

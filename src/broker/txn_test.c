@@ -6,7 +6,7 @@
 
 static void begin(uint32_t shards)
 {
-    world_start(&(struct world_conf){.seed = 7, .shards = shards});
+    world_start(&(struct world_conf){.seed = 7, .shards = shards, .quiet = true});
     world_topic("a", 3, NULL);
     world_topic("b", 1, NULL);
 }

@@ -169,14 +169,14 @@ bool index_load(struct part *p, struct seg *s, struct index *ix)
 }
 
 /* Bytes behind a sealed segment's last batch that are none: a full disk took a part of a write, which was cut off again, and a power loss took the
- * cut back. Only when nothing is missing: the next segment begins with the offset that follows. */
+ * cut back; or a torn end that a recovery had cut off. Only when nothing is missing: the next segment begins with the offset that follows. */
 static void tail_trim(struct part *p, struct seg *s, uint64_t bytes)
 {
     uint64_t more = s->bytes - bytes;
     char path[LOG_PATH_MAX];
     if (disk_truncate(s->file->fd, bytes) != OK)
         return; /* it can be read up to there in any case */
-    log_warn("log", "%s: %llu bytes behind its last batch were left of a write that failed, and are cut off", seg_path(p, s->base, EXT_LOG, path),
+    log_warn("log", "%s: %llu bytes behind its last batch were cut off before and came back; they are cut off again", seg_path(p, s->base, EXT_LOG, path),
              (unsigned long long)more);
     p->bytes -= more;
     counter_add(&p->shard->counters.bytes, -more);
@@ -201,9 +201,10 @@ enum err index_rebuild(struct part *p, struct seg *s, struct index *ix, bool sav
         uint64_t at = w.pos;
         if (got == WALK_BAD && walk_search(&w, w.pos + 1, s->base)) /* damaged: what can be found */
             got = WALK_BATCH;
-        if (got != WALK_BATCH) {
+        bool behind = follows == s->end && s != seg_last(p) && at > 0; /* where the next segment begins */
+        if (got != WALK_BATCH || behind) {
             e = got == WALK_IO ? w.err : OK;
-            if (got == WALK_BAD && follows == s->end && s != seg_last(p))
+            if ((got == WALK_BAD || got == WALK_BATCH) && behind)
                 tail_trim(p, s, at);
             break;
         }

@@ -168,7 +168,8 @@ struct part_read {
 };
 /* Opens a segment's file perhaps; copies nothing. */
 void part_read(struct part *p, struct part_read *r, struct arena *a);
-/* How many bytes a reader at offset could get now, without touching the disk: exact in the last segment, at least 1 when there is something. */
+/* How many bytes a reader at offset could get now, without touching the disk: exact where a read of the last segment ended; else up to a segment too
+ * many (in the last one: an index interval and a batch). At least 1 when there is something, and never too few. */
 uint64_t part_readable(const struct part *p, int64_t offset, enum part_until until);
 
 /* Told once, at the end of a turn in which high or stable moved, the partition was deleted, or went offline. */

@@ -644,7 +644,9 @@ void power_verify(uint32_t part)
     struct power_part *m = &P.parts[part];
     struct scan sc;
     scan(&sc, m);
-    if (sc.offsets.log_start < m->start || (part != POWER_RETAINED && sc.offsets.log_start > m->start_max))
+    /* of segments without a durable name a power loss may take the first and leave the next one */
+    bool began_anew = P.power && m->durable <= m->start_max;
+    if (sc.offsets.log_start < m->start || (part != POWER_RETAINED && sc.offsets.log_start > m->start_max && !began_anew))
         POWER_FAIL("%s: the log starts at %lld; it was %lld", m->name, (long long)sc.offsets.log_start, (long long)m->start);
     check_presence(m, &sc);
     if (m->conf.cleanup_compact) {

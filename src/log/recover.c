@@ -159,6 +159,8 @@ static enum err tail_cut(struct scan *s, uint64_t bytes)
     counter_add(&p->shard->counters.bytes, -cut);
     g->bytes = bytes;
     g->durable = g->written_back = MIN(g->durable, bytes);
+    if (cut && g->durable == bytes && bytes) /* the cut is to be synced, too: the next batch may begin a new segment */
+        g->durable--;
     uint32_t later = p->log->segs_n - s->i - 1;
     for (uint32_t k = s->i + 1; k < p->log->segs_n; k++) {
         cut += p->log->segs[k].bytes;

@@ -27,8 +27,10 @@ void part_start_move(struct part *p, int64_t log_start)
         counter_add(&p->shard->counters.deleted_segments, n);
         seg_drop(p, 0, n);
     }
-    producers_cut(&g->producers, p->log_start);
-    damages_cut(p);
+    if (!p->start_unsure) { /* else they may be there again, and what is known of them is wanted */
+        producers_cut(&g->producers, p->log_start);
+        damages_cut(p);
+    }
     p->cleaned = MAX(p->cleaned, p->log_start);
     p->shard->changed = true;
     part_moved(p); /* what is visible may have ended in a segment that is gone */

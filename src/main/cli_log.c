@@ -33,7 +33,14 @@ static enum err host_address(const char *host, struct addr *out)
     return er;
 }
 
-/* --librdkafka, and -X NAME=VALUE for its settings, cut into pairs (the copies stay until the end of the process). */
+static void settings_free(const char **settings)
+{
+    for (size_t i = 0; settings && settings[i]; i += 2)
+        mem_free((char *)(uintptr_t)settings[i]); /* the value is behind its name */
+    mem_free(settings);
+}
+
+/* --librdkafka, and -X NAME=VALUE for its settings, cut into pairs. */
 static int client_read(const struct args *a, bool *rdkafka, const char ***settings)
 {
     const char *given;
@@ -44,10 +51,11 @@ static int client_read(const struct args *a, bool *rdkafka, const char ***settin
     *rdkafka = args_has(a, "librdkafka") || n;
     for (size_t i = 0; (given = args_nth(a, "setting", i)); i++) {
         char *name = mem_strdup(MEM_MISC, given), *value = strchr(name, '=');
+        (*settings)[2 * i] = name;
+        (*settings)[2 * i + 1] = name;
         if (!value || value == name)
             return cli_fail(EXIT_USAGE, a->cmd->name, "write NAME=VALUE, such as -X security.protocol=sasl_ssl", "-X \"%s\" is no setting", given);
         *value = 0;
-        (*settings)[2 * i] = name;
         (*settings)[2 * i + 1] = value + 1;
     }
     return EXIT_OK;
@@ -65,7 +73,7 @@ int cli_log_open(struct cli_log *k, const struct args *a, int16_t acks)
     bool rdkafka = false;
     code = client_read(a, &rdkafka, &settings);
     if (code) {
-        mem_free(settings);
+        settings_free(settings);
         return code;
     }
     k->loop = loop_new("weir");
@@ -75,7 +83,7 @@ int cli_log_open(struct cli_log *k, const struct args *a, int16_t acks)
         loop_free(k->loop);
         k->loop = NULL;
     }
-    mem_free(settings);
+    settings_free(settings);
     buf_free(&why);
     return code;
 }

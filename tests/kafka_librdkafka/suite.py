@@ -68,7 +68,7 @@ def main():
     a.runner = os.path.abspath(a.runner)
     a.logs = os.path.abspath(a.logs)
     os.makedirs(a.logs, exist_ok=True)
-    pathlib.Path(a.logs, 'test.conf').write_text(f'bootstrap.servers={a.broker}\ntest.topic.random=true\nbroker.address.family=v4\n' + a.conf.replace(',', '\n') + '\n')
+    pathlib.Path(a.logs, 'test.conf').write_text(f'bootstrap.servers={a.broker}\ntest.topic.random=true\nbroker.address.family=v4\ntest.timeout.multiplier=2\n' + a.conf.replace(',', '\n') + '\n')
     wanted = ('always', 'thorough') if a.thorough else ('always',)
     known = applies()
     numbers = a.numbers or [n for n, (when, _) in known.items() if when in wanted]
