@@ -108,6 +108,11 @@ static enum err swap_take(struct folder *f, const struct item *swap, struct buf 
 {
     char folder[LOG_PATH_MAX], from[LOG_PATH_MAX], to[LOG_PATH_MAX];
     uint32_t kept = 0;
+    enum err e = disk_sync_dir(part_path(f->p, NULL, folder)); /* the process may have ended before its own name was durable */
+    if (e != OK) {
+        buf_printf(why, "%s can't be synced: %s", folder, err_text(e));
+        return e;
+    }
     for (uint32_t i = 0; i < f->logs.n; i++) {
         if (f->logs.v[i].base < swap->base || f->logs.v[i].base >= swap->next) {
             f->logs.v[kept++] = f->logs.v[i];
@@ -116,7 +121,7 @@ static enum err swap_take(struct folder *f, const struct item *swap, struct buf 
         seg_files_remove(f->p, f->logs.v[i].base);
     }
     f->logs.n = kept;
-    enum err e = swap_finish(part_path(f->p, NULL, folder), swap_path(f->p, swap->base, swap->next, from), seg_path(f->p, swap->base, EXT_LOG, to));
+    e = swap_finish(part_path(f->p, NULL, folder), swap_path(f->p, swap->base, swap->next, from), seg_path(f->p, swap->base, EXT_LOG, to));
     if (e != OK)
         buf_printf(why, "%s can't take its place: %s", from, err_text(e));
     item_add(&f->logs, (struct item){.base = swap->base, .bytes = swap->bytes});

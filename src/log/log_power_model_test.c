@@ -636,8 +636,8 @@ static void take_over(struct power_part *m, const struct scan *sc)
     m->epoch = sc->offsets.epoch;
     m->high = sc->offsets.high;
     m->start_max = sc->offsets.log_start;
-    if (P.power || P.clean || &P.parts[POWER_RETAINED] == m)
-        m->start = m->start_max; /* else it may be that of a request that had no answer, and not yet durable */
+    if ((P.power || P.clean) && &P.parts[POWER_RETAINED] != m)
+        m->start = m->start_max; /* else it may be that of a request that had no answer, and not yet durable; what expired may come back, too */
 }
 
 void power_verify(uint32_t part)
