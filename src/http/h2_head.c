@@ -42,7 +42,12 @@ static bool has_token(struct slice list, struct slice token)
     return false;
 }
 
-static bool is(struct slice name, const char *lower) { return ascii_lower(name.p[0]) == lower[0] && slice_ieq(name, slice_cstr(lower)); }
+/* name, of which the length is known to be that of lower. Mostly it is in lower case, and this a comparison of a word or two. */
+#define is(name, lower) is_one(name, "" lower, sizeof(lower) - 1)
+static inline bool is_one(struct slice name, const char *lower, size_t n)
+{
+    return memcmp(name.p, lower, n) == 0 || (UNLIKELY(ascii_lower(name.p[0]) == lower[0]) && slice_ieq(name, slice_of(lower, n)));
+}
 
 /* True: the field stays behind; what it says may be noted. */
 static bool left_out(struct h2_nva *a, struct slice name, struct slice value)
@@ -84,19 +89,47 @@ static bool varies(struct slice name)
     }
 }
 
+/* Eight bytes at a time: the first ':' of the line, and whether there is a capital before it. Names are ASCII. */
+static const char *name_end(const char *p, const char *end, bool *upper)
+{
+    const uint64_t each = 0x0101010101010101u, high = each << 7;
+    uint64_t capitals = 0;
+    for (; end - p >= 8; p += 8) {
+        uint64_t w;
+        memcpy(&w, p, sizeof w);
+        uint64_t x = w ^ (each * ':'), colons = (x - each) & ~x & high;
+        uint64_t here = (w + each * (0x80 - 'A')) & ~(w + each * (0x7f - 'Z')) & high;
+        if (colons) {
+            unsigned at = (unsigned)__builtin_ctzll(colons) / 8;
+            *upper = (capitals | (here & ((1ull << 8 * at) - 1))) != 0;
+            return p + at;
+        }
+        capitals |= here;
+    }
+    for (*upper = capitals != 0; p < end && *p != ':'; p++)
+        *upper |= (unsigned char)(*p - 'A') < 26;
+    return p;
+}
+
+/* As slice_trim(); a line has one blank in front of its value, mostly. */
+static inline struct slice trim(struct slice v)
+{
+    if (v.n < 2 || v.p[0] != ' ' || UNLIKELY((unsigned char)v.p[1] <= ' ' || (unsigned char)v.p[v.n - 1] <= ' '))
+        return slice_trim(v);
+    return slice_of(v.p + 1, v.n - 1);
+}
+
 void h2_nva_lines(struct h2_nva *a, struct slice text)
 {
     const char *p = text.p, *end = p + text.n;
     while (p < end && *p != '\r') {
-        const char *name = p;
-        bool upper = false;
-        for (; p < end && *p != ':'; p++)
-            upper |= (unsigned char)(*p - 'A') < 26;
-        const char *value = p + 1, *eol = value < end ? memchr(value, '\r', (size_t)(end - value)) : NULL;
+        bool upper;
+        const char *name = p, *colon = name_end(p, end, &upper);
+        const char *value = colon + 1, *eol = value < end ? memchr(value, '\r', (size_t)(end - value)) : NULL;
         if (!eol)
             return;
         p = eol + 2;
-        struct slice n = slice_of(name, (size_t)(value - 1 - name)), v = slice_trim(slice_of(value, (size_t)(eol - value)));
+        struct slice n = slice_of(name, (size_t)(colon - name)), v = trim(slice_of(value, (size_t)(eol - value)));
         if (UNLIKELY(n.n == 0) || left_out(a, n, v))
             continue;
         if (n.n == 2 && is(n, "te"))

@@ -200,8 +200,8 @@ static void request_id_take(struct exchange *x, const struct h1_head *h)
 
 static void request_id_put(struct head_out *o, const struct exchange *x)
 {
-    if (ours(x, SLICE("X-Request-Id")))
-        head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
+    if (ours(x, SLICE("x-request-id")))
+        head_field(o, SLICE("x-request-id"), slice_of(x->request_id, x->request_id_n));
 }
 
 void head_identify(struct exchange *x, const struct h1_head *h)
@@ -250,9 +250,9 @@ static void forwarded_element_put(struct head_out *o, const struct h1_head *h, s
 {
     bool v6 = slice_find(peer, ':') >= 0;
     if (h->known[H1_FORWARDED] && !quotes_closed(h, H1_FORWARDED))
-        head_lit(o, "Forwarded: ");
+        head_lit(o, "forwarded: ");
     else
-        chain_put(o, h, H1_FORWARDED, SLICE("Forwarded"));
+        chain_put(o, h, H1_FORWARDED, SLICE("forwarded"));
     head_lit(o, "for=");
     if (v6)
         head_lit(o, "\"[");
@@ -271,26 +271,26 @@ static void forwarded_element_put(struct head_out *o, const struct h1_head *h, s
 static void forwarded_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
 {
     struct slice peer = slice_of(x->down->peer, x->down->peer_n);
-    if (ours(x, SLICE("X-Forwarded-For"))) {
-        chain_put(o, h, H1_X_FORWARDED_FOR, SLICE("X-Forwarded-For"));
+    if (ours(x, SLICE("x-forwarded-for"))) {
+        chain_put(o, h, H1_X_FORWARDED_FOR, SLICE("x-forwarded-for"));
         head_slice(o, peer);
         head_lit(o, "\r\n");
     }
-    if (ours(x, SLICE("X-Forwarded-Proto")))
-        head_slice(o, x->secure ? SLICE("X-Forwarded-Proto: https\r\n") : SLICE("X-Forwarded-Proto: http\r\n"));
-    if (h->authority.n && ours(x, SLICE("X-Forwarded-Host")))
-        head_field(o, SLICE("X-Forwarded-Host"), h->authority);
-    if (ours(x, SLICE("Forwarded")))
+    if (ours(x, SLICE("x-forwarded-proto")))
+        head_slice(o, x->secure ? SLICE("x-forwarded-proto: https\r\n") : SLICE("x-forwarded-proto: http\r\n"));
+    if (h->authority.n && ours(x, SLICE("x-forwarded-host")))
+        head_field(o, SLICE("x-forwarded-host"), h->authority);
+    if (ours(x, SLICE("forwarded")))
         forwarded_element_put(o, h, peer, x->secure);
-    if (UNLIKELY(x->down->identity != NULL) && ours(x, SLICE("X-Forwarded-Client-Cert")))
-        head_field(o, SLICE("X-Forwarded-Client-Cert"), slice_cstr(x->down->identity));
+    if (UNLIKELY(x->down->identity != NULL) && ours(x, SLICE("x-forwarded-client-cert")))
+        head_field(o, SLICE("x-forwarded-client-cert"), slice_cstr(x->down->identity));
 }
 
 static void via_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
 {
     if (!x->p->conf.via)
         return;
-    chain_put(o, h, H1_VIA, SLICE("Via"));
+    chain_put(o, h, H1_VIA, SLICE("via"));
     head_slice(o, h->major == 2 ? SLICE("2 ") : h->minor ? SLICE("1.1 ") : SLICE("1.0 "));
     head_slice(o, slice_cstr(x->p->conf.node_name));
     head_lit(o, "\r\n");
@@ -427,20 +427,20 @@ bool head_request(struct exchange *x, const struct h1_head *h, const struct plan
     fields_put(o, h, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req, x->more);
     if (gateway)
         forwarded_put(o, x, h);
-    if (ours(x, SLICE("Via")))
+    if (ours(x, SLICE("via")))
         via_put(o, x, h);
     trace_put(o, x);
     request_id_put(o, x);
     if (UNLIKELY(x->framing == H1_TUNNEL))
         upgrade_put(o, x, h);
     else if (h->te_trailers)
-        head_lit(o, "TE: trailers\r\nConnection: TE\r\n");
+        head_lit(o, "te: trailers\r\nconnection: TE\r\n");
     if (x->framing == H1_LENGTH) {
-        head_lit(o, "Content-Length: ");
+        head_lit(o, "content-length: ");
         head_u64(o, h->length);
         head_lit(o, "\r\n");
     } else if (x->framing == H1_CHUNKED)
-        head_lit(o, "Transfer-Encoding: chunked\r\n");
+        head_lit(o, "transfer-encoding: chunked\r\n");
     edit_put(o, x->rule->req);
     edit_put(o, x->backend->req);
     head_lit(o, "\r\n");
@@ -521,7 +521,7 @@ static void date_put(struct head_out *o, struct proxy *p)
         buf_free(&b);
         p->date_s = s;
     }
-    head_field(o, SLICE("Date"), slice_of(p->date, 29));
+    head_field(o, SLICE("date"), slice_of(p->date, 29));
 }
 
 void head_response(struct exchange *x, const struct h1_head *h)
@@ -539,9 +539,9 @@ void head_response(struct exchange *x, const struct h1_head *h)
     if (h->framing == H1_NO_BODY && length && (x->method_id == H1_HEAD || h->status == 304))
         head_field(o, length->name, length->value); /* the length that a GET would have had */
     const struct header_edit *a = x->rule->resp, *b = x->backend->resp;
-    if (!h->known[H1_DATE] && !edited(a, SLICE("Date")) && !edited(b, SLICE("Date")))
+    if (!h->known[H1_DATE] && !edited(a, SLICE("date")) && !edited(b, SLICE("date")))
         date_put(o, x->p);
-    if (!edited(a, SLICE("Via")) && !edited(b, SLICE("Via")))
+    if (!edited(a, SLICE("via")) && !edited(b, SLICE("via")))
         via_put(o, x, h);
     if (UNLIKELY(x->more != NULL))
         steps_put(x, h, o);
@@ -577,7 +577,7 @@ void head_local_end(struct exchange *x, struct head_out *o)
 {
     date_put(o, x->p);
     if (x->request_id_n)
-        head_field(o, SLICE("X-Request-Id"), slice_of(x->request_id, x->request_id_n));
+        head_field(o, SLICE("x-request-id"), slice_of(x->request_id, x->request_id_n));
 }
 
 /* ---- answers of our own ---------------------------------------------------------------------------------------------------------------- */
