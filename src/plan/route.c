@@ -415,7 +415,9 @@ static const struct route_host *host_probe(const struct plan_hosts *t, struct sl
  * name only wildcards can match, so its last bytes are enough. */
 static __attribute__((noinline)) const struct route_host *names_find(const struct plan_hosts *t, struct slice host)
 {
-    if (host.n && host.p[host.n - 1] == '.')
+    if (!host.n)
+        return &t->any;
+    if (host.p[host.n - 1] == '.')
         host.n--;
     char text[HOST_BYTES_MAX + 3];
     size_t off = host.n > HOST_BYTES_MAX ? host.n - HOST_BYTES_MAX : 0, n = host.n - off;
