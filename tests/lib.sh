@@ -83,16 +83,16 @@ within_ms() {
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # Ports that nobody listens on now: free_ports N prints them on one line. They lie below those that the kernel gives to
-# outgoing connections, so nobody takes one by chance before it is used.
+# outgoing connections, so nobody takes one by chance before it is used. Scenarios that run side by side are in different lanes; each has 1,000 ports.
 free_ports() {
     python3 -c 'import random, socket, sys
-held = []
+first, held = 21000 + 1000 * int(sys.argv[2]), []
 while len(held) < int(sys.argv[1]):
     s = socket.socket()
-    try: s.bind(("127.0.0.1", random.randrange(21000, 22000)))
+    try: s.bind(("127.0.0.1", random.randrange(first, first + 1000)))
     except OSError: continue
     held.append(s)
-print(*[s.getsockname()[1] for s in held])' "$1"
+print(*[s.getsockname()[1] for s in held])' "$1" "${WEIR_TEST_LANE:-0}"
 }
 
 # ---- processes -------------------------------------------------------------------------------------------------------
