@@ -193,6 +193,7 @@ static void api_start(struct engine *e)
 {
     if (e->api_open || !e->socket_known || !e->admin_known)
         return;
+    engine_output_flush(e); /* the api remembers lines from here on: those before are read from the files */
     e->api = api_new(e->loop, e->socket_fd, e->admin_fd, &engine_node_ops, e);
     e->api_open = true;
 }

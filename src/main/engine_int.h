@@ -239,6 +239,7 @@ extern const struct node_ops engine_node_ops;
 void engine_output(struct engine *e, const char *ns, const char *deployment, const char *replica, bool from_stderr, struct slice line);
 /* Closes the files of workloads that are no longer wanted and have no replica. */
 void engine_logs_trim(struct engine *e);
+void engine_output_flush(struct engine *e); /* of workloads: what was captured is in the files */
 void engine_output_close(struct engine *e); /* of workloads: written, and closed until the next line */
 void engine_logs_close(struct engine *e);
 /* resolve.c: names of hosts outside */

@@ -99,6 +99,15 @@ void engine_logs_trim(struct engine *e)
     }
 }
 
+void engine_output_flush(struct engine *e)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&e->logs, s));) {
+        struct workload_log *w = s->value;
+        if (w->file)
+            log_file_flush(w->file);
+    }
+}
+
 void engine_output_close(struct engine *e)
 {
     for (struct table_slot *s = NULL; (s = table_next(&e->logs, s));) {

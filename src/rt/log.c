@@ -391,6 +391,13 @@ struct log_file *log_file_open(const char *path, size_t bytes_max)
     return f;
 }
 
+void log_file_flush(struct log_file *f)
+{
+    pthread_mutex_lock(&log_lock);
+    file_drain(f);
+    pthread_mutex_unlock(&log_lock);
+}
+
 void log_file_close(struct log_file *f)
 {
     if (!f) return;

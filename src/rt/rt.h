@@ -528,6 +528,7 @@ void log_line(enum log_level lv, const char *room, const char *fmt, ...) PRINTF_
 struct log_file;
 struct log_file *log_file_open(const char *path, size_t bytes_max); /* NULL path: standard error */
 void log_file_close(struct log_file *f);                            /* after what was put is written */
+void log_file_flush(struct log_file *f);                            /* what was put is written now, by the caller: the disk holds it up */
 /* One line (the newline is added). False, and counted, when the ring is full: a log never blocks a request. */
 bool log_file_put(struct log_file *f, const char *p, size_t n);
 uint64_t log_file_dropped(const struct log_file *f);

@@ -541,6 +541,25 @@ static void test_log_threads(void **state)
     unlink(old);
 }
 
+/* What was put is in the file at once, not when the writer comes round. */
+static void test_log_flush(void **state)
+{
+    char path[256];
+    struct stat st;
+    in_dir("flush.log", path);
+    log_start(LOG_WARN);
+    struct log_file *f = log_file_open(path, 1 << 20);
+    for (int64_t i = 1; i <= 200; i++) {
+        assert_true(log_file_put(f, "nine char", 9));
+        log_file_flush(f);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_size, i * 10);
+    }
+    log_file_close(f);
+    log_stop();
+    unlink(path);
+}
+
 /* What is no regular file is never renamed, however much was written: somebody may log to /dev/null. */
 static void test_log_device(void **state)
 {
@@ -699,7 +718,7 @@ static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_keepalive), cmocka_unit_test(test_accept_pause),
     cmocka_unit_test(test_unheard),
     cmocka_unit_test(test_files),             cmocka_unit_test(test_slow_works), cmocka_unit_test(test_spread),
-    cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_device), cmocka_unit_test(test_log_full),
+    cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_flush), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_device), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),
 };
 
