@@ -1,9 +1,12 @@
 /* append.c - batches on their way into the log.
  *
  *     part_append(): checked, given offset and place -> pending   (this turn)
- *     parts_write(): all pending of a partition in one write      (end of the turn)
+ *     part_write():  all pending of a partition in one write      (end of the turn, or when write_soon_bytes have gathered)
  *         acks 0, 1:  done          acks -1: waits -> a sync round -> done (sync.c)
  *         failed:     cut back to the border before, nothing of it is in the log, all of it fails
+ *
+ * Why not all at the end of the turn: a turn may gather megabytes, which have left the core's cache by then; and one large write takes large pieces of
+ * memory for the page cache, which are dear where free memory is given back to a virtual machine's host (docs/performance.md).
  *
  * Which segment a batch goes to is decided when it is appended (next_seg, next_pos), so that a transaction's place is known at once; the
  * segment is made when it is written. done() is never called from here: finished appends go to the shard's list.
@@ -101,6 +104,8 @@ static void append_stamp(struct part *p, struct append *a, int64_t now_ms)
     a->batch.crc = get32(a->bytes + 17);
 }
 
+static void part_write(struct part *p);
+
 void part_append(struct part *p, struct append *a)
 {
     MUST(p->magic == PART_MAGIC && a->batch.bytes >= KAFKA_BATCH_HEADER);
@@ -125,8 +130,11 @@ void part_append(struct part *p, struct append *a)
         producer_note(&p->log->producers, &a->batch, at, now_ms, true);
     p->end += (int64_t)a->batch.last_offset_delta + 1;
     list_push(&p->log->pending, &a->link);
+    p->log->pending_bytes += a->batch.bytes;
     if (list_empty(&p->write_link))
         list_push(&p->shard->writes, &p->write_link);
+    if (p->log->pending_bytes >= p->shard->store->conf.write_soon_bytes)
+        part_write(p);
     shard_end(p->shard);
 }
 
@@ -153,6 +161,7 @@ static void append_written(struct part *p, struct append *a)
     counter_add(&p->shard->counters.appended_bytes, b->bytes);
     counter_add(&p->shard->counters.bytes, b->bytes);
     list_del(&a->link);
+    g->pending_bytes -= b->bytes;
     if (a->acks == -1)
         list_push(&g->waits, &a->link);
     else
@@ -221,6 +230,7 @@ static void write_failed(struct part *p, enum err e, int64_t began)
         counter_inc(&s->counters.written_refused);
         append_finish(s, CONTAINER_OF(it, struct append, link), KAFKA_KAFKA_STORAGE_ERROR);
     }
+    g->pending_bytes = 0;
     waiting_fail(p, p->written);
     p->end = p->written;
     part_next(p);
@@ -237,6 +247,8 @@ static void write_failed(struct part *p, enum err e, int64_t began)
 static void part_write(struct part *p)
 {
     struct part_log *g = p->log;
+    list_del(&p->write_link);
+    p->shard->space_due = true;
     int64_t began = p->written;
     enum err e = OK;
     while (e == OK && !list_empty(&g->pending)) e = run_write(p);
@@ -261,10 +273,5 @@ static void part_write(struct part *p)
 
 void parts_write(struct log_shard *s)
 {
-    while (!list_empty(&s->writes)) {
-        struct part *p = CONTAINER_OF(s->writes.next, struct part, write_link);
-        list_del(&p->write_link);
-        part_write(p);
-        s->space_due = true;
-    }
+    while (!list_empty(&s->writes)) part_write(CONTAINER_OF(s->writes.next, struct part, write_link));
 }

@@ -27,6 +27,7 @@ struct log_store_conf {
     uint32_t housekeeping_ms;     /* retention by size, rolls by time and compaction are looked at so often */
     uint32_t age_look_ms;         /* retention by age, so often: for so long records may outlive retention.ms; 0: with each look */
     uint64_t compaction_bytes;    /* memory for the keys of one compaction pass */
+    uint32_t write_soon_bytes;    /* what one turn appends to a partition is written when so much has gathered, the rest at the turn's end */
 };
 void log_store_conf_default(struct log_store_conf *c);
 

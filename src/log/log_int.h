@@ -257,7 +257,8 @@ struct part_log {
     struct producers producers;
     int64_t next_seg, next_ms;         /* where the next append goes: a segment that may not be there yet, with its first timestamp */
     uint32_t next_pos;
-    struct list pending;               /* appends to be written at the end of the turn */
+    struct list pending;               /* appends to be written at the end of the turn, or sooner */
+    uint64_t pending_bytes;            /* of them */
     struct list waits;                 /* appends with acks -1, written, not durable, in order */
     struct list dups;                  /* appends that repeat one that is not durable; pos: the offset to wait for */
     struct list flushes;

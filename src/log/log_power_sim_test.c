@@ -328,6 +328,8 @@ static bool all_stopped(void *ctx) { return L.stopped == L.shards_n; }
 static bool none_waits(void *ctx) { return L.waiting == 0 || sim_is_down(); }
 static bool is_down(void *ctx) { return sim_is_down(); }
 
+static uint32_t write_soon_bytes; /* 0: the default, which no turn of a history reaches */
+
 static enum err store_open(void)
 {
     struct log_store_conf conf;
@@ -339,6 +341,8 @@ static enum err store_open(void)
     conf.files_max = (uint32_t)(8 + power_random(30));
     conf.checkpoint_ms = (uint32_t)(5 + power_random(100));
     conf.housekeeping_ms = (uint32_t)(5 + power_random(50));
+    if (write_soon_bytes)
+        conf.write_soon_bytes = write_soon_bytes;
     enum err e = log_store_open(&conf, &L.store, &why);
     if (e && !sim_is_down())
         POWER_FAIL("the store does not open: %s: %.*s", err_text(e), (int)why.n, why.p ? why.p : "");
@@ -607,11 +611,22 @@ static void test_histories(void **state)
     assert_true(one || crashes > n * LIVES / 2);
 }
 
+/* The same when a turn's batches are written in several parts: crashes and failed writes come between them. */
+static void test_written_in_parts(void **state)
+{
+    uint64_t n = getenv("POWER_SEED") ? 0 : test_repeats(100);
+    write_soon_bytes = 400;
+    for (uint64_t seed = 30001; seed < 30001 + n; seed++)
+        history(seed, LIVES);
+    write_soon_bytes = 0;
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_found),
         cmocka_unit_test(test_histories),
+        cmocka_unit_test(test_written_in_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

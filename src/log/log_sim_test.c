@@ -335,6 +335,36 @@ static void test_full_disk(void **state)
     world_stop();
 }
 
+/* What one turn appends is written in several parts, and the second finds no room: the first stays. */
+static void test_full_within_turn(void **state)
+{
+    struct sent *s[5];
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    send_offset(p, (struct what){.producer_id = 4, .acks = -1});
+    sim_disk_bytes_max(250000);
+    for (int i = 0; i < 5; i++) {
+        s[i] = batch_send(p, (struct what){.producer_id = 4, .sequence = i + 1, .acks = i % 2 ? -1 : 1, .value_bytes = 70000});
+        assert_int_equal(p->written, i < 1 ? 1 : 3); /* 140,000 bytes with the second; as many with the fourth, which don't fit */
+        assert_false(s[i]->done);
+    }
+    for (int i = 0; i < 5; i++) {
+        sent_wait(s[i]);
+        assert_int_equal(s[i]->a.error, i < 2 ? KAFKA_NONE : KAFKA_KAFKA_STORAGE_ERROR);
+        assert_int_equal(s[i]->a.base_offset, i < 2 ? i + 1 : -1);
+        sent_free(s[i]);
+    }
+    assert_int_equal(fetch(p, 0, PART_HIGH, 1000000)->next, 3);
+    sim_disk_bytes_max(0);
+    node_wait(room_again, NULL);
+    assert_int_equal(send_offset(p, (struct what){.producer_id = 4, .sequence = 3, .acks = -1}), 3);
+    node_restart();
+    assert_int_equal(fetch(part_get("t-0", NULL), 0, PART_HIGH, 1000000)->next, 4);
+    node_stop();
+    world_stop();
+}
+
 /* Below the reserve nothing is taken but what coordinators write. */
 static bool full_now(void *ctx) { return log_shard_counters(node.shard)->disk_full == 1; }
 static void test_reserve(void **state)
@@ -713,7 +743,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_torn_tail),   cmocka_unit_test(test_power_loss),  cmocka_unit_test(test_damage),    cmocka_unit_test(test_missing_end),
-        cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
+        cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_full_within_turn), cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
         cmocka_unit_test(test_sync_error_unheard), cmocka_unit_test(test_damages_limit), cmocka_unit_test(test_cold), cmocka_unit_test(test_stale_snapshot),
         cmocka_unit_test(test_slow_sync),   cmocka_unit_test(test_untouched),   cmocka_unit_test(test_epoch_rises),
         cmocka_unit_test(test_compaction_crashes), cmocka_unit_test(test_compaction_damage), cmocka_unit_test(test_compaction_room),

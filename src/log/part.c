@@ -573,6 +573,7 @@ void part_fail(struct part *p, enum kafka_error e)
     appends_fail(p, &p->log->waits, e);
     appends_fail(p, &p->log->dups, e);
     appends_fail(p, &p->log->pending, e);
+    p->log->pending_bytes = 0;
     LIST_FOREACH(it, &p->log->flushes) flush_finish(p->shard, CONTAINER_OF(it, struct part_flush, link), e);
     list_del(&p->write_link);
     list_del(&p->wait_link);

@@ -19,7 +19,8 @@ void log_store_conf_default(struct log_store_conf *c)
                                  .checkpoint_ms = 60000,
                                  .housekeeping_ms = 5000,
                                  .age_look_ms = 300000, /* log.retention.check.interval.ms */
-                                 .compaction_bytes = 64u << 20};
+                                 .compaction_bytes = 64u << 20,
+                                 .write_soon_bytes = 128u << 10};
 }
 
 const char *store_path(const struct log_store *l, const char *name, char out[LOG_PATH_MAX])
