@@ -115,6 +115,13 @@ class Server:
         self.p.wait(); self.log.close()
         shutil.rmtree(self.run, ignore_errors=True)
 
+def held_mib():
+    """So much of the page cache can be filled before the system begins to write it to the disk, with a margin; see loggen.c."""
+    info = {l.split(':')[0]: int(l.split()[1]) >> 10 for l in open('/proc/meminfo')}
+    read = lambda name: int(open('/proc/sys/vm/dirty_background_' + name).read())
+    dirty = read('bytes') >> 20 or info['MemAvailable'] * read('ratio') // 100
+    return max(64, min(2048, dirty * 8 // 10, info['MemFree'] // 3))
+
 def loggen(px, peer, s, args, extra):
     acks = {'a1': '1', 'all': '-1'}[s['acks']]
     cmd = ['nice', '-n', str(args.nice), 'taskset', '-c', str(args.gcpu), os.path.join(BUILD, 'loggen'), '-P', PEERS[peer][1], '-p', str(PORT), '-a', acks, '-s', str(s['size']),
@@ -135,7 +142,7 @@ def measure(peer, name, args):
         elif s['what'] == 'latency':
             r = loggen(px, peer, s, args, ['-c', '4', '-w', '16', '-r', str(s['rate'])] + span)
         else:
-            r = loggen(px, peer, s, args, ['-c', str(CONNS)] + span + spin)
+            r = loggen(px, peer, s, args, ['-c', str(CONNS), '-B', str(held_mib()), '-D', os.path.join(args.dir, 'held')] + span + spin)
         r['rss_kib'] = rss(px.pids())
     finally:
         px.stop()

@@ -4,7 +4,7 @@
  *     floor -l port -d dir [-y]     -y: fdatasync() of what a round has written, before it is acknowledged (acks -1)
  *     floor -d dir -f seconds [-b bytes]   no server: the latency of write + fdatasync alone, as one JSON line
  *
- * One thread. A round: all sockets that have something are read, batches are checked, each file gets one pwritev(), [fdatasync,] answers are sent. No offsets are
+ * One thread. A round: all sockets that have something are read, batches are checked, each file gets one pwritev() for 128 KiB, [fdatasync,] answers are sent. No offsets are
  * put in, no index is kept; fetches are answered by sendfile(), which is possible because the batches of loggen are all of one size.
  */
 #define _GNU_SOURCE
@@ -30,6 +30,7 @@ uint32_t crc32c(uint32_t crc, const void *p, size_t n); /* src/wire/crc32c.c */
 
 #define PARTS_MAX 4096
 #define IN_BYTES (1u << 17) /* more is no faster: it has to stay in the core's cache until it is written */
+#define WRITE_BYTES (1u << 17) /* of a file: so much is written before the round ends, for the same reason */
 #define FETCH_BYTES (1u << 20) /* of one partition */
 
 struct part {
@@ -38,6 +39,7 @@ struct part {
     uint32_t batch_bytes, batch_records;
     struct iovec iov[IOV_MAX];
     int iov_n;
+    size_t iov_bytes;
     bool dirty;
 };
 struct conn {
@@ -93,13 +95,12 @@ static struct part *part_of(uint32_t i)
 
 static void part_write(struct part *p)
 {
-    size_t n = 0;
-    for (int i = 0; i < p->iov_n; i++)
-        n += p->iov[i].iov_len;
+    size_t n = p->iov_bytes;
     if (n && pwritev(p->fd, p->iov, p->iov_n, (off_t)p->bytes) != (ssize_t)n)
         die("pwritev");
     p->bytes += n;
     p->iov_n = 0;
+    p->iov_bytes = 0;
     p->dirty = p->dirty || n;
 }
 
@@ -121,10 +122,12 @@ static void produce(struct conn *c, const char *p)
         struct part *pt = part_of((uint32_t)get(p, 4));
         uint32_t bytes = (uint32_t)get(p + 4, 4);
         bool good = crc32c(0, p + 8 + 21, bytes - 21) == get(p + 8 + 17, 4);
-        if (pt->iov_n == IOV_MAX)
-            part_write(pt);
-        if (good)
+        if (good) {
             pt->iov[pt->iov_n++] = (struct iovec){(void *)(uintptr_t)(p + 8), bytes};
+            pt->iov_bytes += bytes;
+        }
+        if (pt->iov_n == IOV_MAX || pt->iov_bytes >= WRITE_BYTES)
+            part_write(pt);
         pt->batch_bytes = bytes;
         pt->batch_records = (uint32_t)get(p + 8 + 57, 4);
         put(c, get(p, 4), 4);

@@ -10,6 +10,7 @@
  * -d s / -W s  measured seconds (4) / warm-up (1)              -L n  stop after n records (to fill a topic before it is consumed)
  * -e           consume in fetch sessions (KIP-227)
  * -x pid,pid   read these processes' CPU time at both ends     -S    busy-poll      -i  don't create the topic
+ * -B MiB -D f  so much of the page cache is filled first, with a file f, and let go as records are acknowledged; the run ends when it is used up (see below)
  *
  * What is sent is made once: a request is the same bytes again and again, with a new number. So the generator's cost does not limit the server.
  * Consumers begin again at the start when they reach the end. Prints one JSON line.
@@ -73,12 +74,12 @@ static bool produce = true, spin, keep_topic, compressible, sessions;
 static int port = 9092, nconn = 4, nparts = 1, acks = 1, per_request = 1, window = 5;
 static uint32_t value_bytes = 1024, batch_bytes = 16384;
 static double dur = 4, warm = 1, rate;
-static uint64_t limit;
-static const char *topic = "bench", *pids = "";
+static uint64_t limit, held;
+static const char *topic = "bench", *pids = "", *held_path = "held";
 static struct conn *conns;
 static int ep;
 static bool measuring, stop;
-static uint64_t records, bytes, requests, errors, total;
+static uint64_t records, bytes, requests, errors, total, total_bytes;
 static char first_error[200];
 
 static uint64_t now_ns(void)
@@ -160,6 +161,46 @@ static double cpu_seconds(double *sys)
     double hz = (double)sysconf(_SC_CLK_TCK);
     *sys /= hz;
     return user / hz + *sys;
+}
+
+/* ---- memory for the server's files --------------------------------------------------------------------------------- */
+
+/* A log that is written grows in the page cache, by memory that was free. A virtual machine may give free memory back to its host (free page reporting), and then the
+ * first touch is a fault of the host's: here that makes a write ten times as dear, for whoever happens to get such pages, which depends on what was removed before and
+ * on the size of each write. A log that has run for a while lives in a full memory, and gets pages that were just given up. So that is what is made here: the
+ * generator fills the page cache with a file that nobody needs, and makes holes in it, a little ahead of what the server writes; when nothing is left the
+ * run is over, and a quarter of it at most is warm-up. Where memory stays with its machine this changes nothing. The file is never on the disk if it is smaller than what may
+ * be dirty (vm.dirty_background_ratio). */
+#define HELD_WRITE (64u << 10)
+#define HELD_STEP (1u << 20)
+#define HELD_AHEAD (64u << 20)
+#define HELD_RECORD 32 /* what a record takes beside its value */
+
+static int held_fd = -1;
+static uint64_t held_bytes, held_gone;
+
+static void held_take(const char *path, uint64_t n)
+{
+    static char zeros[HELD_WRITE];
+    held_fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (held_fd < 0)
+        die(path);
+    unlink(path);
+    for (; held_bytes < n; held_bytes += HELD_WRITE)
+        if (pwrite(held_fd, zeros, HELD_WRITE, (off_t)held_bytes) != HELD_WRITE)
+            die(path);
+}
+
+/* What the server has taken; Redis keeps what it writes in memory, too. */
+static uint64_t held_used(void) { return (total_bytes + total * HELD_RECORD) * (proto == REDIS ? 2 : 1); }
+
+static void held_release(void)
+{
+    for (; held_gone < held_bytes && held_gone < held_used() + HELD_AHEAD; held_gone += HELD_STEP)
+        if (fallocate(held_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)held_gone, HELD_STEP))
+            die("a hole in what is held");
+    if (held_bytes && held_used() >= held_bytes)
+        stop = true;
 }
 
 /* ---- bytes -------------------------------------------------------------------------------------------------------------- */
@@ -470,6 +511,8 @@ static void answered(struct conn *c, uint32_t n, uint32_t value_n)
     uint32_t i = c->head++ % RING;
     requests++;
     total += n;
+    total_bytes += value_n;
+    held_release();
     if (limit && total >= limit)
         stop = true;
     if (measuring) {
@@ -826,7 +869,7 @@ static void turn(void)
 static void options(int argc, char **argv)
 {
     static const char *names[] = {"kafka", "floor", "nats", "redis"};
-    for (int o; (o = getopt(argc, argv, "P:p:m:c:n:t:s:b:k:w:a:r:d:W:L:x:Siez")) != -1;) {
+    for (int o; (o = getopt(argc, argv, "P:p:m:c:n:t:s:b:k:w:a:r:d:W:L:x:B:D:Siez")) != -1;) {
         switch (o) {
         case 'P':
             for (int i = 0; i < 4; i++)
@@ -848,6 +891,8 @@ static void options(int argc, char **argv)
         case 'W': warm = atof(optarg); break;
         case 'L': limit = strtoull(optarg, NULL, 10); break;
         case 'x': pids = optarg; break;
+        case 'B': held = strtoull(optarg, NULL, 10) << 20; break;
+        case 'D': held_path = optarg; break;
         case 'S': spin = true; break;
         case 'i': keep_topic = true; break;
         case 'e': sessions = true; break;
@@ -865,6 +910,8 @@ int main(int argc, char **argv)
 {
     double sys0 = 0, cpu0 = 0, sys1;
     options(argc, argv);
+    if (held)
+        held_take(held_path, held);
     ep = epoll_create1(0);
     if (!keep_topic && proto != FLOOR && proto != REDIS)
         topic_create();
@@ -875,9 +922,10 @@ int main(int argc, char **argv)
     for (int i = 0; i < nconn; i++)
         send_more(&conns[i]);
     while ((now = now_ns()) < end && !stop) {
-        if (!measuring && now >= from) {
+        if (!measuring && (now >= from || (held_bytes && held_used() >= held_bytes / 4))) {
             measuring = true;
             from = now;
+            end = now + (uint64_t)(dur * 1e9);
             cpu0 = cpu_seconds(&sys0);
         }
         turn();
