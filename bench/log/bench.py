@@ -149,15 +149,19 @@ def measure(peer, name, args):
     r.update(peer=peer, scen=name, ts=round(time.time()))
     return r
 
-def sync_probe(args):
-    o = subprocess.run([os.path.join(BUILD, 'floor'), '-d', args.dir, '-f', '2', '-b', '4096'], capture_output=True, text=True, check=True)
-    return json.loads(o.stdout)
+def sync_probe(args, rate):
+    """One file, one thread, nothing else: write and fdatasync, one after the other (rate 0) or at a pace."""
+    o = subprocess.run(['nice', '-n', str(args.nice), 'taskset', '-c', str(args.gcpu), os.path.join(BUILD, 'floor'), '-d', args.dir, '-f', '2', '-b', '1100', '-r', str(rate)],
+                       capture_output=True, text=True, check=True)
+    return dict(json.loads(o.stdout), rate=rate)
 
 def report(rows, out=sys.stdout):
     peers = list(dict.fromkeys(r['peer'] for r in rows if r['peer'] != 'disk'))
     disk = [r for r in rows if r['peer'] == 'disk']
-    if disk:
-        print(f"\nfdatasync of 4 KiB appended, alone: p50 {statistics.median(r['p50_us'] for r in disk):.0f} us, p99 {statistics.median(r['p99_us'] for r in disk):.0f} us", file=out)
+    for rate in sorted({r.get('rate', 0) for r in disk}):
+        x = [r for r in disk if r.get('rate', 0) == rate]
+        print(f"\nfdatasync of 1 KiB appended, alone, {f'{rate} a second' if rate else 'one after the other'}: p50 {statistics.median(r['p50_us'] for r in x):.0f} us, "
+              f"p99 {statistics.median(r['p99_us'] for r in x):.0f} us", file=out)
     for name in [s for s in SCEN if any(r.get('scen') == s for r in rows)]:
         sel = [r for r in rows if r.get('scen') == name]
         rivals = [p for p in peers if p not in ('weir', 'floor')]
@@ -196,7 +200,7 @@ def main():
             for rnd in range(args.rounds):
                 order = args.peers.split(','); random.shuffle(order)
                 if SCEN[name]['what'] == 'latency':
-                    keep(dict(sync_probe(args), peer='disk', round=f'{args.seed}.{rnd}'))
+                    for rate in (0, SCEN[name]['rate']): keep(dict(sync_probe(args, rate), peer='disk', round=f'{args.seed}.{rnd}'))
                 for p in order:
                     if p == 'nats' and SCEN[name]['acks'] == 'all': continue
                     try: r = measure(p, name, args)

@@ -2,7 +2,8 @@
  * measure against. Speaks what loggen -P floor sends (Produce 7, Fetch 11), and nothing else of Kafka.
  *
  *     floor -l port -d dir [-y]     -y: fdatasync() of what a round has written, before it is acknowledged (acks -1)
- *     floor -d dir -f seconds [-b bytes]   no server: the latency of write + fdatasync alone, as one JSON line
+ *     floor -d dir -f seconds [-b bytes] [-r rate]   no server: the latency of write + fdatasync alone, as one JSON line; one after the other, or so many a
+ *                                                    second: a device that rests in between takes longer
  *
  * One thread. A round: all sockets that have something are read, batches are checked, each file gets one pwritev() for 128 KiB, [fdatasync,] answers are sent. No offsets are
  * put in, no index is kept; fetches are answered by sendfile(), which is possible because the batches of loggen are all of one size.
@@ -333,7 +334,16 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void disk(double seconds, size_t bytes)
+/* Busy, as the generator is: the processor does not rest. */
+static void wait_until(const struct timespec *from, double seconds)
+{
+    struct timespec t;
+    do
+        clock_gettime(CLOCK_MONOTONIC, &t);
+    while ((double)(t.tv_sec - from->tv_sec) + (double)(t.tv_nsec - from->tv_nsec) / 1e9 < seconds);
+}
+
+static void disk(double seconds, size_t bytes, double rate)
 {
     static double us[1 << 20];
     char path[4096], *p = calloc(1, bytes);
@@ -345,6 +355,8 @@ static void disk(double seconds, size_t bytes)
         die(path);
     clock_gettime(CLOCK_MONOTONIC, &t0);
     do {
+        if (rate > 0)
+            wait_until(&t0, n / rate);
         clock_gettime(CLOCK_MONOTONIC, &t1);
         if (pwrite(fd, p, bytes, (off_t)bytes * n) != (ssize_t)bytes || fdatasync(fd))
             die("fdatasync");
@@ -359,20 +371,21 @@ static void disk(double seconds, size_t bytes)
 int main(int argc, char **argv)
 {
     int port = 9092;
-    double seconds = 0;
+    double seconds = 0, rate = 0;
     size_t bytes = 65536;
-    for (int o; (o = getopt(argc, argv, "l:d:yf:b:")) != -1;) {
+    for (int o; (o = getopt(argc, argv, "l:d:yf:b:r:")) != -1;) {
         switch (o) {
         case 'l': port = atoi(optarg); break;
         case 'd': dir = optarg; break;
         case 'y': sync_it = true; break;
         case 'f': seconds = atof(optarg); break;
+        case 'r': rate = atof(optarg); break;
         case 'b': bytes = strtoul(optarg, NULL, 10); break;
         default: return 2;
         }
     }
     if (seconds > 0)
-        disk(seconds, bytes);
+        disk(seconds, bytes, rate);
     else
         serve(port);
     return 0;
