@@ -162,8 +162,8 @@ struct bpart {
     struct part *part;
     bool gone;                   /* its topic is deleted; in no table any more */
     bool loading;                /* in the pool */
-    bool offline;                /* could not be loaded: KAFKA_STORAGE_ERROR. It is tried again when the broker starts */
-    struct list link;            /* on the shard's list of what is to be loaded */
+    bool offline;                /* could not be loaded: KAFKA_STORAGE_ERROR. It is tried again by and by */
+    struct list link;            /* on the shard's list of what is to be loaded, or is offline */
     struct news *news;           /* that made it, until it is loaded */
 };
 static inline struct part_live *bpart_live(const struct bpart *p) { return &p->topic->live->part[p->partition]; } /* to count what goes in and out */

@@ -949,6 +949,44 @@ static void test_failed_sync(void **state)
     world_stop();
 }
 
+static bool can_be_read(void *ctx)
+{
+    const struct bpart *p = shard_part_named(world_owner("t", 0), SLICE("t"), 0);
+    (void)ctx;
+    return p && p->part;
+}
+
+/* A disk that can't be read when the broker starts, and later can: what could not be loaded comes back by itself, with all that was acknowledged. */
+static void test_disk_comes_back(void **state)
+{
+    start(2);
+    world_topic("t", 2, NULL);
+    struct client *c = client_new(0);
+    put(c, "t", 0, "good", 0);
+    client_free(c);
+    world_down(true, false);
+    world_up();
+    sim_disk_fail(UINT32_MAX, 5 /* EIO */);
+    world_ready();
+    c = client_new(0);
+    assert_int_equal(produce_error(c, "t", 0, plain(c, "lost")), KAFKA_KAFKA_STORAGE_ERROR);
+    assert_int_equal(produce_error(c, "t", 1, plain(c, "lost")), KAFKA_KAFKA_STORAGE_ERROR); /* has no folder yet, and gets none */
+    world_sleep(10000); /* tries that fail */
+    assert_false(can_be_read(NULL));
+    assert_true(shard_part_named(world_owner("t", 0), SLICE("t"), 0)->offline);
+    sim_disk_fail(0, 0);
+    world_until(can_be_read, NULL, 60000);
+    assert_false(shard_part_named(world_owner("t", 0), SLICE("t"), 0)->offline);
+    put(c, "t", 0, "more", 1); /* when that is durable, what was recovered is, and is shown */
+    assert_values(c, "t", 0, 0, "good-0 more-0 ");
+    client_free(c);
+    world_restart();
+    c = client_new(0);
+    assert_values(c, "t", 0, 0, "good-0 more-0 ");
+    client_free(c);
+    world_stop();
+}
+
 static void test_full_disk(void **state)
 {
     start(2);
@@ -1172,7 +1210,7 @@ int main(void)
         cmocka_unit_test(test_delete_records),
         cmocka_unit_test(test_epochs),
         cmocka_unit_test(test_slow_disk),
-        cmocka_unit_test(test_failed_sync),
+        cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_disk_comes_back),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_cold_reads),
         cmocka_unit_test(test_transaction_not_there),

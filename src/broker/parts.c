@@ -2,7 +2,7 @@
  *
  *     (catalog) -> wanted -> loading, in rt's pool -> ready -------> gone
  *                                |                      ^ part_attach(), modules are told
- *                                '-> offline: KAFKA_STORAGE_ERROR until the next start; its topic can be deleted
+ *                                '-> offline: KAFKA_STORAGE_ERROR; tried again by and by; its topic can be deleted
  *
  * What a partition is now stands in its topic_live, where any thread may read it: LIVE_LOADING, LIVE_OFFLINE or its leader epoch. The load touches no
  * shard: it has a copy of what it needs. At most LOADS works are in the pool for a shard, each with up to LOAD_BATCH partitions, so that a start with many partitions
@@ -33,9 +33,15 @@ struct load {
     uint32_t n;
     struct load_item items[LOAD_BATCH];
 };
+/* When partitions that could not be loaded are tried again, all together: the longer it goes on, the less often. */
+#define RETRY_MS_MIN 1000
+#define RETRY_MS_MAX 60000
 struct shard_parts {
     struct shard *shard;
     struct list wanted;        /* struct bpart */
+    struct list lame;          /* struct bpart: offline, waiting for the next try */
+    struct timer retry;        /* set while lame is not empty */
+    uint64_t retry_ms;         /* until the next try, once there is one */
     struct load loads[LOADS];
     uint32_t running;          /* bit i: loads[i] is in the pool */
     struct list grave;         /* struct bpart: deleted; whoever saw it in this turn may still look at it */
@@ -188,6 +194,14 @@ static void news_loaded(struct shard *s, struct news *n)
         round_shard_done(s, n);
 }
 
+/* It is not offline, or does not count as such any more. */
+static void bpart_online(struct shard *s, struct bpart *p)
+{
+    if (p->offline)
+        counter_add(&s->counters->parts_offline, (uint64_t)-1);
+    p->offline = false;
+}
+
 static void bpart_delete(struct shard *s, struct bpart *p)
 {
     struct part_key key;
@@ -196,8 +210,7 @@ static void bpart_delete(struct shard *s, struct bpart *p)
             modules[i]->part_gone(s, p);
     table_del(&s->parts, key_of(&key, &p->topic->id, p->partition));
     counter_set(&s->counters->parts, s->parts.n);
-    if (p->offline)
-        counter_add(&s->counters->parts_offline, (uint64_t)-1);
+    bpart_online(s, p);
     p->gone = true;
     if (p->loading)
         return; /* it is deleted when it comes back */
@@ -223,9 +236,35 @@ static void load_run(struct work *w)
     }
 }
 
+/* Said once, however often it is tried. */
+static void item_failed(struct shard *s, struct load_item *it)
+{
+    struct bpart *p = it->p;
+    struct shard_parts *sp = s->loading;
+    if (p->gone)
+        return;
+    if (!p->offline) {
+        log_error("broker", "partition %d of topic %s is offline, and is tried again by and by: %s: " SLICE_FMT, p->partition, p->topic->name, err_text(it->err),
+                  SLICE_ARG(buf_slice(&it->why)));
+        p->offline = true;
+        live_set(p, LIVE_OFFLINE);
+        counter_inc(&s->counters->parts_offline);
+    }
+    if (sp->stopped)
+        return;
+    list_push(&sp->lame, &p->link);
+    if (!timer_is_set(&sp->retry)) {
+        timer_set(s->loop, &sp->retry, sp->retry_ms);
+        sp->retry_ms = MIN(sp->retry_ms * 2, RETRY_MS_MAX);
+    }
+}
+
 static void item_attach(struct shard *s, struct load_item *it)
 {
     struct bpart *p = it->p;
+    if (p->offline)
+        log_info("broker", "partition %d of topic %s could be loaded and is back", p->partition, p->topic->name);
+    bpart_online(s, p);
     part_attach(it->part, s->log);
     p->part = it->part;
     part_owner_set(p->part, p);
@@ -248,16 +287,10 @@ static void item_done(struct shard *s, struct load_item *it)
 {
     struct bpart *p = it->p;
     p->loading = false;
-    if (it->err == OK) {
+    if (it->err == OK)
         item_attach(s, it);
-    } else {
-        log_error("broker", "partition %d of topic %s is offline: %s: " SLICE_FMT, p->partition, p->topic->name, err_text(it->err), SLICE_ARG(buf_slice(&it->why)));
-        p->offline = true;
-        if (!p->gone) {
-            live_set(p, LIVE_OFFLINE);
-            counter_inc(&s->counters->parts_offline);
-        }
-    }
+    else
+        item_failed(s, it);
     buf_free(&it->why);
     news_loaded(s, p->news);
     p->news = NULL;
@@ -274,6 +307,8 @@ static void load_done(struct work *w)
     for (uint32_t i = 0; i < load->n; i++)
         item_done(s, &load->items[i]);
     s->loading->running &= ~(1u << (load - s->loading->loads));
+    if (s->loading->running == 0 && list_empty(&s->loading->lame))
+        s->loading->retry_ms = RETRY_MS_MIN;
     loads_begin(s->loading);
     shard_stop_step(s);
 }
@@ -301,6 +336,16 @@ static void loads_begin(struct shard_parts *sp)
     for (uint32_t i = 0; i < LOADS && !sp->stopped && !list_empty(&sp->wanted); i++)
         if (!(sp->running & 1u << i))
             load_begin(sp, &sp->loads[i]);
+}
+
+static void on_retry(struct timer *t)
+{
+    struct shard_parts *sp = CONTAINER_OF(t, struct shard_parts, retry);
+    LIST_FOREACH(it, &sp->lame) {
+        list_del(it);
+        list_push(&sp->wanted, it);
+    }
+    loads_begin(sp);
 }
 
 /* ---- the catalog's changes --------------------------------------------------------------------------------------------------- */
@@ -392,6 +437,9 @@ void parts_init(struct shard *s)
     s->loading = sp;
     sp->shard = s;
     list_init(&sp->wanted);
+    list_init(&sp->lame);
+    timer_init(&sp->retry, on_retry);
+    sp->retry_ms = RETRY_MS_MIN;
     list_init(&sp->grave);
     list_init(&sp->grave_old);
     task_init(&sp->bury, on_bury);
@@ -408,6 +456,7 @@ void parts_stop(struct shard *s)
 {
     struct shard_parts *sp = s->loading;
     sp->stopped = true;
+    timer_clear(&sp->retry);
     LIST_FOREACH(it, &sp->wanted) {
         struct bpart *p = CONTAINER_OF(it, struct bpart, link);
         list_del(it);
@@ -422,6 +471,7 @@ void parts_fini(struct shard *s)
 {
     struct shard_parts *sp = s->loading;
     list_del(&sp->bury.link);
+    timer_clear(&sp->retry);
     grave_clear(&sp->grave);
     grave_clear(&sp->grave_old);
     for (struct table_slot *slot = NULL; (slot = table_next(&s->parts, slot));)
