@@ -20,7 +20,7 @@ topic is read once more from beginning to end, and the history is compared with 
   skipped         a reader went past a record that is there (within one assignment), or back
   gap             a group has committed an offset and nobody of it has seen a record before it
 
-Librdkafka through python3-confluent-kafka.
+Librdkafka through python3-confluent-kafka. soak.py has the same clients and the same judgement, for half an hour.
 """
 import collections
 import json
@@ -28,6 +28,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,9 +38,15 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 PARTITIONS = 4
 TOPICS = {'plain': PARTITIONS, 'idem': PARTITIONS, 'txn-a': PARTITIONS, 'txn-b': PARTITIONS, 'out': PARTITIONS}
+GROUPS = {'member': ['plain', 'idem', 'txn-a']}  # roles that are members of a group, and what it reads
+ENDS = [('plain', 'idem', 'txn'), ('ctp',), ('member', 'watcher')]  # who is told to end, in this order
+PACE_S = 0.01  # between two bursts of 20 records of a producer
+TXN_PACE_S = 0  # between two transactions
+LIFE = ''  # of a client that is killed itself and started again: what it sends then has other names
 LAST_S = 45  # in which clients finish what they do, once nobody is killed any more
 QUICK = {'reconnect.backoff.ms': 20, 'reconnect.backoff.max.ms': 200, 'retry.backoff.ms': 50, 'log_level': 0, 'topic.metadata.refresh.interval.ms': 2000}
 TOLD = []  # SIGTERM came: finish
+FAILED = []  # what was said not to be as it should
 
 
 class Log:
@@ -50,6 +57,29 @@ class Log:
         self.f.write(json.dumps(what) + '\n')
 
 
+def say(good, text):
+    print(('ok ' if good else 'not ok ') + text, flush=True)
+    if not good:
+        FAILED.append(text)
+
+
+def free_ports(n):
+    held = []
+    while len(held) < n:
+        s = socket.socket()
+        try:
+            s.bind(('127.0.0.1', random.randrange(20000, 21000)))
+            held.append(s)
+        except OSError:
+            s.close()
+    return [s.getsockname()[1] for s in held]
+
+
+def value_of(m):
+    """A record's value, without what makes it longer."""
+    return m.value().decode().split(' ', 1)[0]
+
+
 def conf(broker, **more):
     return {'bootstrap.servers': broker, **QUICK, **{k.replace('_', '.'): v for k, v in more.items()}}
 
@@ -57,27 +87,27 @@ def conf(broker, **more):
 # ---- producers ------------------------------------------------------------------------------------------------------------------
 
 
-def role_producer(broker, log, n, name, **more):
+def role_producer(broker, log, n, name, acks='all', longer='', **more):
     """Sends numbered values, each in one partition; tells what became of each. A producer that fails for good is replaced by another with other values."""
-    count = 0
+    count, good = 0, 'gone' if acks == '0' else 'ack'  # without an acknowledgement nothing is promised
     for life in range(1000):
-        p = Producer(conf(broker, acks='all', linger_ms=2, message_timeout_ms=120000, **more))
+        p = Producer(conf(broker, acks=acks, linger_ms=2, message_timeout_ms=120000, **more))
 
         def told(e, m):
-            log(ev='ack' if e is None else 'fail', topic=name, p=m.partition(), o=m.offset(), v=m.value().decode(), e=e and e.name())
+            log(ev=good if e is None else 'fail', topic=name, p=m.partition(), o=m.offset(), v=value_of(m), e=e and e.name())
         broken = False
         while not TOLD and not broken:
             for _ in range(20):
-                value = f'{name}{n}.{life}:{count}'
+                value = f'{name}{n}{LIFE}.{life}:{count}'
                 log(ev='send', topic=name, p=count % PARTITIONS, v=value)
                 try:
-                    p.produce(name, value.encode(), partition=count % PARTITIONS, on_delivery=told)
+                    p.produce(name, (value + longer).encode(), partition=count % PARTITIONS, on_delivery=told)
                 except (BufferError, KafkaException) as e:
                     log(ev='unsent', v=value, e=str(e))
                     broken = isinstance(e, KafkaException)
                 count += 1
             p.poll(0)
-            time.sleep(0.01)
+            time.sleep(PACE_S)
             while len(p) > 2000 and not TOLD:
                 p.poll(0.05)
         p.flush(LAST_S - 10)
@@ -135,7 +165,8 @@ def role_txn(broker, log, n):
     """Transactions of some values in two topics; each fourth is aborted."""
     p, count = txn_client(broker, log, f'txn-{n}'), 0
     while not TOLD:
-        t = f'txn{n}:{count}'
+        time.sleep(TXN_PACE_S)
+        t = f'txn{n}{LIFE}:{count}'
         values = [(topic, part, f'{t}:{i}') for i, (topic, part) in enumerate((topic, (count + j) % PARTITIONS) for topic in ('txn-a', 'txn-b') for j in range(2))]
         log(ev='begin', t=t, values=[list(v) for v in values])
         count += 1
@@ -179,23 +210,27 @@ def role_ctp(broker, log, n):
 # ---- readers ---------------------------------------------------------------------------------------------------------------------
 
 
-def role_member(broker, log, n):
+def polled(c):
+    """Records that are there, one call for each: librdkafka's consume() of many forgets what it has already taken when a cooperative rebalance comes while it waits for more."""
+    got = [c.poll(0.1)]
+    while got[-1] is not None and len(got) < 200:
+        got.append(c.poll(0))
+    return [m for m in got if m is not None]
+
+
+def member(broker, log, group, stay_s, **more):
     """A member of a group: reads, tells, then commits. It leaves and comes back now and then."""
-    begun = 0
     while not TOLD:
-        begun += 1
-        c = Consumer(conf(broker, group_id='members', auto_offset_reset='earliest', enable_auto_commit=False, isolation_level='read_committed', session_timeout_ms=6000,
-                          heartbeat_interval_ms=200, fetch_wait_max_ms=100))
-        c.subscribe(['plain', 'idem', 'txn-a'], on_assign=lambda c, parts: log(ev='assigned', parts=[[p.topic, p.partition] for p in parts]), on_revoke=lambda c, parts: log(ev='revoked'))
-        until = time.monotonic() + 6 + n * 3
+        c = Consumer(conf(broker, group_id=group + 's', auto_offset_reset='earliest', enable_auto_commit=False, isolation_level='read_committed', fetch_wait_max_ms=100, **more))
+        c.subscribe(GROUPS[group], on_assign=lambda c, parts: log(ev='assigned', parts=[[p.topic, p.partition] for p in parts]), on_revoke=lambda c, parts: log(ev='revoked'))
+        until = time.monotonic() + stay_s
         while not TOLD and time.monotonic() < until:
-            batch = c.consume(200, 0.1)
             seen = {}
-            for m in batch:
+            for m in polled(c):
                 if m.error():
                     log(ev='error', e=str(m.error()))
                     continue
-                log(ev='read', topic=m.topic(), p=m.partition(), o=m.offset(), v=m.value().decode())
+                log(ev='read', topic=m.topic(), p=m.partition(), o=m.offset(), v=value_of(m))
                 seen[m.topic(), m.partition()] = m.offset() + 1
             if not seen:
                 continue
@@ -205,6 +240,10 @@ def role_member(broker, log, n):
             except KafkaException as e:
                 log(ev='uncommitted', e=str(e))
         c.close()
+
+
+def role_member(broker, log, n):
+    member(broker, log, 'member', 6 + n * 3, session_timeout_ms=6000, heartbeat_interval_ms=200)
 
 
 def role_watcher(broker, log, n):
@@ -217,7 +256,7 @@ def role_watcher(broker, log, n):
             if m.error():
                 log(ev='error', e=str(m.error()))
             else:
-                log(ev='read', topic=m.topic(), p=m.partition(), o=m.offset(), v=m.value().decode())
+                log(ev='read', topic=m.topic(), p=m.partition(), o=m.offset(), v=value_of(m))
     c.close()
 
 
@@ -265,7 +304,7 @@ class Node:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            print('not ok the node stops', flush=True)
+            say(False, 'the node stops')
 
 
 def serves(broker):
@@ -291,9 +330,9 @@ def kill_often(broker, node, seconds, chance):
 # ---- looking ----------------------------------------------------------------------------------------------------------------------
 
 
-def read_all(broker, isolation):
+def read_all(broker, isolation, reset='error'):
     """{(topic, partition): {offset: value}}, in the order of offsets."""
-    c = Consumer(conf(broker, group_id='last-' + isolation, auto_offset_reset='error', enable_auto_commit=False, isolation_level=isolation, enable_partition_eof=True))
+    c = Consumer(conf(broker, group_id='last-' + isolation, auto_offset_reset=reset, enable_auto_commit=False, isolation_level=isolation, enable_partition_eof=True))
     parts = [(t, p) for t, count in TOPICS.items() for p in range(count)]
     c.assign([TopicPartition(t, p, 0) for t, p in parts])
     logs, left, end = {part: {} for part in parts}, set(parts), time.monotonic() + 60
@@ -306,7 +345,7 @@ def read_all(broker, isolation):
             elif m.error():
                 raise SystemExit(f'not ok the log can be read ({m.error()})')
             else:
-                logs[m.topic(), m.partition()][m.offset()] = m.value().decode()
+                logs[m.topic(), m.partition()][m.offset()] = value_of(m)
     c.close()
     return logs
 
@@ -325,7 +364,7 @@ class Found:
 
     def tell(self, kind, name):
         found = self.faults[kind]
-        print(f'not ok {name} ({len(found)}: {"; ".join(found[:4])})' if found else f'ok {name}', flush=True)
+        say(not found, f'{name} ({len(found)}: {"; ".join(found[:4])})' if found else name)
 
 
 def check_offsets(found, history, final):
@@ -361,7 +400,7 @@ def check_transactions(found, history, committed):
     """aborted read, torn, lost commit. How many transactions there were, and of how many the end is not known."""
     visible = {v for (t, p), log in committed.items() for v in log.values()}
     begun, ends, counts = {}, {}, collections.Counter()
-    read = {e['v'] for who, events in history if who.startswith('member') or who == 'watcher0' for e in events if e['ev'] == 'read'} | visible
+    read = {e['v'] for who, events in history if who.startswith((*GROUPS, 'watcher0')) for e in events if e['ev'] == 'read'} | visible
     for who, events in history:
         for e in events if who.startswith('txn') else ():
             if e['ev'] == 'begin':
@@ -403,8 +442,9 @@ def check_readers(found, history, final, committed):
     places = {kind: {k: {o: i for i, o in enumerate(v)} for k, v in all_.items()} for kind, all_ in lists.items()}
     read, done = collections.defaultdict(set), collections.defaultdict(int)
     for who, events in history:
-        if not who.startswith(('member', 'watcher')):
+        if not who.startswith((*GROUPS, 'watcher')):
             continue
+        group = who.rstrip('0123456789')
         place, at = places[who != 'watcher1'], {}
         for e in events:
             if e['ev'] in ('assigned', 'revoked'):
@@ -417,17 +457,17 @@ def check_readers(found, history, final, committed):
                 if k in at and here != at[k] + 1:
                     found('skipped', who, e, 'after', lists[who != 'watcher1'][k][at[k]])
                 at[k] = here
-                if who.startswith('member'):
-                    read[k].add(e['o'])
+                if group in GROUPS:
+                    read[group, *k].add(e['o'])
             elif e['ev'] == 'commit':
                 for t, p, o in e['offsets']:
-                    done[t, p] = max(done[t, p], o)
+                    done[group, t, p] = max(done[group, t, p], o)
             elif e['ev'] == 'error' and 'reset' in e['e'].lower():
                 found('skipped', who, e)
-    for k, end in done.items():
-        for o in lists[True][k]:
-            if o < end and o not in read[k]:
-                found('gap', *k, 'offset', o, 'of', end)
+    for (group, *k), end in done.items():
+        for o in lists[True][tuple(k)]:
+            if o < end and o not in read[group, *k]:
+                found('gap', group, *k, 'offset', o, 'of', end)
     return sum(len(v) for v in read.values())
 
 
@@ -442,7 +482,7 @@ def clients(broker, logs):
 def end_clients(running):
     """Producers first; what reads goes on until nothing comes any more."""
     end = time.monotonic() + LAST_S
-    for order in (('plain', 'idem', 'txn'), ('ctp',), ('member', 'watcher')):
+    for order in ENDS:
         now = [c for c in running if c.args[3] in order]
         for c in now:
             c.send_signal(signal.SIGTERM)
@@ -450,7 +490,7 @@ def end_clients(running):
             try:
                 c.wait(max(1.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
-                print(f'not ok {c.args[3]}{c.args[6]} ends by itself', flush=True)
+                say(False, f'{c.args[3]}{c.args[6]} ends when it is told to')
                 c.kill()
                 c.wait()
 
@@ -487,7 +527,15 @@ def main(broker, logs, seconds, seed, command):
 
 def look(broker, logs, seconds, kills):
     final, committed = read_all(broker, 'read_uncommitted'), read_all(broker, 'read_committed')
-    history, found = list(histories(logs)), Found()
+    history = list(histories(logs))
+    acked, counts, read = judge(broker, history, final, committed, f'{kills} kills; ')
+    enough = kills >= seconds / 3 and acked > 1000 and counts['committed'] > 20 and counts['aborted'] > 5 and read > 1000
+    say(enough, 'there was enough of everything to say so')
+
+
+def judge(broker, history, final, committed, title):
+    """Says what holds of the history. How many records were acknowledged, how many transactions ended how, how many records were read by groups."""
+    found = Found()
     acked = check_offsets(found, history, final)
     check_idempotent(found, final)
     counts = check_transactions(found, history, committed)
@@ -495,15 +543,14 @@ def look(broker, logs, seconds, kills):
     check_once(found, committed, {t.partition: t.offset for t in c.committed([TopicPartition('idem', p) for p in range(PARTITIONS)], 20)})
     c.close()
     read = check_readers(found, history, final, committed)
-    print(f'# {kills} kills; {acked} acknowledged records, {sum(map(len, final.values()))} in the log; transactions: {dict(counts)}; {sum(len(v) for (t, _), v in committed.items() if t == "out")} transformed; '
-          f'{read} read by the group', flush=True)
+    print(f'# {title}{acked} acknowledged records, {sum(map(len, final.values()))} in the log; transactions: {dict(counts)}; {sum(len(v) for (t, _), v in committed.items() if t == "out")} transformed; '
+          f'{read} read by groups', flush=True)
     for kind, name in (('lost', 'no acknowledged record is lost'), ('two values', 'no offset has two values'), ('duplicate', 'nothing of an idempotent producer is there twice'),
                        ('order', 'what an idempotent producer sent is in order'), ('aborted read', 'nothing of an aborted transaction is read'), ('torn', 'each transaction is whole, or not there'),
                        ('lost commit', 'what was committed is there'), ('once', 'consume, transform, produce: each record once'), ('skipped', 'no reader skips a record'),
                        ('gap', 'no gap in what the group has committed')):
         found.tell(kind, name)
-    enough = kills >= seconds / 3 and acked > 1000 and counts['committed'] > 20 and counts['aborted'] > 5 and read > 1000
-    print(('ok' if enough else 'not ok') + ' there was enough of everything to say so', flush=True)
+    return acked, counts, read
 
 
 # ---- whether faults are found ------------------------------------------------------------------------------------------------------------
@@ -511,7 +558,7 @@ def look(broker, logs, seconds, kills):
 
 def self_test():
     """A small good history, and changes of it that each are one fault."""
-    def judge(change):
+    def kinds_of(change):
         idem = {0: 'i:0', 1: 'i:4', 2: 'i:8'}
         world = {'final': {(t, p): {} for t in TOPICS for p in range(PARTITIONS)}, 'ends': dict.fromkeys(range(PARTITIONS), 0)}
         world['final'].update({('idem', 0): dict(idem), ('out', 0): {0: 'i:0', 1: 'i:4'}, ('txn-a', 0): {0: 'a0', 1: 'b0'}, ('txn-b', 0): {0: 'a1', 1: 'b1'}})
@@ -553,16 +600,20 @@ def self_test():
         'gap': (lambda world: world['member0'].pop(1), {'gap'}),
     }
     for name, (change, kinds) in wanted.items():
-        got = judge(change)
+        got = kinds_of(change)
         print(f'ok self-test: {name}' if got == kinds else f'not ok self-test: {name} (found {sorted(got)})')
+
+
+def run_role(role, broker, log, n):
+    signal.signal(signal.SIGTERM, lambda *_: TOLD.append(1))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    role(broker, Log(log), int(n))
+    os._exit(0)
 
 
 if __name__ == '__main__':
     if sys.argv[1] == '--role':
-        signal.signal(signal.SIGTERM, lambda *_: TOLD.append(1))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        globals()['role_' + sys.argv[2]](sys.argv[3], Log(sys.argv[4]), int(sys.argv[5]))
-        os._exit(0)
+        run_role(globals()['role_' + sys.argv[2]], *sys.argv[3:])
     if sys.argv[1] == '--self-test':
         self_test()
         raise SystemExit
