@@ -61,11 +61,29 @@ bool addr_eq(const struct addr *a, const struct addr *b)
     return true;
 }
 
+/* By hand, because it is done for each connection and inet_ntop() goes through printf's machinery. */
+static size_t ip4_format(const uint8_t ip[4], char *out)
+{
+    char *p = out;
+    for (int i = 0; i < 4; i++) {
+        unsigned v = ip[i];
+        if (i)
+            *p++ = '.';
+        if (v >= 100)
+            *p++ = (char)('0' + v / 100);
+        if (v >= 10)
+            *p++ = (char)('0' + v / 10 % 10);
+        *p++ = (char)('0' + v % 10);
+    }
+    *p = 0;
+    return (size_t)(p - out);
+}
+
 size_t addr_format_ip(const struct addr *a, char out[ADDR_TEXT_MAX])
 {
     out[0] = 0;
     switch (a->family) {
-    case ADDR_IP4: inet_ntop(AF_INET, a->ip, out, ADDR_TEXT_MAX); break;
+    case ADDR_IP4: return ip4_format(a->ip, out);
     case ADDR_IP6: inet_ntop(AF_INET6, a->ip, out, ADDR_TEXT_MAX); break;
     case ADDR_UNIX: snprintf(out, ADDR_TEXT_MAX, "unix:%.*s", (int)sizeof a->path, a->path); break;
     case ADDR_NONE: snprintf(out, ADDR_TEXT_MAX, "none"); break;

@@ -689,6 +689,7 @@ static void check_addr(const char *text, const char *with_port, const char *ip)
 static void test_addr(void **state)
 {
     check_addr("127.0.0.1", "127.0.0.1:80", "127.0.0.1");
+    check_addr("255.10.0.109", "255.10.0.109:80", "255.10.0.109");
     check_addr("::1", "[::1]:80", "::1");
     check_addr("[2001:db8::5]", "[2001:db8::5]:80", "2001:db8::5");
     check_addr("unix:/tmp/x", "unix:/tmp/x", "unix:/tmp/x");
