@@ -73,8 +73,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         MUST(dns_udp_bytes(&q) >= DNS_UDP_BYTES && dns_udp_bytes(&q) <= DNS_EDNS_BYTES);
         if (q.asked)
             check_name(&q.question.name);
-        check_answer(&q, dns_udp_bytes(&q), n % 64);
-        check_answer(&q, 20000, n % 7 * 100);
+        check_answer(&q, dns_udp_bytes(&q), (uint32_t)(n % 64));
+        check_answer(&q, 20000, (uint32_t)(n % 7) * 100);
     }
     if (dns_message_parse(p, n, &m) != OK)
         return 0;
