@@ -274,6 +274,43 @@ int sys_peer_addr(int fd, struct addr *a)
     return 0;
 }
 
+int sys_dgram(const struct addr *at, const struct addr *to)
+{
+    union os_addr local, peer;
+    socklen_t local_n = at ? os_addr_of(at, &local) : 0, peer_n = to ? os_addr_of(to, &peer) : 0;
+    enum addr_family family = at ? at->family : to->family;
+    if (family != ADDR_IP4 && family != ADDR_IP6) return -EAFNOSUPPORT;
+    int fd = socket(family == ADDR_IP4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    int r = at ? RESULT(bind(fd, &local.any, local_n)) : 0;
+    if (r == 0 && to) r = RESULT(connect(fd, &peer.any, peer_n));
+    if (r == 0) return fd;
+    close(fd);
+    return r;
+}
+
+ssize_t sys_dgram_recv(int fd, void *p, size_t n, struct addr *from)
+{
+    union os_addr at;
+    socklen_t at_n = sizeof at;
+    ssize_t r;
+    do r = recvfrom(fd, p, n, 0, &at.any, &at_n);
+    while (r < 0 && errno == EINTR);
+    if (r < 0) return -errno;
+    os_addr_to(&at, at_n, from);
+    return r;
+}
+
+ssize_t sys_dgram_send(int fd, const void *p, size_t n, const struct addr *to)
+{
+    union os_addr at;
+    socklen_t at_n = to ? os_addr_of(to, &at) : 0;
+    ssize_t r;
+    do r = sendto(fd, p, n, MSG_NOSIGNAL, at_n ? &at.any : NULL, at_n);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
 ssize_t sys_recv(int fd, void *p, size_t n)
 {
     ssize_t r;

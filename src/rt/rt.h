@@ -384,6 +384,25 @@ struct watch {
 void watch_start(struct watch *w, struct loop *l, int fd, void (*fn)(struct watch *));
 void watch_stop(struct watch *w); /* does not close fd; fn is not called again. Before fd is closed. */
 
+/* ---- datagrams -------------------------------------------------------------------------------------------------------- */
+
+#define DGRAM_BYTES_MAX 65536   /* no datagram is longer */
+/* A UDP socket. Datagrams get lost, doubled and overtaken on their way; none is ever queued here. */
+struct dgram {
+    struct watch watch;          /* rt's */
+    void (*received)(struct dgram *d, char *p, size_t n, const struct addr *from); /* p: the loop's, during the call; may stop and free d */
+    void (*failed)(struct dgram *d, enum err e); /* the system told of an error, such as ERR_REFUSED by the peer of a connected one; goes on. NULL: nobody cares */
+    void *owner;                 /* the user's; dgram_start() leaves it alone */
+};
+/* Non-blocking; at: bound to that. to: it sends to that address only, takes datagrams from nobody else, and, without at, its port is by chance.
+ * One of them may be NULL. */
+enum err dgram_socket(const struct addr *at, const struct addr *to, int *fd) WARN_UNUSED;
+/* fd stays the caller's: dgram_stop() before socket_close(). */
+void dgram_start(struct dgram *d, struct loop *l, int fd);
+void dgram_stop(struct dgram *d);
+/* to: NULL for a connected one. ERR_AGAIN: the system's buffer is full and the datagram is gone, as it might be on its way. */
+enum err dgram_send(struct dgram *d, const void *p, size_t n, const struct addr *to);
+
 /* ---- mailboxes ------------------------------------------------------------------------------------------------------- */
 
 /* A bounded queue of small typed messages, any thread to one loop. */

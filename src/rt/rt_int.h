@@ -19,6 +19,7 @@
 #define CHUNKS_KEPT 32            /* free chunks kept per loop */
 #define FLUSH_IOV 16              /* chunks per flushing system call */
 #define IOV_PER_CALL 1024         /* the kernel's limit (IOV_MAX) */
+#define DGRAMS_PER_EVENT 64       /* datagrams taken from one socket in one turn */
 #define ACCEPT_PAUSE_MS 100       /* after EMFILE and the like */
 #define PIPES_PER_LOOP 256        /* pipes that hold bytes at the same time; then relays and pours copy */
 #define PIPES_KEPT 16             /* empty pipes kept per loop */

@@ -15,6 +15,7 @@ struct sim_conf {
     uint32_t short_write_pct;                /* share of writes that take only a part */
     uint32_t reset_ppm;                      /* chance per segment, in a million, that the connection is reset */
     uint32_t refuse_pct;                     /* share of connects that are refused though somebody listens */
+    uint32_t lose_pct, double_pct;           /* share of datagrams that never arrive, and of those that arrive twice */
     size_t socket_bytes;                     /* bytes a connection holds per direction, sent and unread; default 64 KiB */
 };
 void sim_start(const struct sim_conf *conf); /* resets the world; before any loop_new() */
@@ -39,6 +40,7 @@ int sim_socket(uint64_t ns);                         /* unconnected, for stream_
 /* A listening socket; a NULL: takes every connection of its namespace that no other listener takes, as the BPF lookup of
  * sup does: stream_local_addr() of the accepted tells what was meant. */
 int sim_listen(uint64_t ns, const struct addr *a);
+int sim_dgram(uint64_t ns, const struct addr *a);    /* a UDP socket bound to a in a namespace */
 uint32_t sim_sockets_open(void);                     /* sockets, listeners, pipes and files not closed: to find leaks */
 
 /* ---- disk ---- */

@@ -12,8 +12,15 @@
 #define SIM_FD_BASE (1 << 20)
 #define SIM_LOOPS_MAX 64
 
-enum sim_kind { SIM_SOCKET, SIM_LISTENER, SIM_POLLER, SIM_WAKE, SIM_FILE, SIM_PIPE };
+enum sim_kind { SIM_SOCKET, SIM_LISTENER, SIM_POLLER, SIM_WAKE, SIM_FILE, SIM_PIPE, SIM_DGRAM };
 enum sim_state { SIM_NEW, SIM_CONNECTING, SIM_OPEN, SIM_DEAD /* reset, refused or timed out */ };
+
+/* A datagram. */
+struct sim_letter {
+    char *bytes;                 /* owned */
+    size_t n;
+    struct addr from;
+};
 
 /* Whatever a descriptor names. Fields of other kinds are zero. */
 struct sim_obj {
@@ -51,20 +58,25 @@ struct sim_obj {
     uint32_t backlog;
     struct sim_obj **waiting;    /* connections not yet accepted, oldest first */
     uint32_t waiting_n, waiting_cap;
+    /* datagrams */
+    struct sim_letter *letters;  /* arrived and not read, oldest first */
+    uint32_t letters_n, letters_cap;
     /* file */
     struct sim_node *file;       /* NULL: a crash ended the process that had it open */
     bool locks;                  /* holds the file's lock */
 };
 
 /* Something that happens to an object at a time. */
-enum sim_what { SIM_DATA, SIM_FIN, SIM_RST, SIM_SYN, SIM_SYNACK, SIM_CONNECT_TIMEOUT, SIM_ROOM, SIM_UNHOLD };
+enum sim_what { SIM_DATA, SIM_FIN, SIM_RST, SIM_SYN, SIM_SYNACK, SIM_CONNECT_TIMEOUT, SIM_ROOM, SIM_UNHOLD, SIM_LETTER, SIM_UNREACHED };
 struct sim_happening {
     uint64_t at_ns, seq;         /* seq: order among equals */
     enum sim_what what;
     struct sim_obj *to;
-    char *bytes;                 /* SIM_DATA; owned */
+    char *bytes;                 /* SIM_DATA, SIM_LETTER; owned */
     size_t n;
     int error;                   /* SIM_RST */
+    uint64_t ns;                 /* SIM_LETTER: where it goes; to is who sent it */
+    struct addr from, dest;      /* the same */
 };
 
 /* ---- the disk (sim_disk.c, sim_power.c) ---- */

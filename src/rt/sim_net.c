@@ -12,7 +12,8 @@
  *     close with unread bytes, or after sys_linger_reset(), sends a reset instead of FIN (RFC 2525 section 2.17)
  *
  * Sent and unread bytes together are limited by conf.socket_bytes; there are no separate buffers of sender and receiver.
- * Not simulated: loss (TCP hides it; latency and partitions stand for it), addresses of interfaces, Unix permissions.
+ * Datagrams take their own way each: they may be lost, doubled, overtaken; a partition loses them.
+ * Not simulated: loss of segments (TCP hides it; latency and partitions stand for it), addresses of interfaces, Unix permissions.
  */
 #include "sim_int.h"
 
@@ -20,6 +21,7 @@
 
 #define SIM_SEGMENT_BYTES 16384
 #define SIM_PIPE_BYTES 40000
+#define SIM_LETTERS_MAX 256                      /* datagrams that one socket holds */
 #define SIM_SYN_RETRY_NS 1000000000ULL           /* a full backlog drops the SYN, which is sent again */
 #define SIM_CONNECT_TIMEOUT_NS 127000000000ULL   /* six retries of Linux's SYN */
 
@@ -114,6 +116,7 @@ static uint32_t obj_ready(const struct sim_obj *o)
     case SIM_SOCKET: return socket_ready(o);
     case SIM_LISTENER: return o->waiting_n ? SYS_IN : 0;
     case SIM_WAKE: return o->wakes ? SYS_IN : 0;
+    case SIM_DGRAM: return o->letters_n || o->error ? SYS_IN : 0;
     case SIM_POLLER:
     case SIM_FILE:
     case SIM_PIPE: break;
@@ -346,6 +349,34 @@ static void arrive_synack(struct sim_obj *o)
     }
 }
 
+static struct sim_obj *dgram_find(uint64_t ns, const struct addr *a)
+{
+    for (uint32_t i = 0; i < sim.objs_n; i++) {
+        struct sim_obj *o = sim.objs[i];
+        bool there = o->kind == SIM_DGRAM && !o->closed && o->ns == ns;
+        if (there && (addr_eq(&o->local, a) || (addr_is_wildcard(&o->local) && o->local.port == a->port && o->local.family == a->family))) return o;
+    }
+    return NULL;
+}
+
+/* Nobody there: a sender that is connected is told (ICMP), others are not. A full socket drops. */
+static void arrive_letter(struct sim_happening *h)
+{
+    struct sim_obj *o = dgram_find(h->ns, &h->dest);
+    for (uint32_t i = 0; i < sim.parted_n; i++)
+        if (addr_covers(&sim.parted[i], &h->dest) || addr_covers(&sim.parted[i], &h->from)) return;
+    if (!o) {
+        if (h->to->peer.family != ADDR_NONE && !h->to->closed) sim_later(h->to, SIM_UNREACHED, sim_latency());
+        return;
+    }
+    bool taken = o->peer.family == ADDR_NONE || addr_eq(&o->peer, &h->from);
+    if (!taken || o->letters_n >= SIM_LETTERS_MAX) return;
+    ARRAY_GROW(MEM_SIM, o->letters, o->letters_n, o->letters_cap);
+    o->letters[o->letters_n++] = (struct sim_letter){h->bytes, h->n, h->from};
+    h->bytes = NULL;
+    obj_edge(o);
+}
+
 static void arrive(struct sim_happening *h)
 {
     struct sim_obj *o = h->to;
@@ -369,6 +400,12 @@ static void arrive(struct sim_happening *h)
         break;
     case SIM_UNHOLD:
         o->held = false;
+        obj_edge(o);
+        break;
+    case SIM_LETTER: arrive_letter(h); break;
+    case SIM_UNREACHED:
+        if (o->closed) break;
+        o->error = ECONNREFUSED;
         obj_edge(o);
         break;
     }
@@ -607,6 +644,68 @@ ssize_t sys_writev(int fd, const struct iovec *iov, int n)
 /* Segments have no size to fill here. */
 ssize_t sys_writev_more(int fd, const struct iovec *iov, int n) { return sys_writev(fd, iov, n); }
 
+/* ---- datagrams ---- */
+
+static int dgram_new(uint64_t ns, const struct addr *at, const struct addr *to)
+{
+    if (at && at->port && dgram_find(ns, at)) return -EADDRINUSE;
+    struct sim_obj *o = sim_obj_new(SIM_DGRAM);
+    o->ns = ns;
+    o->local = at ? *at : addr_ephemeral(to->family);
+    if (at && at->port == 0) o->local.port = addr_ephemeral(at->family).port;
+    if (to) o->peer = *to;
+    return o->fd;
+}
+
+int sys_dgram(const struct addr *at, const struct addr *to)
+{
+    enum addr_family family = at ? at->family : to->family;
+    return family == ADDR_IP4 || family == ADDR_IP6 ? dgram_new(0, at, to) : -EAFNOSUPPORT;
+}
+
+int sim_dgram(uint64_t ns, const struct addr *a)
+{
+    int fd = dgram_new(ns, a, NULL);
+    MUST(fd >= 0);
+    return fd;
+}
+
+ssize_t sys_dgram_recv(int fd, void *p, size_t n, struct addr *from)
+{
+    struct sim_obj *o = sim_obj_get(fd, SIM_DGRAM);
+    if (o->error) return take_error(o);
+    if (!o->letters_n) return -EAGAIN;
+    struct sim_letter first = o->letters[0];
+    memmove(o->letters, o->letters + 1, --o->letters_n * sizeof *o->letters);
+    n = MIN(n, first.n);
+    memcpy(p, first.bytes, n);
+    *from = first.from;
+    mem_free(first.bytes);
+    sim_note(23, (uint64_t)fd, n);
+    return (ssize_t)n;
+}
+
+/* Each goes its own way, so they overtake each other. */
+static void letter_send(struct sim_obj *o, const void *p, size_t n, const struct addr *to)
+{
+    struct sim_happening h = {.at_ns = sim.now_ns + sim_latency(), .what = SIM_LETTER, .to = o, .bytes = mem_new(MEM_SIM, n + 1), .n = n, .ns = o->ns,
+                              .from = o->local, .dest = *to};
+    memcpy(h.bytes, p, n);
+    sim_push(h);
+}
+
+ssize_t sys_dgram_send(int fd, const void *p, size_t n, const struct addr *to)
+{
+    struct sim_obj *o = sim_obj_get(fd, SIM_DGRAM);
+    if (!to && o->peer.family == ADDR_NONE) return -EDESTADDRREQ;
+    to = to ? to : &o->peer;
+    sim_note(24, (uint64_t)fd, n);
+    if (sim_chance(sim.conf.lose_pct, 100)) return (ssize_t)n;
+    letter_send(o, p, n, to);
+    if (sim_chance(sim.conf.double_pct, 100)) letter_send(o, p, n, to);
+    return (ssize_t)n;
+}
+
 /* ---- pipes ---- */
 
 int sys_pipe(size_t want, int fds[2])
@@ -696,6 +795,14 @@ static void listener_drop(struct sim_obj *ln)
     ln->waiting_n = 0;
 }
 
+static void letters_drop(struct sim_obj *o)
+{
+    for (uint32_t i = 0; i < o->letters_n; i++) mem_free(o->letters[i].bytes);
+    mem_free(o->letters);
+    o->letters = NULL;
+    o->letters_n = 0;
+}
+
 void sys_close(int fd)
 {
     MUST(fd >= SIM_FD_BASE && (uint32_t)(fd - SIM_FD_BASE) < sim.objs_n);
@@ -706,6 +813,7 @@ void sys_close(int fd)
     if (o->kind == SIM_SOCKET) socket_close_sim(o);
     if (o->kind == SIM_LISTENER) listener_drop(o);
     if (o->kind == SIM_PIPE) buf_free(&o->rx);
+    if (o->kind == SIM_DGRAM) letters_drop(o);
     if (o->kind == SIM_FILE) sim_file_closed(o);
     o->closed = true;
 }
@@ -751,7 +859,7 @@ uint32_t sim_sockets_open(void)
     uint32_t n = 0;
     for (uint32_t i = 0; i < sim.objs_n; i++) {
         const struct sim_obj *o = sim.objs[i];
-        n += !o->closed && (o->kind == SIM_SOCKET || o->kind == SIM_LISTENER || o->kind == SIM_PIPE || o->file);
+        n += !o->closed && (o->kind == SIM_SOCKET || o->kind == SIM_LISTENER || o->kind == SIM_PIPE || o->kind == SIM_DGRAM || o->file);
     }
     return n;
 }

@@ -48,6 +48,9 @@ int sys_peer_addr(int fd, struct addr *a);
 /* Seconds; 0: as the kernel has it. Nothing on sockets that are not TCP's. */
 void sys_keepalive(int fd, uint32_t time_s, uint32_t interval_s, uint32_t probes);
 void sys_nodelay(int fd);                               /* TCP_NODELAY; nothing on other sockets */
+int sys_dgram(const struct addr *at, const struct addr *to); /* a UDP socket: bound to at, connected to to; one may be NULL */
+ssize_t sys_dgram_recv(int fd, void *p, size_t n, struct addr *from); /* one datagram; what is beyond n is lost */
+ssize_t sys_dgram_send(int fd, const void *p, size_t n, const struct addr *to); /* to NULL: connected */
 ssize_t sys_recv(int fd, void *p, size_t n);
 ssize_t sys_recvv(int fd, const struct iovec *iov, int n);
 ssize_t sys_recv_peek(int fd);                          /* 1: bytes wait; 0: at its end; -errno: -EAGAIN or the pending error */
