@@ -304,7 +304,7 @@ static void send_numbers(struct sup_client *c, uint32_t type, const struct buf *
         lost("the supervisor does not read its messages");
 }
 
-void sup_listen(struct sup_client *c, uint64_t token, const struct addr *a, uint64_t ns_id, int n)
+static void listen_send(struct sup_client *c, uint64_t token, const struct addr *a, uint64_t ns_id, int n, enum listen_kind kind)
 {
     struct buf b = {0};
     MUST(n >= 1);
@@ -312,9 +312,14 @@ void sup_listen(struct sup_client *c, uint64_t token, const struct addr *a, uint
     sup_put_addr(&b, a);
     sup_put_u64(&b, ns_id);
     sup_put_u32(&b, (uint32_t)n);
+    sup_put_u32(&b, (uint32_t)kind);
     send_numbers(c, SUP_LISTEN, &b);
     buf_free(&b);
 }
+
+void sup_listen(struct sup_client *c, uint64_t token, const struct addr *a, uint64_t ns_id, int n) { listen_send(c, token, a, ns_id, n, LISTEN_STREAM); }
+
+void sup_listen_dgram(struct sup_client *c, uint64_t token, const struct addr *a, uint64_t ns_id) { listen_send(c, token, a, ns_id, 1, LISTEN_DGRAM); }
 
 void sup_unlisten(struct sup_client *c, uint64_t token)
 {

@@ -267,9 +267,9 @@ static void make_sockets(int n, uint64_t token)
         close(fds[--made]);
 }
 
-static void make_listener(const struct addr *a, uint64_t token)
+static void make_listener(const struct addr *a, uint64_t token, enum listen_kind kind)
 {
-    int fd = listen_one(a, false);
+    int fd = kind == LISTEN_DGRAM ? listen_dgram(a) : listen_one(a, false);
     send_msg(INIT_LISTENING, fd < 0 ? -fd : 0, token, &fd, fd < 0 ? 0 : 1);
     if (fd >= 0)
         close(fd);
@@ -293,7 +293,7 @@ static void serve(struct init *in)
             (void)kill(in->workload, m.value);
         break;
     case INIT_SOCKETS: make_sockets(m.value, m.token); break;
-    case INIT_LISTEN: make_listener(&m.addr, m.token); break;
+    case INIT_LISTEN: make_listener(&m.addr, m.token, (enum listen_kind)m.value); break;
     default: break;
     }
 }

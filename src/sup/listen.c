@@ -220,6 +220,36 @@ enum err listen_open(const struct addr *a, int n, int *fds, char text[SUP_TEXT_M
     return err_from_errno(e);
 }
 
+int listen_dgram(const struct addr *a)
+{
+    union sockaddr_any sa;
+    if (a->family != ADDR_IP4 && a->family != ADDR_IP6)
+        return -EAFNOSUPPORT;
+    socklen_t n = to_sockaddr(a, &sa);
+    int fd = socket(sa.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
+    if (fd < 0)
+        return -errno;
+    if (a->family == ADDR_IP6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, &sa.sa, n) == 0)
+        return fd;
+    int e = errno;
+    close(fd);
+    return -e;
+}
+
+/* Who holds a taken port is looked up among listeners of TCP: for UDP only that it is taken is said. */
+static enum err dgram_open(const struct addr *a, int *fd, char text[SUP_TEXT_MAX])
+{
+    char at[ADDR_TEXT_MAX];
+    *fd = listen_dgram(a);
+    if (*fd >= 0)
+        return OK;
+    addr_format(a, at);
+    snprintf(text, SUP_TEXT_MAX, "cannot receive datagrams at %s: %s%s", at, strerror(-*fd), *fd == -EADDRINUSE ? "; stop who does, or choose another port" : "");
+    return err_from_errno(-*fd);
+}
+
 /* ---- the table ------------------------------------------------------------------------------------------------------- */
 
 static struct sup_listener *find(struct sup *s, uint64_t token)
@@ -251,7 +281,7 @@ static void tell(struct sup *s, uint64_t token, enum err e, const char *text, co
     buf_free(&b);
 }
 
-void listener_request(struct sup *s, uint64_t token, const struct addr *a, uint64_t ns_id, int n)
+void listener_request(struct sup *s, uint64_t token, const struct addr *a, uint64_t ns_id, int n, enum listen_kind kind)
 {
     char text[SUP_TEXT_MAX];
     if (n < 1 || n > SUP_FDS_MAX || s->listeners_n >= SUP_LISTENERS_MAX) {
@@ -269,13 +299,13 @@ void listener_request(struct sup *s, uint64_t token, const struct addr *a, uint6
     s->listeners_n++;
     if (ns_id) {
         struct replica *r = replica_find(s, ns_id);
-        if (r && replica_ask(r, engine_number(s), INIT_LISTEN, token, 0, a))
+        if (r && replica_ask(r, engine_number(s), INIT_LISTEN, token, kind, a))
             return;
         tell(s, token, ERR_NOTFOUND, "the replica is gone", NULL, 0);
         listener_free(s, ln);
         return;
     }
-    enum err e = listen_open(a, n, ln->fds, text);
+    enum err e = kind == LISTEN_DGRAM ? dgram_open(a, ln->fds, text) : listen_open(a, n, ln->fds, text);
     ln->n = e == OK ? n : 0;
     tell(s, token, e, e == OK ? "" : text, ln->fds, ln->n);
     if (e != OK)

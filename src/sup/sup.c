@@ -91,8 +91,9 @@ static void on_listen(struct sup *s, struct sup_reader *r)
     struct addr a = sup_get_addr(r);
     uint64_t ns_id = sup_get_u64(r);
     uint32_t n = sup_get_u32(r);
+    enum listen_kind kind = sup_get_u32(r) ? LISTEN_DGRAM : LISTEN_STREAM;
     if (sup_get_end(r))
-        listener_request(s, token, &a, ns_id, n > SUP_FDS_MAX ? SUP_FDS_MAX + 1 : (int)n);
+        listener_request(s, token, &a, ns_id, n > SUP_FDS_MAX ? SUP_FDS_MAX + 1 : (int)n, kind);
 }
 
 /* Requests of two numbers and no more. */

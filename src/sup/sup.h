@@ -127,6 +127,8 @@ void sup_client_free(struct sup_client *c);
 #define SUP_MESSAGE_BYTES_MAX 131072
 /* n (at most 64) sockets on a (SO_REUSEPORT, one per worker). token: unique among the listeners that are open. ns_id: inside that replica's namespace (n = 1); 0: on the host. */
 void sup_listen(struct sup_client *c, uint64_t token, const struct addr *a, uint64_t ns_id, int n);
+/* The same for one UDP socket. Told by the token alone from others: its user has numbers of its own for such. */
+void sup_listen_dgram(struct sup_client *c, uint64_t token, const struct addr *a, uint64_t ns_id);
 void sup_unlisten(struct sup_client *c, uint64_t token);
 enum err sup_start(struct sup_client *c, const struct sup_spec *spec) WARN_UNUSED;
 void sup_signal(struct sup_client *c, uint64_t id, int signo);  /* SIGKILL ends every process of the replica */

@@ -53,7 +53,7 @@
 
 /* The version of this protocol and of the engine's command line. An engine of another binary says its own in SUP_HELLO, whose
  * number and first fields stay as they are for ever; sup can't be exchanged while the node runs. */
-#define SUP_PROTOCOL 3u
+#define SUP_PROTOCOL 4u
 
 enum sup_type {
     /* engine to sup */
@@ -199,7 +199,7 @@ enum init_op {
     INIT_GO = 32,         /* run the workload */
     INIT_SIGNAL,          /* value: signal */
     INIT_SOCKETS,         /* value: how many; token */
-    INIT_LISTEN,          /* addr; token */
+    INIT_LISTEN,          /* addr; token; value: enum listen_kind */
 };
 struct init_msg {
     uint32_t op;
@@ -224,7 +224,9 @@ _Noreturn void init_main(const struct init_args *a);
 
 /* n listening sockets on a in this network namespace. */
 enum err listen_open(const struct addr *a, int n, int *fds, char text[SUP_TEXT_MAX]) WARN_UNUSED;
+enum listen_kind { LISTEN_STREAM, LISTEN_DGRAM /* a bound UDP socket */ };
 int listen_one(const struct addr *a, bool reuseport); /* a descriptor, or -errno */
+int listen_dgram(const struct addr *a);               /* the same */
 void listen_text(const struct addr *a, int errno_value, char text[SUP_TEXT_MAX]); /* why it failed, and the remedy */
 
 /* ---- lookup.c: BPF sk_lookup ----------------------------------------------------------------------------------------------- */
@@ -373,7 +375,7 @@ void replicas_free(struct sup *s);
 
 /* ---- listen.c, the table ------------------------------------------------------------------------------------------------------ */
 
-void listener_request(struct sup *s, uint64_t token, const struct addr *a, uint64_t ns_id, int n);
+void listener_request(struct sup *s, uint64_t token, const struct addr *a, uint64_t ns_id, int n, enum listen_kind kind);
 void listener_answer(struct sup *s, struct replica *r, uint64_t token, uint32_t engine, int errno_value, int fd); /* owns fd */
 void listener_drop(struct sup *s, uint64_t token);
 void listeners_drop_ns(struct sup *s, uint64_t ns_id);

@@ -461,6 +461,34 @@ static void script_lookup(void)
     script_done(0);
 }
 
+/* A UDP socket, and no second one on its address; TCP's ports are others. */
+static void listen_dgram_twice(uint64_t ns_id, struct addr a)
+{
+    int type = 0;
+    socklen_t n = sizeof type;
+    E.has_listening = false;
+    sup_listen_dgram(E.c, 180, &a, ns_id);
+    WAIT(E.has_listening);
+    WANT(E.e == OK && E.n == 1);
+    WANT(getsockopt(E.fds[0], SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_DGRAM);
+    close(E.fds[0]); /* sup has it still */
+    E.has_listening = false;
+    sup_listen_dgram(E.c, 181, &a, ns_id);
+    WAIT(E.has_listening);
+    WANT(E.e == ERR_INUSE);
+    E.has_listening = false;
+    sup_listen(E.c, 182, &a, ns_id, 1);
+    WAIT(E.has_listening);
+    WANT(E.e == OK);
+    close(E.fds[0]);
+    for (uint64_t token = 180; token <= 182; token += 2)
+        sup_unlisten(E.c, token);
+    E.has_listening = false;
+    sup_listen_dgram(E.c, 183, &a, ns_id);
+    WAIT(E.has_listening);
+    WANT(E.e == OK);
+}
+
 static void script_listen_ns(void)
 {
     if (!E.caps.namespaces)
@@ -489,6 +517,7 @@ static void script_listen_ns(void)
     sup_listen(E.c, 79, &a, 1, 1);
     WAIT(E.has_listening);
     WANT(E.e == OK);
+    listen_dgram_twice(1, addr_ip4(0x7f000001, 53));
     script_done(0);
 }
 
@@ -532,6 +561,7 @@ static void script_listen(void)
     WAIT(E.has_listening);
     WANT(E.e != OK);
     WANT_IN(E.text, "address 192.0.2.1 is not one of this machine's");
+    listen_dgram_twice(0, a = addr_ip4(0x7f000035, a.port));
     script_done(0);
 }
 
@@ -845,7 +875,7 @@ static void upgrade_bad(void)
     write_number("mode", NEW_OTHER_PROTOCOL);
     upgrade_to(self_path, 10000);
     wait_failure(6, "(weir 99.0) speaks version 99");
-    WANT_IN(E.text, "(weir " WEIR_VERSION ") speaks version 3");
+    WANT_IN(E.text, "(weir " WEIR_VERSION ") speaks version 4");
     WANT(!E.releasing && !E.has_exited);
     exec_in(1, "echo $X", 10000);
     WANT_IN(E.output, "some value");
