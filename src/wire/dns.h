@@ -84,7 +84,7 @@ size_t dns_udp_bytes(const struct dns_query *q);
 
 enum dns_section { DNS_ANSWER = 1, DNS_AUTHORITY = 2, DNS_ADDITIONAL = 3 };
 /* Writes one message into the caller's memory. A record that does not fit is left out as a whole, and with it all that would follow; if it
- * was one of the answer or authority section, TC is set (RFC 2181 section 9). All fields are dns.c's. */
+ * was one of the answer or authority section, TC is set (RFC 2181 section 9). All fields are dns.c's; counts and truncated may be read by others. */
 struct dns_writer {
     char *p;
     size_t cap;                  /* without what the OPT record will take */
