@@ -11,6 +11,7 @@
  */
 #include "broker.h"
 #include "cli.h"
+#include "names.h"
 #include "sup.h"
 
 #include <ctype.h>
@@ -42,7 +43,7 @@ struct up {
     char access_log[PATH_MAX]; /* absolute, "-" or "off" */
     char name[64];
     uint64_t workers;
-    const char *admin, *kafka, *kafka_set, *kafka_secure;
+    const char *admin, *kafka, *kafka_set, *kafka_secure, *dns, *dns_forward;
     char kafka_cert[4096], kafka_key[4096]; /* absolute; "" when not given */
     const char *locality; /* "region/zone/subzone", perhaps only its beginning; NULL: not said */
     uint32_t timeout_ms;
@@ -167,19 +168,38 @@ static int locality_read(struct up *u)
     return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as REGION, REGION/ZONE or REGION/ZONE/SUBZONE", "\"%s\" is no locality", v);
 }
 
+/* An address and a port. */
+static bool address_good(struct slice text)
+{
+    size_t host = text.n;
+    struct addr addr;
+    uint64_t port;
+    while (host && text.p[host - 1] != ':')
+        host--;
+    return host && slice_u64(slice_of(text.p + host, text.n - host), 65535, &port) == OK && addr_parse(slice_of(text.p, host - 1), (uint16_t)port, &addr) == OK &&
+           addr.family != ADDR_UNIX;
+}
+
 /* An option that is "off", or an address and a port. */
 static int address_read(const struct up *u, const char *option, const char *absent, const char **out)
 {
     const char *v = *out = args_str(u->a, option, absent);
-    const char *colon = strrchr(v, ':');
-    struct addr addr;
-    uint64_t port;
-    if (strcmp(v, "off") == 0)
-        return EXIT_OK;
-    if (colon && slice_u64(slice_cstr(colon + 1), 65535, &port) == OK && addr_parse(slice_of(v, (size_t)(colon - v)), (uint16_t)port, &addr) == OK &&
-        addr.family != ADDR_UNIX)
+    if (strcmp(v, "off") == 0 || address_good(slice_cstr(v)))
         return EXIT_OK;
     return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as 127.0.0.1:7070, [::1]:7070 or off", "--%s \"%s\" is no address and port", option, v);
+}
+
+static int dns_forward_read(struct up *u)
+{
+    struct slice rest = slice_cstr(u->dns_forward = args_str(u->a, "dns-forward", ""));
+    uint32_t n = 0;
+    if (slice_is(rest, "off"))
+        return EXIT_OK;
+    while (rest.n) {
+        if (++n > NAMES_UPSTREAMS_MAX || !address_good(slice_cut(rest, ',', &rest)))
+            return cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as 192.0.2.1:53,[2001:db8::1]:53, three at most, or off", "--dns-forward \"%s\" is no list of addresses and ports", u->dns_forward);
+    }
+    return EXIT_OK;
 }
 
 static int kafka_set_read(struct up *u)
@@ -273,7 +293,7 @@ static void argv_build(struct up *u)
     const char *fixed[] = {"weir",   "engine",       "--data",      u->data,  "--workers", workers,       "--admin",
                            u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a),
                            "--ticket-time", ticket_ms,    "--kafka",      u->kafka,  "--kafka-set", u->kafka_set,
-                           "--kafka-secure", u->kafka_secure, "--kafka-cert", u->kafka_cert, "--kafka-key", u->kafka_key};
+                           "--kafka-secure", u->kafka_secure, "--kafka-cert", u->kafka_cert, "--kafka-key", u->kafka_key, "--dns", u->dns, "--dns-forward", u->dns_forward};
     size_t n = 0;
     u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 5) * sizeof *u->argv);
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -430,6 +450,10 @@ static int up_prepare(struct up *u)
         code = address_read(u, "admin", "127.0.0.1:7070", &u->admin);
     if (!code)
         code = address_read(u, "kafka", "127.0.0.1:9092", &u->kafka);
+    if (!code)
+        code = address_read(u, "dns", "off", &u->dns);
+    if (!code)
+        code = dns_forward_read(u);
     if (!code)
         code = kafka_set_read(u);
     if (!code)

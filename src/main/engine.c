@@ -240,6 +240,8 @@ static void sup_listening(void *ctx, uint64_t token, enum err er, const char *te
         admin_listening(e, token, er, text, n ? fds[0] : -1);
     else if (token == TOKEN_KAFKA || token == TOKEN_KAFKA_SECURE)
         broker_listening(e, token == TOKEN_KAFKA ? WAY_PLAIN : WAY_SECURE, er, text, fds, n);
+    else if (token == TOKEN_DNS_UDP || token == TOKEN_DNS_TCP)
+        names_listening(e, token, er, text, n ? fds[0] : -1);
     else if (token & TOKEN_INSIDE)
         mesh_inside_listening(e, token, 0, er, text, n ? fds[0] : -1);
     else
@@ -295,13 +297,15 @@ static void sup_adopt_listener(void *ctx, uint64_t token, const struct addr *a, 
         *known = true;
     } else if (token == TOKEN_KAFKA || token == TOKEN_KAFKA_SECURE) {
         broker_adopt(e, token == TOKEN_KAFKA ? WAY_PLAIN : WAY_SECURE, a, fds, n);
+    } else if (token == TOKEN_DNS_UDP || token == TOKEN_DNS_TCP) {
+        names_adopt(e, token, a, fds[0]);
     } else if (token & TOKEN_INSIDE && mesh_has_inside(e, token)) {
         socket_close(fds[0]);
     } else if (token & TOKEN_INSIDE) {
         struct mesh_replica *m = table_get(&e->mesh, slice_of((char *)&ns_id, sizeof ns_id));
-        e->inside_token = MAX(e->inside_token, token & ~TOKEN_INSIDE);
+        e->inside_token = MAX(e->inside_token, token & ~(TOKEN_INSIDE | TOKEN_DGRAM));
         if (m) {
-            struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {addr_ip4_host(a), a->port};
+            struct inside_key key = {addr_ip4_host(a), a->port, (token & TOKEN_DGRAM) != 0};
             uint64_t *t = mem_new(MEM_API, sizeof *t);
             *t = token;
             table_put(&m->inside, slice_of((const char *)&key, sizeof key), t);
@@ -365,6 +369,7 @@ static void sup_ready(void *ctx, const struct sup_caps *caps, const struct sup_h
     e->started = true;
     e->configuring = !e->later;
     broker_up(e); /* before the first workload */
+    names_up(e);
     if (e->stopping)
         return;
     if (!objects_first(e)) {
@@ -426,7 +431,7 @@ static uint32_t cores(void)
 
 static bool conf_parse(struct engine_conf *c, int argc, char **argv)
 {
-    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .kafka_set = "", .kafka_secure = "off", .kafka_cert = "", .kafka_key = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .kafka_set = "", .dns = "off", .dns_forward = "", .kafka_secure = "off", .kafka_cert = "", .kafka_key = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
@@ -436,6 +441,8 @@ static bool conf_parse(struct engine_conf *c, int argc, char **argv)
                           : strcmp(argv[i], "--kafka-secure") == 0 ? &c->kafka_secure
                           : strcmp(argv[i], "--kafka-cert") == 0 ? &c->kafka_cert
                           : strcmp(argv[i], "--kafka-key") == 0  ? &c->kafka_key
+                          : strcmp(argv[i], "--dns") == 0        ? &c->dns
+                          : strcmp(argv[i], "--dns-forward") == 0 ? &c->dns_forward
                           : strcmp(argv[i], "--access-log") == 0 ? &c->access_log
                           : strcmp(argv[i], "--name") == 0       ? &c->name
                           : strcmp(argv[i], "--namespace") == 0  ? &c->default_ns
@@ -474,6 +481,8 @@ static void conf_keep(struct engine_conf *c)
     c->kafka_secure = mem_strdup(MEM_MISC, c->kafka_secure);
     c->kafka_cert = mem_strdup(MEM_MISC, c->kafka_cert);
     c->kafka_key = mem_strdup(MEM_MISC, c->kafka_key);
+    c->dns = mem_strdup(MEM_MISC, c->dns);
+    c->dns_forward = mem_strdup(MEM_MISC, c->dns_forward);
     c->access_log = mem_strdup(MEM_MISC, c->access_log);
     c->name = mem_strdup(MEM_MISC, c->name);
     c->default_ns = mem_strdup(MEM_MISC, c->default_ns);
@@ -502,15 +511,16 @@ static void folder_make(const char *data_dir, const char *name)
     buf_free(&b);
 }
 
-/* "off", "127.0.0.1:7070", "[::1]:7070". */
-static bool admin_parse(const char *text, struct addr *a)
+bool engine_address_parse(struct slice text, struct addr *a)
 {
     *a = (struct addr){0};
-    if (strcmp(text, "off") == 0)
+    if (slice_is(text, "off"))
         return true;
-    const char *colon = strrchr(text, ':');
+    size_t host = text.n;
     uint64_t port;
-    return colon && slice_u64(slice_cstr(colon + 1), 65535, &port) == OK && addr_parse(slice_of(text, (size_t)(colon - text)), (uint16_t)port, a) == OK;
+    while (host && text.p[host - 1] != ':')
+        host--;
+    return host && slice_u64(slice_of(text.p + host, text.n - host), 65535, &port) == OK && addr_parse(slice_of(text.p, host - 1), (uint16_t)port, a) == OK;
 }
 
 static void engine_init(struct engine *e)
@@ -563,9 +573,9 @@ int engine_main(int argc, char **argv)
     static struct engine e = {.admin_fd = -1, .socket_fd = -1};
     const char *fd = getenv(SUP_FD_ENV);
     uint64_t sup_fd;
-    if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !admin_parse(e.conf.admin, &e.admin_addr) ||
-        !admin_parse(e.conf.kafka, &e.broker.ways[WAY_PLAIN].address) ||
-        !admin_parse(e.conf.kafka_secure, &e.broker.ways[WAY_SECURE].address)) {
+    if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !engine_address_parse(slice_cstr(e.conf.admin), &e.admin_addr) ||
+        !engine_address_parse(slice_cstr(e.conf.kafka), &e.broker.ways[WAY_PLAIN].address) ||
+        !engine_address_parse(slice_cstr(e.conf.kafka_secure), &e.broker.ways[WAY_SECURE].address) || !names_init(&e)) {
         fprintf(stderr, "weir: engine: this command is for the supervisor; use `weir up`\n");
         return SUP_EXIT_CONFIG;
     }

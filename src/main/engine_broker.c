@@ -63,9 +63,8 @@ static void host_accepted(struct listener *ln, int fd, const struct addr *peer)
 }
 
 /* From a workload: the door that it came through says who it is. */
-bool worker_inside(void *ctx, const struct proxy_caller *c, int fd)
+bool worker_inside_log(struct worker *w, const struct proxy_caller *c, int fd)
 {
-    struct worker *w = ctx;
     uint32_t ip = addr_ip4_host(&c->local);
     if (c->local.port != LOG_PORT || (ip != LOG_ADDRESS && ip != 0x7f000001u) || w->e->broker.off)
         return false;

@@ -4,6 +4,7 @@
 
 #include "broker.h"
 #include "engine.h"
+#include "names.h"
 
 #define WORKERS_MAX 64
 #define MAILBOX_CAP 1024
@@ -17,7 +18,10 @@
 #define TOKEN_SOCKET (TOKEN_ADMIN | 1)  /* DATA/weir.sock */
 #define TOKEN_KAFKA (TOKEN_ADMIN | 2)   /* the event log's on the host: one for each way */
 #define TOKEN_KAFKA_SECURE (TOKEN_ADMIN | 3)
+#define TOKEN_DNS_UDP (TOKEN_ADMIN | 4) /* the name server's on the host */
+#define TOKEN_DNS_TCP (TOKEN_ADMIN | 5)
 #define TOKEN_INSIDE (1ULL << 61)   /* listeners inside namespaces */
+#define TOKEN_DGRAM (1ULL << 60)    /* of these: UDP sockets */
 
 /* control -> worker: W_*, worker -> control: C_*. */
 enum engine_msg {
@@ -34,6 +38,9 @@ enum engine_msg {
     W_SHARD_FREE,
     W_LOG_LISTEN,   /* a: enum log_way_kind, n: descriptor of Kafka's port on the host, the control loop's */
     W_LOG_UNLISTEN, /* no more connections to the event log, from anywhere */
+    W_ZONE,         /* p: struct names_zone, one reference */
+    W_NAMES_DOOR,   /* p: struct names_door_msg, the receiver frees it */
+    W_NAMES_CLOSE,  /* a: replica id */
     W_STOP,
     C_SOCKETS,      /* a: replica id, b: worker, n: how many */
     C_LEFT,         /* a: endpoint id, b: replica id */
@@ -48,6 +55,14 @@ struct door_msg {
     char *ns, *workload, *replica;
 };
 
+/* A socket that questions for names come through. */
+struct names_door_msg {
+    uint64_t id;                /* of the replica; 0: on the host */
+    int fd;
+    bool dgram;
+    char *ns;
+};
+
 struct worker {
     struct engine *e;
     uint32_t index;
@@ -57,6 +72,7 @@ struct worker {
     struct mailbox *inbox;      /* to the worker */
     struct outbox to_worker;    /* the control loop's */
     struct outbox to_control;   /* the worker's */
+    struct names *names;
     struct shard *shard;        /* of the event log, while connections to it are taken */
     struct shard *shard_made;   /* until it is freed */
     struct list log_doors;      /* struct log_door: Kafka's port on the host */
@@ -77,7 +93,21 @@ struct mesh_replica {
     uint64_t id;
     char *ns, *workload, *name;
     bool found;                 /* adopted since this engine last came into charge */
-    struct table inside;        /* SUP_NET_LISTEN: address and port (6 bytes) -> its token (heap) */
+    struct table inside;        /* what is listened to there: struct inside_key -> its token (heap) */
+};
+
+/* The key of mesh_replica.inside. */
+struct inside_key {
+    uint32_t ip;                /* host order */
+    uint16_t port;
+    uint8_t dgram;
+} __attribute__((packed));
+
+/* The name server (engine_names.c). */
+struct engine_names {
+    struct addr address;        /* on the host; ADDR_NONE: not there */
+    struct names_conf conf;
+    bool asked[2], open[2];     /* sup_listen() is under way; it is open: TCP, UDP */
 };
 
 /* The ways to the event log on the host: in clear, for whoever can reach it; over TLS, for users who log in with SASL. */
@@ -111,6 +141,8 @@ struct engine_conf {
     const char *kafka;          /* ADDRESS:PORT, or "off" */
     const char *kafka_secure, *kafka_cert, *kafka_key; /* the same over TLS; files in PEM, absolute paths */
     const char *kafka_set;      /* settings of the broker, see broker_conf_set() */
+    const char *dns;            /* ADDRESS:PORT, or "off" */
+    const char *dns_forward;    /* ADDRESS:PORT,...; "off"; "": as the host's resolv.conf has it */
     const char *data_dir, *admin, *access_log, *name, *default_ns, *locality;
     uint32_t workers;
     uint32_t ticket_ms;         /* how long one key of TLS session tickets is used */
@@ -128,6 +160,7 @@ struct engine {
     struct sup_history history;
     bool later;                 /* another engine was there before: what is wanted is in the data folder */
     struct engine_broker broker;
+    struct engine_names dns;
     int end_status;             /* what sup is told when the broker has closed */
     struct run *run;            /* NULL while this engine is not in charge */
     struct api *api;
@@ -136,6 +169,7 @@ struct engine {
     struct plan *plan;
     struct worker *workers[WORKERS_MAX];
     struct proxy *proxies[WORKERS_MAX];
+    struct names *names[WORKERS_MAX];
     uint32_t workers_n, drained_n;
     struct mailbox *inbox;      /* from the workers */
     struct gate *gates; size_t gates_n, gates_cap;
@@ -170,6 +204,7 @@ struct engine {
 };
 
 /* engine.c */
+bool engine_address_parse(struct slice text, struct addr *a); /* "off" (ADDR_NONE), "127.0.0.1:7070", "[::1]:7070" */
 void engine_config_failed(struct engine *e);
 bool engine_objects_saved(struct engine *e, struct objset *set, struct diags *d); /* what the data folder holds; errors are in d */
 void engine_api_open(struct engine *e);
@@ -194,6 +229,7 @@ void mesh_trim(struct engine *e);     /* what was not found is gone */
 bool mesh_has_inside(struct engine *e, uint64_t token);
 void mesh_free(struct engine *e);
 void mesh_listen(struct engine *e, struct mesh_replica *m, const struct addr *a); /* in its namespace, once */
+void mesh_listen_dgram(struct engine *e, struct mesh_replica *m, const struct addr *a); /* the same for UDP */
 void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id, enum err er, const char *text, int fd);
 /* engine_workers.c */
 void workers_start(struct engine *e);
@@ -221,9 +257,20 @@ void broker_adopt(struct engine *e, enum log_way_kind kind, const struct addr *a
 void broker_inside_follow(struct engine *e, struct mesh_replica *m);
 void broker_shard_made(struct engine *e);
 void broker_shard_freed(struct engine *e);
-bool worker_inside(void *ctx, const struct proxy_caller *c, int fd); /* this and the next two: on the worker's thread */
+bool worker_inside_log(struct worker *w, const struct proxy_caller *c, int fd); /* this and the next two: on the worker's thread */
 void worker_log_listen(struct worker *w, enum log_way_kind kind, int fd);
 void worker_log_unlisten(struct worker *w);
+/* engine_names.c: the name server */
+bool names_init(struct engine *e);  /* false: an option that can't be read */
+void names_up(struct engine *e);
+void names_publish(struct engine *e); /* behind each plan */
+void names_listening(struct engine *e, uint64_t token, enum err er, const char *text, int fd);
+void names_adopt(struct engine *e, uint64_t token, const struct addr *a, int fd);
+void names_inside_follow(struct engine *e, struct mesh_replica *m);
+void names_inside_open(struct engine *e, const struct mesh_replica *m, int fd);
+void names_inside_gone(struct engine *e, uint64_t replica_id);
+bool worker_inside(void *ctx, const struct proxy_caller *c, int fd); /* this and the next: on the worker's thread */
+void worker_names_door(struct worker *w, struct names_door_msg *m);
 /* engine_topics.c: topics that objects declare */
 void topics_init(struct engine *e);
 void topics_fini(struct engine *e);

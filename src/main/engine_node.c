@@ -259,6 +259,7 @@ static void node_metrics(void *ctx, struct buf *out)
     prom_u64(out, "weir_workload_log_dropped_total", "", NULL, 0, dropped);
     if (e->plan)
         plan_metrics(e->plan, out);
+    names_metrics(e->names, e->workers_n, out);
     if (e->broker.state == BROKER_SERVING)
         broker_metrics(e->broker.b, out);
 }

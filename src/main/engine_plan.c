@@ -147,19 +147,25 @@ static void door_post(struct engine *e, const struct mesh_replica *m, int fd)
     worker_post(e, (uint32_t)(m->id % e->workers_n), (struct msg){.type = W_DOOR, .p = d});
 }
 
-void mesh_listen(struct engine *e, struct mesh_replica *m, const struct addr *a)
+static void inside_listen(struct engine *e, struct mesh_replica *m, const struct addr *a, bool dgram)
 {
-    struct { uint32_t ip; uint16_t port; } __attribute__((packed)) key = {addr_ip4_host(a), a->port};
+    struct inside_key key = {addr_ip4_host(a), a->port, dgram};
     struct slice k = slice_of((const char *)&key, sizeof key);
     if (a->family != ADDR_IP4 || table_get(&m->inside, k))
         return;
     uint64_t *token = mem_new(MEM_API, sizeof *token);
-    *token = TOKEN_INSIDE | ++e->inside_token;
+    *token = TOKEN_INSIDE | (dgram ? TOKEN_DGRAM : 0) | ++e->inside_token;
     table_put(&m->inside, k, token);
-    sup_listen(e->sup, *token, a, m->id, 1);
+    if (dgram)
+        sup_listen_dgram(e->sup, *token, a, m->id);
+    else
+        sup_listen(e->sup, *token, a, m->id, 1);
 }
 
-/* Without sk_lookup each service address and port has a listener of its own inside each namespace; the event log has some in any case. */
+void mesh_listen(struct engine *e, struct mesh_replica *m, const struct addr *a) { inside_listen(e, m, a, false); }
+void mesh_listen_dgram(struct engine *e, struct mesh_replica *m, const struct addr *a) { inside_listen(e, m, a, true); }
+
+/* Without sk_lookup each service address and port has a listener of its own inside each namespace; the event log and the name server have some in any case. */
 static void inside_follow(struct engine *e, struct mesh_replica *m)
 {
     for (uint32_t i = 0; i < e->plan->clusters_n && e->caps.net == SUP_NET_LISTEN; i++) {
@@ -168,6 +174,7 @@ static void inside_follow(struct engine *e, struct mesh_replica *m)
         mesh_listen(e, m, &a);
     }
     broker_inside_follow(e, m);
+    names_inside_follow(e, m);
 }
 
 static struct mesh_replica *mesh_find(struct engine *e, uint64_t id) { return table_get(&e->mesh, id_key(&id)); }
@@ -197,7 +204,9 @@ void mesh_inside_listening(struct engine *e, uint64_t token, uint64_t replica_id
         memcpy(&ip, key.p, sizeof ip);
     if (er != OK && m && ip != 0x7f000001u) /* there the workload listens itself, which is its right */
         log_warn("mesh", "%s can't reach a service: %s", m->name, text && *text ? text : err_text(er));
-    if (m && er == OK && fd >= 0)
+    if (m && er == OK && fd >= 0 && token & TOKEN_DGRAM)
+        names_inside_open(e, m, fd);
+    else if (m && er == OK && fd >= 0)
         door_post(e, m, fd);
     else if (fd >= 0)
         socket_close(fd);
@@ -241,6 +250,7 @@ void mesh_gone(struct engine *e, uint64_t id)
     if (!m)
         return;
     worker_post(e, (uint32_t)(id % e->workers_n), (struct msg){.type = W_DOOR_CLOSE, .a = id});
+    names_inside_gone(e, id);
     for (struct table_slot *t = NULL; (t = table_next(&m->inside, t));)
         sup_unlisten(e->sup, *(uint64_t *)t->value);
     mesh_replica_free(m);
@@ -319,6 +329,7 @@ void engine_publish(struct engine *e)
     leaving_count(e, old, e->plan);
     for (uint32_t i = 0; i < e->workers_n; i++)
         worker_post(e, i, (struct msg){.type = W_PLAN, .p = plan_ref(e->plan)});
+    names_publish(e);
     if (!e->stopping)
         gates_follow(e, e->plan);
     for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)

@@ -63,6 +63,7 @@ static void worker_message(void *ctx, const struct msg *m)
         proxy_drain(w->proxy, m->n, worker_drained, w);
         return;
     case W_LEAVE:
+        names_leave(w->names);
         proxy_leave(w->proxy, m->n, worker_drained, w);
         return;
     case W_PERMITS:
@@ -83,6 +84,15 @@ static void worker_message(void *ctx, const struct msg *m)
     case W_LOG_UNLISTEN:
         worker_log_unlisten(w);
         w->shard = NULL;
+        return;
+    case W_ZONE:
+        names_zone_set(w->names, m->p);
+        return;
+    case W_NAMES_DOOR:
+        worker_names_door(w, m->p);
+        return;
+    case W_NAMES_CLOSE:
+        names_close(w->names, m->a);
         return;
     case W_STOP:
         loop_stop(w->loop);
@@ -173,6 +183,7 @@ static struct worker *worker_new(struct engine *e, uint32_t index)
     conf.access_log = e->access;
     w->proxy = proxy_new(w->loop, &conf, &worker_proxy_ops, w);
     e->proxies[index] = w->proxy;
+    w->names = e->names[index] = names_new(w->loop, &e->dns.conf);
     w->thread = thread_start(name.p, worker_thread, w);
     buf_free(&name);
     return w;
@@ -198,6 +209,7 @@ void workers_stop(struct engine *e)
     for (uint32_t i = 0; i < e->workers_n; i++) {
         struct worker *w = e->workers[i];
         worker_log_unlisten(w);
+        names_free(w->names);
         proxy_free(w->proxy);
         outbox_fini(&w->to_worker);
         outbox_fini(&w->to_control);

@@ -19,8 +19,11 @@ char *run_files_hosts_path(struct run *r, const char *ns, struct arena *a)
     return arena_printf(a, "%s/net/%s.hosts", r->conf.data_dir, ns);
 }
 
-char *run_files_resolv_path(struct run *r, const char *ns, struct arena *a)
+/* With the host's network there is the host's resolver, as Kubernetes has it for hostNetwork. */
+char *run_files_resolv_path(struct run *r, const char *ns, bool host_network, struct arena *a)
 {
+    if (host_network)
+        return arena_strdup(a, "/etc/resolv.conf");
     return arena_printf(a, "%s/net/%s.resolv", r->conf.data_dir, ns);
 }
 
@@ -66,12 +69,12 @@ static void file_put(struct run *r, const char *path, const struct buf *text)
     log_warn("run", "%s: %s; workloads keep the names they have", path, err_text(e));
 }
 
-/* The search list is Kubernetes'. Names of services are in the hosts file; no name server can be reached from a namespace, and
- * 127.0.0.1 is named only because resolvers would take it anyway: they are refused at once, so unknown names fail at once. */
+/* The search list and ndots are Kubernetes'. The name server is the engine's, at 127.0.0.1 in the namespace (main/engine_names.c); while another engine takes
+ * over questions wait in its socket, hence more than one attempt. What needs no server is in the hosts file all the same. */
 static void resolv_text(const char *ns, struct buf *out)
 {
     buf_printf(out, "search %s.svc.cluster.local svc.cluster.local cluster.local\n", ns);
-    buf_adds(out, "nameserver 127.0.0.1\noptions ndots:5 timeout:1 attempts:1\n");
+    buf_adds(out, "nameserver 127.0.0.1\noptions ndots:5 timeout:2 attempts:3\n");
 }
 
 static void files_write_ns(struct run *r, const char *ns)
@@ -88,7 +91,7 @@ static void files_write_ns(struct run *r, const char *ns)
     file_put(r, run_files_hosts_path(r, ns, &r->scratch), &text);
     buf_clear(&text);
     resolv_text(ns, &text);
-    file_put(r, run_files_resolv_path(r, ns, &r->scratch), &text);
+    file_put(r, run_files_resolv_path(r, ns, false, &r->scratch), &text);
     buf_free(&text);
 }
 

@@ -286,7 +286,7 @@ enum err run_state_release(struct run *r) WARN_UNUSED;                    /* wri
 /* ---- files.c ---- */
 void run_files_write(struct run *r);              /* hosts and resolv of every namespace with a Deployment */
 char *run_files_hosts_path(struct run *r, const char *ns, struct arena *a);
-char *run_files_resolv_path(struct run *r, const char *ns, struct arena *a);
+char *run_files_resolv_path(struct run *r, const char *ns, bool host_network, struct arena *a);
 /* "NAME=value" pairs every replica has, NULL-terminated, in a. */
 const char **run_files_env_base(struct run *r, const struct replica *rp, struct arena *a);
 enum err run_file_write(const char *path, struct slice text) WARN_UNUSED;
