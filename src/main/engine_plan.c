@@ -327,9 +327,9 @@ void engine_publish(struct engine *e)
     struct plan *old = e->plan;
     e->plan = plan_compile(e->memory, e->objects, eps, eps_n, ext, ext_n);
     leaving_count(e, old, e->plan);
+    names_publish(e); /* first: who is accepted by the plan may ask at once */
     for (uint32_t i = 0; i < e->workers_n; i++)
         worker_post(e, i, (struct msg){.type = W_PLAN, .p = plan_ref(e->plan)});
-    names_publish(e);
     if (!e->stopping)
         gates_follow(e, e->plan);
     for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)

@@ -43,7 +43,7 @@ void names_conf_read(struct names_conf *c, struct slice resolv_conf, const struc
 struct names;
 struct names *names_new(struct loop *l, const struct names_conf *conf);
 void names_free(struct names *n);                       /* closes everything at once */
-void names_zone_set(struct names *n, struct names_zone *z); /* takes one reference. Before the first one all is answered SERVFAIL */
+void names_zone_set(struct names *n, struct names_zone *z); /* takes one reference. Before the first one questions wait */
 /* Sockets that questions come through, until names_close(id) or names_leave(): a bound UDP socket, a listening one, an accepted one. All own fd;
  * c is copied. id: whose they are; several may have the same. */
 void names_dgram(struct names *n, uint64_t id, int fd, const struct names_caller *c);

@@ -49,7 +49,7 @@ struct door {
     struct names *n;
     uint64_t id;
     int fd;
-    bool tcp;
+    bool tcp, open;                  /* open: it is read */
     struct dgram dgram;              /* UDP */
     struct listener ln;              /* TCP */
     struct names_caller caller;      /* its ns is owned */

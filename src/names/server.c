@@ -202,11 +202,23 @@ static struct door *door_new(struct names *n, uint64_t id, int fd, const struct 
     return d;
 }
 
+/* Before the first zone nothing is read: questions wait in the socket, also while a new engine takes over. */
+static void door_open(struct door *d)
+{
+    if (!d->n->zone || d->open)
+        return;
+    d->open = true;
+    if (d->tcp)
+        listener_start(&d->ln, d->n->loop, d->fd, false, door_accepted);
+    else
+        dgram_start(&d->dgram, d->n->loop, d->fd);
+}
+
 static void door_close(struct door *d)
 {
-    if (d->tcp) {
+    if (d->open && d->tcp) {
         listener_stop(&d->ln);
-    } else {
+    } else if (d->open) {
         forward_drop_door(d->n, d);
         dgram_stop(&d->dgram);
     }
@@ -220,7 +232,7 @@ void names_dgram(struct names *n, uint64_t id, int fd, const struct names_caller
 {
     struct door *d = door_new(n, id, fd, c);
     d->dgram = (struct dgram){.received = datagram, .owner = d};
-    dgram_start(&d->dgram, n->loop, fd);
+    door_open(d);
 }
 
 void names_listen(struct names *n, uint64_t id, int fd, const struct names_caller *c)
@@ -228,7 +240,7 @@ void names_listen(struct names *n, uint64_t id, int fd, const struct names_calle
     struct door *d = door_new(n, id, fd, c);
     d->tcp = true;
     d->ln.owner = d;
-    listener_start(&d->ln, n->loop, fd, false, door_accepted);
+    door_open(d);
 }
 
 void names_close(struct names *n, uint64_t id)
@@ -259,6 +271,8 @@ void names_zone_set(struct names *n, struct names_zone *z)
 {
     names_zone_unref(n->zone);
     n->zone = z;
+    LIST_FOREACH(l, &n->doors)
+        door_open(CONTAINER_OF(l, struct door, link));
 }
 
 void names_leave(struct names *n)
