@@ -56,6 +56,14 @@ static enum kafka_error append_refused(struct part *p, const struct append *a)
     return p->offline ? KAFKA_KAFKA_STORAGE_ERROR : KAFKA_NONE; /* loading may have found damage */
 }
 
+/* Of a producer that is not known any sequence may be the first. But when the partition has just been renewed, what came before this one on the same
+ * connection may have failed a moment ago: then it is to be sent again in its order. */
+static bool overtakes(const struct part *p, const struct append *a)
+{
+    return p->renewed_until_ms && loop_now_ms(p->shard->loop) < p->renewed_until_ms && !a->coordinator && a->batch.base_sequence > 0 &&
+           !producer_get(&p->log->producers, a->batch.producer_id);
+}
+
 /* One that the log has already: it is answered when the original is as safe as is asked for. */
 static void append_duplicate(struct part *p, struct append *a, int64_t last)
 {
@@ -114,6 +122,8 @@ void part_append(struct part *p, struct append *a)
     a->base_offset = a->append_ms = -1;
     enum kafka_error e = append_refused(p, a);
     a->log_start = p->log_start;
+    if (e == KAFKA_NONE && a->batch.producer_id >= 0 && overtakes(p, a))
+        e = KAFKA_KAFKA_STORAGE_ERROR;
     if (e == KAFKA_NONE && a->batch.producer_id >= 0)
         e = producer_check(&p->log->producers, a, &dup_last);
     if (e != KAFKA_NONE) {

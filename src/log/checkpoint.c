@@ -76,7 +76,7 @@ enum err store_state_write(const struct log_store *l, bool clean)
     struct buf b = {0};
     add32(&b, STATE_MAGIC);
     add64(&b, l->generation);
-    add32(&b, l->unclean);
+    add32(&b, (uint32_t)store_epoch(l));
     add16(&b, clean);
     add_crc(&b);
     enum err e = file_replace(store_path(l, "store.state", path), b.p, b.n, 0600);

@@ -94,6 +94,20 @@ void part_conf_set(struct part *p, const struct part_conf *conf);
 void part_delete(struct part *p);
 const char *part_name(const struct part *p);
 
+/* A partition that a failed disk took offline is made whole again as a start would do it, beside the one that goes on serving what is sound:
+ *
+ *     part_renew_begin(), on its loop -> part_renew_run(), in the pool -> part_renew_end(), on its loop
+ *
+ * begin: NULL when it has not failed, or works still use it: later, perhaps. Meanwhile it is not to be deleted, and DeleteRecords is KAFKA_STORAGE_ERROR.
+ * run: blocks, like part_load(). end: what was made, to be attached by the caller, who sets its owner and configuration: the old partition is gone as if deleted, but
+ * for its files, and watches are told; or NULL, and the old one stays as it was. */
+struct part_renewal;
+struct part_renewal *part_renew_begin(struct part *p, const struct part_conf *conf);
+enum err part_renew_run(struct part_renewal *r, struct buf *why) WARN_UNUSED;
+struct part *part_renew_end(struct part_renewal *r);
+/* fn is told of each partition that a failed disk takes offline, in the middle of what met the failure: it takes a note and calls nothing here. */
+void log_shard_on_failure(struct log_shard *s, void (*fn)(void *ctx, struct part *p), void *ctx);
+
 struct part_offsets {
     int64_t log_start;       /* first offset that can be read */
     int64_t stable;          /* last stable offset */
@@ -101,6 +115,7 @@ struct part_offsets {
     int64_t end;             /* the next offset */
     int32_t epoch;           /* leader epoch of this life */
     bool offline;            /* no longer writes: a sync or write failed, or a synced region is damaged; reads of what is sound go on */
+    bool failed;             /* offline because the disk failed: part_renew_begin() */
 };
 void part_offsets(const struct part *p, struct part_offsets *out);
 uint64_t part_bytes(const struct part *p);   /* on disk */

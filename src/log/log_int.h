@@ -111,7 +111,7 @@ struct log_store {
     char *dir;                         /* owned; conf.dir points to it */
     int lock;                          /* descriptor of store.lock */
     uint64_t generation;               /* of this life */
-    uint32_t unclean;                  /* unclean starts so far: the epoch of what is made or recovered in this life */
+    uint32_t unclean;                  /* unclean starts so far, and partitions renewed: store_epoch() */
     bool was_clean;
     uint64_t clean_generation;         /* of the life that stopped cleanly, or 0 */
     struct table stored;               /* name -> struct stored; not changed while shards exist */
@@ -131,6 +131,8 @@ uint64_t checkpoint_generation(struct slice bytes); /* UINT64_MAX: not a checkpo
 enum err folder_remove(const char *path) WARN_UNUSED; /* with the files in it; OK when it is not there. Blocks */
 /* store.state: generation, unclean starts, clean or not. */
 enum err store_state_write(const struct log_store *l, bool clean) WARN_UNUSED;
+int32_t store_epoch(const struct log_store *l);        /* of what is made or recovered now */
+enum err store_epoch_next(struct log_store *l) WARN_UNUSED; /* from now on another one, which is durable; any thread. Blocks */
 enum err store_note(const struct log_store *l, bool closing) WARN_UNUSED; /* entries of partitions that no shard has opened */
 
 /* ---- segments ---- */
@@ -310,6 +312,8 @@ struct part {
     int64_t cut;                       /* suspect: where the log ended whose records may have been answered; -1 */
     bool suspect, failed;              /* a sync failed; something else than a damaged region did */
     bool gone, compacting;
+    uint64_t renewed_until_ms;         /* loop time; before it requests may come that were sent before it was renewed; 0: it was not */
+    bool renewing;                     /* between part_renew_begin() and part_renew_end(): its files are another's to change */
     bool start_unsure;                 /* log_start was moved by a request, and the note of it failed */
     bool sparse;                       /* was compacted once: partition.state has it */
     bool forced;                       /* to be synced though nobody waits */
@@ -568,6 +572,8 @@ struct log_shard {
     struct clean *cleaning;            /* the compaction that is on its way, or NULL */
     void (*stopped)(void *ctx);
     void *stopped_ctx;
+    void (*on_failure)(void *ctx, struct part *p); /* NULL: nobody wants to know */
+    void *on_failure_ctx;
     struct iovec *iov;                 /* WRITE_IOV */
     char *window;                      /* WALK_BYTES, for what happens on the loop */
     struct log_counters counters;

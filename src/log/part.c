@@ -318,7 +318,7 @@ static enum err part_reopen(struct part *p, struct stored *st, struct buf *why)
         return e;
     p->state = PART_LOADED;
     p->names_made++; /* the end of the last life may have come between making a file and syncing its name: before the next answer all names are synced */
-    epoch_begin(p, MAX((int32_t)p->shard->store->unclean, epoch_last(p) + 1), p->end);
+    epoch_begin(p, MAX(store_epoch(p->shard->store), epoch_last(p) + 1), p->end);
     part_moved(p);
     if (r.cut >= 0) { /* what was to go is cut off: what follows is not to be */
         char folder[LOG_PATH_MAX];
@@ -329,6 +329,10 @@ static enum err part_reopen(struct part *p, struct stored *st, struct buf *why)
             e = part_note_write(part_path(p, NULL, folder), &note);
         if (e != OK)
             buf_printf(why, "%s: what a failed sync left can't be cut off: %s", folder, err_text(e));
+    } else if (p->renewing) { /* where the old one was cut back, that need not be durable */
+        e = part_rewrite(p);
+        if (e != OK)
+            buf_printf(why, "%s: what is there can't be made durable: %s", p->name, err_text(e));
     }
     return e;
 }
@@ -369,7 +373,7 @@ enum err part_load(struct log_store *l, const char *name, const struct part_conf
     struct part *p = part_new(name, conf);
     enum err e = OK;
     if (!st || !st->folder)
-        epoch_begin(p, (int32_t)l->unclean, 0);
+        epoch_begin(p, store_epoch(l), 0);
     else if (st->generation && st->clean && st->generation == l->clean_generation)
         part_shelve(p, st);
     else
@@ -512,7 +516,7 @@ void part_moved(struct part *p)
 
 void part_offsets(const struct part *p, struct part_offsets *out)
 {
-    *out = (struct part_offsets){.log_start = p->log_start, .stable = MAX(p->stable, p->log_start), .high = p->high, .end = p->end, .epoch = p->epoch, .offline = p->offline};
+    *out = (struct part_offsets){.log_start = p->log_start, .stable = MAX(p->stable, p->log_start), .high = p->high, .end = p->end, .epoch = p->epoch, .offline = p->offline, .failed = p->failed};
 }
 
 uint64_t part_bytes(const struct part *p) { return p->bytes; }
@@ -555,10 +559,13 @@ void part_refuse(struct part *p)
 
 void part_offline(struct part *p, const char *what, enum err e)
 {
+    bool news = !p->failed && !p->gone;
     if (!p->offline && !p->gone)
-        log_error("log", "%s: %s: %s; it takes no more records until the next start. Look at the device's health and at the kernel's log", p->name, what, err_text(e));
+        log_error("log", "%s: %s: %s; it takes no more records. Look at the device's health and at the kernel's log; it is tried again by and by", p->name, what, err_text(e));
     p->failed = true;
     part_refuse(p);
+    if (news && p->shard->on_failure)
+        p->shard->on_failure(p->shard->on_failure_ctx, p);
 }
 
 static void appends_fail(struct part *p, struct list *from, enum kafka_error e)
@@ -581,16 +588,23 @@ void part_fail(struct part *p, enum kafka_error e)
 
 /* ---- deletion ---- */
 
-void part_delete(struct part *p)
+/* It is its shard's no more; what waits fails. */
+static void part_leave(struct part *p, enum kafka_error e)
 {
-    MUST(p->magic == PART_MAGIC && !p->gone);
     struct log_shard *s = p->shard;
     p->gone = true;
-    part_fail(p, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    part_fail(p, e);
     list_del(&p->force_link);
     if (s->housekept == &p->all)
         s->housekept = p->all.next;
     list_del(&p->all);
+}
+
+void part_delete(struct part *p)
+{
+    MUST(p->magic == PART_MAGIC && !p->gone && !p->renewing);
+    struct log_shard *s = p->shard;
+    part_leave(p, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
     if (p->state != PART_EMPTY) {
         char from[LOG_PATH_MAX], name[PART_NAME_MAX + 64], to[LOG_PATH_MAX];
         uint64_t unique;
@@ -604,6 +618,94 @@ void part_delete(struct part *p)
         s->changed = true;
     }
     part_tell(p);
+}
+
+/* ---- a partition of which the disk failed ---- */
+
+#define RENEWED_MS 30000
+
+struct part_renewal {
+    struct part *old;
+    struct part *made;                 /* NULL: not yet, or it failed */
+    struct log_store *store;
+    struct part_conf conf;
+    struct stored known;               /* what a checkpoint would say of the old one */
+    char name[PART_NAME_MAX + 1];
+};
+
+static bool part_rests(const struct part *p)
+{
+    const struct part_log *g = p->log;
+    if (p->pins || p->rounding || p->compacting || !list_empty(&p->write_link) || !list_empty(&p->wait_link) || !list_empty(&p->force_link))
+        return false;
+    return !g || (list_empty(&g->pending) && list_empty(&g->waits) && list_empty(&g->dups) && list_empty(&g->flushes));
+}
+
+struct part_renewal *part_renew_begin(struct part *p, const struct part_conf *conf)
+{
+    MUST(p->magic == PART_MAGIC && !p->gone && !p->renewing);
+    if (!p->failed || p->state == PART_SHELVED || p->shard->state != SHARD_RUNS || !part_rests(p))
+        return NULL;
+    struct part_renewal *r = mem_new(MEM_PART, sizeof *r);
+    r->old = p;
+    r->store = p->shard->store;
+    r->conf = *conf;
+    snprintf(r->name, sizeof r->name, "%s", p->name);
+    part_describe(p, &r->known);
+    r->known.generation = r->store->generation;
+    r->known.epochs = NULL;
+    if (p->epochs_n) { /* the old one keeps its own */
+        r->known.epochs = mem_new(MEM_PART, p->epochs_n * sizeof *p->epochs);
+        memcpy(r->known.epochs, p->epochs, p->epochs_n * sizeof *p->epochs);
+    }
+    p->renewing = true;
+    return r;
+}
+
+static void nothing_each(void *ctx, const char *name, bool folder, uint64_t bytes) { (void)ctx, (void)name, (void)folder, (void)bytes; }
+
+enum err part_renew_run(struct part_renewal *r, struct buf *why)
+{
+    char folder[LOG_PATH_MAX];
+    struct part *p = part_new(r->name, &r->conf);
+    enum err e = disk_list(store_path(r->store, r->name, folder), nothing_each, NULL);
+    bool there = e != ERR_NOTFOUND;
+    if (e == OK || !there) /* records that were seen under the old one may be gone */
+        e = store_epoch_next(r->store);
+    if (e == OK && !there) {
+        epoch_begin(p, store_epoch(r->store), 0);
+    } else if (e == OK) {
+        p->renewing = true;
+        e = part_recovered(p, r->store, &r->known, why);
+        p->renewing = false;
+    } else {
+        buf_printf(why, "%s: %s", folder, err_text(e));
+    }
+    if (e == OK && p->failed) {
+        buf_printf(why, "%s: what was written last can't be written once more", folder);
+        e = ERR_IO;
+    }
+    if (e == OK)
+        r->made = p;
+    else
+        part_free(p);
+    return e;
+}
+
+struct part *part_renew_end(struct part_renewal *r)
+{
+    struct part *old = r->old, *made = r->made;
+    old->renewing = false;
+    if (made) {
+        made->renewed_until_ms = loop_now_ms(old->shard->loop) + RENEWED_MS;
+        made->noted = MIN(made->noted, old->noted); /* no checkpoint that is written has what the renewal started from */
+        part_leave(old, KAFKA_KAFKA_STORAGE_ERROR);
+        old->shard->changed = true;
+        part_tell(old);
+    }
+    mem_free(r->known.epochs);
+    mem_free(r);
+    return made;
 }
 
 void part_reap(struct part *p)

@@ -121,7 +121,7 @@ void part_housekeep(struct part *p, int64_t now_ms)
 enum kafka_error part_delete_before(struct part *p, int64_t offset, int64_t *log_start)
 {
     char folder[LOG_PATH_MAX];
-    if (!part_use(p))
+    if (p->renewing || !part_use(p))
         return KAFKA_KAFKA_STORAGE_ERROR;
     offset = offset == -1 ? p->high : offset;
     *log_start = p->log_start;

@@ -270,7 +270,7 @@ void shard_checkpoint_go(struct log_shard *s)
         return;
     s->checkpoint_wanted = s->changed = false;
     s->unnoted = 0;
-    checkpoint_begin(&s->checkpoint_bytes, s->store->generation, s->store->unclean);
+    checkpoint_begin(&s->checkpoint_bytes, s->store->generation, (uint32_t)store_epoch(s->store));
     LIST_FOREACH(it, &s->parts)
     {
         struct part *p = CONTAINER_OF(it, struct part, all);
@@ -370,6 +370,12 @@ struct log_shard *log_shard_new(struct log_store *l, struct loop *loop, uint32_t
     s->space_err = disk_space(l->dir, &s->space_free, &total);
     space_judge(s);
     return s;
+}
+
+void log_shard_on_failure(struct log_shard *s, void (*fn)(void *ctx, struct part *p), void *ctx)
+{
+    s->on_failure = fn;
+    s->on_failure_ctx = ctx;
 }
 
 const struct log_counters *log_shard_counters(const struct log_shard *s) { return &s->counters; }

@@ -10,6 +10,7 @@
  */
 #include "log_int.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 void log_store_conf_default(struct log_store_conf *c)
@@ -80,6 +81,20 @@ static bool store_recovers(const struct log_store *l)
             return true;
     }
     return false;
+}
+
+int32_t store_epoch(const struct log_store *l) { return (int32_t)__atomic_load_n(&l->unclean, __ATOMIC_RELAXED); }
+
+/* Nobody who holds the lock takes another one; only works in the pool take it. */
+static pthread_mutex_t epochs_lock = PTHREAD_MUTEX_INITIALIZER;
+
+enum err store_epoch_next(struct log_store *l)
+{
+    pthread_mutex_lock(&epochs_lock);
+    __atomic_add_fetch(&l->unclean, 1, __ATOMIC_RELAXED);
+    enum err e = store_state_write(l, false);
+    pthread_mutex_unlock(&epochs_lock);
+    return e;
 }
 
 /* Before anything is appended the mark of a clean stop is taken away, and the new generation is on disk. */

@@ -29,6 +29,8 @@ void sync_want(struct part *p)
 
 void sync_force(struct part *p)
 {
+    if (p->renewing)
+        return;
     if (list_empty(&p->force_link))
         list_push(&p->shard->forces, &p->force_link);
     shard_end(p->shard);
@@ -37,7 +39,7 @@ void sync_force(struct part *p)
 void part_flush(struct part *p, struct part_flush *f)
 {
     list_init(&f->link);
-    if (p->gone || p->suspect || p->shard->state != SHARD_RUNS) {
+    if (p->gone || p->suspect || p->renewing || p->shard->state != SHARD_RUNS) {
         flush_finish(p->shard, f, p->gone ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_KAFKA_STORAGE_ERROR);
         return;
     }
@@ -109,7 +111,7 @@ static void note_submit(struct part *p)
     work_submit(p->shard->loop, &j->work);
 }
 
-/* The log in memory ends at end; its files stay as they are until the next start. */
+/* The log in memory ends at end; its files stay as they are until the next start, or until it is renewed. */
 static void view_cut(struct part *p, struct spot end)
 {
     struct part_log *g = p->log;
