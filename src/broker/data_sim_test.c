@@ -276,10 +276,11 @@ static void trouble(void)
     case 3: sim_disk_slow(chance(5), 5 + chance(SYNC_MS_MAX - 5)); break;
     case 4: sim_disk_slow(0, 0); break;
     case 5: sim_disk_cold(chance(100)); break;
-    case 8: /* a sync fails: that partition takes no more until the next start */
+    case 8: /* a sync fails: that partition takes no more until it is renewed */
         sim_disk_fail_next(SIM_DISK_SYNC, chance(3), 5 /* EIO */);
         failure_noticed();
-        next_life();
+        if (chance(2))
+            next_life();
         break;
     case 9: /* the sync that fails is one of what recovery found */
         no_faults();
@@ -383,7 +384,8 @@ static void history(uint64_t seed)
     }
     sim_disk_slow(0, 0);
     no_faults();
-    world_restart(); /* what went offline is whole again */
+    if (chance(2))
+        world_restart(); /* what is offline is whole again by that, or by itself */
     for (int i = 0; !all_acknowledged(); i++) {
         assert_true(i < 10000);
         step(false);

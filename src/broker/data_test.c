@@ -987,6 +987,48 @@ static void test_disk_comes_back(void **state)
     world_stop();
 }
 
+static bool takes_records(void *ctx)
+{
+    struct part_offsets o;
+    if (!can_be_read(ctx))
+        return false;
+    part_offsets(shard_part_named(world_owner("t", 0), SLICE("t"), 0)->part, &o);
+    return !o.offline;
+}
+
+/* A disk that fails under a partition, and goes on failing for a while: what is sound can be read all the time, and the partition takes records again by itself. */
+static void failed_disk_renewed(enum sim_disk_op op)
+{
+    start(2);
+    world_topic("t", 1, NULL);
+    struct client *c = client_new(0);
+    put(c, "t", 0, "good", 0);
+    sim_disk_fail_next(op, 0, 5 /* EIO */);
+    assert_int_equal(produce_error(c, "t", 0, plain(c, "lost")), KAFKA_KAFKA_STORAGE_ERROR);
+    sim_disk_fail(UINT32_MAX, 5 /* EIO */);
+    world_sleep(10000); /* tries that fail */
+    assert_true(can_be_read(NULL));
+    assert_false(takes_records(NULL));
+    sim_disk_fail(0, 0);
+    assert_values(c, "t", 0, 0, "good-0 ");
+    world_until(takes_records, NULL, 60000);
+    put(c, "t", 0, "more", 1);
+    assert_values(c, "t", 0, 0, "good-0 more-0 ");
+    client_free(c);
+    world_crash(true);
+    world_sleep(2000); /* what was recovered is shown when it has been synced */
+    c = client_new(0);
+    assert_values(c, "t", 0, 0, "good-0 more-0 ");
+    client_free(c);
+    world_stop();
+}
+
+static void test_failed_disk_renewed(void **state)
+{
+    failed_disk_renewed(SIM_DISK_WRITE);
+    failed_disk_renewed(SIM_DISK_SYNC);
+}
+
 static void test_full_disk(void **state)
 {
     start(2);
@@ -1210,7 +1252,7 @@ int main(void)
         cmocka_unit_test(test_delete_records),
         cmocka_unit_test(test_epochs),
         cmocka_unit_test(test_slow_disk),
-        cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_disk_comes_back),
+        cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_disk_comes_back), cmocka_unit_test(test_failed_disk_renewed),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_cold_reads),
         cmocka_unit_test(test_transaction_not_there),

@@ -4,6 +4,9 @@
  *                                |                      ^ part_attach(), modules are told
  *                                '-> offline: KAFKA_STORAGE_ERROR; tried again by and by; its topic can be deleted
  *
+ * A partition that is ready and of which the disk fails goes on serving what is sound, and is renewed by and by: loaded once more beside the one that
+ * serves, and put in its place, which to modules is as if it had gone and come back.
+ *
  * What a partition is now stands in its topic_live, where any thread may read it: LIVE_LOADING, LIVE_OFFLINE or its leader epoch. The load touches no
  * shard: it has a copy of what it needs. At most LOADS works are in the pool for a shard, each with up to LOAD_BATCH partitions, so that a start with many partitions
  * leaves threads for syncs. Internal topics are loaded first, because groups and transactions wait for them.
@@ -21,6 +24,8 @@
 
 struct load_item {
     struct bpart *p;
+    struct part_renewal *renewal; /* of `old`; NULL: it is loaded for the first time */
+    struct part *old;
     struct part_conf conf;     /* as when it began */
     char name[PART_NAME_MAX + 1];
     struct part *part;         /* result */
@@ -33,15 +38,17 @@ struct load {
     uint32_t n;
     struct load_item items[LOAD_BATCH];
 };
-/* When partitions that could not be loaded are tried again, all together: the longer it goes on, the less often. */
+/* When partitions that could not be loaded, or of which the disk failed, are tried again, all together: the longer it goes on, the less often. */
 #define RETRY_MS_MIN 1000
 #define RETRY_MS_MAX 60000
+#define RETRY_CALM_MS 120000   /* without a failure: the next one is a new story */
 struct shard_parts {
     struct shard *shard;
     struct list wanted;        /* struct bpart */
-    struct list lame;          /* struct bpart: offline, waiting for the next try */
+    struct list lame;          /* struct bpart: offline, or to be renewed, waiting for the next try */
     struct timer retry;        /* set while lame is not empty */
     uint64_t retry_ms;         /* until the next try, once there is one */
+    uint64_t failed_ms;        /* loop time of the last failure */
     struct load loads[LOADS];
     uint32_t running;          /* bit i: loads[i] is in the pool */
     struct list grave;         /* struct bpart: deleted; whoever saw it in this turn may still look at it */
@@ -212,13 +219,14 @@ static void bpart_delete(struct shard *s, struct bpart *p)
     counter_set(&s->counters->parts, s->parts.n);
     bpart_online(s, p);
     p->gone = true;
+    if (p->part)
+        counter_add(&s->counters->parts_ready, (uint64_t)-1);
+    struct part *part = p->part;
+    p->part = NULL;
     if (p->loading)
         return; /* it is deleted when it comes back */
-    if (p->part) {
-        counter_add(&s->counters->parts_ready, (uint64_t)-1);
-        part_delete(p->part);
-    }
-    p->part = NULL;
+    if (part)
+        part_delete(part);
     list_del(&p->link);
     news_loaded(s, p->news);
     p->news = NULL;
@@ -232,37 +240,69 @@ static void load_run(struct work *w)
     struct load *load = CONTAINER_OF(w, struct load, work);
     for (uint32_t i = 0; i < load->n; i++) {
         struct load_item *it = &load->items[i];
-        it->err = part_load(load->shard->b->log, it->name, &it->conf, &it->part, &it->why);
+        if (it->renewal)
+            it->err = part_renew_run(it->renewal, &it->why);
+        else
+            it->err = part_load(load->shard->b->log, it->name, &it->conf, &it->part, &it->why);
     }
 }
 
-/* Said once, however often it is tried. */
-static void item_failed(struct shard *s, struct load_item *it)
+/* It is tried (again), when the time has come. */
+static void lame_add(struct shard *s, struct bpart *p)
 {
-    struct bpart *p = it->p;
     struct shard_parts *sp = s->loading;
-    if (p->gone)
-        return;
-    if (!p->offline) {
-        log_error("broker", "partition %d of topic %s is offline, and is tried again by and by: %s: " SLICE_FMT, p->partition, p->topic->name, err_text(it->err),
-                  SLICE_ARG(buf_slice(&it->why)));
-        p->offline = true;
-        live_set(p, LIVE_OFFLINE);
-        counter_inc(&s->counters->parts_offline);
-    }
-    if (sp->stopped)
+    if (sp->stopped || p->gone)
         return;
     list_push(&sp->lame, &p->link);
+    if (loop_now_ms(s->loop) > sp->failed_ms + RETRY_CALM_MS)
+        sp->retry_ms = RETRY_MS_MIN;
+    sp->failed_ms = loop_now_ms(s->loop);
     if (!timer_is_set(&sp->retry)) {
         timer_set(s->loop, &sp->retry, sp->retry_ms);
         sp->retry_ms = MIN(sp->retry_ms * 2, RETRY_MS_MAX);
     }
 }
 
+static void on_failure(void *ctx, struct part *part)
+{
+    struct bpart *p = part_owner(part);
+    if (p && list_empty(&p->link))
+        lame_add(ctx, p);
+}
+
+/* Said once, however often it is tried. One that serves what is sound goes on with that. */
+static void item_failed(struct shard *s, struct load_item *it)
+{
+    struct bpart *p = it->p;
+    if (p->gone)
+        return;
+    if (!p->offline && !it->old) {
+        log_error("broker", "partition %d of topic %s is offline, and is tried again by and by: %s: " SLICE_FMT, p->partition, p->topic->name, err_text(it->err),
+                  SLICE_ARG(buf_slice(&it->why)));
+        p->offline = true;
+        live_set(p, LIVE_OFFLINE);
+        counter_inc(&s->counters->parts_offline);
+    }
+    lame_add(s, p);
+}
+
+/* The one in the pool is to take the place of the one that serves. */
+static void item_replace(struct shard *s, struct load_item *it)
+{
+    struct bpart *p = it->p;
+    if (p->gone)
+        return;
+    for (uint32_t i = 0; i < modules_n; i++)
+        if (modules[i]->part_gone)
+            modules[i]->part_gone(s, p);
+    p->part = NULL;
+    counter_add(&s->counters->parts_ready, (uint64_t)-1);
+}
+
 static void item_attach(struct shard *s, struct load_item *it)
 {
     struct bpart *p = it->p;
-    if (p->offline)
+    if (p->offline || it->old)
         log_info("broker", "partition %d of topic %s could be loaded and is back", p->partition, p->topic->name);
     bpart_online(s, p);
     part_attach(it->part, s->log);
@@ -281,12 +321,20 @@ static void item_attach(struct shard *s, struct load_item *it)
     for (uint32_t i = 0; i < modules_n; i++)
         if (modules[i]->part_attached)
             modules[i]->part_attached(s, p);
+    if (o.failed)
+        lame_add(s, p);
 }
 
 static void item_done(struct shard *s, struct load_item *it)
 {
     struct bpart *p = it->p;
     p->loading = false;
+    if (it->renewal)
+        it->part = part_renew_end(it->renewal);
+    if (it->old && it->part)
+        item_replace(s, it);
+    else if (it->old && p->gone)
+        part_delete(it->old);
     if (it->err == OK)
         item_attach(s, it);
     else
@@ -307,26 +355,35 @@ static void load_done(struct work *w)
     for (uint32_t i = 0; i < load->n; i++)
         item_done(s, &load->items[i]);
     s->loading->running &= ~(1u << (load - s->loading->loads));
-    if (s->loading->running == 0 && list_empty(&s->loading->lame))
-        s->loading->retry_ms = RETRY_MS_MIN;
     loads_begin(s->loading);
     shard_stop_step(s);
+}
+
+/* False: works still use the partition that is to be renewed. */
+static bool item_begin(struct load_item *it, struct bpart *p)
+{
+    *it = (struct load_item){.p = p, .conf = p->topic->settings.part, .old = p->part};
+    if (p->part && !(it->renewal = part_renew_begin(p->part, &it->conf)))
+        return false;
+    p->loading = true;
+    part_folder(p->topic, p->partition, it->name);
+    return true;
 }
 
 static void load_begin(struct shard_parts *sp, struct load *load)
 {
     load->shard = sp->shard;
     load->work = (struct work){.run = load_run, .done = load_done};
-    for (load->n = 0; load->n < LOAD_BATCH && !list_empty(&sp->wanted); load->n++) {
+    for (load->n = 0; load->n < LOAD_BATCH && !list_empty(&sp->wanted);) {
         struct bpart *p = CONTAINER_OF(sp->wanted.next, struct bpart, link);
-        struct load_item *it = &load->items[load->n];
         list_del(&p->link);
-        p->loading = true;
-        it->p = p;
-        it->part = NULL;
-        it->conf = p->topic->settings.part;
-        part_folder(p->topic, p->partition, it->name);
+        if (item_begin(&load->items[load->n], p))
+            load->n++;
+        else
+            lame_add(sp->shard, p);
     }
+    if (load->n == 0)
+        return;
     sp->running |= 1u << (load - sp->loads);
     work_submit(sp->shard->loop, &load->work);
 }
@@ -447,6 +504,7 @@ void parts_init(struct shard *s)
 
 void parts_begin(struct shard *s)
 {
+    log_shard_on_failure(s->log, on_failure, s);
     for (struct table_slot *slot = NULL; (slot = table_next(&s->catalog->by_name, slot));)
         topic_made(s, slot->value, 0, NULL);
     loads_begin(s->loading);

@@ -430,7 +430,7 @@ static void random_history(uint64_t seed)
             author_robbed(a);
         else
             author_step(a, deeds, &n);
-        /* A disk that fails once: what it concerned writes no more until the next start. No kill meanwhile: one that comes before the failure of a sync is
+        /* A disk that fails once: what it concerned writes no more until it is renewed. No kill meanwhile: one that comes before the failure of a sync is
          * noted leaves bytes in the page cache that look well and may never arrive, and nobody can tell. */
         if (restart_in < 0 && dice(80) == 0) {
             sim_crash_after(0, false);
