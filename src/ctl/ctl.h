@@ -165,9 +165,8 @@ struct ctl_call {
     int64_t revision;                    /* of the store with this answer; of a call that changed something: the one it made */
     struct ctl_op_result result;         /* valid when error is CTL_OK */
     /* The engine's: */
-    struct list link;
-    struct arena *arena;                 /* what the result refers to */
-    void *past;                          /* what was read from history for it, or NULL */
+    struct list link;                    /* on the list it waits on */
+    void *priv;                          /* set by ctl_submit(): what the engine keeps for it */
 };
 
 struct ctl;
