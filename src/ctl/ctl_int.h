@@ -244,7 +244,7 @@ void batch_apply(struct own *o);             /* committed: into index and leases
 void batch_drop(struct own *o);              /* failed */
 /* Makes call->priv the list of what it has to read from history. False: nothing. */
 bool past_want(const struct own *o, struct ctl_call *call);
-void past_free(struct ctl_call *call);
+void past_free(struct past *p);              /* and those behind it; NULL-safe */
 /* k is put into the overlay as the new version of its key; takes the reference. */
 void batch_change(struct own *o, struct kv *k);
 struct kv *batch_get(const struct own *o, struct slice key); /* as the batch sees it; NULL: no such key */

@@ -29,7 +29,7 @@ static const char *const statement_texts[STATEMENTS] = {
     [ST_META] = "INSERT OR REPLACE INTO meta(name, value) VALUES(?1, ?2)",
     [ST_LEASE] = "INSERT OR REPLACE INTO leases(id, ttl_s) VALUES(?1, ?2)",
     [ST_UNLEASE] = "DELETE FROM leases WHERE id = ?1",
-    [ST_SAMPLE] = "INSERT OR REPLACE INTO samples(revision, wall_s) VALUES(?1, ?2)",
+    [ST_SAMPLE] = "INSERT OR IGNORE INTO samples(revision, wall_s) VALUES(?1, ?2)",
     [ST_FORGET] = "DELETE FROM samples WHERE revision < ?1",
     [ST_KEYS] = "SELECT max(id) FROM history WHERE key >= ?1 AND id < ?2 GROUP BY key ORDER BY key",
     [ST_KEYS_TO] = "SELECT max(id) FROM history WHERE key >= ?1 AND key < ?3 AND id < ?2 GROUP BY key ORDER BY key",

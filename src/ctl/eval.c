@@ -208,15 +208,14 @@ bool past_want(const struct own *o, struct ctl_call *call)
     return false;
 }
 
-void past_free(struct ctl_call *call)
+void past_free(struct past *p)
 {
-    for (struct past *p = call->priv, *next; p; p = next) {
+    for (struct past *next; p; p = next) {
         next = p->next;
         for (size_t i = 0; i < p->n; i++) kv_unref(p->kvs[i]);
         mem_free(p->kvs);
         mem_free(p);
     }
-    call->priv = NULL;
 }
 
 /* ---- comparisons ---- */

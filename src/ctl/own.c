@@ -14,13 +14,14 @@ void own_done(struct own *o, struct ctl_call *call)
 {
     MUST(o->waiting > 0);
     o->waiting--;
-    past_free(call);
+    struct past *past = call->priv; /* the answer refers to it, and the call may be gone afterwards */
     counter_inc(&o->ctl.counters.calls);
     if (call->error != CTL_OK) {
         counter_inc(&o->ctl.counters.calls_failed);
         if (!call->why[0]) call->why = ctl_error_text(call->error);
     }
     call->done(call);
+    past_free(past);
 }
 
 void own_over(struct own *o, struct ctl_call *call, enum ctl_error e, const char *why)
@@ -124,9 +125,11 @@ static void own_housekeeping(struct timer *t)
     int64_t wall_s = (int64_t)(wall_ns() / 1000000000), old_s = wall_s - (int64_t)(o->conf.history_ms / 1000), to = 0;
     for (size_t i = 0; i < o->samples_n; i++)
         if (o->samples[i].wall_s <= old_s) to = MAX(to, o->samples[i].revision);
-    if (o->samples_n == SAMPLES_MAX) memmove(o->samples, o->samples + 1, --o->samples_n * sizeof *o->samples);
-    o->samples[o->samples_n++] = (struct sample){o->revision, wall_s};
-    o->sampling = true;
+    if (o->samples_n == 0 || o->samples[o->samples_n - 1].revision < o->revision) { /* when it was first seen is what counts */
+        if (o->samples_n == SAMPLES_MAX) memmove(o->samples, o->samples + 1, --o->samples_n * sizeof *o->samples);
+        o->samples[o->samples_n++] = (struct sample){o->revision, wall_s};
+        o->sampling = true;
+    }
     own_compact(o, to);
     timer_set(o->loop, t, housekeeping_ms(o));
     own_turn(o);
