@@ -740,8 +740,8 @@ static bool life_group(struct life *life, bool trouble)
     for (size_t i = 0; i < n; i++) {
         answer_wait(life->w, &steps[i].answer);
         struct ctl_call *call = &steps[i].answer.call;
-        bool ok = step_check(m, &steps[i]);
-        fine = fine && ok;
+        bool ok = fine && step_check(m, &steps[i]); /* behind one that the disk failed the model knows nothing */
+        fine = ok;
         if (ok && steps[i].changes && call->error == CTL_OK) answered = MAX(answered, call->revision);
         if (ok && call->op.kind == CTL_COMPACT && call->error == CTL_OK) compact = MAX(compact, call->op.compact);
         answer_fini(&steps[i].answer);

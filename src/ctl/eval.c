@@ -258,9 +258,11 @@ static bool compare_holds(const struct eval *ev, const struct ctl_compare *c)
 static size_t txns_of(const struct ctl_op *ops, size_t n)
 {
     size_t sum = 0;
-    for (size_t i = 0; i < n; i++)
-        if (ops[i].kind == CTL_TXN)
-            sum += 1 + MAX(txns_of(ops[i].txn.then_ops, ops[i].txn.then_n), txns_of(ops[i].txn.else_ops, ops[i].txn.else_n));
+    for (size_t i = 0; i < n; i++) {
+        if (ops[i].kind != CTL_TXN) continue;
+        size_t yes = txns_of(ops[i].txn.then_ops, ops[i].txn.then_n), no = txns_of(ops[i].txn.else_ops, ops[i].txn.else_n);
+        sum += 1 + MAX(yes, no);
+    }
     return sum;
 }
 

@@ -76,6 +76,11 @@ static void batch_fill(struct own *o)
 /* False: nothing is to be committed. What only looked (comparisons that failed, deletions of nothing) is answered at once. */
 static bool commit_start(struct own *o)
 {
+    if (o->broken || o->corrupt) { /* also for those that came before it was known */
+        while (!list_empty(&o->changes))
+            own_over(o, CONTAINER_OF(o->changes.next, struct ctl_call, link), o->corrupt ? CTL_CORRUPT : CTL_DISK_FAILED, o->why);
+        return false;
+    }
     while (!list_empty(&o->changes)) {
         batch_fill(o);
         if (batch_changes(o)) {

@@ -73,6 +73,29 @@ void lease_free(struct lease *l)
     if (!l->asked) mem_free(l); /* else when its call comes back */
 }
 
+/* Sorts slices by heap sort: in place, and without a worst case. */
+static void slices_sift(struct slice *v, size_t i, size_t n)
+{
+    for (size_t kid; (kid = 2 * i + 1) < n; i = kid) {
+        if (kid + 1 < n && key_cmp(v[kid], v[kid + 1]) < 0) kid++;
+        if (key_cmp(v[i], v[kid]) >= 0) return;
+        struct slice t = v[i];
+        v[i] = v[kid];
+        v[kid] = t;
+    }
+}
+
+static void slices_sort(struct slice *v, size_t n)
+{
+    for (size_t i = n / 2; i > 0; i--) slices_sift(v, i - 1, n);
+    for (size_t i = n; i > 1; i--) {
+        struct slice t = v[0];
+        v[0] = v[i - 1];
+        v[i - 1] = t;
+        slices_sift(v, 0, i - 1);
+    }
+}
+
 /* ---- changes ---- */
 
 static bool grant_eval(struct own *o, struct ctl_call *call)
@@ -113,13 +136,14 @@ static bool revoke_eval(struct own *o, struct ctl_call *call)
         return true;
     }
     if (l->state == LEASE_GRANTING) return false; /* by this batch */
-    size_t before = b->changes.n, n = 0;
-    LIST_FOREACH(it, &l->keys) {
-        if (n++ == REVISION_CHANGES_MAX) break;
-        revoke_key(o, l, kv_key(CONTAINER_OF(it, struct kv, of_lease)));
-    }
+    size_t before = b->changes.n, n = 0, there = 0;
+    LIST_FOREACH(it, &l->keys) there++;
+    struct slice *keys = arena_alloc(&b->arena, MAX(there + before, 1) * sizeof *keys);
+    LIST_FOREACH(it, &l->keys) keys[n++] = kv_key(CONTAINER_OF(it, struct kv, of_lease));
     for (size_t i = 0; i < before; i++)
-        if (b->changes.v[i].now->lease == l->id) revoke_key(o, l, kv_key(b->changes.v[i].now));
+        if (b->changes.v[i].now->lease == l->id) keys[n++] = kv_key(b->changes.v[i].now);
+    slices_sort(keys, n); /* the order of the events, as etcd has it */
+    for (size_t i = 0; i < MIN(n, REVISION_CHANGES_MAX); i++) revoke_key(o, l, keys[i]);
     if (b->changes.n > before) b->revision++;
     if (n > REVISION_CHANGES_MAX) { /* more keys than a revision holds: the rest by the next call */
         call->error = CTL_TOO_MANY_OPS;
@@ -142,29 +166,6 @@ static void lease_keep(struct own *o, struct lease *l, struct ctl_lease_result *
     if (!l || l->state != LEASE_LIVE || l->expired) return; /* TTL 0: as etcd answers */
     l->due_ms = loop_now_ms(o->loop) + (uint64_t)l->ttl_s * 1000; /* the timer looks at it when it comes */
     out->ttl_s = l->ttl_s;
-}
-
-/* Sorts slices by heap sort: in place, and without a worst case. */
-static void slices_sift(struct slice *v, size_t i, size_t n)
-{
-    for (size_t kid; (kid = 2 * i + 1) < n; i = kid) {
-        if (kid + 1 < n && key_cmp(v[kid], v[kid + 1]) < 0) kid++;
-        if (key_cmp(v[i], v[kid]) >= 0) return;
-        struct slice t = v[i];
-        v[i] = v[kid];
-        v[kid] = t;
-    }
-}
-
-static void slices_sort(struct slice *v, size_t n)
-{
-    for (size_t i = n / 2; i > 0; i--) slices_sift(v, i - 1, n);
-    for (size_t i = n; i > 1; i--) {
-        struct slice t = v[0];
-        v[0] = v[i - 1];
-        v[i - 1] = t;
-        slices_sift(v, 0, i - 1);
-    }
 }
 
 static void lease_info(struct own *o, const struct ctl_lease *want, struct arena *a, struct ctl_lease_result *out)
