@@ -746,6 +746,7 @@ static bool life_group(struct life *life, bool trouble)
         if (ok && call->op.kind == CTL_COMPACT && call->error == CTL_OK) compact = MAX(compact, call->op.compact);
         answer_fini(&steps[i].answer);
     }
+    sim_disk_fail_next(SIM_DISK_WRITE, 0, 0);
     life->answered = answered;
     life->compact_answered = compact;
     return fine && !sim_is_down();
