@@ -14,6 +14,7 @@
 #include <stdio.h>
 
 #define FORMAT 1
+#define RENEW_BYTES (256u << 10) /* of the WAL at a time */
 #define APPLICATION_ID 0x57656972 /* "Weir" */
 
 enum statement {
@@ -487,12 +488,51 @@ static int tables_make(struct db *db)
     return rc;
 }
 
-/* Opens, makes the tables if there are none, and brings what the WAL holds into the database and onto the disk: the life before may have met a failed sync,
- * after which the kernel takes for clean what never arrived. *foreign: the file is another program's or another version's. */
+static enum err wal_copy(int fd, uint64_t bytes)
+{
+    char *p = mem_new(MEM_CTL, RENEW_BYTES);
+    enum err e = OK;
+    for (uint64_t at = 0, n, written; e == OK && at < bytes; at += n) {
+        n = MIN(bytes - at, RENEW_BYTES);
+        e = file_read_at(fd, at, p, n);
+        struct iovec iov = {p, n};
+        if (e == OK) e = disk_write_at(fd, at, &iov, 1, &written);
+    }
+    mem_free(p);
+    return e == OK ? disk_sync(fd) : e;
+}
+
+/* Writes the WAL that is there once more, the same bytes, and syncs it: the life before may have met a failed sync, after which the kernel takes for clean what
+ * never arrived. A later sync would then succeed without these bytes, their pages would go into the database, and a power loss would bring back a WAL that
+ * ends earlier: replayed over newer pages, it would damage the database. */
+static int wal_renew(struct own *o, struct db *db)
+{
+    struct buf path = {0};
+    int fd;
+    uint64_t bytes;
+    buf_printf(&path, "%s-wal", o->path);
+    enum err e = disk_open(path.p, false, &fd, &bytes);
+    if (e == OK) {
+        e = wal_copy(fd, bytes);
+        file_close(fd);
+        if (e == OK) e = disk_sync_dir(o->dir);
+    } else if (e == ERR_NOTFOUND) e = OK;
+    if (e != OK) {
+        db->disk.err = e;
+        db->disk.verb = "renew";
+        snprintf(db->disk.file, sizeof db->disk.file, "%s", path.p);
+    }
+    buf_free(&path);
+    return e == OK ? SQLITE_OK : SQLITE_IOERR;
+}
+
+/* Opens, makes the tables if there are none, and brings what the WAL holds into the database. *foreign: the file is another program's or another
+ * version's. */
 static int file_begin(struct own *o, struct db *db, bool *foreign)
 {
     int64_t application = 0, format = 0, tables = 0;
-    int rc = sqlite3_open_v2(o->path, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, db->vfs_name);
+    int rc = wal_renew(o, db);
+    if (rc == SQLITE_OK) rc = sqlite3_open_v2(o->path, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, db->vfs_name);
     if (rc == SQLITE_OK) (void)sqlite3_extended_result_codes(db->sql, 1);
     if (rc == SQLITE_OK) rc = sqlite3_exec(db->sql, settings, NULL, NULL, NULL);
     if (rc == SQLITE_OK) rc = number(db, "PRAGMA application_id", &application);
@@ -535,6 +575,8 @@ enum err db_open(struct own *o, struct buf *why)
 void db_close(struct db *db)
 {
     for (int i = 0; i < STATEMENTS; i++) (void)sqlite3_finalize(db->st[i]);
+    /* After a failed sync the WAL stays as it is, for the next start to renew. */
+    if (db->disk.sync_failed) (void)sqlite3_db_config(db->sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     MUST(sqlite3_close(db->sql) == SQLITE_OK);
     vfs_free(db->vfs);
     mem_free(db);
