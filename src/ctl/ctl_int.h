@@ -25,6 +25,16 @@ struct ctl_watch {
     struct ctl *store;
 };
 
+/* Makes to the list of all that is on from, which is empty then. */
+static inline void list_take(struct list *from, struct list *to)
+{
+    list_init(to);
+    LIST_FOREACH(it, from) {
+        list_del(it);
+        list_push(to, it);
+    }
+}
+
 /* ---- ranges -------------------------------------------------------------------------------------------------------- */
 
 static inline int key_cmp(struct slice a, struct slice b)

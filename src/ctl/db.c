@@ -26,7 +26,7 @@ static const char *const statement_texts[STATEMENTS] = {
     [ST_BEGIN] = "BEGIN IMMEDIATE",
     [ST_COMMIT] = "COMMIT",
     [ST_ROLLBACK] = "ROLLBACK",
-    [ST_ROW] = "INSERT INTO history(" COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [ST_ROW] = ("INSERT INTO history(" COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)"),
     [ST_META] = "INSERT OR REPLACE INTO meta(name, value) VALUES(?1, ?2)",
     [ST_LEASE] = "INSERT OR REPLACE INTO leases(id, ttl_s) VALUES(?1, ?2)",
     [ST_UNLEASE] = "DELETE FROM leases WHERE id = ?1",
@@ -34,13 +34,13 @@ static const char *const statement_texts[STATEMENTS] = {
     [ST_FORGET] = "DELETE FROM samples WHERE revision < ?1",
     [ST_KEYS] = "SELECT max(id) FROM history WHERE key >= ?1 AND id < ?2 GROUP BY key ORDER BY key",
     [ST_KEYS_TO] = "SELECT max(id) FROM history WHERE key >= ?1 AND key < ?3 AND id < ?2 GROUP BY key ORDER BY key",
-    [ST_BY_ID] = "SELECT " COLUMNS " FROM history WHERE id = ?1",
-    [ST_SLICE] = "SELECT " COLUMNS " FROM history WHERE id >= ?1 AND id < ?2 ORDER BY id",
-    [ST_PREV] = "SELECT " COLUMNS " FROM history WHERE key = ?1 AND id < ?2 ORDER BY id DESC LIMIT 1",
+    [ST_BY_ID] = ("SELECT " COLUMNS " FROM history WHERE id = ?1"),
+    [ST_SLICE] = ("SELECT " COLUMNS " FROM history WHERE id >= ?1 AND id < ?2 ORDER BY id"),
+    [ST_PREV] = ("SELECT " COLUMNS " FROM history WHERE key = ?1 AND id < ?2 ORDER BY id DESC LIMIT 1"),
     [ST_WINDOW] = "SELECT id FROM history WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1 OFFSET ?3",
     /* What another row of the same key, still before the compact revision's end, has replaced; and deletions before the compact revision. */
-    [ST_CLEAN] = "DELETE FROM history WHERE id > ?1 AND id <= ?2 AND ((deleted AND id < ?3) OR EXISTS(SELECT 1 FROM history AS newer WHERE "
-                 "newer.key = history.key AND newer.id > history.id AND newer.id < ?4))",
+    [ST_CLEAN] = ("DELETE FROM history WHERE id > ?1 AND id <= ?2 AND ((deleted AND id < ?3) OR EXISTS(SELECT 1 FROM history AS newer WHERE "
+                 "newer.key = history.key AND newer.id > history.id AND newer.id < ?4))"),
     [ST_VACUUM] = "PRAGMA incremental_vacuum(500)",
     [ST_PAGES] = "PRAGMA page_count",
     [ST_FREE] = "PRAGMA freelist_count",
@@ -566,7 +566,10 @@ enum err db_open(struct own *o, struct buf *why)
     int primary = rc & 0xff;
     db->corrupt = primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB;
     if (foreign) buf_printf(why, "%s was not written by this version of Weir: use the version that did, or another folder", o->path);
-    else buf_printf(why, "%s: ", o->path), say(db, rc, why);
+    else {
+        buf_printf(why, "%s: ", o->path);
+        say(db, rc, why);
+    }
     enum err e = foreign || db->corrupt ? ERR_INVALID : db->disk.err != OK ? db->disk.err : ERR_IO;
     db_close(db);
     return e;

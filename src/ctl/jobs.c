@@ -88,8 +88,7 @@ static bool commit_start(struct own *o)
             return true;
         }
         struct list calls;
-        list_init(&calls);
-        LIST_FOREACH(it, &o->batch.calls) list_del(it), list_push(&calls, it);
+        list_take(&o->batch.calls, &calls);
         calls_answer(o, &calls);
         batch_reset(o);
     }
@@ -155,8 +154,7 @@ static void quota_look(struct own *o)
 static void commit_done(struct own *o, struct job *j)
 {
     struct list calls;
-    list_init(&calls);
-    LIST_FOREACH(it, &o->batch.calls) list_del(it), list_push(&calls, it);
+    list_take(&o->batch.calls, &calls);
     if (j->error != CTL_OK) {
         commit_failed(o, j, &calls);
         return;

@@ -55,16 +55,6 @@ void own_submit(struct ctl *c, struct ctl_call *call)
     own_turn(o);
 }
 
-/* Moves all of from to the (empty) list to. */
-static void list_take(struct list *from, struct list *to)
-{
-    list_init(to);
-    LIST_FOREACH(it, from) {
-        list_del(it);
-        list_push(to, it);
-    }
-}
-
 static void own_read(struct own *o, struct ctl_call *call)
 {
     if (past_want(o, call)) { /* what was the present when it came is not any more */

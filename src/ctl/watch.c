@@ -360,7 +360,7 @@ void watches_told(struct own *o)
 
 /* ---- those that are behind -------------------------------------------------------------------------------------------------- */
 
-/* A message from changes[from..], which at(i) gives: some of them, the last revision whole. */
+/* Its events from memory on: as many as one message may have, the last revision whole. */
 static void watch_catch_up(struct own *o, struct ctl_watch_own *w)
 {
     size_t from = recent_find(o, w->next), to = from, n = 0;
@@ -400,8 +400,7 @@ static void watch_step(struct own *o, struct ctl_watch_own *w)
 static void behind_each(struct own *o, void (*each)(struct own *o, struct ctl_watch_own *w))
 {
     struct list now;
-    list_init(&now);
-    LIST_FOREACH(it, &o->watches_behind) list_del(it), list_push(&now, it);
+    list_take(&o->watches_behind, &now);
     while (!list_empty(&now)) {
         struct list *first = now.next;
         list_del(first);
@@ -414,8 +413,7 @@ void watches_turn(struct own *o)
 {
     behind_each(o, watch_step);
     struct list due;
-    list_init(&due);
-    LIST_FOREACH(it, &o->watches_due) list_del(it), list_push(&due, it);
+    list_take(&o->watches_due, &due);
     while (!list_empty(&due)) {
         struct ctl_watch_own *w = CONTAINER_OF(due.next, struct ctl_watch_own, due);
         list_del(&w->due);
