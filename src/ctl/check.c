@@ -1,7 +1,8 @@
 /* check.c - what is wrong with a call by itself, whatever the store holds: etcd's api/v3rpc/key.go.
  *
  * A transaction may put no key twice, nor put and delete it, on any path that it can take: the branches of one nested transaction exclude each other, all else
- * may happen together. Deletions are ranges, compared with each put; transactions are small (txn_ops_max at each level, request_bytes_max in all).
+ * may happen together. Deletions are ranges, compared with each put; so transactions are small: txn_ops_max
+ * for the levels together, TXN_TOTAL_MAX operations in all.
  */
 #include "ctl_int.h"
 
@@ -163,6 +164,14 @@ static size_t op_bytes(const struct ctl_op *op)
     }
 }
 
+static size_t ops_total(const struct ctl_op *ops, size_t n)
+{
+    size_t sum = n;
+    for (size_t i = 0; i < n; i++)
+        if (ops[i].kind == CTL_TXN) sum += ops_total(ops[i].txn.then_ops, ops[i].txn.then_n) + ops_total(ops[i].txn.else_ops, ops[i].txn.else_n);
+    return sum;
+}
+
 enum ctl_error call_check(const struct own *o, const struct ctl_call *call)
 {
     const struct ctl_op *op = &call->op;
@@ -171,7 +180,9 @@ enum ctl_error call_check(const struct own *o, const struct ctl_call *call)
     enum ctl_error e = op_check(op, o->conf.txn_ops_max);
     if (e != CTL_OK) return e;
     if (op_bytes(op) > o->conf.request_bytes_max) return CTL_REQUEST_TOO_LARGE;
-    return op->kind == CTL_TXN && !txn_unambiguous(&op->txn) ? CTL_DUPLICATE_KEY : CTL_OK;
+    if (op->kind != CTL_TXN) return CTL_OK;
+    if (ops_total(op, 1) > TXN_TOTAL_MAX) return CTL_TOO_MANY_OPS;
+    return txn_unambiguous(&op->txn) ? CTL_OK : CTL_DUPLICATE_KEY;
 }
 
 /* ---- what it may do ---- */

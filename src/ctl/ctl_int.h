@@ -96,6 +96,7 @@ void tree_free(struct tree *t);                               /* and unrefs all 
 #define BATCH_CALLS_MAX 4096
 #define BATCH_BYTES_MAX (4u << 20)
 #define REVISION_CHANGES_MAX ((1u << 20) - 1)
+#define TXN_TOTAL_MAX 8192           /* operations of a transaction, those of nested ones and of all branches included */
 #define SLICE_ROWS 2000
 #define SLICE_BYTES (1u << 20)
 #define PAST_CALLS_MAX 64            /* calls whose reads of the past are done by one job */
@@ -203,6 +204,7 @@ struct own {
     struct arena arena;          /* the answer that is being given */
     struct job job;
     enum job_kind ran;           /* the last one */
+    uint32_t turn;               /* which of the others is asked first, next time */
     struct task task;            /* the end of a turn in which something came */
     struct timer retry;          /* maintenance that failed */
     bool resting;                /* until retry */

@@ -238,7 +238,7 @@ static void test_limits(void **state)
     struct ctl_own_conf conf = store_conf();
     conf.calls_max = 3;
     conf.watches_max = 2;
-    conf.request_bytes_max = 1000;
+    conf.request_bytes_max = 10000;
     store_close(w);
     store_open(w, &conf);
     struct answer a[5];
@@ -253,13 +253,21 @@ static void test_limits(void **state)
     for (size_t i = 0; i < 2; i++) seen_start(w, &s[i], &(struct ctl_watch_conf){.key = SLICE("a")});
     assert_null(ctl_watch_start(w->ctl, &(struct ctl_watch_conf){.key = SLICE("a")}, NULL, NULL));
     for (size_t i = 0; i < 2; i++) seen_stop(&s[i]);
-    char value[1000] = "";
+    char value[10000] = "";
     expect(w, (struct ctl_op){.kind = CTL_PUT, .put = {.key = SLICE("a"), .value = slice_of(value, sizeof value)}}, CTL_REQUEST_TOO_LARGE);
     /* Nesting is bounded by the operations that are left: 128 levels of one. */
     struct ctl_op nest[130] = {{.kind = CTL_RANGE, .range = {.key = SLICE("a")}}};
     for (size_t i = 1; i < COUNT_OF(nest); i++) nest[i] = (struct ctl_op){.kind = CTL_TXN, .txn = {.then_ops = &nest[i - 1], .then_n = 1}};
     expect(w, nest[128], CTL_OK);
     expect(w, nest[129], CTL_TOO_MANY_OPS);
+    struct ctl_op wide[64], wider[64], widest = {.kind = CTL_TXN, .txn = {.then_ops = wider, .then_n = 62}};
+    for (size_t i = 0; i < 64; i++) {
+        wide[i] = nest[0];
+        wider[i] = (struct ctl_op){.kind = CTL_TXN, .txn = {.then_ops = wide, .then_n = 64, .else_ops = wide, .else_n = 64}};
+    }
+    expect(w, widest, CTL_OK); /* 7,999 operations in all */
+    widest.txn.then_n = 64;
+    expect(w, widest, CTL_TOO_MANY_OPS);
 }
 
 static bool is_cleaned(void *ctx) { return counter_read(&ctl_counters(((struct world *)ctx)->ctl)->compacted_rows) >= 250; }

@@ -2,7 +2,7 @@
  *
  *     jobs_turn() -> job_choose() -> a commit: the waiting changes are evaluated -> pool: db_*() -> job_done() -> ... -> jobs_turn()
  *
- * Commits and the others take turns, so neither starves: reads of the past first, then history for watches, then what keeps the database small.
+ * Commits and the others take turns, so neither starves; the others are reads of the past, history for watches, and what keeps the database small.
  */
 #include "ctl_int.h"
 
@@ -189,7 +189,7 @@ static void past_done(struct own *o, struct job *j)
         list_del(&call->link);
         counter_inc(&o->ctl.counters.past_reads);
         if (j->error != CTL_OK || o->closing) {
-            own_over(o, call, o->closing ? CTL_STOPPED : j->error, o->closing ? ctl_error_text(CTL_STOPPED) : o->why);
+            own_over(o, call, o->closing ? CTL_STOPPED : j->error, o->closing ? ctl_error_text(CTL_STOPPED) : j->why); /* answered before the next job */
             continue;
         }
         list_push(op_writes(&call->op) ? &o->changes : &o->reads, &call->link);
@@ -231,8 +231,8 @@ static void job_failed(struct own *o, struct job *j)
 {
     if (j->kind == JOB_COMMIT) return; /* says it itself */
     log_error("ctl", "%s", j->why);
-    if (o->broken || o->corrupt || j->kind == JOB_PAST) {
-        if (o->broken || o->corrupt) o->trouble = j->error;
+    if (o->broken || o->corrupt) {
+        o->trouble = j->error;
         snprintf(o->why, sizeof o->why, "%s", j->why);
     }
     rest(o);
@@ -300,12 +300,27 @@ static bool upkeep_start(struct own *o)
     return true;
 }
 
+static bool pasts_start(struct own *o)
+{
+    if (list_empty(&o->past)) return false;
+    past_start(o);
+    return true;
+}
+
+static bool slice_start(struct own *o)
+{
+    if (o->resting || !watches_slice(o, &o->job)) return false;
+    job_start(o, JOB_SLICE);
+    return true;
+}
+
+/* These take turns, too: readers that never rest must not keep the WAL from being copied. */
 static bool others_start(struct own *o)
 {
-    if (!list_empty(&o->past)) past_start(o);
-    else if (!o->resting && watches_slice(o, &o->job)) job_start(o, JOB_SLICE);
-    else return upkeep_start(o);
-    return true;
+    static bool (*const starts[])(struct own *o) = {pasts_start, slice_start, upkeep_start};
+    for (uint32_t i = 0; i < COUNT_OF(starts); i++)
+        if (starts[o->turn++ % COUNT_OF(starts)](o)) return true;
+    return false;
 }
 
 void jobs_turn(struct own *o)
