@@ -99,18 +99,25 @@ static void space_arm(struct log_shard *s)
         timer_set(s->loop, &s->space_timer, SPACE_MS);
 }
 
+/* All that was forced is durable? */
+static void checkpoint_step(struct log_shard *s)
+{
+    if (s->checkpoint_wanted && list_empty(&s->forces) && !s->round.busy)
+        shard_checkpoint_go(s);
+}
+
 static void end_run(struct task *t)
 {
     struct log_shard *s = SHARD_OF(t, end);
     parts_write(s);
+    checkpoint_step(s); /* where somebody always waits, the next round begins with the end of the last */
     sync_start(s);
     shard_finished(s);
     moved_tell(s);
     space_arm(s);
     if (s->unnoted >= CHECKPOINT_AFTER_BYTES && !s->checkpoint_wanted && !s->checkpoint_busy && s->state == SHARD_RUNS)
         shard_checkpoint(s);
-    if (s->checkpoint_wanted && list_empty(&s->forces) && !s->round.busy)
-        shard_checkpoint_go(s);
+    checkpoint_step(s);
     if (s->state != SHARD_RUNS)
         stop_on(s);
 }
@@ -313,7 +320,7 @@ static void checkpoint_fire(struct timer *t)
 
 void shard_checkpoint_soon(struct log_shard *s)
 {
-    if (s->changed && s->checkpoint_timer.due_ms > loop_now_ms(s->loop) + CHECKPOINT_SOON_MS)
+    if (s->changed && !s->checkpoint_wanted && !s->checkpoint_busy && s->checkpoint_timer.due_ms > loop_now_ms(s->loop) + CHECKPOINT_SOON_MS)
         timer_set(s->loop, &s->checkpoint_timer, CHECKPOINT_SOON_MS);
 }
 
