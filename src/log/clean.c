@@ -501,8 +501,13 @@ void clean_run(struct work *w)
 static enum err place_one(const struct clean *c, const struct clean_out *o)
 {
     char folder[LOG_PATH_MAX], swap[LOG_PATH_MAX], log[LOG_PATH_MAX], index[LOG_PATH_MAX], times[LOG_PATH_MAX];
-    for (uint32_t i = o->first; i < o->first + o->n; i++) seg_files_remove(c->part, c->sources[i].base);
-    enum err e = swap_finish(part_path(c->part, NULL, folder), swap_path(c->part, o->seg.base, o->next, swap), seg_path(c->part, o->seg.base, EXT_LOG, log));
+    enum err e = OK;
+    for (uint32_t i = o->first; i < o->first + o->n; i++) { /* one that stays would be taken for what follows */
+        enum err removed = seg_files_remove(c->part, c->sources[i].base);
+        e = e ? e : removed;
+    }
+    if (e == OK)
+        e = swap_finish(part_path(c->part, NULL, folder), swap_path(c->part, o->seg.base, o->next, swap), seg_path(c->part, o->seg.base, EXT_LOG, log));
     if (e == OK && index_write(&o->index, seg_path(c->part, o->seg.base, EXT_INDEX, index), seg_path(c->part, o->seg.base, EXT_TIME, times)) != OK)
         log_warn("log", "%s can't be written; it is made again when it is needed", index);
     return e;

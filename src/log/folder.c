@@ -118,10 +118,12 @@ static enum err swap_take(struct folder *f, const struct item *swap, struct buf 
             f->logs.v[kept++] = f->logs.v[i];
             continue;
         }
-        seg_files_remove(f->p, f->logs.v[i].base);
+        enum err removed = seg_files_remove(f->p, f->logs.v[i].base);
+        e = e ? e : removed;
     }
     f->logs.n = kept;
-    e = swap_finish(part_path(f->p, NULL, folder), swap_path(f->p, swap->base, swap->next, from), seg_path(f->p, swap->base, EXT_LOG, to));
+    if (e == OK)
+        e = swap_finish(part_path(f->p, NULL, folder), swap_path(f->p, swap->base, swap->next, from), seg_path(f->p, swap->base, EXT_LOG, to));
     if (e != OK)
         buf_printf(why, "%s can't take its place: %s", from, err_text(e));
     item_add(&f->logs, (struct item){.base = swap->base, .bytes = swap->bytes});

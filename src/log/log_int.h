@@ -369,7 +369,7 @@ enum err seg_open(struct part *p, struct seg *s, bool create) WARN_UNUSED; /* it
 void seg_close(struct part *p, struct seg *s);
 void seg_adopt(struct part *p, struct seg *s, int fd);       /* its file is open */
 void seg_drop(struct part *p, uint32_t i, uint32_t n);       /* n from i leave the array; files closed, not removed */
-void seg_files_remove(const struct part *p, int64_t base);   /* all its files; what fails is said in the log */
+enum err seg_files_remove(const struct part *p, int64_t base); /* all its files; what fails is said in the log, and the first of that returned */
 void seg_remove_later(struct part *p, int64_t base);         /* renames, and removes after the delay */
 enum err seg_roll(struct part *p) WARN_UNUSED;
 void segfiles_limit(struct log_shard *s);                    /* closes what is above the shard's share */

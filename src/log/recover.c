@@ -162,9 +162,10 @@ static enum err tail_cut(struct scan *s, uint64_t bytes)
     if (cut && g->durable == bytes && bytes) /* the cut is to be synced, too: the next batch may begin a new segment */
         g->durable--;
     uint32_t later = p->log->segs_n - s->i - 1;
-    for (uint32_t k = s->i + 1; k < p->log->segs_n; k++) {
+    for (uint32_t k = s->i + 1; k < p->log->segs_n; k++) { /* one that stays would be taken for what follows */
+        enum err removed = seg_files_remove(p, p->log->segs[k].base);
         cut += p->log->segs[k].bytes;
-        seg_files_remove(p, p->log->segs[k].base);
+        e = e ? e : removed;
     }
     seg_drop(p, s->i + 1, later);
     if (e == OK && later)
@@ -291,14 +292,19 @@ static void expired_drop(struct part *p)
 static enum err start_anew(struct part *p, struct buf *why)
 {
     struct part_log *g = p->log;
-    for (uint32_t i = 0; i < g->segs_n; i++) seg_files_remove(p, g->segs[i].base);
+    enum err e = OK;
+    for (uint32_t i = 0; i < g->segs_n; i++) {
+        enum err removed = seg_files_remove(p, g->segs[i].base);
+        e = e ? e : removed;
+    }
     seg_drop(p, 0, g->segs_n);
     index_clear(&g->index);
     g->damages_n = 0;
     g->held.offset = -1;
-    enum err e = seg_open(p, seg_add(p, p->log_start), true);
+    if (e == OK)
+        e = seg_open(p, seg_add(p, p->log_start), true);
     if (e != OK)
-        buf_printf(why, "a segment can't be made: %s", err_text(e));
+        buf_printf(why, "a segment can't be made in place of those that are gone: %s", err_text(e));
     p->names_made++;
     p->written = p->end = p->durable = p->log_start;
     return e;

@@ -188,14 +188,18 @@ void seg_drop(struct part *p, uint32_t i, uint32_t n)
 
 static const char *const seg_exts[] = {EXT_INDEX, EXT_TIME, EXT_LOG};
 
-void seg_files_remove(const struct part *p, int64_t base)
+enum err seg_files_remove(const struct part *p, int64_t base)
 {
     char path[LOG_PATH_MAX];
+    enum err first = OK;
     for (size_t i = 0; i < COUNT_OF(seg_exts); i++) {
         enum err e = disk_remove(seg_path(p, base, seg_exts[i], path));
-        if (e != OK && e != ERR_NOTFOUND)
-            log_warn("log", "%s can't be removed: %s", path, err_text(e));
+        if (e == OK || e == ERR_NOTFOUND)
+            continue;
+        log_warn("log", "%s can't be removed: %s", path, err_text(e));
+        first = first ? first : e;
     }
+    return first;
 }
 
 void seg_remove_later(struct part *p, int64_t base)
