@@ -492,11 +492,75 @@ static void test_old_versions(void **state)
 
 /* ---- static members (KIP-345) ---------------------------------------------------------------------------------------------------------- */
 
+/* The new process of a member: the same instance, no member id yet. */
+static struct tm restarted(const struct tm *m, uint32_t shard)
+{
+    struct tm again = *m;
+    again.c = client_new(shard);
+    again.id[0] = '\0';
+    return again;
+}
+
+/* Nothing happens to the group, and the process before is fenced. */
+static void follower_restarts(struct tm m[2])
+{
+    struct tm again = restarted(&m[1], 1);
+    assert_int_equal(tm_join(&again), KAFKA_NONE);
+    assert_int_equal(again.generation, m[0].generation);
+    assert_string_not_equal(again.id, m[1].id);
+    assert_int_equal(tm_heartbeat(&m[0]), KAFKA_NONE);
+    assert_int_equal(tm_heartbeat(&m[1]), KAFKA_FENCED_INSTANCE_ID);
+    assert_int_equal(tm_sync(&m[1], NULL, NULL, 0), KAFKA_FENCED_INSTANCE_ID);
+    assert_int_equal(tm_leave(&m[1]), KAFKA_FENCED_INSTANCE_ID);
+    assert_int_equal(tm_join(&m[1]), KAFKA_FENCED_INSTANCE_ID);
+    assert_int_equal(tm_commit(&m[1], "t", 0, 1, ""), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(tm_sync(&again, NULL, NULL, 0), KAFKA_NONE);
+    client_free(again.c);
+}
+
+/* It leads on and must not assign; an older client is told that somebody else leads. */
+static void leader_restarts(struct tm m[2])
+{
+    int32_t generation = m[0].generation;
+    struct tm again = restarted(&m[0], 0);
+    assert_int_equal(tm_join(&again), KAFKA_NONE);
+    assert_int_equal(again.generation, generation);
+    assert_true(again.leads && again.skip);
+    tm_free(&m[0]);
+    m[0] = again;
+    again = restarted(&m[0], 0);
+    again.join_version = 8;
+    assert_int_equal(tm_join(&again), KAFKA_NONE);
+    assert_false(again.leads);
+    assert_int_equal(again.generation, generation);
+    client_free(again.c);
+}
+
+/* An administrator takes members out by their instances. */
+static void instances_leave(struct client *c)
+{
+    struct kafka_leave_group_req l;
+    struct kafka_leave_group_req_member_identity who[2];
+    kafka_leave_group_req_init(&l);
+    kafka_leave_group_req_member_identity_init(&who[0]);
+    kafka_leave_group_req_member_identity_init(&who[1]);
+    l.group_id = SLICE("g");
+    l.members = who;
+    l.members_n = 2;
+    who[0].group_instance_id = SLICE("i1");
+    who[1].group_instance_id = SLICE("i9");
+    const struct kafka_leave_group_resp *left = client_ask(c, KEY_LEAVE_GROUP, 3, &l);
+    assert_int_equal(left->error_code, 0);
+    assert_int_equal(left->members[0].error_code, 0);
+    assert_int_equal(left->members[1].error_code, KAFKA_UNKNOWN_MEMBER_ID);
+    assert_string_equal(tm_state(c, "g"), "PreparingRebalance");
+}
+
 static void test_static(void **state)
 {
     (void)state;
     start(2);
-    struct tm m[2], again;
+    struct tm m[2];
     for (int i = 0; i < 2; i++) {
         tm_init(&m[i], (uint32_t)i, "g");
         snprintf(m[i].instance, sizeof m[i].instance, "i%d", i);
@@ -510,61 +574,12 @@ static void test_static(void **state)
     world_sleep(50);
     tm_settle(m, 1); /* m[0] rejoins; m[1] waits for its assignment */
     assert_int_equal(tm_join_await(&m[1]), KAFKA_NONE);
-    struct tm *all[] = {&m[0], &m[1]};
-    const char *bytes[] = {"x", "y"};
     assert_int_equal(tm_sync(&m[1], NULL, NULL, 0), KAFKA_NONE);
     assert_string_equal(m[1].assignment, "");
-    int32_t generation = m[0].generation;
     assert_true(m[0].leads);
-
-    again = m[1]; /* the follower is started again: nothing happens to the group */
-    again.c = client_new(1);
-    again.id[0] = '\0';
-    assert_int_equal(tm_join(&again), KAFKA_NONE);
-    assert_int_equal(again.generation, generation);
-    assert_string_not_equal(again.id, m[1].id);
-    assert_int_equal(tm_heartbeat(&m[0]), KAFKA_NONE);
-    assert_int_equal(tm_heartbeat(&m[1]), KAFKA_FENCED_INSTANCE_ID);
-    assert_int_equal(tm_sync(&m[1], NULL, NULL, 0), KAFKA_FENCED_INSTANCE_ID);
-    assert_int_equal(tm_leave(&m[1]), KAFKA_FENCED_INSTANCE_ID);
-    assert_int_equal(tm_join(&m[1]), KAFKA_FENCED_INSTANCE_ID);
-    assert_int_equal(tm_commit(&m[1], "t", 0, 1, ""), KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
-    assert_int_equal(tm_sync(&again, NULL, NULL, 0), KAFKA_NONE);
-    client_free(again.c);
-
-    again = m[0]; /* the leader: it leads on and must not assign */
-    again.c = client_new(0);
-    again.id[0] = '\0';
-    assert_int_equal(tm_join(&again), KAFKA_NONE);
-    assert_int_equal(again.generation, generation);
-    assert_true(again.leads && again.skip);
-    tm_free(&m[0]);
-    m[0] = again;
-    again.c = client_new(0); /* an older client is told that somebody else leads */
-    again.id[0] = '\0';
-    again.join_version = 8;
-    assert_int_equal(tm_join(&again), KAFKA_NONE);
-    assert_false(again.leads);
-    assert_int_equal(again.generation, generation);
-    client_free(again.c);
-
-    struct kafka_leave_group_req l; /* an administrator takes one out by its instance */
-    struct kafka_leave_group_req_member_identity who[2];
-    kafka_leave_group_req_init(&l);
-    kafka_leave_group_req_member_identity_init(&who[0]);
-    kafka_leave_group_req_member_identity_init(&who[1]);
-    l.group_id = SLICE("g");
-    l.members = who;
-    l.members_n = 2;
-    who[0].group_instance_id = SLICE("i1");
-    who[1].group_instance_id = SLICE("i9");
-    const struct kafka_leave_group_resp *left = client_ask(m[0].c, KEY_LEAVE_GROUP, 3, &l);
-    assert_int_equal(left->error_code, 0);
-    assert_int_equal(left->members[0].error_code, 0);
-    assert_int_equal(left->members[1].error_code, KAFKA_UNKNOWN_MEMBER_ID);
-    assert_string_equal(tm_state(m[0].c, "g"), "PreparingRebalance");
-    (void)all;
-    (void)bytes;
+    follower_restarts(m);
+    leader_restarts(m);
+    instances_leave(m[0].c);
     tm_free(&m[0]);
     tm_free(&m[1]);
     world_stop();
