@@ -64,7 +64,7 @@ void loop_free(struct loop *l)
     MUST(list_empty(&l->ready));
     MUST(list_empty(&l->listeners));
     MUST(list_empty(&l->mailboxes));
-    MUST(l->works == 0);
+    works_end(l);
     while (!list_empty(&l->tasks)) list_del(l->tasks.next);
     wheel_fini(&l->wheel);
     for (struct stream_chunk *c = l->chunks, *next; c; c = next) {

@@ -77,6 +77,7 @@ struct loop {
     char apart[64];                /* keeps what other threads write off the loop's cache lines */
     bool may_sleep;                /* any thread: in the poller or about to be; who clears it wakes the loop */
     struct work *done;             /* any thread: a stack of works whose run() returned */
+    uint32_t work_wakers;          /* any thread: pool threads between putting a work there and having woken the loop; loop_free() waits for them */
 };
 
 /* What an event's pointer points to: the low two bits tell. */
@@ -151,6 +152,7 @@ bool mailboxes_pending(struct loop *l);
 void mailboxes_drain(struct loop *l);
 bool works_pending(struct loop *l);
 void works_finish(struct loop *l);
+void works_end(struct loop *l); /* before the loop is freed */
 
 /* ---- threads (thread.c) ---- */
 void thread_name(const char *name);                /* the calling thread, unless it is the process's first */

@@ -158,6 +158,28 @@ static void test_slow_works(void **state)
     loop_free(l);
 }
 
+/* The thread that ran a work tells its loop last of all; the loop may have seen that before and be freed at once. */
+static void nothing_run(struct work *w) {}
+static void last_done(struct work *w)
+{
+    if (--works_left == 0) loop_stop(w->loop);
+}
+
+static void test_works_end(void **state)
+{
+    for (int i = 0; i < 2000; i++) {
+        struct loop *l = loop_new("short");
+        struct work w[4];
+        works_left = COUNT_OF(w);
+        for (size_t k = 0; k < COUNT_OF(w); k++) {
+            w[k] = (struct work){.run = nothing_run, .done = last_done};
+            work_submit(l, &w[k]);
+        }
+        loop_run(l);
+        loop_free(l);
+    }
+}
+
 /* ---- spreads ---- */
 
 /* Each of four works spreads many calls: every one comes once, and all before its work is done. The first calls of a work wait for each other: they need threads of
@@ -717,7 +739,7 @@ static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
     cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_keepalive), cmocka_unit_test(test_accept_pause),
     cmocka_unit_test(test_unheard),
-    cmocka_unit_test(test_files),             cmocka_unit_test(test_slow_works), cmocka_unit_test(test_spread),
+    cmocka_unit_test(test_files),             cmocka_unit_test(test_slow_works), cmocka_unit_test(test_works_end), cmocka_unit_test(test_spread),
     cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_flush), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_device), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),
 };

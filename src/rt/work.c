@@ -15,6 +15,7 @@
 #include "rt_int.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #define WORK_THREADS 4
 #define WORK_SLOW_THREADS 2 /* of them, the most that slow works have at a time */
@@ -49,9 +50,18 @@ static uint32_t spread_threads_n, spread_idle;
 static void work_done(struct work *w)
 {
     struct loop *l = w->loop;
+    __atomic_fetch_add(&l->work_wakers, 1, __ATOMIC_RELAXED); /* before the loop can know that this work, its last one, is over */
     w->next = __atomic_load_n(&l->done, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(&l->done, &w->next, w, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {}
     loop_wake(l);
+    __atomic_fetch_sub(&l->work_wakers, 1, __ATOMIC_RELEASE);
+}
+
+/* No work is under way; but the thread that ran the last one may still be in loop_wake(), for an instant. */
+void works_end(struct loop *l)
+{
+    MUST(l->works == 0);
+    while (__atomic_load_n(&l->work_wakers, __ATOMIC_ACQUIRE)) sched_yield();
 }
 
 static struct work *work_take(struct works *q)
