@@ -6,6 +6,7 @@
  * phase and step. A replica does not decide whether it is wanted: rollout.c dooms it. Probes are in probe.c.
  */
 #include "run_int.h"
+#include "dns.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -191,6 +192,8 @@ static void rep_spec(const struct replica *rp, struct arena *a, struct buf *labe
         .hosts_path = run_files_hosts_path(RUN_OF(rp), rp->wl->ns, a), .resolv_path = run_files_resolv_path(RUN_OF(rp), rp->wl->ns, pod->host_network, a),
         .uid = pod->run_as_user, .gid = pod->run_as_group, .cpu_milli_max = pod->cpu_milli_limit,
         .cpu_milli_share = pod->cpu_milli_request, .memory_bytes_max = pod->memory_limit, .host_network = pod->host_network};
+    if (!pod->host_network && objset_port_free(RUN_OF(rp)->set, rp->rev->obj, DNS_PORT))
+        spec->early_port = DNS_PORT; /* the name server's: who asks with its first breath is heard */
 }
 
 /* Asks sup; the reason is in why when it can't be asked. */

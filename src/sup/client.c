@@ -348,6 +348,7 @@ enum err sup_start(struct sup_client *c, const struct sup_spec *spec)
     sup_put_u64(&b, spec->memory_bytes_max);
     sup_put_u32(&b, spec->pids_max);
     sup_put_u32(&b, spec->host_network);
+    sup_put_u32(&b, spec->early_port);
     enum err e = send_msg(c, SUP_START, &b);
     buf_free(&b);
     return e;

@@ -44,11 +44,13 @@ enum { FD_CTL = 3, FD_ERR, FD_OUT, FD_ERR_OUT, FD_PIDFD, FD_SIGNALS, FD_FIRST_FR
 /* The listener's port: above what outgoing connections use, so that nobody is in its way nor it in anybody's. */
 #define LISTENER_PORT_FIRST 64999
 #define LISTENER_PORT_LAST 65099
+#define LOOPBACK 0x7f000001u
 
 struct init {
     const struct init_args *args;
     pid_t workload;  /* 0: reaped, or not started yet */
     int32_t status;  /* its wait status, once reaped */
+    int early[2];    /* sockets on sandbox.early_port, by enum listen_kind, until INIT_LISTEN asks for them; -1 */
 };
 
 /* ---- failure --------------------------------------------------------------------------------------------------------- */
@@ -267,9 +269,31 @@ static void make_sockets(int n, uint64_t token)
         close(fds[--made]);
 }
 
-static void make_listener(const struct addr *a, uint64_t token, enum listen_kind kind)
+/* What can't be bound is said when it is asked for. */
+static void open_early(struct init *in)
 {
-    int fd = kind == LISTEN_DGRAM ? listen_dgram(a) : listen_one(a, false);
+    const struct sandbox *sb = &in->args->sb;
+    struct addr a = addr_ip4(LOOPBACK, sb->early_port);
+    if (!sb->early_port || !sb->namespaces || sb->host_network)
+        return;
+    in->early[LISTEN_STREAM] = listen_one(&a, false);
+    in->early[LISTEN_DGRAM] = listen_dgram(&a);
+}
+
+static int take_early(struct init *in, const struct addr *a, enum listen_kind kind)
+{
+    int fd = in->early[kind];
+    if (fd < 0 || addr_ip4_host(a) != LOOPBACK || a->port != in->args->sb.early_port)
+        return -1;
+    in->early[kind] = -1;
+    return fd;
+}
+
+static void make_listener(struct init *in, const struct addr *a, uint64_t token, enum listen_kind kind)
+{
+    int fd = take_early(in, a, kind);
+    if (fd < 0)
+        fd = kind == LISTEN_DGRAM ? listen_dgram(a) : listen_one(a, false);
     send_msg(INIT_LISTENING, fd < 0 ? -fd : 0, token, &fd, fd < 0 ? 0 : 1);
     if (fd >= 0)
         close(fd);
@@ -293,7 +317,7 @@ static void serve(struct init *in)
             (void)kill(in->workload, m.value);
         break;
     case INIT_SOCKETS: make_sockets(m.value, m.token); break;
-    case INIT_LISTEN: make_listener(&m.addr, m.token, (enum listen_kind)m.value); break;
+    case INIT_LISTEN: make_listener(in, &m.addr, m.token, m.value == LISTEN_DGRAM ? LISTEN_DGRAM : LISTEN_STREAM); break;
     default: break;
     }
 }
@@ -313,7 +337,7 @@ static void reap(struct init *in)
 
 void init_main(const struct init_args *a)
 {
-    struct init in = {.args = a};
+    struct init in = {.args = a, .early = {-1, -1}};
     bind_to_sup(a);
     arrange_fds(a);
     setsid();
@@ -325,6 +349,7 @@ void init_main(const struct init_args *a)
      * kernel takes for a reason to refuse it. */
     if (a->sb.namespaces && !a->sb.user_namespace)
         (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    open_early(&in);
     await_go();
     start_workload(&in);
     for (;;) {

@@ -381,6 +381,7 @@ static bool spec_read(struct sup *s, struct replica *r, struct sup_reader *in, s
     lim->memory_bytes_max = sup_get_u64(&rd);
     lim->pids_max = sup_get_u32(&rd);
     r->sb.host_network = sup_get_u32(&rd) != 0;
+    r->sb.early_port = (uint16_t)sup_get_u32(&rd);
     r->sb.argv = r->argv;
     r->sb.envp = r->envp;
     r->sb.data_dir = s->data_dir;

@@ -58,6 +58,8 @@ struct sup_spec {
     uint64_t memory_bytes_max; /* 0: no limit */
     uint32_t pids_max;         /* 0: the default, 1024 */
     bool host_network;
+    uint16_t early_port;       /* of 127.0.0.1 in its own network, TCP and UDP: bound before the workload runs, so that nobody is refused who asks at once.
+                                * sup_listen() and sup_listen_dgram() then get these sockets. 0: none */
 };
 
 /* A running replica as sup knows it. Descriptors become the receiver's. */

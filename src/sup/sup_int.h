@@ -168,6 +168,7 @@ struct sandbox {
     bool user_namespace;
     bool host_network;
     bool listener;        /* make the listener for BPF sk_lookup */
+    uint16_t early_port;  /* of 127.0.0.1: bound before the workload runs, and given to INIT_LISTEN; 0: none */
 };
 struct seccomp_filter {
     void *insns;          /* struct sock_filter[n], of mem_new; NULL: none */

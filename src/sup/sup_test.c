@@ -489,6 +489,36 @@ static void listen_dgram_twice(uint64_t ns_id, struct addr a)
     WANT(E.e == OK);
 }
 
+/* A workload that asks at once is not refused: the socket is there before it runs, and the engine gets that very one. */
+static void script_early_port(void)
+{
+    if (!E.caps.namespaces)
+        script_skip("listeners inside namespaces");
+    static const char script[] = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.0.1', 53)); s.send(b'early'); print(s.recv(9).decode(), flush=True)";
+    struct sup_spec spec = spec_of(1, (const char *const[]){"python3", "-c", script, NULL});
+    spec.early_port = 53;
+    run_spec(&spec);
+    WANT(E.e == OK && E.rep.pid > 0);
+    struct addr a = addr_ip4(0x7f000001, 53);
+    E.has_listening = false;
+    sup_listen_dgram(E.c, 77, &a, 1);
+    WAIT(E.has_listening);
+    WANT(E.e == OK && E.n == 1);
+    int fd = E.fds[0];
+    char text[16];
+    struct sockaddr_in from;
+    socklen_t from_n = sizeof from;
+    struct pollfd p = {fd, POLLIN, 0};
+    WANT(poll(&p, 1, 10000) == 1);
+    ssize_t n = recvfrom(fd, text, sizeof text, 0, (struct sockaddr *)&from, &from_n);
+    WANT(n == 5 && memcmp(text, "early", 5) == 0);
+    WANT(sendto(fd, "answer", 6, 0, (struct sockaddr *)&from, from_n) == 6);
+    WAIT(E.has_exited);
+    WANT(E.status == 0);
+    close(fd);
+    script_done(0);
+}
+
 static void script_listen_ns(void)
 {
     if (!E.caps.namespaces)
@@ -1034,7 +1064,7 @@ static int engine_main(const char *script, const char *dir)
         const char *name;
         void (*fn)(void);
     } scripts[] = {{"basic", script_basic},         {"refusals", script_refusals},   {"exec", script_exec},         {"sockets", script_sockets},
-                   {"lookup", script_lookup},       {"listen-ns", script_listen_ns}, {"listen", script_listen},     {"isolation", script_isolation},
+                   {"lookup", script_lookup},       {"listen-ns", script_listen_ns}, {"early-port", script_early_port}, {"listen", script_listen},     {"isolation", script_isolation},
                    {"limits", script_limits},       {"adopt", script_adopt},         {"many", script_many},         {"privileges", script_privileges},
                    {"languages", script_languages}, {"closed", script_closed}};
     for (size_t i = 0; i < COUNT_OF(scripts); i++)
@@ -1200,6 +1230,7 @@ static void test_exec(void **state) { play("exec", AS_ROOT); }
 static void test_sockets(void **state) { play("sockets", AS_ROOT); }
 static void test_lookup(void **state) { play("lookup", AS_ROOT); }
 static void test_listen_ns(void **state) { play("listen-ns", AS_ROOT); }
+static void test_early_port(void **state) { play("early-port", AS_ROOT); }
 static void test_listen(void **state) { play("listen", AS_ROOT); }
 static void test_isolation(void **state) { play("isolation", AS_ROOT); }
 static void test_isolation_old_kernel(void **state) { play("isolation", WITHOUT_SETATTR); }
@@ -1217,6 +1248,7 @@ static void test_nobody_basic(void **state) { play("basic", AS_NOBODY); }
 static void test_nobody_exec(void **state) { play("exec", AS_NOBODY); }
 static void test_nobody_sockets(void **state) { play("sockets", AS_NOBODY); }
 static void test_nobody_listen_ns(void **state) { play("listen-ns", AS_NOBODY); }
+static void test_nobody_early_port(void **state) { play("early-port", AS_NOBODY); }
 static void test_nobody_isolation(void **state) { play("isolation", AS_NOBODY); }
 static void test_nobody_adopt(void **state) { play("adopt", AS_NOBODY); }
 
@@ -1427,12 +1459,12 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fields), cmocka_unit_test(test_channel), cmocka_unit_test(test_basic), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_exec), cmocka_unit_test(test_sockets), cmocka_unit_test(test_lookup), cmocka_unit_test(test_listen_ns),
+        cmocka_unit_test(test_exec), cmocka_unit_test(test_sockets), cmocka_unit_test(test_lookup), cmocka_unit_test(test_listen_ns), cmocka_unit_test(test_early_port),
         cmocka_unit_test(test_listen), cmocka_unit_test(test_isolation), cmocka_unit_test(test_isolation_old_kernel), cmocka_unit_test(test_isolation_bare_etc), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_adopt), cmocka_unit_test(test_many), cmocka_unit_test(test_privileges), cmocka_unit_test(test_config_error),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_stop_twice), cmocka_unit_test(test_stop_engine_dies), cmocka_unit_test(test_kill_sup),
         cmocka_unit_test(test_closed_home), cmocka_unit_test(test_languages), cmocka_unit_test(test_nobody_languages), cmocka_unit_test(test_nobody_basic), cmocka_unit_test(test_nobody_exec), cmocka_unit_test(test_nobody_sockets),
-        cmocka_unit_test(test_nobody_listen_ns), cmocka_unit_test(test_nobody_isolation), cmocka_unit_test(test_nobody_adopt),
+        cmocka_unit_test(test_nobody_listen_ns), cmocka_unit_test(test_nobody_early_port), cmocka_unit_test(test_nobody_isolation), cmocka_unit_test(test_nobody_adopt),
         cmocka_unit_test(test_nobody_kill_sup), cmocka_unit_test(test_host_basic), cmocka_unit_test(test_host_exec), cmocka_unit_test(test_host_adopt),
         cmocka_unit_test(test_host_refusals), cmocka_unit_test(test_host_stop), cmocka_unit_test(test_host_kill_sup),
         cmocka_unit_test(test_upgrade), cmocka_unit_test(test_nobody_upgrade), cmocka_unit_test(test_host_upgrade), cmocka_unit_test(test_upgrade_bad),
