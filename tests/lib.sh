@@ -8,6 +8,7 @@
 #   T      a private folder inside build/ (workloads can see it)        DATA   the node's data, elsewhere
 #   WEIR   the binary                                                   GW, ADMIN   ports for a gateway and the admin pages
 #   KAFKA  the port of the event log; any free one when the scenario says none
+#   ETCD   the port of the etcd API; when the scenario says none there is no control store
 set -u
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 WEIR=${WEIR:-$ROOT/build/weir}
@@ -136,7 +137,7 @@ weir() {
 # node_start FILE...: `weir up` in the background; fails when it is not ready in time.
 node_start() {
     [ -n "${KAFKA:-}" ] || KAFKA=$(free_ports 1)
-    background "$T/node.log" "$WEIR" up --data "$DATA" --admin "127.0.0.1:$ADMIN" --kafka "127.0.0.1:$KAFKA" --access-log "$T/access.log" "$@"
+    background "$T/node.log" "$WEIR" up --data "$DATA" --admin "127.0.0.1:$ADMIN" --kafka "127.0.0.1:$KAFKA" --etcd "${ETCD:+127.0.0.1:}${ETCD:-off}" --access-log "$T/access.log" "$@"
     NODE=$BG
     wait_for 60 node_ready_or_gone
     if node_ready >/dev/null 2>&1; then return 0; fi

@@ -37,7 +37,7 @@ def weir(run, acks, port):
     manifest = os.path.join(run, 'weir.yaml')
     with open(manifest, 'w') as f:
         f.write('apiVersion: v1\nkind: Service\nmetadata: { name: nothing }\nspec: { type: ExternalName, externalName: localhost, ports: [ { port: 1 } ] }\n')
-    return [binary, 'up', '--workers', '1', '--data', os.path.join(run, 'data'), '--admin', 'off', '--access-log', 'off', '--kafka', f'127.0.0.1:{port}', manifest]
+    return [binary, 'up', '--workers', '1', '--data', os.path.join(run, 'data'), '--admin', 'off', '--access-log', 'off', '--etcd', 'off', '--kafka', f'127.0.0.1:{port}', manifest]
 
 def nats(run, acks, port):            # 2.9 syncs its files every two minutes and has no setting for more: no part in `all`
     return ['nats-server', '-a', '127.0.0.1', '-p', str(port), '-js', '-sd', run]

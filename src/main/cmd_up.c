@@ -43,7 +43,7 @@ struct up {
     char access_log[PATH_MAX]; /* absolute, "-" or "off" */
     char name[64];
     uint64_t workers;
-    const char *admin, *kafka, *kafka_set, *kafka_secure, *dns, *dns_forward;
+    const char *admin, *etcd, *kafka, *kafka_set, *kafka_secure, *dns, *dns_forward;
     char kafka_cert[4096], kafka_key[4096]; /* absolute; "" when not given */
     const char *locality; /* "region/zone/subzone", perhaps only its beginning; NULL: not said */
     uint32_t timeout_ms;
@@ -292,7 +292,7 @@ static void argv_build(struct up *u)
     snprintf(ticket_ms, sizeof ticket_ms, "%u", u->ticket_ms);
     const char *fixed[] = {"weir",   "engine",       "--data",      u->data,  "--workers", workers,       "--admin",
                            u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a),
-                           "--ticket-time", ticket_ms,    "--kafka",      u->kafka,  "--kafka-set", u->kafka_set,
+                           "--ticket-time", ticket_ms,    "--etcd", u->etcd, "--kafka",      u->kafka,  "--kafka-set", u->kafka_set,
                            "--kafka-secure", u->kafka_secure, "--kafka-cert", u->kafka_cert, "--kafka-key", u->kafka_key, "--dns", u->dns, "--dns-forward", u->dns_forward};
     size_t n = 0;
     u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 5) * sizeof *u->argv);
@@ -454,6 +454,8 @@ static int up_prepare(struct up *u)
         code = address_read(u, "dns", "off", &u->dns);
     if (!code)
         code = dns_forward_read(u);
+    if (!code)
+        code = address_read(u, "etcd", "127.0.0.1:2379", &u->etcd);
     if (!code)
         code = kafka_set_read(u);
     if (!code)

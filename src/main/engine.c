@@ -2,7 +2,7 @@
  *
  *   start    sup_client -> take(): run -> adopt_*() -> ready(): objects from the files of `weir up`, or, when another engine was there
  *            before, from the data folder -> run_want(), gates, plan -> api
- *   stop     gates stop accepting, requests from outside end -> run_stop() -> broker_down() -> sup_shutdown()
+ *   stop     gates stop accepting, requests from outside end -> run_stop() -> store_down(), broker_down() -> sup_shutdown()
  *   upgrade  engine_upgrade.c
  *
  * A first start that can't succeed (manifest errors, a taken port) prints why and exits with SUP_EXIT_CONFIG, so that sup
@@ -37,7 +37,7 @@ static void engine_end_told(struct engine *e)
 static void engine_end(struct engine *e, int exit_status)
 {
     e->end_status = exit_status;
-    broker_down(e, engine_end_told); /* the event log closes last: what is stopped may still have published */
+    store_down(e, engine_end_told); /* the event log closes last: what is stopped may still have published */
 }
 
 static void end_now(struct task *t) { loop_stop(CONTAINER_OF(t, struct engine, end)->loop); }
@@ -85,7 +85,7 @@ static void engine_give_way(struct engine *e)
     log_error("engine", "what is wanted can't be read; what runs is left alone, and this is tried again");
     e->stopping = true;
     e->exit_status = 1;
-    broker_down(e, engine_end_alone);
+    store_down(e, engine_end_alone);
 }
 
 /* The first start can't succeed: sup ends everything with the status for bad configuration. */
@@ -242,6 +242,8 @@ static void sup_listening(void *ctx, uint64_t token, enum err er, const char *te
         broker_listening(e, token == TOKEN_KAFKA ? WAY_PLAIN : WAY_SECURE, er, text, fds, n);
     else if (token == TOKEN_DNS_UDP || token == TOKEN_DNS_TCP)
         names_listening(e, token, er, text, n ? fds[0] : -1);
+    else if (token == TOKEN_ETCD)
+        store_listening(e, er, text, fds, n);
     else if (token & TOKEN_INSIDE)
         mesh_inside_listening(e, token, 0, er, text, n ? fds[0] : -1);
     else
@@ -299,6 +301,8 @@ static void sup_adopt_listener(void *ctx, uint64_t token, const struct addr *a, 
         broker_adopt(e, token == TOKEN_KAFKA ? WAY_PLAIN : WAY_SECURE, a, fds, n);
     } else if (token == TOKEN_DNS_UDP || token == TOKEN_DNS_TCP) {
         names_adopt(e, token, a, fds[0]);
+    } else if (token == TOKEN_ETCD) {
+        store_adopt(e, a, fds, n);
     } else if (token & TOKEN_INSIDE && mesh_has_inside(e, token)) {
         socket_close(fds[0]);
     } else if (token & TOKEN_INSIDE) {
@@ -370,6 +374,8 @@ static void sup_ready(void *ctx, const struct sup_caps *caps, const struct sup_h
     e->configuring = !e->later;
     broker_up(e); /* before the first workload */
     names_up(e);
+    if (!e->stopping)
+        store_up(e);
     if (e->stopping)
         return;
     if (!objects_first(e)) {
@@ -431,12 +437,13 @@ static uint32_t cores(void)
 
 static bool conf_parse(struct engine_conf *c, int argc, char **argv)
 {
-    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .kafka_set = "", .dns = "off", .dns_forward = "", .kafka_secure = "off", .kafka_cert = "", .kafka_key = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .etcd = "127.0.0.1:2379", .kafka_set = "", .dns = "off", .dns_forward = "", .kafka_secure = "off", .kafka_cert = "", .kafka_key = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
                           : strcmp(argv[i], "--admin") == 0      ? &c->admin
                           : strcmp(argv[i], "--kafka") == 0      ? &c->kafka
+                          : strcmp(argv[i], "--etcd") == 0       ? &c->etcd
                           : strcmp(argv[i], "--kafka-set") == 0  ? &c->kafka_set
                           : strcmp(argv[i], "--kafka-secure") == 0 ? &c->kafka_secure
                           : strcmp(argv[i], "--kafka-cert") == 0 ? &c->kafka_cert
@@ -477,6 +484,7 @@ static void conf_keep(struct engine_conf *c)
     c->data_dir = mem_strdup(MEM_MISC, c->data_dir);
     c->admin = mem_strdup(MEM_MISC, c->admin);
     c->kafka = mem_strdup(MEM_MISC, c->kafka);
+    c->etcd = mem_strdup(MEM_MISC, c->etcd);
     c->kafka_set = mem_strdup(MEM_MISC, c->kafka_set);
     c->kafka_secure = mem_strdup(MEM_MISC, c->kafka_secure);
     c->kafka_cert = mem_strdup(MEM_MISC, c->kafka_cert);
@@ -532,6 +540,7 @@ static void engine_init(struct engine *e)
     upgrade_init(e);
     tickets_init(e);
     broker_init(e);
+    store_init(e);
     e->objects = objset_new();
     e->memory = plan_memory_new();
     plan_memory_locality(e->memory, e->conf.locality);
@@ -557,6 +566,7 @@ static void engine_fini(struct engine *e)
     timer_clear(&e->hand_poll);
     timer_clear(&e->ticket_timer);
     broker_fini(e);
+    store_fini(e);
     if (e->run_stopped || e->hand == HAND_LEAVING) {
         run_free(e->run);
         mesh_free(e);
@@ -574,7 +584,7 @@ int engine_main(int argc, char **argv)
     const char *fd = getenv(SUP_FD_ENV);
     uint64_t sup_fd;
     if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !engine_address_parse(slice_cstr(e.conf.admin), &e.admin_addr) ||
-        !engine_address_parse(slice_cstr(e.conf.kafka), &e.broker.ways[WAY_PLAIN].address) ||
+        !engine_address_parse(slice_cstr(e.conf.etcd), &e.store.address) || !engine_address_parse(slice_cstr(e.conf.kafka), &e.broker.ways[WAY_PLAIN].address) ||
         !engine_address_parse(slice_cstr(e.conf.kafka_secure), &e.broker.ways[WAY_SECURE].address) || !names_init(&e)) {
         fprintf(stderr, "weir: engine: this command is for the supervisor; use `weir up`\n");
         return SUP_EXIT_CONFIG;
@@ -595,7 +605,7 @@ int engine_main(int argc, char **argv)
     engine_init(&e);
     e.sup = sup_client_new(e.loop, (int)sup_fd, &engine_sup_ops, &e);
     loop_run(e.loop);
-    if (e.broker.stuck) { /* its shards are on loops that can't be freed under them */
+    if (e.broker.stuck || e.store.stuck) { /* its shards are on loops that can't be freed under them */
         log_stop();
         _exit(e.exit_status);
     }

@@ -4,6 +4,7 @@
 
 #include "broker.h"
 #include "engine.h"
+#include "etcd_api.h"
 #include "names.h"
 
 #define WORKERS_MAX 64
@@ -20,6 +21,7 @@
 #define TOKEN_KAFKA_SECURE (TOKEN_ADMIN | 3)
 #define TOKEN_DNS_UDP (TOKEN_ADMIN | 4) /* the name server's on the host */
 #define TOKEN_DNS_TCP (TOKEN_ADMIN | 5)
+#define TOKEN_ETCD (TOKEN_ADMIN | 6)    /* the etcd API's on the host */
 #define TOKEN_INSIDE (1ULL << 61)   /* listeners inside namespaces */
 #define TOKEN_DGRAM (1ULL << 60)    /* of these: UDP sockets */
 
@@ -48,6 +50,7 @@ enum engine_msg {
     C_DRAINED,      /* b: worker */
     C_SHARD,        /* W_SHARD is done */
     C_SHARD_FREED,
+    C_ETCD,         /* n: descriptor of a connection from inside a namespace, the receiver owns it */
 };
 struct door_msg {
     uint64_t replica_id;
@@ -137,7 +140,27 @@ struct engine_broker {
     bool quotas_asked, quotas_again; /* the broker is being told; and is to be told once more */
 };
 
+/* The control store and the etcd API (engine_store.c). */
+struct engine_store {
+    bool off;                   /* --etcd off: there is none */
+    bool served;                /* it has been open in this engine */
+    bool stuck;                 /* it did not come to rest */
+    enum { STORE_CLOSED, STORE_OPEN, STORE_RESTING, STORE_CLOSING } state;
+    struct ctl *ctl;            /* NULL with STORE_CLOSED */
+    struct etcd_api *api;       /* with STORE_OPEN and STORE_RESTING */
+    struct addr address;        /* on the host */
+    bool asked;                 /* sup_listen() is under way */
+    bool listening;             /* api accepts from fd */
+    int fd;                     /* listening there, or -1; shared with sup, which keeps it for the next engine */
+    char *dir, *url;            /* DATA/ctl; http://ADDRESS */
+    char *why;                  /* why it could not be opened or listened for; NULL */
+    struct timer timer;         /* what is next, by state */
+    uint64_t since_ms;          /* of the state, on the way down */
+    void (*then)(struct engine *e); /* store_down(): what comes after it and the broker */
+};
+
 struct engine_conf {
+    const char *etcd;           /* ADDRESS:PORT, or "off" */
     const char *kafka;          /* ADDRESS:PORT, or "off" */
     const char *kafka_secure, *kafka_cert, *kafka_key; /* the same over TLS; files in PEM, absolute paths */
     const char *kafka_set;      /* settings of the broker, see broker_conf_set() */
@@ -161,6 +184,7 @@ struct engine {
     bool later;                 /* another engine was there before: what is wanted is in the data folder */
     struct engine_broker broker;
     struct engine_names dns;
+    struct engine_store store;
     int end_status;             /* what sup is told when the broker has closed */
     struct run *run;            /* NULL while this engine is not in charge */
     struct api *api;
@@ -271,6 +295,18 @@ void names_inside_open(struct engine *e, const struct mesh_replica *m, int fd);
 void names_inside_gone(struct engine *e, uint64_t replica_id);
 bool worker_inside(void *ctx, const struct proxy_caller *c, int fd); /* this and the next: on the worker's thread */
 void worker_names_door(struct worker *w, struct names_door_msg *m);
+/* engine_store.c: the control store */
+void store_init(struct engine *e);
+void store_fini(struct engine *e);
+void store_up(struct engine *e);    /* in charge: opens it, or goes on trying */
+void store_down(struct engine *e, void (*then)(struct engine *e)); /* then the broker, then() */
+bool store_ready(const struct engine *e, struct buf *why_not);
+void store_metrics(const struct engine *e, struct buf *out);
+void store_listening(struct engine *e, enum err er, const char *text, const int *fds, int n);
+void store_adopt(struct engine *e, const struct addr *a, const int *fds, int n);
+void store_inside_follow(struct engine *e, struct mesh_replica *m);
+void store_accept(struct engine *e, int fd);
+bool worker_inside_etcd(struct worker *w, const struct proxy_caller *c, int fd); /* on the worker's thread */
 /* engine_topics.c: topics that objects declare */
 void topics_init(struct engine *e);
 void topics_fini(struct engine *e);

@@ -33,7 +33,7 @@ bool worker_inside(void *ctx, const struct proxy_caller *c, int fd)
 {
     struct worker *w = ctx;
     if (c->local.port != DNS_PORT || addr_ip4_host(&c->local) != LOOPBACK)
-        return worker_inside_log(w, c, fd);
+        return worker_inside_etcd(w, c, fd) || worker_inside_log(w, c, fd);
     names_accept(w->names, NOBODY_ID, fd, &(struct names_caller){.ns = c->ns});
     return true;
 }

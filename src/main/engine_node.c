@@ -176,7 +176,7 @@ static bool node_ready(void *ctx, struct buf *why_not)
             buf_printf(why_not, "%s does not listen%s%s", e->gates[i].gateway, e->gates[i].why ? ": " : " yet", e->gates[i].why ? e->gates[i].why : "");
             return false;
         }
-    if (!broker_ready(e, why_not))
+    if (!broker_ready(e, why_not) || !store_ready(e, why_not))
         return false;
     if (e->was_ready)
         return true;
@@ -262,6 +262,7 @@ static void node_metrics(void *ctx, struct buf *out)
     names_metrics(e->names, e->workers_n, out);
     if (e->broker.state == BROKER_SERVING)
         broker_metrics(e->broker.b, out);
+    store_metrics(e, out);
 }
 
 static const char *node_log_path(void *ctx, const char *ns, const char *deployment)

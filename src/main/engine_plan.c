@@ -175,6 +175,7 @@ static void inside_follow(struct engine *e, struct mesh_replica *m)
     }
     broker_inside_follow(e, m);
     names_inside_follow(e, m);
+    store_inside_follow(e, m);
 }
 
 static struct mesh_replica *mesh_find(struct engine *e, uint64_t id) { return table_get(&e->mesh, id_key(&id)); }

@@ -2,7 +2,7 @@
  *
  *   new   rehearse(): objects from the data folder, a plan of them, external names -> sup_prepared()
  *         take(), adopt_*(), ready(): as after a restart (engine.c) -> every worker uses the plan -> sup_serving() -> the api
- *   old   upgrade_ask() -> sup ... release(): the api rests, the event log closes, run lets go -> sup_released()
+ *   old   upgrade_ask() -> sup ... release(): the api rests, the control store and the event log close, run lets go -> sup_released()
  *         drain(): the workers leave -> the process ends;  or take() ... ready(again): run and the api go on
  *
  * While it has released, e->run is NULL, and the workers go on as they were, with the last plan: they know nothing of it. What sup does
@@ -129,6 +129,7 @@ static void stay(struct engine *e, enum err er, const char *why_not)
     timer_clear(&e->hand_poll);
     e->hand = HAND_NONE;
     broker_up(e);
+    store_up(e);
     if (e->api_open)
         api_resume(e->api);
     sup_released(e->sup, er, why_not);
@@ -149,7 +150,7 @@ static void released(void *ctx, enum err er)
     sup_released(e->sup, OK, NULL);
 }
 
-/* The data folder of the event log is the next engine's. */
+/* The data folders of the control store and of the event log are the next engine's. */
 static void broker_is_down(struct engine *e)
 {
     if (e->stopping)
@@ -177,6 +178,7 @@ void upgrade_back(struct engine *e)
     mesh_trim(e);
     engine_publish(e);
     broker_up(e);
+    store_up(e);
     if (e->api_open)
         api_resume(e->api);
     else
@@ -221,7 +223,7 @@ static bool hand_step(struct engine *e)
         }
         if (e->api_open && api_busy(e->api) && hand_ms(e) < API_REST_MS)
             return false;
-        broker_down(e, broker_is_down);
+        store_down(e, broker_is_down);
         return true;
     case HAND_LEAVING:
         if (e->drained_n < e->workers_n || (e->api_open && api_busy(e->api) && hand_ms(e) < API_REST_MS))

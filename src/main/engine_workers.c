@@ -103,6 +103,7 @@ static void worker_message(void *ctx, const struct msg *m)
     case C_DRAINED:
     case C_SHARD:
     case C_SHARD_FREED:
+    case C_ETCD:
         break;
     }
     MUST(false && "a message for the control loop reached a worker");
@@ -146,6 +147,9 @@ static void control_message(void *ctx, const struct msg *m)
         return;
     case C_SHARD_FREED:
         broker_shard_freed(e);
+        return;
+    case C_ETCD:
+        store_accept(e, (int)m->n);
         return;
     default:
         break;

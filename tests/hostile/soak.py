@@ -269,7 +269,7 @@ class Node:
         shutil.copy(os.path.join(HERE, 'soak_app.js'), folder)
         self.cert_new()
         self.log = open(os.path.join(folder, 'node.log'), 'w')
-        self.process = subprocess.Popen([weir, 'up', '--data', self.data, '--admin', f'127.0.0.1:{self.admin}', '--kafka', 'off', '--access-log', '/dev/null', self.write()],
+        self.process = subprocess.Popen([weir, 'up', '--data', self.data, '--admin', f'127.0.0.1:{self.admin}', '--kafka', 'off', '--etcd', 'off', '--access-log', '/dev/null', self.write()],
                                         stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
         self.wait_ready()
         self.engine = int(subprocess.run(['ps', '-o', 'pid=', '--ppid', str(self.process.pid)], capture_output=True, text=True).stdout.split()[0])

@@ -50,4 +50,4 @@ spec:
   rules: [ { backendRefs: [ { name: origin, port: $OPORT } ] } ]
 $SECRET
 C
-exec "$B" up --workers 1 --data "$RUN/data" --admin off --kafka off --access-log off "$RUN/weir.yaml"
+exec "$B" up --workers 1 --data "$RUN/data" --admin off --kafka off --etcd off --access-log off "$RUN/weir.yaml"
