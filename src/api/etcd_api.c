@@ -7,6 +7,7 @@
 
 #define TCP_KEEPALIVE 60, 15, 4 /* seconds, seconds, probes: a client that went without a word is noticed after two minutes */
 #define HEAD_BYTES_MAX 16384u
+#define IDLE_MS 600000u /* that a connection may be without calls */
 
 static const uint32_t limits[ETCD_LIMIT_COUNT] = {
 #define X(name, label, value, help) value,
@@ -57,7 +58,7 @@ struct etcd_api *etcd_api_new(struct loop *l, struct ctl *ctl, const struct etcd
     http_srv_conf_default(&a->srv_conf);
     a->srv_conf.h1.limits = &a->h1_limits;
     a->srv_conf.h1.out = &a->head;
-    a->srv_conf.h1.idle_timeout_ms = a->limit[ETCD_LIMIT_IDLE_MS];
+    a->srv_conf.h1.idle_timeout_ms = IDLE_MS;
     a->srv_conf.h1.body_timeout_ms = a->limit[ETCD_LIMIT_STALL_MS];
     a->srv_conf.streams_max = a->limit[ETCD_LIMIT_CALLS];
     a->srv_conf.count = &a->http;

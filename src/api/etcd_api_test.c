@@ -378,6 +378,17 @@ static void test_txn(void **state)
     assert_int_equal(r->responses[0]->response_delete_range->header->revision, 41);
     assert_int_equal(r->responses[0]->response_delete_range->header->cluster_id, 0);
     assert_int_equal(r->responses[1]->response_txn->responses[0]->response_range->count, 3);
+    assert_int_equal(r->responses[1]->response_txn->responses[0]->response_range->header->revision, 41);
+    assert_int_equal(r->responses[1]->response_txn->header->revision, 0); /* as etcd's */
+    x = ask("/etcdserverpb.KV/Txn", &m.base); /* the range comes before the change */
+    struct ctl_op_result range_first[] = {{.kind = CTL_TXN, .txn = {true, &innermost, 1}}, {.kind = CTL_PUT}, {.kind = CTL_DELETE}};
+    asked(CTL_TXN)->result.txn = (struct ctl_txn_result){true, range_first, 3};
+    done(CTL_OK);
+    r = answer_of(x, &etcd__txn_response__descriptor);
+    assert_int_equal(r->header->revision, 42);
+    assert_int_equal(r->responses[0]->response_txn->responses[0]->response_range->header->revision, 41);
+    assert_int_equal(r->responses[1]->response_put->header->revision, 42);
+    assert_int_equal(r->responses[2]->response_delete_range->header->revision, 42);
     c1.target = 9;
     refused(ask("/etcdserverpb.KV/Txn", &m.base), GRPC_INVALID_ARGUMENT, "etcdserver: invalid argument");
     c1.target = 0;

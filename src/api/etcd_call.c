@@ -12,6 +12,7 @@
 #define KEEP_BYTES 65536u         /* capacity of buffers that is kept */
 #define ANSWER_AHEAD 65536u       /* bytes of an answer that may wait for the client while its call is over */
 #define ARENA_BYTES 4096u
+#define POOL_CALLS 256u           /* whose memory is kept for the next ones */
 
 static uint32_t limit(const struct etcd_call *call, enum etcd_limit l) { return call->api->limit[l]; }
 
@@ -69,7 +70,7 @@ static void call_free(struct etcd_call *call)
     MUST(!call->r && !call->asked && !call->watches);
     in_clear(call);
     a->calls_n--;
-    if (a->freed || a->pool_n >= a->limit[ETCD_LIMIT_POOL]) {
+    if (a->freed || a->pool_n >= POOL_CALLS) {
         arena_fini(&call->mem);
         buf_free(&call->in);
         mem_free(call);

@@ -152,46 +152,71 @@ static Etcd__DeleteRangeResponse *delete_write(struct arena *a, const struct ctl
     return m;
 }
 
-static Etcd__TxnResponse *txn_write(struct arena *a, const struct ctl_txn_result *r, Etcd__ResponseHeader *inner);
+/* What the operations of a transaction say about revisions, as etcd's do: each names the store's as it was when it had been done, which is that of the
+ * transaction from its first change on. */
+struct txn_walk {
+    struct arena *a;
+    int64_t before;              /* the store's revision without the transaction */
+    bool changed;                /* by the operations so far */
+};
 
-/* inner: the header of everything inside a transaction, which has a revision and no more. */
-static Etcd__ResponseOp *op_write(struct arena *a, const struct ctl_op_result *r, Etcd__ResponseHeader *inner)
+static bool txn_changes(const struct ctl_txn_result *r)
 {
+    bool changes = false;
+    for (size_t i = 0; i < r->n && !changes; i++)
+        changes = r->ops[i].kind == CTL_PUT || (r->ops[i].kind == CTL_DELETE && r->ops[i].del.deleted) ||
+                  (r->ops[i].kind == CTL_TXN && txn_changes(&r->ops[i].txn));
+    return changes;
+}
+
+static Etcd__ResponseHeader *op_header(struct txn_walk *w, bool changes)
+{
+    w->changed |= changes;
+    Etcd__ResponseHeader *h = NEW(w->a, Etcd__ResponseHeader, etcd__response_header__init);
+    h->revision = w->before + w->changed;
+    return h;
+}
+
+static Etcd__TxnResponse *txn_write(struct txn_walk *w, const struct ctl_txn_result *r);
+
+static Etcd__ResponseOp *op_write(struct txn_walk *w, const struct ctl_op_result *r)
+{
+    struct arena *a = w->a;
     Etcd__ResponseOp *m = NEW(a, Etcd__ResponseOp, etcd__response_op__init);
     switch (r->kind) {
     case CTL_RANGE:
         m->response_case = ETCD__RESPONSE_OP__RESPONSE_RESPONSE_RANGE;
         m->response_range = range_write(a, &r->range);
-        m->response_range->header = inner;
+        m->response_range->header = op_header(w, false);
         break;
     case CTL_PUT:
         m->response_case = ETCD__RESPONSE_OP__RESPONSE_RESPONSE_PUT;
         m->response_put = put_write(a, &r->put);
-        m->response_put->header = inner;
+        m->response_put->header = op_header(w, true);
         break;
     case CTL_DELETE:
         m->response_case = ETCD__RESPONSE_OP__RESPONSE_RESPONSE_DELETE_RANGE;
         m->response_delete_range = delete_write(a, &r->del);
-        m->response_delete_range->header = inner;
+        m->response_delete_range->header = op_header(w, r->del.deleted > 0);
         break;
     default:
         MUST(r->kind == CTL_TXN);
         m->response_case = ETCD__RESPONSE_OP__RESPONSE_RESPONSE_TXN;
-        m->response_txn = txn_write(a, &r->txn, inner);
-        m->response_txn->header = inner;
+        m->response_txn = txn_write(w, &r->txn);
+        m->response_txn->header = NEW(a, Etcd__ResponseHeader, etcd__response_header__init); /* there, and empty */
         break;
     }
     return m;
 }
 
-static Etcd__TxnResponse *txn_write(struct arena *a, const struct ctl_txn_result *r, Etcd__ResponseHeader *inner)
+static Etcd__TxnResponse *txn_write(struct txn_walk *w, const struct ctl_txn_result *r)
 {
-    Etcd__TxnResponse *m = NEW(a, Etcd__TxnResponse, etcd__txn_response__init);
+    Etcd__TxnResponse *m = NEW(w->a, Etcd__TxnResponse, etcd__txn_response__init);
     m->succeeded = r->succeeded;
-    m->responses = arena_alloc(a, (r->n + 1) * sizeof *m->responses);
+    m->responses = arena_alloc(w->a, (r->n + 1) * sizeof *m->responses);
     m->n_responses = r->n;
     for (size_t i = 0; i < r->n; i++)
-        m->responses[i] = op_write(a, &r->ops[i], inner);
+        m->responses[i] = op_write(w, &r->ops[i]);
     return m;
 }
 
@@ -219,9 +244,8 @@ static void kv_done(struct etcd_call *call)
         m->header = header;
         etcd_answer(call, &m->base);
     } else if (call->ctl.op.kind == CTL_TXN) {
-        Etcd__ResponseHeader *inner = NEW(a, Etcd__ResponseHeader, etcd__response_header__init);
-        inner->revision = call->ctl.revision;
-        Etcd__TxnResponse *m = txn_write(a, &r->txn, inner);
+        struct txn_walk w = {.a = a, .before = call->ctl.revision - txn_changes(&r->txn)};
+        Etcd__TxnResponse *m = txn_write(&w, &r->txn);
         m->header = header;
         etcd_answer(call, &m->base);
     } else {

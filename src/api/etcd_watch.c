@@ -109,6 +109,8 @@ static void events_send(struct etcd_watch *w, const struct ctl_event *events, si
         etcd_stream_send(call, &m.base);
         all += take;
         n -= take;
+        if (n)
+            etcd_limit_hit(call->api, ETCD_LIMIT_FRAGMENT_BYTES);
     }
 }
 
