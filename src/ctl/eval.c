@@ -278,30 +278,44 @@ static void txn_path(struct eval *ev, const struct ctl_txn *t)
 
 static enum ctl_error put_require(struct eval *ev, const struct ctl_put *p)
 {
+    const struct lease *l = p->lease ? lease_find(ev->o, p->lease) : NULL;
+    enum ctl_error no_lease = p->lease && (!l || l->state == LEASE_REVOKING) ? CTL_LEASE_NOT_FOUND : CTL_OK;
     ev->changes_n++;
+    if (no_lease && ev->call->op.kind == CTL_PUT) return no_lease; /* etcd looks at it first here, and last in a transaction */
     if ((p->ignore_value || p->ignore_lease) && !batch_get(ev->o, p->key)) return CTL_KEY_NOT_FOUND;
-    if (!p->lease) return CTL_OK;
-    const struct lease *l = lease_find(ev->o, p->lease);
-    return l && l->state != LEASE_REVOKING ? CTL_OK : CTL_LEASE_NOT_FOUND;
+    return no_lease;
 }
 
-static enum ctl_error ops_require(struct eval *ev, const struct ctl_op *ops, size_t n)
+/* A range of the past in a transaction. Alone, a negative revision is the present; here etcd takes it at its word. */
+static enum ctl_error range_require(const struct eval *ev, const struct ctl_range *r)
 {
     int64_t compact = ev->in_batch ? ev->o->batch.compact : ev->o->compact;
+    if (r->revision > ev->start) return CTL_FUTURE_REVISION;
+    if (r->revision > 0) return r->revision < compact ? CTL_COMPACTED : CTL_OK;
+    bool past = ev->call->op.kind == CTL_TXN && r->revision < 0 && r->revision < (compact > 0 ? compact : -1);
+    return past ? CTL_COMPACTED : CTL_OK;
+}
+
+/* What the path of a call needs: in a first round its changes, in a second one its ranges, so that errors come in etcd's order. */
+static enum ctl_error ops_require(struct eval *ev, const struct ctl_op *ops, size_t n, bool changes)
+{
     enum ctl_error e = CTL_OK;
     for (size_t i = 0; e == CTL_OK && i < n; i++) {
         const struct ctl_op *op = &ops[i];
         bool holds;
         switch (op->kind) {
         case CTL_RANGE:
-            if (op->range.revision > ev->start) e = CTL_FUTURE_REVISION;
-            else if (op->range.revision > 0 && op->range.revision < compact) e = CTL_COMPACTED;
+            if (!changes) e = range_require(ev, &op->range);
             break;
-        case CTL_PUT: e = put_require(ev, &op->put); break;
-        case CTL_DELETE: ev->changes_n += (uint64_t)view_count(ev, op->del.key, op->del.end, INT64_MAX); break;
+        case CTL_PUT:
+            if (changes) e = put_require(ev, &op->put);
+            break;
+        case CTL_DELETE:
+            if (changes) ev->changes_n += (uint64_t)view_count(ev, op->del.key, op->del.end, INT64_MAX);
+            break;
         case CTL_TXN:
             holds = ev->paths[ev->paths_at++];
-            e = ops_require(ev, holds ? op->txn.then_ops : op->txn.else_ops, holds ? op->txn.then_n : op->txn.else_n);
+            e = ops_require(ev, holds ? op->txn.then_ops : op->txn.else_ops, holds ? op->txn.then_n : op->txn.else_n, changes);
             break;
         default: e = CTL_INVALID_ARGUMENT;
         }
@@ -381,7 +395,9 @@ static void eval(struct eval *ev, struct ctl_call *call)
     size_t txns = txns_of(op, 1);
     ev->paths = txns ? arena_alloc(ev->a, txns * sizeof *ev->paths) : NULL;
     if (op->kind == CTL_TXN) txn_path(ev, &op->txn);
-    call->error = ops_require(ev, op, 1);
+    call->error = ops_require(ev, op, 1, true);
+    ev->paths_at = 0;
+    if (call->error == CTL_OK) call->error = ops_require(ev, op, 1, false);
     ev->paths_at = 0;
     if (call->error == CTL_OK) eval_op(ev, op, &call->result);
 }
