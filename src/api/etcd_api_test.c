@@ -486,7 +486,8 @@ static void test_slow_answers(void **state)
     }
     assert_int_equal(counter_read(&W.api->limit_hits[ETCD_LIMIT_OUT_BYTES]), 2);
     for (int i = 0; i < 3; i++)
-        http_call_reading(&x[i]->k, true);
+        if (!x[i]->over)
+            http_call_reading(&x[i]->k, true);
     pass(500);
     refused(x[1], GRPC_RESOURCE_EXHAUSTED, "etcdserver: too many requests");
     Etcd__RangeResponse *r = answer_of(x[0], &etcd__range_response__descriptor);
