@@ -537,7 +537,7 @@ def main():
     folder, args.data = tempfile.mkdtemp(prefix='soak-log.', dir=ROOT / 'build'), tempfile.mkdtemp(prefix='weir-soak-log-')
     admin, kafka = kill.free_ports(2)
     pathlib.Path(f'{folder}/m.yaml').write_text('apiVersion: v1\nkind: Namespace\nmetadata: { name: soaked }\n', encoding='utf-8')
-    command = [os.path.abspath(args.weir), 'up', '--data', args.data, '--admin', f'127.0.0.1:{admin}', '--kafka', f'127.0.0.1:{kafka}', '--access-log', 'off', '--kafka-set',
+    command = [os.path.abspath(args.weir), 'up', '--data', args.data, '--admin', f'127.0.0.1:{admin}', '--kafka', f'127.0.0.1:{kafka}', '--etcd', 'off', '--access-log', 'off', '--kafka-set',
                'auto.create.topics.enable=false', f'{folder}/m.yaml']
     soak(args, folder, f'127.0.0.1:{kafka}', command)
     shutil.rmtree(args.data, ignore_errors=True)
