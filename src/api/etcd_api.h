@@ -9,8 +9,6 @@
 
 #include "ctl.h"
 
-#define ETCD_PORT 2379
-
 struct etcd_api_conf {
     uint64_t cluster_id, member_id; /* not 0; the same after a restart: clients may remember them */
     const char *name;               /* of the member */

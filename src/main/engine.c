@@ -338,8 +338,8 @@ static void leftovers_remove(const char *data_dir)
 static void sup_take(void *ctx)
 {
     struct engine *e = ctx;
-    char log_address[ADDR_TEXT_MAX];
-    struct run_conf rc = {.data_dir = e->conf.data_dir, .node_name = e->conf.name, .log_address = broker_host_address(e, log_address)};
+    char log_address[ADDR_TEXT_MAX], store_address[ADDR_TEXT_MAX];
+    struct run_conf rc = {.data_dir = e->conf.data_dir, .node_name = e->conf.name, .log_address = broker_host_address(e, log_address), .store_address = store_host_address(e, store_address)};
     MUST(!e->run);
     leftovers_remove(e->conf.data_dir);
     mesh_adopting(e);

@@ -381,18 +381,23 @@ bool broker_ready(const struct engine *e, struct buf *why_not)
     return false;
 }
 
-/* The address for workloads on the host's network: where they reach it. NULL: there is no event log. */
-const char *broker_host_address(const struct engine *e, char text[ADDR_TEXT_MAX])
+struct addr host_reached(struct addr a)
 {
     static const uint8_t none[16];
-    struct addr a = e->broker.ways[WAY_PLAIN].address;
-    if (e->broker.off)
-        return NULL;
     bool any = memcmp(a.ip, none, a.family == ADDR_IP4 ? 4 : 16) == 0;
     if (any && a.family == ADDR_IP4)
         a = addr_ip4(0x7f000001u, a.port);
     else if (any)
         a.ip[15] = 1;
+    return a;
+}
+
+/* The address for workloads on the host's network: where they reach it. NULL: there is no event log. */
+const char *broker_host_address(const struct engine *e, char text[ADDR_TEXT_MAX])
+{
+    if (e->broker.off)
+        return NULL;
+    struct addr a = host_reached(e->broker.ways[WAY_PLAIN].address);
     addr_format(&a, text);
     return text;
 }

@@ -275,6 +275,7 @@ void broker_fini(struct engine *e);
 void broker_up(struct engine *e);   /* in charge: opens it, or goes on trying */
 void broker_down(struct engine *e, void (*then)(struct engine *e)); /* then() when it is closed: perhaps at once, and after BROKER_STOP_MS at the latest */
 bool broker_ready(const struct engine *e, struct buf *why_not);
+struct addr host_reached(struct addr a); /* where on this host a listener of that address is reached */
 const char *broker_host_address(const struct engine *e, char text[ADDR_TEXT_MAX]);
 void broker_listening(struct engine *e, enum log_way_kind kind, enum err er, const char *text, const int *fds, int n);
 void broker_adopt(struct engine *e, enum log_way_kind kind, const struct addr *a, const int *fds, int n);
@@ -300,6 +301,8 @@ void store_init(struct engine *e);
 void store_fini(struct engine *e);
 void store_up(struct engine *e);    /* in charge: opens it, or goes on trying */
 void store_down(struct engine *e, void (*then)(struct engine *e)); /* then the broker, then() */
+/* For workloads on the host's network: where they reach it. NULL: there is none. */
+const char *store_host_address(const struct engine *e, char text[ADDR_TEXT_MAX]);
 bool store_ready(const struct engine *e, struct buf *why_not);
 void store_metrics(const struct engine *e, struct buf *out);
 void store_listening(struct engine *e, enum err er, const char *text, const int *fds, int n);

@@ -132,9 +132,9 @@ void store_adopt(struct engine *e, const struct addr *a, const int *fds, int n)
 /* The loopback of a replica's namespace, unless the port there is the workload's own. */
 void store_inside_follow(struct engine *e, struct mesh_replica *m)
 {
-    struct addr a = addr_ip4(0x7f000001u, ETCD_PORT);
+    struct addr a = addr_ip4(0x7f000001u, STORE_PORT);
     const struct object *dep = objset_find(e->objects, OBJ_DEPLOYMENT, m->ns, m->workload);
-    if (e->store.off || !dep || dep->dep.pod.host_network || e->caps.net == SUP_NET_HOST || !objset_port_free(e->objects, dep, ETCD_PORT))
+    if (e->store.off || !dep || dep->dep.pod.host_network || e->caps.net == SUP_NET_HOST || !objset_port_free(e->objects, dep, STORE_PORT))
         return;
     mesh_listen(e, m, &a);
 }
@@ -142,7 +142,7 @@ void store_inside_follow(struct engine *e, struct mesh_replica *m)
 /* On the worker's thread. */
 bool worker_inside_etcd(struct worker *w, const struct proxy_caller *c, int fd)
 {
-    if (c->local.port != ETCD_PORT || addr_ip4_host(&c->local) != 0x7f000001u || w->e->store.off)
+    if (c->local.port != STORE_PORT || addr_ip4_host(&c->local) != 0x7f000001u || w->e->store.off)
         return false;
     outbox_post(&w->to_control, (struct msg){.type = C_ETCD, .n = (uint32_t)fd});
     return true;
@@ -255,6 +255,15 @@ void store_fini(struct engine *e)
     mem_free(e->store.dir);
     mem_free(e->store.url);
     mem_free(e->store.why);
+}
+
+const char *store_host_address(const struct engine *e, char text[ADDR_TEXT_MAX])
+{
+    if (e->store.off)
+        return NULL;
+    struct addr a = host_reached(e->store.address);
+    addr_format(&a, text);
+    return text;
 }
 
 bool store_ready(const struct engine *e, struct buf *why_not)

@@ -467,6 +467,7 @@ enum err objset_load(struct objset *s, const char *file, struct slice text, stru
 #define LOG_HOST "kafka"
 #define LOG_ADDRESS 0x7ffffffeu /* 127.255.255.254 */
 #define LOG_PORT 9092
+#define STORE_PORT 2379           /* the etcd API's, on the host and on 127.0.0.1 inside */
 /* In the namespace ns that name is the event log's: no Service there has it, and no host outside that is declared for it. */
 bool objset_log_named(const struct objset *s, const char *ns);
 /* The port is free on the loopback of dep's replicas, as far as manifests say: no container port, and no Service that leads there. */

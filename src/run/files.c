@@ -118,14 +118,19 @@ const char **run_files_env_base(struct run *r, const struct replica *rp, struct 
 {
     const struct pod_template *pod = rep_pod(rp);
     bool same_user = pod->run_as_user < 0 || (uid_t)pod->run_as_user == getuid();
-    const char **env = arena_zalloc(a, 6 * sizeof *env);
+    const char **env = arena_zalloc(a, 7 * sizeof *env);
+    size_t n = 4;
     env[0] = arena_printf(a, "PATH=%s", r->env_path);
     env[1] = arena_printf(a, "HOSTNAME=%s", rp->name);
     env[2] = arena_printf(a, "HOME=%s", same_user ? r->env_home : "/");
     env[3] = arena_printf(a, "LANG=%s", r->env_lang);
     if (r->conf.log_address && pod->host_network)
-        env[4] = arena_printf(a, "KAFKA_BOOTSTRAP_SERVERS=%s", r->conf.log_address);
+        env[n++] = arena_printf(a, "KAFKA_BOOTSTRAP_SERVERS=%s", r->conf.log_address);
     else if (r->conf.log_address && objset_log_named(r->set, rp->rev->obj->ns)) /* else who has the name says what it is */
-        env[4] = arena_printf(a, "KAFKA_BOOTSTRAP_SERVERS=" LOG_HOST ":%d", LOG_PORT);
+        env[n++] = arena_printf(a, "KAFKA_BOOTSTRAP_SERVERS=" LOG_HOST ":%d", LOG_PORT);
+    if (r->conf.store_address && pod->host_network)
+        env[n++] = arena_printf(a, "ETCDCTL_ENDPOINTS=%s", r->conf.store_address);
+    else if (r->conf.store_address && objset_port_free(r->set, rp->rev->obj, STORE_PORT))
+        env[n++] = arena_printf(a, "ETCDCTL_ENDPOINTS=127.0.0.1:%d", STORE_PORT);
     return env;
 }

@@ -39,6 +39,7 @@ struct run *run_new(struct loop *l, struct sup_client *sup, const struct run_con
     r->conf.data_dir = mem_strdup(MEM_RUN, conf->data_dir);
     r->conf.node_name = mem_strdup(MEM_RUN, conf->node_name ? conf->node_name : "weir");
     r->conf.log_address = mem_strdup(MEM_RUN, conf->log_address);
+    r->conf.store_address = mem_strdup(MEM_RUN, conf->store_address);
     r->conf.backoff_ms_min = conf->backoff_ms_min ? conf->backoff_ms_min : 1000;
     r->conf.backoff_ms_max = conf->backoff_ms_max ? conf->backoff_ms_max : 60000;
     r->conf.drain_ms_max = conf->drain_ms_max ? conf->drain_ms_max : 30000;
@@ -123,6 +124,7 @@ void run_free(struct run *r)
     mem_free((char *)r->conf.data_dir);
     mem_free((char *)r->conf.node_name);
     mem_free((char *)r->conf.log_address);
+    mem_free((char *)r->conf.store_address);
     mem_free(r->env_path);
     mem_free(r->env_home);
     mem_free(r->env_lang);

@@ -30,6 +30,7 @@ struct run_conf {
     uint32_t backoff_ms_min, backoff_ms_max; /* restart back-off: defaults 1,000 and 60,000; resets after 10 min of running */
     uint32_t drain_ms_max;     /* the longest to wait for what is in flight: default 30,000 */
     const char *log_address;   /* the event log's on the host, "127.0.0.1:9092", for replicas on the host's network; NULL: there is no event log */
+    const char *store_address; /* the same of the etcd API, "127.0.0.1:2379"; NULL: there is no control store */
 };
 struct run *run_new(struct loop *l, struct sup_client *sup, const struct run_conf *conf, const struct run_ops *ops, void *ctx);
 void run_free(struct run *r);
