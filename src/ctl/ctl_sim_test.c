@@ -413,8 +413,9 @@ static void step_put(struct model *m, struct step *s, struct ctl_op *op, int key
     if (op->put.ignore_value) value = f[key].value;
     else op->put.value = step_text(s, "v", value);
     op->put.lease = roll(m, 4) == 0 ? (int64_t)roll(m, LEASES) + 1 : 0;
-    if (op->put.ignore_value && !f[key].there) s->error = CTL_KEY_NOT_FOUND;
-    else if (op->put.lease && !m->leases[op->put.lease - 1]) s->error = CTL_LEASE_NOT_FOUND;
+    bool alone = op != s->ops; /* then etcd looks at the lease first, in a transaction at the key */
+    if (op->put.lease && !m->leases[op->put.lease - 1]) s->error = CTL_LEASE_NOT_FOUND;
+    if (op->put.ignore_value && !f[key].there && !(alone && s->error)) s->error = CTL_KEY_NOT_FOUND;
     if (s->error == CTL_OK) event_add(m, (struct event){.revision = revision, .key = key, .value = value, .lease = op->put.lease});
 }
 
