@@ -80,6 +80,9 @@ static void compact_over(struct clean *c)
     struct log_shard *s = p->shard;
     p->compacting = false;
     s->cleaning = NULL;
+    if (s->clean_waits && s->state == SHARD_RUNS) /* at once, and not at the next look: there may be many */
+        timer_set(s->loop, &s->housekeeping_timer, 1);
+    s->clean_waits = false;
     clean_free(c);
     part_unpin(p);
     shard_job_over(s);
@@ -215,6 +218,7 @@ static bool compact_room(struct part *p, uint32_t n)
 void compact_maybe(struct part *p, int64_t now_ms)
 {
     struct log_shard *s = p->shard;
+    s->clean_waits |= s->cleaning && !p->compacting;
     if (p->compacting || s->cleaning || s->full || p->log->held.offset >= 0 || p->log->damages_n || s->state != SHARD_RUNS || (int64_t)loop_now_ms(s->loop) < p->compact_after_ms)
         return;
     int64_t limit = compact_limit(p, now_ms);
@@ -233,6 +237,8 @@ void compact_maybe(struct part *p, int64_t now_ms)
     }
     p->compacting = true;
     p->pins++;
+    list_del(&p->all); /* the others have their turn before it has another */
+    list_push(&s->parts, &p->all);
     s->cleaning = c;
     s->jobs++;
     c->work.slow = true;

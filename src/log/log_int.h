@@ -570,6 +570,7 @@ struct log_shard {
     struct list *housekept;            /* the next partition to be looked at; the list's head: none */
     uint32_t jobs;                     /* works of any kind on their way: a stop waits for them */
     struct clean *cleaning;            /* the compaction that is on its way, or NULL */
+    bool clean_waits;                  /* others were not looked at because of it */
     void (*stopped)(void *ctx);
     void *stopped_ctx;
     void (*on_failure)(void *ctx, struct part *p); /* NULL: nobody wants to know */
