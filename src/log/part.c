@@ -644,7 +644,7 @@ static bool part_rests(const struct part *p)
 struct part_renewal *part_renew_begin(struct part *p, const struct part_conf *conf)
 {
     MUST(p->magic == PART_MAGIC && !p->gone && !p->renewing);
-    if (!p->failed || p->state == PART_SHELVED || p->shard->state != SHARD_RUNS || !part_rests(p))
+    if (!p->failed || p->sparse || p->conf.cleanup_compact || p->state == PART_SHELVED || p->shard->state != SHARD_RUNS || !part_rests(p))
         return NULL;
     struct part_renewal *r = mem_new(MEM_PART, sizeof *r);
     r->old = p;
