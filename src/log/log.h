@@ -98,7 +98,7 @@ const char *part_name(const struct part *p);
  *
  *     part_renew_begin(), on its loop -> part_renew_run(), in the pool -> part_renew_end(), on its loop
  *
- * begin: NULL when it has not failed, is a compacted one (which waits for the next start), or works still use it: later, perhaps. Meanwhile it is not to be deleted, and DeleteRecords is KAFKA_STORAGE_ERROR.
+ * begin: NULL when it has not failed, or works still use it: later, perhaps. Meanwhile it is not to be deleted, and DeleteRecords is KAFKA_STORAGE_ERROR.
  * run: blocks, like part_load(). end: what was made, to be attached by the caller, who sets its owner and configuration: the old partition is gone as if deleted, but
  * for its files, and watches are told; or NULL, and the old one stays as it was. */
 struct part_renewal;

@@ -442,6 +442,7 @@ void flush_finish(struct log_shard *s, struct part_flush *f, enum kafka_error e)
 /* sync.c */
 void sync_want(struct part *p);        /* somebody waits */
 void sync_force(struct part *p);       /* nobody waits, but it is to be durable soon */
+void sync_failed(struct part *p, enum err e); /* what the disk has behind p->durable is not known: p takes no more records, and what has to be cut off is noted */
 void sync_start(struct log_shard *s);  /* the next round, when there is somebody and none is on its way */
 void sync_settle(struct part *p);      /* answers those who wait for what is durable */
 void write_back(struct part *p, struct seg *s);

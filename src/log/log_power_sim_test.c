@@ -649,6 +649,7 @@ static void test_found(void **state)
         {4210, "aborted transactions were forgotten with records whose deletion failed"},
         {4490, "a torn end that had been cut off came back into a sealed segment"},
         {6738, "a segment behind an empty one was taken for its successor"},
+        {9671, "a partition that could not be renewed because a sync failed took the next sync of the same file for a good one"},
         {19602, "segments were removed before the name of what compaction made of them was durable"},
     };
     for (size_t i = 0; i < COUNT_OF(found) && !getenv("POWER_SEED"); i++)

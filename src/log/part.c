@@ -630,6 +630,7 @@ struct part_renewal {
     struct log_store *store;
     struct part_conf conf;
     struct stored known;               /* what a checkpoint would say of the old one */
+    enum err lost;                     /* not OK: it failed when it may have written and synced already */
     char name[PART_NAME_MAX + 1];
 };
 
@@ -644,7 +645,7 @@ static bool part_rests(const struct part *p)
 struct part_renewal *part_renew_begin(struct part *p, const struct part_conf *conf)
 {
     MUST(p->magic == PART_MAGIC && !p->gone && !p->renewing);
-    if (!p->failed || p->sparse || p->conf.cleanup_compact || p->state == PART_SHELVED || p->shard->state != SHARD_RUNS || !part_rests(p))
+    if (!p->failed || p->state == PART_SHELVED || p->shard->state != SHARD_RUNS || !part_rests(p))
         return NULL;
     struct part_renewal *r = mem_new(MEM_PART, sizeof *r);
     r->old = p;
@@ -689,6 +690,7 @@ enum err part_renew_run(struct part_renewal *r, struct buf *why)
         r->made = p;
     else
         part_free(p);
+    r->lost = there ? e : OK;
     return e;
 }
 
@@ -702,6 +704,8 @@ struct part *part_renew_end(struct part_renewal *r)
         part_leave(old, KAFKA_KAFKA_STORAGE_ERROR);
         old->shard->changed = true;
         part_tell(old);
+    } else if (r->lost != OK && !old->suspect) {
+        sync_failed(old, r->lost); /* the failed sync may have been the renewal's, of the same files: the old one's next would report success for bytes that are gone */
     }
     mem_free(r->known.epochs);
     mem_free(r);

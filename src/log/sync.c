@@ -131,11 +131,10 @@ static void view_cut(struct part *p, struct spot end)
     while (g->index.times_n && s->base + g->index.times[g->index.times_n - 1].rel >= s->end) g->index.times_n--;
 }
 
-/* What a recovery found and has not shown yet stays: the life before may have answered it. */
-static void sync_failed(struct part *p, enum err e)
+void sync_failed(struct part *p, enum err e)
 {
     struct part_log *g = p->log;
-    struct spot end = g->held.offset >= 0 ? g->held_end : g->high;
+    struct spot end = g->held.offset >= 0 ? g->held_end : g->high; /* what a recovery found and has not shown yet stays: the life before may have answered it */
     p->suspect = true;
     p->cut = MAX(end.offset, p->durable);
     part_offline(p, "a sync failed", e);
