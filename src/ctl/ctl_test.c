@@ -225,7 +225,7 @@ static void test_many(void **state)
     ctl_status(k->w.ctl, &st);
     assert_int_equal(st.keys, 100000);
     assert_true(mem_bytes(MEM_CTL) < 24u << 20);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !SANITIZED
     uint64_t grown = resident_bytes() - before;
     print_message("100,000 keys: %.1f MB in the store, the process grew by %.1f MB\n", (double)mem_bytes(MEM_CTL) / 1e6, (double)grown / 1e6);
     assert_true(grown < 64u << 20); /* with what malloc keeps of the batches; exact is the line above */

@@ -2,7 +2,7 @@
  *
  * A request costs nghttp2 about a dozen small allocations. They come from free lists, one for each power of two and per
  * thread, so that a block that was just freed is the next one given: a few instructions, and warm. A block knows its list by
- * the word in front of it. With AddressSanitizer each block is its own allocation instead, so that it sees what is wrong.
+ * the word in front of it. With a sanitizer each block is its own allocation instead, so that it sees what is wrong.
  */
 #include "h2_int.h"
 
@@ -10,17 +10,6 @@
 #define CLASS_MAX_BITS 15  /* 32 KiB; above that base is asked each time */
 #define CLASSES (CLASS_MAX_BITS - CLASS_MIN_BITS + 1)
 #define KEPT_BYTES_MAX (4u << 20) /* of each thread; more are given back */
-
-#if defined(__SANITIZE_ADDRESS__)
-#define EACH_ALONE 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define EACH_ALONE 1
-#endif
-#endif
-#ifndef EACH_ALONE
-#define EACH_ALONE 0
-#endif
 
 /* In front of each block; 16 bytes, so that what follows is aligned for anything. */
 struct front {
@@ -49,7 +38,7 @@ void *h2_get(size_t size)
 {
     unsigned class = class_of(size + sizeof(struct front));
     struct front *f;
-    if (LIKELY(!EACH_ALONE && class < CLASSES)) {
+    if (LIKELY(!SANITIZED && class < CLASSES)) {
         f = pool.free[class];
         if (LIKELY(f != NULL)) {
             pool.free[class] = f->next;
