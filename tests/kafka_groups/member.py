@@ -35,13 +35,16 @@ def rdkafka(bootstrap, group, topic, settings):
                 on_lost=lambda _, ps: say('lost', partitions(ps)))
     unsure = False
     while not ended:
-        got = c.consume(100, 0.1)
-        for m in got:
+        # One by one: consume() of many in this librdkafka (2.0.2) may drop what it has gathered when a rebalance comes within, and commits go past it.
+        m, n = c.poll(0.1), 0
+        while m:
             if m.error():
                 say('error', m.error().name())
             else:
                 say('got', m.partition(), m.offset(), m.value().decode())
                 unsure = True
+            n += 1
+            m = c.poll(0) if n < 100 else None
         if not unsure:
             continue
         try:
