@@ -704,7 +704,7 @@ struct part *part_renew_end(struct part_renewal *r)
         part_leave(old, KAFKA_KAFKA_STORAGE_ERROR);
         old->shard->changed = true;
         part_tell(old);
-    } else if (r->lost != OK && !old->suspect) {
+    } else if (r->lost != OK && old->state == PART_LOADED && !old->suspect) {
         sync_failed(old, r->lost); /* the failed sync may have been the renewal's, of the same files: the old one's next would report success for bytes that are gone */
     }
     mem_free(r->known.epochs);
