@@ -348,7 +348,8 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
         tcp_end(t, FLAG_UO, true);
         return;
     }
-    buf_add(&t->early, early.p, early.n);
+    if (early.n)
+        buf_add(&t->early, early.p, early.n);
     stream_reading(s, false);
     exchange_dispatch(x);
 }
