@@ -84,16 +84,40 @@ within_ms() {
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # Ports that nobody listens on now: free_ports N prints them on one line. They lie below those that the kernel gives to
-# outgoing connections, so nobody takes one by chance before it is used. Scenarios that run side by side are in different lanes; each has 1,000 ports.
+# outgoing connections, so nobody takes one by chance before it is used. Scenarios that run side by side are in different lanes; each has 1,000 ports,
+# and gives none out twice: those that it was given first may be used last.
 free_ports() {
     python3 -c 'import random, socket, sys
-first, held = 21000 + 1000 * int(sys.argv[2]), []
-while len(held) < int(sys.argv[1]):
-    s = socket.socket()
-    try: s.bind(("127.0.0.1", random.randrange(first, first + 1000)))
-    except OSError: continue
-    held.append(s)
-print(*[s.getsockname()[1] for s in held])' "$1" "${WEIR_TEST_LANE:-0}"
+with open(sys.argv[3], "a+") as f:
+    f.seek(0)
+    given, first, held = set(map(int, f.read().split())), 21000 + 1000 * int(sys.argv[2]), []
+    while len(held) < int(sys.argv[1]):
+        s, port = socket.socket(), random.randrange(first, first + 1000)
+        try: port in given or s.bind(("127.0.0.1", port)) or held.append(s)
+        except OSError: pass
+    ports = [s.getsockname()[1] for s in held]
+    print(*ports, file=f)
+print(*ports)' "$1" "${WEIR_TEST_LANE:-0}" "$T/ports"
+}
+
+# ---- packages ---------------------------------------------------------------------------------------------------------
+
+# npm_packages SET: what scenarios take from npm is in $NPM/node_modules, and stays in build/npm. Scenarios share a set; whoever comes first installs it,
+# others wait meanwhile. Fails where npm can't; what it said is in $T/npm.log.
+npm_packages() {
+    case $1 in
+    etcd) npm_list=etcd3@1.1.2 ;;
+    grpc) npm_list="@grpc/grpc-js@1.13.4 grpc-health-check@2.0.2 ws@8.18.3" ;;
+    kafka) npm_list="kafkajs@2.2.4 snappyjs@0.7.0 lz4js@0.2.0 zstd-codec@0.1.5" ;;
+    esac
+    NPM=$ROOT/build/npm/$1
+    mkdir -p "$NPM"
+    (
+        flock 9
+        [ "$(cat "$NPM/installed" 2>/dev/null)" = "$npm_list" ] && exit
+        # shellcheck disable=SC2086 # a list
+        npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$NPM" $npm_list >"$T/npm.log" 2>&1 && echo "$npm_list" >"$NPM/installed"
+    ) 9>"$NPM/lock"
 }
 
 # ---- processes -------------------------------------------------------------------------------------------------------
@@ -107,9 +131,19 @@ background() {
     PIDS="$BG $PIDS"
 }
 
+# is_ours PID: this script has started it, or what it started has. Another's process may have got the number of one that has ended: there are not many.
+is_ours() {
+    ours_pid=$1
+    while [ "${ours_pid:-0}" -gt 1 ]; do
+        ours_pid=$(awk '$1 == "PPid:" { print $2 }' "/proc/$ours_pid/status" 2>/dev/null)
+        [ "$ours_pid" != "$$" ] || return 0
+    done
+    return 1
+}
+
 # end_one PID: asks, waits, insists.
 end_one() {
-    kill -TERM "$1" 2>/dev/null || return 0
+    { is_ours "$1" && kill -TERM "$1" 2>/dev/null; } || return 0
     wait_for 45 gone "$1" || kill -KILL "$1" 2>/dev/null
     wait "$1" 2>/dev/null
 }

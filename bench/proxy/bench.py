@@ -225,6 +225,26 @@ def report(rows, base='nginx', metric='req_per_cpu_s', out=sys.stdout):
                 v = [r[metric] for r in x]
                 print(f"| {p} | {len(x)} | {statistics.median(v):,.0f} [{min(v):,.0f}-{max(v):,.0f}] | {q} | {med('rps'):,.0f} | {med('util'):.2f} | {1e6 / max(1, statistics.median(v)):.1f} | {err}{flag} |", file=out)
 
+class FreePorts:
+    """A session per request leaves a port in TIME_WAIT with each. Soon there is no free one, and connect() spends a third of the proxy's time looking
+    for one that may be used again; how long depends on what the peers before have left. While such a scenario runs few are kept, if we may say so."""
+    PATH, FEW = '/proc/sys/net/ipv4/tcp_max_tw_buckets', '1000'
+
+    def __init__(self, scen): self.wanted, self.was = SCEN[scen][1] == 'tcp' and '-1' in SCEN[scen][3].split(), None
+
+    def __enter__(self):
+        try:
+            if self.wanted:
+                self.was = open(self.PATH).read()
+                open(self.PATH, 'w').write(self.FEW)
+        except OSError as e:
+            self.was = None
+            print(f'{self.PATH}: {e.strerror}; the rows of a session per request depend on what ran before', file=sys.stderr)
+
+    def __exit__(self, *_):
+        if self.was is not None:
+            open(self.PATH, 'w').write(self.was)
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument('--peers', default='weir,nginx,haproxy,floor-epoll'); ap.add_argument('--scenarios', default='S1')
@@ -245,7 +265,8 @@ def main():
                 for p in order:
                     caps = subprocess.run([os.path.join(HERE, 'peers', p + '.sh'), 'caps'], capture_output=True, text=True).stdout.split()
                     if SCEN[sc][1] not in caps: continue
-                    try: r = measure(p, sc, args)
+                    try:
+                        with FreePorts(sc): r = measure(p, sc, args)
                     except Exception as e:
                         print(f'{sc} {p}: {type(e).__name__} {str(e)[:300]}', file=sys.stderr); failures += 1; continue
                     r['round'] = f"{args.seed}.{rnd}"; rows.append(r); f.write(json.dumps(r) + '\n'); f.flush()

@@ -22,6 +22,14 @@ static const struct endpoint {
 #undef X
 };
 
+static bool path_is(const char *path, const char *asked)
+{
+    size_t n = strlen(path);
+    if (path[n - 1] != '*')
+        return strcmp(path, asked) == 0;
+    return strncmp(path, asked, n - 1) == 0 && asked[n - 1];
+}
+
 static void dispatch_unknown(struct api_conn *c)
 {
     if (c->admin)
@@ -39,7 +47,7 @@ void api_dispatch(struct api_conn *c)
     }
     for (size_t i = 0; i < COUNT_OF(endpoints); i++) {
         const struct endpoint *e = &endpoints[i];
-        if ((e->port == ADMIN && !c->admin) || strcmp(e->path, c->req.path) != 0)
+        if ((e->port == ADMIN && !c->admin) || !path_is(e->path, c->req.path))
             continue;
         if (e->method == c->req.method)
             e->fn(c);

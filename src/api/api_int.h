@@ -119,8 +119,10 @@ void api_dispatch(struct api_conn *c);
 /* A JSON object of a request body; answers 400 itself and returns NULL when it is not one. The caller decrefs. */
 json_t *api_body_object(struct api_conn *c);
 
+/* objects.c: the object as its manifest says, without status and owners; values of Secrets as their sizes and digests. A new reference. */
+json_t *api_manifest(const struct object *o, const struct keyring *keys);
 /* conditions.c: the status of Gateways, routes, and what else has conditions; NULL for other kinds. plan may be NULL. */
-json_t *conditions_status(const struct objset *set, const struct plan *plan, const struct object *o);
+json_t *conditions_status(const struct api *a, const struct objset *set, const struct plan *plan, const struct object *o);
 json_t *json_condition(const char *type, bool on, const char *reason, const char *message);
 json_t *json_reason(const char *text); /* text that may hold anything; NULL is "" */
 void json_put(json_t *o, const char *key, json_t *value); /* takes value */
@@ -128,6 +130,10 @@ const char *api_json_str(const json_t *o, const char *key, const char *absent);
 /* "ns/name" of parameter workload split in place (namespace "default" when it has no '/'); false: absent. */
 bool api_query_workload(struct api_conn *c, const char **ns, const char **name);
 void api_add_diags(struct buf *out, const struct diags *d); /* a JSON array */
+/* Deployments of the whole system; what each() is given is valid during the call. */
+void api_workloads(struct api *a, void (*each)(void *ctx, const struct workload_status *w), void *ctx);
+/* Takes body. What the object's text changes is changed and manager's from then on; answered as an apply. */
+void api_change_text(struct api_conn *c, json_t *body, struct slice text, const char *manager, const char *what);
 char *api_time_text(char out[32], uint64_t wall);           /* RFC 3339, UTC, seconds */
 uint64_t api_replica_memory(int32_t pid);                   /* working set in bytes; 0 when unknown */
 void api_logs_fini(struct api *a);

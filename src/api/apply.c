@@ -1,14 +1,16 @@
-/* apply.c - changes of the wanted state: POST /v1/apply, /v1/delete, /v1/down.
+/* apply.c - changes of the wanted state: POST /v1/apply, /v1/delete, /v1/rollback, /v1/down, /v1/upgrade.
  *
- *     apply:   files -> objset_read() each -> no error? -> changes computed against what is there -> node_ops.apply()
- *     answer:  {"diagnostics":[...],"changes":[...]}, 200 applied (or would be), 422 nothing was
+ *     apply:   files -> objset_read_parts() each -> no error? -> node_ops.change(): merged into what is there, with owners -> the connection waits until it is on disk
+ *     answer:  {"diagnostics":[...],"changes":[...],"revision":N}, 200 applied (or would be), 422 nothing was; 409 {"error","remedy","conflicts":[...]}
  *
- * All or nothing: node_ops.apply() is called once, with every object, and only when the reader found no error. The set that
- * it is handed stays this file's to free.
+ * All or nothing: node_ops.change() is called once, with every object, and only when the reader found no error.
  */
 #include "api_int.h"
+#include "json_buf.h"
 
 /* ---- reading the body ---------------------------------------------------------------------------------------------------- */
+
+static bool flag_of(const json_t *body, const char *key) { return json_is_true(json_object_get(body, key)); }
 
 /* Reads every file of body["files"] into s. False: the body is not as it must be, and the answer is given. */
 static bool read_files(struct api_conn *c, const json_t *body, bool strict, struct objset *s, struct diags *d)
@@ -27,147 +29,241 @@ static bool read_files(struct api_conn *c, const json_t *body, bool strict, stru
             api_error(c, 400, "send {\"file\":NAME,\"dir\":FOLDER,\"text\":YAML}", "files[%zu] has no \"text\"", i);
             return false;
         }
-        objset_read(s, api_json_str(f, "file", "-"), api_json_str(f, "dir", "/"), slice_of(json_string_value(text), json_string_length(text)), ns, strict, d);
+        objset_read_parts(s, api_json_str(f, "file", "-"), api_json_str(f, "dir", "/"), slice_of(json_string_value(text), json_string_length(text)), ns, strict, d);
     }
     return true;
 }
 
-static void change_add(struct buf *out, const char *kind, const char *ns, const char *name, const char *change)
+void node_change_note(struct node_change *c, enum obj_kind k, const char *ns, const char *name, const char *change)
 {
-    if (out->n && out->p[out->n - 1] == '}')
-        buf_addc(out, ',');
-    buf_printf(out, "{\"kind\":\"%s\",\"namespace\":", kind);
+    struct buf *out = &c->changes;
+    buf_printf(out, "%s{\"kind\":\"%s\",\"namespace\":", out->n ? "," : "", obj_kind_name(k));
     buf_add_json(out, slice_cstr(ns));
     buf_adds(out, ",\"name\":");
     buf_add_json(out, slice_cstr(name));
     buf_printf(out, ",\"change\":\"%s\"}", change);
 }
 
-/* ---- apply -------------------------------------------------------------------------------------------------------------------- */
-
-static void changes_of(const struct objset *now, const struct objset *next, struct buf *out)
+static void side_add(struct buf *out, const char *key, const struct object *o, const struct keyring *keys)
 {
-    for (size_t i = 0; i < objset_n(next); i++) {
-        const struct object *o = objset_at(next, i);
-        const struct object *old = objset_find(now, o->kind, o->ns, o->name);
-        change_add(out, obj_kind_name(o->kind), o->ns, o->name, !old ? "created" : old->hash == o->hash ? "unchanged" : "configured");
-    }
+    json_t *side = o ? api_manifest(o, keys) : json_null();
+    buf_printf(out, ",\"%s\":", key);
+    (void)json_buf_add(side, JSON_COMPACT | JSON_ENCODE_ANY, out);
+    json_decref(side);
 }
 
-/* The node's verdict that is not about the manifests: disk full, stopping. */
-static void answer_apply_failed(struct api_conn *c, enum err e)
+void node_change_object(struct node_change *c, const struct object *old, const struct object *o)
 {
-    api_error(c,
-              e == ERR_NOSPACE                   ? 507
-              : e == ERR_INUSE || e == ERR_AGAIN ? 409
-                                                 : 500,
-              "see the node's log for the cause; nothing was applied", "the manifests are in order, but applying them failed: %s", err_text(e));
+    bool same = old && old->hash == o->hash && strcmp(old->dir, o->dir) == 0;
+    node_change_note(c, o->kind, o->ns, o->name, !old ? "created" : same ? "unchanged" : "configured");
+    if (!c->sides || same)
+        return;
+    c->changes.n--; /* its brace */
+    side_add(&c->changes, "before", old, c->keys);
+    side_add(&c->changes, "after", o, c->keys);
+    buf_addc(&c->changes, '}');
 }
 
-/* The files are read into next; what was found wrong so far is in d. */
-static void apply_read(struct api_conn *c, struct objset *next, bool dry_run, struct diags *d)
+/* ---- a change under way ------------------------------------------------------------------------------------------------------ */
+
+/* The connection waits for it; when it has gone, the change takes place all the same. */
+struct posted {
+    struct node_change change;
+    struct api_conn *c;      /* NULL: gone */
+    json_t *body;            /* what change refers to is in it */
+    struct merge_conf merge; /* APPLY */
+    struct objset *files;    /* DELETE: the refs point into it; NULL */
+    struct node_ref *refs;
+    bool by_name;            /* DELETE: one object, which must be there */
+};
+
+static void posted_free(struct posted *p)
 {
-    struct api *a = c->api;
-    struct buf changes = {0}, out = {0};
-    enum err e = OK;
-    if (!d->errors) {
-        changes_of(a->ops->objects(a->ctx), next, &changes);
-        e = a->ops->apply(a->ctx, next, dry_run, d);
+    diags_free(&p->change.diags);
+    merge_conflicts_free(&p->change.conflicts);
+    buf_free(&p->change.why);
+    buf_free(&p->change.changes);
+    objset_free(p->change.next);
+    objset_free(p->files);
+    mem_free(p->refs);
+    json_decref(p->body);
+    mem_free(p);
+}
+
+/* 409: fields that others own, by name. */
+static void answer_conflicts(struct api_conn *c, const struct merge_conflicts *all)
+{
+    struct buf out = {0}, what = {0};
+    const struct merge_conflict *first = &all->items[0];
+    buf_printf(&what, "%zu conflict%s: %s %s%s%s: %s owns %s%s", all->n, all->n == 1 ? "" : "s", first->kind, first->ns, *first->ns ? "/" : "", first->name, first->manager, first->field,
+               all->n > 1 ? ", and others" : "");
+    buf_adds(&out, "{\"error\":");
+    buf_add_json(&out, buf_slice(&what));
+    buf_adds(&out, ",\"remedy\":\"give these fields their present value, leave them out, or take them over with --force-conflicts; nothing was applied\",\"conflicts\":[");
+    for (size_t i = 0; i < all->kept; i++) {
+        const struct merge_conflict *x = &all->items[i];
+        const char *const parts[][2] = {{"kind", x->kind}, {"namespace", x->ns}, {"name", x->name}, {"manager", x->manager}, {"field", x->field}};
+        for (size_t k = 0; k < COUNT_OF(parts); k++) {
+            buf_printf(&out, "%s\"%s\":", k ? "," : i ? ",{" : "{", parts[k][0]);
+            buf_add_json(&out, slice_cstr(parts[k][1]));
+        }
+        buf_addc(&out, '}');
     }
-    if (e && !d->errors) {
-        answer_apply_failed(c, e);
-    } else {
-        buf_adds(&out, "{\"diagnostics\":");
-        api_add_diags(&out, d);
-        buf_printf(&out, ",\"changes\":[%s]}\n", d->errors || !changes.p ? "" : changes.p);
-        api_answer_json(c, d->errors ? 422 : 200, &out);
-    }
+    buf_adds(&out, "]}\n");
+    api_answer_json(c, 409, &out);
     buf_free(&out);
-    buf_free(&changes);
+    buf_free(&what);
 }
+
+/* What is not about the manifests: disk full, stopping, another change came first. */
+static void answer_failed(struct api_conn *c, const struct node_change *n)
+{
+    const char *why = n->why.n ? n->why.p : err_text(n->error);
+    switch (n->error) {
+    case ERR_NOTFOUND: api_error(c, 404, "weir history lists what there is", "%s", why); break;
+    case ERR_NOSPACE: api_error(c, 507, "make room; nothing was changed", "what is in order could not be saved: %s: %s", err_text(n->error), why); break;
+    case ERR_INUSE: api_error(c, 409, "try again", "%s", why); break;
+    case ERR_AGAIN: api_error(c, 409, "nothing was changed", "%s", why); break;
+    default: api_error(c, 500, "see the node's log for the cause", "what is in order could not be saved: %s", why); break;
+    }
+}
+
+static void answer_change(struct api_conn *c, const struct node_change *n)
+{
+    struct buf out = {0};
+    bool refused = n->diags.errors > 0;
+    buf_adds(&out, "{\"diagnostics\":");
+    api_add_diags(&out, &n->diags);
+    buf_printf(&out, ",\"changes\":[%s]", refused || !n->changes.p ? "" : n->changes.p);
+    if (n->error == OK && n->revision && !n->dry_run)
+        buf_printf(&out, ",\"revision\":%lld", (long long)n->revision);
+    buf_adds(&out, "}\n");
+    api_answer_json(c, refused ? 422 : 200, &out);
+    buf_free(&out);
+}
+
+static void posted_done(struct node_change *n)
+{
+    struct posted *p = CONTAINER_OF(n, struct posted, change);
+    const struct node_ref *r = n->refs;
+    if (!p->c)
+        ; /* nobody waits */
+    else if (n->conflicts.n && !n->diags.errors)
+        answer_conflicts(p->c, &n->conflicts);
+    else if (n->error != OK && !n->diags.errors)
+        answer_failed(p->c, n);
+    else if (p->by_name && n->missing)
+        api_error(p->c, 404, "list what is there with weir get all -A", "%s %s%s%s: %s", obj_kind_name(r->kind), r->ns, *r->ns ? "/" : "", r->name, err_text(ERR_NOTFOUND));
+    else
+        answer_change(p->c, n);
+    posted_free(p);
+}
+
+static void posted_left(struct api_conn *c) { ((struct posted *)c->hold)->c = NULL; }
+
+static struct posted *posted_new(struct api_conn *c, json_t *body, enum node_change_kind kind)
+{
+    struct posted *p = mem_new(MEM_API, sizeof *p);
+    p->c = c;
+    p->body = body;
+    p->change = (struct node_change){.kind = kind, .by = api_json_str(body, "by", ""), .what = api_json_str(body, "what", NULL), .dry_run = flag_of(body, "dry_run"), .keys = c->api->ops->keys(c->api->ctx), .done = posted_done};
+    return p;
+}
+
+static void posted_go(struct posted *p)
+{
+    struct api *a = p->c->api;
+    api_conn_hold(p->c, p, posted_left);
+    a->ops->change(a->ctx, &p->change);
+}
+
+/* ---- apply -------------------------------------------------------------------------------------------------------------------- */
 
 void api_post_apply(struct api_conn *c)
 {
     json_t *body = api_body_object(c);
     if (!body)
         return;
-    struct objset *next = objset_new();
-    struct diags d = {0};
-    if (read_files(c, body, json_is_true(json_object_get(body, "strict")), next, &d))
-        apply_read(c, next, json_is_true(json_object_get(body, "dry_run")), &d);
-    diags_free(&d);
-    objset_free(next);
-    json_decref(body);
+    struct posted *p = posted_new(c, body, CHANGE_APPLY);
+    struct node_change *n = &p->change;
+    p->merge = (struct merge_conf){.manager = api_json_str(body, "manager", MERGE_MANAGER), .force = flag_of(body, "force"), .patch = flag_of(body, "patch"), .now_ns = wall_ns()};
+    n->merge = &p->merge;
+    n->sides = flag_of(body, "diff");
+    n->next = objset_new();
+    if (!merge_manager_valid(slice_cstr(p->merge.manager))) {
+        api_error(c, 400, "give 1 to 128 printable characters without spaces", "not a manager's name");
+        posted_free(p);
+    } else if (!read_files(c, body, flag_of(body, "strict"), n->next, &n->diags)) {
+        posted_free(p);
+    } else if (n->diags.errors) {
+        answer_change(c, n);
+        posted_free(p);
+    } else {
+        posted_go(p);
+    }
+}
+
+void api_change_text(struct api_conn *c, json_t *body, struct slice text, const char *manager, const char *what)
+{
+    struct posted *p = posted_new(c, body, CHANGE_APPLY);
+    p->merge = (struct merge_conf){.manager = manager, .patch = true, .now_ns = wall_ns()};
+    p->change.merge = &p->merge;
+    p->change.what = what;
+    p->change.next = objset_new();
+    objset_read(p->change.next, "-", "/", text, "default", false, &p->change.diags);
+    if (p->change.diags.errors) {
+        answer_change(c, &p->change);
+        posted_free(p);
+    } else {
+        posted_go(p);
+    }
 }
 
 /* ---- delete ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Removes one object, notes the outcome in changes; false: it failed for another reason than not being there. */
-static bool remove_one(struct api *a, enum obj_kind k, const char *ns, const char *name, struct buf *changes, enum err *why)
-{
-    enum err e = a->ops->remove(a->ctx, k, ns, name);
-    change_add(changes, obj_kind_name(k), ns, name, e == OK ? "deleted" : e == ERR_NOTFOUND ? "not found" : "failed");
-    if (e && e != ERR_NOTFOUND)
-        *why = e;
-    return e == OK || e == ERR_NOTFOUND;
-}
-
-static void delete_by_name(struct api_conn *c, const json_t *body)
+static void delete_by_name(struct posted *p)
 {
     enum obj_kind k;
-    const char *kind = api_json_str(body, "kind", ""), *name = api_json_str(body, "name", "");
-    if (!obj_kind_parse(slice_cstr(kind), &k)) {
+    struct api_conn *c = p->c;
+    const char *kind = api_json_str(p->body, "kind", ""), *name = api_json_str(p->body, "name", "");
+    bool known = obj_kind_parse(slice_cstr(kind), &k);
+    if (!known)
         api_error(c, 400, "use a kind that Weir knows: Deployment, Service, HTTPRoute, Gateway, ConfigMap, Secret, Namespace", "unknown kind \"%s\"", kind);
-        return;
-    }
-    if (!*name) {
+    else if (!*name)
         api_error(c, 400, "send {\"kind\":KIND,\"namespace\":NS,\"name\":NAME}", "the object's name is missing");
+    if (!known || !*name) {
+        posted_free(p);
         return;
     }
-    const char *ns = k == OBJ_NAMESPACE ? "" : api_json_str(body, "namespace", "default");
-    enum err e = c->api->ops->remove(c->api->ctx, k, ns, name);
-    if (e) {
-        api_error(c,
-                  e == ERR_NOTFOUND                    ? 404
-                  : e == ERR_INUSE || e == ERR_AGAIN ? 409
-                                                     : 500,
-                  e == ERR_NOTFOUND ? "list what is there with weir get all -A" : "see the node's log", "%s %s%s%s: %s", obj_kind_name(k), ns, *ns ? "/" : "",
-                  name, err_text(e));
-        return;
-    }
-    struct buf out = {0}, changes = {0};
-    change_add(&changes, obj_kind_name(k), ns, name, "deleted");
-    buf_printf(&out, "{\"diagnostics\":[],\"changes\":[%s]}\n", changes.p);
-    api_answer_json(c, 200, &out);
-    buf_free(&changes);
-    buf_free(&out);
+    p->by_name = true;
+    p->refs = mem_new(MEM_API, sizeof *p->refs);
+    p->refs[0] = (struct node_ref){k, k == OBJ_NAMESPACE ? "" : api_json_str(p->body, "namespace", "default"), name};
+    p->change.refs = p->refs;
+    p->change.refs_n = 1;
+    posted_go(p);
 }
 
-/* The objects that the files name, the last kinds first: routes go before the services they point to. */
-static void delete_by_files(struct api_conn *c, const json_t *body)
+/* The objects that the files name, the last kinds first. */
+static void delete_by_files(struct posted *p)
 {
-    struct objset *s = objset_new();
-    struct diags d = {0};
-    struct buf changes = {0}, out = {0};
-    enum err why = OK;
-    if (read_files(c, body, false, s, &d)) {
-        for (size_t i = objset_n(s); !d.errors && i-- > 0;) {
-            const struct object *o = objset_at(s, i);
-            if (!remove_one(c->api, o->kind, o->ns, o->name, &changes, &why))
-                break;
-        }
-        buf_adds(&out, "{\"diagnostics\":");
-        api_add_diags(&out, &d);
-        buf_printf(&out, ",\"changes\":[%s]", changes.p ? changes.p : "");
-        if (why)
-            buf_printf(&out, ",\"error\":\"%s\",\"remedy\":\"see the node's log for the cause; what is listed as deleted is gone\"", err_text(why));
-        buf_adds(&out, "}\n");
-        api_answer_json(c, d.errors ? 422 : why ? 500 : 200, &out);
+    struct node_change *n = &p->change;
+    p->files = objset_new();
+    if (!read_files(p->c, p->body, false, p->files, &n->diags)) {
+        posted_free(p);
+        return;
     }
-    buf_free(&out);
-    buf_free(&changes);
-    diags_free(&d);
-    objset_free(s);
+    if (n->diags.errors) {
+        answer_change(p->c, n);
+        posted_free(p);
+        return;
+    }
+    p->refs = mem_new(MEM_API, (objset_n(p->files) + 1) * sizeof *p->refs);
+    for (size_t i = objset_n(p->files); i-- > 0;) {
+        const struct object *o = objset_at(p->files, i);
+        p->refs[n->refs_n++] = (struct node_ref){o->kind, o->ns, o->name};
+    }
+    n->refs = p->refs;
+    posted_go(p);
 }
 
 void api_post_delete(struct api_conn *c)
@@ -175,11 +271,43 @@ void api_post_delete(struct api_conn *c)
     json_t *body = api_body_object(c);
     if (!body)
         return;
+    struct posted *p = posted_new(c, body, CHANGE_DELETE);
     if (json_object_get(body, "files"))
-        delete_by_files(c, body);
+        delete_by_files(p);
     else
-        delete_by_name(c, body);
-    json_decref(body);
+        delete_by_name(p);
+}
+
+/* ---- rollback ---------------------------------------------------------------------------------------------------------------------- */
+
+void api_post_rollback(struct api_conn *c)
+{
+    json_t *body = api_body_object(c);
+    if (!body)
+        return;
+    const json_t *revision = json_object_get(body, "revision");
+    if (!json_is_integer(revision) || json_integer_value(revision) < 1) {
+        api_error(c, 400, "send {\"revision\":N}; weir history lists them", "the revision is missing, or no whole number from 1 on");
+        json_decref(body);
+        return;
+    }
+    enum obj_kind k;
+    const char *kind = api_json_str(body, "kind", NULL), *name = api_json_str(body, "name", "");
+    if (kind && (!obj_kind_parse(slice_cstr(kind), &k) || !*name)) {
+        api_error(c, 400, "send {\"revision\":N,\"kind\":KIND,\"namespace\":NS,\"name\":NAME}, or the revision alone", "no known kind, or no name");
+        json_decref(body);
+        return;
+    }
+    struct posted *p = posted_new(c, body, CHANGE_ROLLBACK);
+    if (kind) {
+        p->refs = mem_new(MEM_API, sizeof *p->refs);
+        p->refs[0] = (struct node_ref){k, k == OBJ_NAMESPACE ? "" : api_json_str(body, "namespace", "default"), name};
+        p->change.refs = p->refs;
+        p->change.refs_n = 1;
+    }
+    p->change.revision = json_integer_value(revision);
+    p->change.sides = flag_of(body, "diff");
+    posted_go(p);
 }
 
 /* ---- down ------------------------------------------------------------------------------------------------------------------------- */

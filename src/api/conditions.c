@@ -39,6 +39,7 @@ json_t *json_condition(const char *type, bool on, const char *reason, const char
 
 /* What is looked at. */
 struct look {
+    const struct api *api;
     const struct objset *set;
     const struct plan *plan; /* may be NULL: nothing compiled yet */
     const struct object *o;
@@ -250,13 +251,16 @@ static json_t *listener_resolved(const struct look *l, const struct gw_listener 
     return wrong ? wrong : json_condition("ResolvedRefs", true, "ResolvedRefs", "");
 }
 
-/* The plan listens on this port of every address of the Gateway. */
-static bool port_programmed(const struct look *l, uint16_t port)
+/* The plan listens on this port of every address of the Gateway, and the sockets are open; else *why may say what is in the way. */
+static bool port_programmed(const struct look *l, uint16_t port, const char **why)
 {
     size_t found = 0;
+    *why = "";
     for (size_t a = 0; l->plan && a < l->o->gw.addresses_n; a++) {
         struct addr want = l->o->gw.addresses[a];
         want.port = port;
+        if (l->api->ops->listens && !l->api->ops->listens(l->api->ctx, &want, why))
+            return false;
         for (uint32_t i = 0; i < l->plan->listeners_n; i++)
             if (addr_eq(&l->plan->listeners[i].address, &want)) {
                 found++;
@@ -281,17 +285,19 @@ static json_t *supported_kinds(const struct gw_listener *ln)
 
 static bool is_true(const json_t *condition) { return strcmp(json_string_value(json_object_get(condition, "status")), "True") == 0; }
 
-/* *on: the listener serves what it should. */
-static json_t *listener_status(const struct look *l, const struct gw_listener *ln, bool *on)
+/* *on: the listener serves what it should. *trouble: why it has no socket, where that is known. */
+static json_t *listener_status(const struct look *l, const struct gw_listener *ln, bool *on, const char **trouble)
 {
     json_t *e = json_object(), *c = json_array(), *resolved = listener_resolved(l, ln);
-    bool served = port_programmed(l, ln->port), sound = is_true(resolved);
+    const char *why;
+    bool served = port_programmed(l, ln->port, &why), sound = is_true(resolved);
     *on = served && sound;
+    *trouble = *why ? why : *trouble;
     json_put(e, "name", json_string(ln->name));
     json_put(e, "supportedKinds", supported_kinds(ln));
     json_put(e, "attachedRoutes", json_integer(attached_routes(l, ln)));
-    json_array_append_new(c, json_condition("Accepted", true, "Accepted", ""));
-    json_array_append_new(c, json_condition("Programmed", *on, *on ? "Programmed" : sound ? "Pending" : "Invalid", ""));
+    json_array_append_new(c, json_condition("Accepted", !*why, *why ? "PortUnavailable" : "Accepted", why));
+    json_array_append_new(c, json_condition("Programmed", *on, *on ? "Programmed" : sound ? "Pending" : "Invalid", why));
     json_array_append_new(c, resolved);
     json_array_append_new(c, json_condition("Conflicted", false, "NoConflicts", ""));
     json_put(e, "conditions", c);
@@ -316,13 +322,14 @@ static json_t *gateway_status(const struct look *l)
 {
     json_t *s = json_object(), *listeners = json_array(), *conditions = json_array();
     bool all = true;
+    const char *trouble = "";
     for (size_t i = 0; i < l->o->gw.listeners_n; i++) {
         bool on;
-        json_array_append_new(listeners, listener_status(l, &l->o->gw.listeners[i], &on));
+        json_array_append_new(listeners, listener_status(l, &l->o->gw.listeners[i], &on, &trouble));
         all = all && on;
     }
     json_array_append_new(conditions, json_condition("Accepted", true, "Accepted", ""));
-    json_array_append_new(conditions, json_condition("Programmed", all, all ? "Programmed" : "Pending", ""));
+    json_array_append_new(conditions, json_condition("Programmed", all, all ? "Programmed" : "Pending", trouble));
     json_put(s, "addresses", gateway_addresses(l->o));
     json_put(s, "listeners", listeners);
     json_put(s, "conditions", conditions);
@@ -372,9 +379,10 @@ static json_t *istio_gateway_status(const struct look *l)
 {
     json_t *s = reconciled_status(l);
     bool on = true;
-    for (size_t i = 0; i < l->o->gw.listeners_n; i++)
-        on = on && port_programmed(l, l->o->gw.listeners[i].port);
-    json_array_append_new(json_object_get(s, "conditions"), json_condition("Programmed", on, on ? "Programmed" : "Pending", ""));
+    const char *why = "";
+    for (size_t i = 0; i < l->o->gw.listeners_n && on; i++)
+        on = port_programmed(l, l->o->gw.listeners[i].port, &why);
+    json_array_append_new(json_object_get(s, "conditions"), json_condition("Programmed", on, on ? "Programmed" : "Pending", why));
     json_put(s, "addresses", gateway_addresses(l->o));
     return s;
 }
@@ -396,9 +404,9 @@ static json_t *entry_status(const struct look *l)
     return s;
 }
 
-json_t *conditions_status(const struct objset *set, const struct plan *plan, const struct object *o)
+json_t *conditions_status(const struct api *a, const struct objset *set, const struct plan *plan, const struct object *o)
 {
-    const struct look l = {.set = set, .plan = plan, .o = o};
+    const struct look l = {.api = a, .set = set, .plan = plan, .o = o};
     switch (o->kind) {
     case OBJ_GATEWAY: return gateway_status(&l);
     case OBJ_HTTPROUTE:

@@ -50,7 +50,7 @@ struct etcd_api *etcd_api_new(struct loop *l, struct ctl *ctl, const struct etcd
     a->ctl = ctl;
     a->conf = *conf;
     list_init(&a->conns);
-    list_init(&a->pool);
+    etcd_pool_init(a);
     memcpy(a->limit, limits, sizeof a->limit);
     head_out_init(&a->head);
     a->h1_limits = h1_limits_default;
@@ -66,7 +66,7 @@ struct etcd_api *etcd_api_new(struct loop *l, struct ctl *ctl, const struct etcd
     return a;
 }
 
-void etcd_api_accept(struct etcd_api *a, int fd)
+static void conn_take(struct etcd_api *a, int fd, struct slice principal, bool host)
 {
     if (a->suspended || a->conns_n >= a->limit[ETCD_LIMIT_CONNS]) {
         if (!a->suspended)
@@ -74,7 +74,10 @@ void etcd_api_accept(struct etcd_api *a, int fd)
         socket_close(fd);
         return;
     }
-    struct etcd_conn *conn = mem_new(MEM_API, sizeof *conn);
+    struct etcd_conn *conn = mem_new(MEM_API, sizeof *conn + principal.n);
+    memcpy(conn->bytes, principal.p, principal.n);
+    conn->principal = slice_of(conn->bytes, principal.n);
+    conn->host = host;
     conn->api = a;
     list_init(&conn->calls);
     list_push(&a->conns, &conn->link);
@@ -83,7 +86,9 @@ void etcd_api_accept(struct etcd_api *a, int fd)
     stream_keepalive(http_srv_stream(&conn->srv), TCP_KEEPALIVE);
 }
 
-static void accepted(struct listener *ln, int fd, const struct addr *peer) { etcd_api_accept(ln->owner, fd); }
+void etcd_api_accept(struct etcd_api *a, int fd, struct slice principal) { conn_take(a, fd, principal, false); }
+
+static void accepted(struct listener *ln, int fd, const struct addr *peer) { conn_take(ln->owner, fd, ETCD_HOST_PRINCIPAL, true); }
 
 void etcd_api_listen(struct etcd_api *a, int fd)
 {
@@ -121,16 +126,11 @@ void etcd_api_reap(struct etcd_api *a)
 {
     if (!a->freed || a->conns_n || a->calls_n)
         return;
-    while (!list_empty(&a->pool)) {
-        struct etcd_call *call = CONTAINER_OF(a->pool.next, struct etcd_call, link);
-        list_del(&call->link);
-        arena_fini(&call->mem);
-        buf_free(&call->in);
-        mem_free(call);
-    }
+    etcd_pool_fini(a);
     head_out_fini(&a->head);
     buf_free(&a->out);
     buf_free(&a->text);
+    etcd_access_free(a->access);
     table_fini(&a->methods);
     mem_free(a);
 }
@@ -193,6 +193,7 @@ void etcd_api_metrics(const struct etcd_api *a, struct buf *out)
     one(out, "weir_etcd_requests_total", PROM_COUNTER, "calls of the etcd API answered; a stream counts when it ends", counter_read(&a->requests));
     one(out, "weir_etcd_failures_total", PROM_COUNTER, "of them, with a status other than OK", counter_read(&a->failures));
     one(out, "weir_etcd_events_total", PROM_COUNTER, "events sent to watches of the etcd API", counter_read(&a->events));
+    one(out, "weir_etcd_denied_total", PROM_COUNTER, "requests and watches through the etcd API that their callers may not: by a Keyspace, or of the node's own keys", counter_read(&a->denied));
     prom_family(out, "weir_etcd_limit_hits_total", PROM_COUNTER, "how often a limit of the etcd API was hit");
     for (int i = 0; i < ETCD_LIMIT_COUNT; i++)
         prom_u64(out, "weir_etcd_limit_hits_total", "", &(struct prom_label){"limit", slice_cstr(limit_labels[i])}, 1, counter_read(&a->limit_hits[i]));

@@ -17,9 +17,22 @@ struct etcd_api_conf {
 struct etcd_api;
 /* ctl and the strings of conf stay the caller's, and outlive it. */
 struct etcd_api *etcd_api_new(struct loop *l, struct ctl *ctl, const struct etcd_api_conf *conf);
-/* Accepts from a listening socket, which stays the caller's, or takes a connection that was accepted elsewhere. */
+/* Accepts from a listening socket, which stays the caller's: clients on the host, User:ANONYMOUS. */
 void etcd_api_listen(struct etcd_api *a, int fd);
-void etcd_api_accept(struct etcd_api *a, int fd);
+/* Takes a connection that was accepted elsewhere, from a workload: principal is copied, "User:NAMESPACE/WORKLOAD". */
+void etcd_api_accept(struct etcd_api *a, int fd, struct slice principal);
+/* Who may do what with keys that begin with a prefix: from now on, and instead of what was said before. Copied. Watches of what is no longer their clients' end. */
+enum { ETCD_MAY_READ = 1, ETCD_MAY_WRITE = 2 };
+struct etcd_acl {
+    struct slice principal;         /* "User:*": everybody */
+    unsigned may;
+};
+struct etcd_keyspace {
+    struct slice prefix;            /* not empty; each once */
+    const struct etcd_acl *acls;
+    size_t acls_n;
+};
+void etcd_api_keyspaces(struct etcd_api *a, const struct etcd_keyspace *keyspaces, size_t n);
 /* Accepts nothing more. Streams end with UNAVAILABLE, so that clients come again (to whoever listens then); calls under way are answered. */
 void etcd_api_suspend(struct etcd_api *a);
 bool etcd_api_busy(const struct etcd_api *a); /* calls that are not answered yet */

@@ -51,6 +51,18 @@ struct ctl_watch *ctl_watch_start(struct ctl *c, const struct ctl_watch_conf *co
     return w;
 }
 
+/* As the store has it. */
+struct slice ctl_prefix_end(struct slice prefix, char *out)
+{
+    while (prefix.n && (unsigned char)prefix.p[prefix.n - 1] == 0xff)
+        prefix.n--;
+    if (!prefix.n)
+        return SLICE("\0");
+    memcpy(out, prefix.p, prefix.n);
+    out[prefix.n - 1] = (char)(out[prefix.n - 1] + 1);
+    return slice_of(out, prefix.n);
+}
+
 void ctl_watch_resume(struct ctl_watch *w) { w->resumed++; }
 void ctl_watch_progress(struct ctl_watch *w) { w->progress++; }
 
@@ -303,6 +315,32 @@ static void test_put(void **state)
     assert_true(r->prev_kv->create_revision == 3 && r->prev_kv->mod_revision == 30 && r->prev_kv->version == 2 && r->prev_kv->lease == 8);
 }
 
+/* What many calls at once needed is kept while there are calls, and given back when there are none. */
+static void test_memory_of_calls(void **state)
+{
+#ifdef WEIR_DEBUG_ARENA /* an arena gives everything back when it is reset */
+    enum { MANY = 20, EACH = 1 };
+#else
+    enum { MANY = 20, EACH = 2 };
+#endif
+    pass(20); /* until the connection is there */
+    uint64_t before = mem_count(MEM_API);
+    for (int i = 0; i < MANY; i++)
+        put("k");
+    for (int i = 0; i < MANY; i++)
+        done(CTL_OK);
+    uint64_t kept = mem_count(MEM_API);
+    assert_true(kept >= before + EACH * MANY);
+    pass(900);
+    assert_int_equal(mem_count(MEM_API), kept);
+    put("k"); /* one of them is needed, the others are not */
+    pass(2000);
+    done(CTL_OK);
+    assert_true(mem_count(MEM_API) > before && mem_count(MEM_API) < before + MANY);
+    pass(3000);
+    assert_int_equal(mem_count(MEM_API), before);
+}
+
 static void test_range(void **state)
 {
     Etcd__RangeRequest m = ETCD__RANGE_REQUEST__INIT;
@@ -503,6 +541,15 @@ static void test_slow_answers(void **state)
 
 /* ---- leases ------------------------------------------------------------------------------------------------------------------- */
 
+/* What hangs on a lease is asked for before something is done with it. */
+static void lease_keys(const char *key)
+{
+    struct slice keys[] = {slice_cstr(key)};
+    assert_true(asked(CTL_LEASE_INFO)->op.lease.keys);
+    W.ctl.calls[0]->result.lease = (struct ctl_lease_result){.ttl_s = key ? 5 : -1, .keys = keys, .keys_n = key != NULL};
+    done(CTL_OK);
+}
+
 static void test_leases(void **state)
 {
     Etcd__LeaseGrantRequest g = ETCD__LEASE_GRANT_REQUEST__INIT;
@@ -529,6 +576,7 @@ static void test_leases(void **state)
     assert_true(l->ttl == -1 && l->id == 5);
     Etcd__LeaseRevokeRequest v = ETCD__LEASE_REVOKE_REQUEST__INIT;
     x = ask("/etcdserverpb.Lease/LeaseRevoke", &v.base);
+    lease_keys(NULL);
     done(CTL_LEASE_NOT_FOUND);
     refused(x, GRPC_NOT_FOUND, "etcdserver: requested lease not found");
     Etcd__LeaseLeasesRequest ls = ETCD__LEASE_LEASES_REQUEST__INIT;
@@ -613,6 +661,30 @@ static struct ctl_event event(int64_t revision, struct slice value)
     return (struct ctl_event){.type = CTL_EVENT_PUT, .kv = {.key = SLICE("k"), .value = value, .mod_revision = revision, .create_revision = 1, .version = 1}};
 }
 
+/* Of two watches one is ended by its client, one by the store. */
+static void watches_end(struct ask *x)
+{
+    Etcd__WatchRequest m = ETCD__WATCH_REQUEST__INIT;
+    Etcd__WatchCancelRequest cancel = ETCD__WATCH_CANCEL_REQUEST__INIT;
+    m.request_union_case = ETCD__WATCH_REQUEST__REQUEST_UNION_CANCEL_REQUEST;
+    m.cancel_request = &cancel;
+    cancel.watch_id = 99; /* nobody's: no word */
+    say(x, &m.base);
+    cancel.watch_id = 5;
+    say(x, &m.base);
+    Etcd__WatchResponse *r = response(x);
+    assert_true(r && r->watch_id == 5 && r->canceled && !r->created && r->cancel_reason[0] == 0);
+    assert_int_equal(W.ctl.watches_n, 2);
+    struct ctl_watch *w = W.ctl.watches[0];
+    w->ops->ended(w->ctx, CTL_COMPACTED, 33, "compacted");
+    pass(5);
+    r = response(x);
+    assert_true(r && r->canceled && r->compact_revision == 33);
+    assert_string_equal(r->cancel_reason, "etcdserver: mvcc: required revision has been compacted");
+    assert_int_equal(W.ctl.watches_n, 1);
+    assert_null(response(x));
+}
+
 static void test_watch(void **state)
 {
     struct ask *x = watch_stream();
@@ -664,25 +736,7 @@ static void test_watch(void **state)
     create_say(x, &c);
     refused_watch(x, "etcdserver: too many requests");
 
-    Etcd__WatchRequest m = ETCD__WATCH_REQUEST__INIT;
-    Etcd__WatchCancelRequest cancel = ETCD__WATCH_CANCEL_REQUEST__INIT;
-    m.request_union_case = ETCD__WATCH_REQUEST__REQUEST_UNION_CANCEL_REQUEST;
-    m.cancel_request = &cancel;
-    cancel.watch_id = 99; /* nobody's: no word */
-    say(x, &m.base);
-    cancel.watch_id = 5;
-    say(x, &m.base);
-    r = response(x);
-    assert_true(r && r->watch_id == 5 && r->canceled && !r->created && r->cancel_reason[0] == 0);
-    assert_int_equal(W.ctl.watches_n, 2);
-    w = W.ctl.watches[0];
-    w->ops->ended(w->ctx, CTL_COMPACTED, 33, "compacted");
-    pass(5);
-    r = response(x);
-    assert_true(r && r->canceled && r->compact_revision == 33);
-    assert_string_equal(r->cancel_reason, "etcdserver: mvcc: required revision has been compacted");
-    assert_int_equal(W.ctl.watches_n, 1);
-    assert_null(response(x));
+    watches_end(x);
     http_call_end(&x->k, SLICE("")); /* it has nothing more to say, but listens */
     pass(5);
     assert_false(x->over);
@@ -871,11 +925,346 @@ static void test_pages_and_limits(void **state)
     W.released = false;
 }
 
+/* ---- who may do what ----------------------------------------------------------------------------------------------------------- */
+
+#define PREFIXES 14
+#define DEEP 5
+
+/* Every text of a, b and c, up to DEEP letters: what etcd_may() says of a range has to be what is so of each of its keys. Prefixes and the ends of ranges have no c, so every
+ * keyspace has a key in the range that belongs to none within it, if there is one at all. */
+static struct {
+    char text[400][DEEP + 1];
+    int n;
+} U;
+
+static void universe_add(const char *head, int left)
+{
+    if (head[0])
+        memcpy(U.text[U.n++], head, strlen(head) + 1);
+    for (char c = 'a'; c <= 'c' && left; c++) {
+        char longer[DEEP + 1];
+        size_t n = strlen(head);
+        memcpy(longer, head, n);
+        longer[n] = c;
+        longer[n + 1] = 0;
+        universe_add(longer, left - 1);
+    }
+}
+
+static unsigned key_may(const char *const prefixes[], const unsigned may[], uint32_t set, const char *key)
+{
+    size_t longest = 0;
+    unsigned is = ETCD_MAY_READ | ETCD_MAY_WRITE;
+    for (int i = 0; i < PREFIXES; i++)
+        if (set >> i & 1 && strlen(prefixes[i]) > longest && slice_starts(slice_cstr(key), slice_cstr(prefixes[i]))) {
+            longest = strlen(prefixes[i]);
+            is = may[i];
+        }
+    return is;
+}
+
+static unsigned range_may(const char *const prefixes[], const unsigned may[], uint32_t set, const char *key, const char *end)
+{
+    unsigned is = ETCD_MAY_READ | ETCD_MAY_WRITE;
+    for (int i = 0; i < U.n; i++)
+        if (!end[0] ? strcmp(U.text[i], key) == 0 : strcmp(U.text[i], key) >= 0 && (end[0] == '~' || strcmp(U.text[i], end) < 0))
+            is &= key_may(prefixes, may, set, U.text[i]);
+    return is;
+}
+
+static void keyspaces_set(const char *const prefixes[], const unsigned may[], uint32_t set)
+{
+    struct etcd_keyspace all[PREFIXES];
+    struct etcd_acl acls[PREFIXES][3];
+    size_t n = 0;
+    for (int i = 0; i < PREFIXES; i++) {
+        acls[i][0] = (struct etcd_acl){SLICE("User:other"), ETCD_MAY_READ | ETCD_MAY_WRITE};
+        acls[i][1] = (struct etcd_acl){SLICE("User:me"), may[i] & ETCD_MAY_READ};
+        acls[i][2] = (struct etcd_acl){i % 2 ? SLICE("User:me") : SLICE("User:*"), may[i] & ETCD_MAY_WRITE};
+        if (set >> i & 1)
+            all[n++] = (struct etcd_keyspace){slice_cstr(prefixes[i]), acls[i], 3};
+    }
+    etcd_api_keyspaces(W.api, all, n);
+}
+
+static void test_ranges_permitted(void **state)
+{
+    static const char *const prefixes[PREFIXES] = {"a", "b", "aa", "ab", "ba", "bb", "aaa", "aab", "aba", "abb", "baa", "bab", "aaaa", "abab"};
+    struct etcd_conn *me = mem_new(MEM_API, sizeof *me);
+    uint64_t seen[2][2] = {{0}}, chance = 88172645463325252u;
+    me->api = W.api;
+    me->principal = SLICE("User:me");
+    U.n = 0;
+    universe_add("", DEEP);
+    for (int i = 0; i < 3000; i++) {
+        unsigned may[PREFIXES];
+        chance = chance * 6364136223846793005u + 1442695040888963407u;
+        uint32_t set = (uint32_t)(chance >> 40) & (uint32_t)(chance >> 20) & ((1u << PREFIXES) - 1);
+        for (int k = 0; k < PREFIXES; k++) /* two of three permit all, so that not every range is forbidden */
+            may[k] = (chance >> (3 * k)) % 3 ? 3u : (unsigned)(chance >> (3 * k + 8)) & 3u;
+        keyspaces_set(prefixes, may, set);
+        const char *key = prefixes[(chance >> 33) % PREFIXES], *ends[] = {"", "~", prefixes[(chance >> 45) % PREFIXES], prefixes[(chance >> 52) % PREFIXES]};
+        for (size_t k = 0; k < COUNT_OF(ends); k++) {
+            struct slice end = ends[k][0] == '~' ? SLICE("\0") : slice_cstr(ends[k]);
+            unsigned is = range_may(prefixes, may, set, key, ends[k]);
+            for (unsigned want = ETCD_MAY_READ; want <= ETCD_MAY_WRITE; want++) {
+                bool told = etcd_may(me, slice_cstr(key), end, want);
+                if (told != ((is & want) == want))
+                    fail_msg("set %x: [%s, %s) is %s", set, key, ends[k], told ? "permitted" : "forbidden");
+                seen[k > 0][told]++;
+            }
+        }
+    }
+    assert_true(seen[0][0] > 100 && seen[0][1] > 100 && seen[1][0] > 100 && seen[1][1] > 100);
+    mem_free(me);
+}
+
+/* The node's own keys. */
+static void test_reserved(void **state)
+{
+    static const struct {
+        const char *key, *end;
+        bool meets;
+    } cases[] = {{"/weir/", "", true}, {"/weir/nodes/a", "", true}, {"/weir", "", false}, {"/weir0", "", false}, {"/weir", "/weir/", false}, {"/weir", "/weir/0", true},
+                 {"/weir/z", "/weir0", true}, {"/weir0", "/z", false}, {"", "", false}, {"a", "~", false}, {"/", "~", true}, {"/a", "/b", false}, {"/w", "/x", true}, {"/x", "/a", false}};
+    struct etcd_conn *conn = mem_new(MEM_API, sizeof *conn);
+    conn->api = W.api;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct slice key = slice_cstr(cases[i].key), end = cases[i].end[0] == '~' ? SLICE("\0") : slice_cstr(cases[i].end);
+        for (int host = 0; host < 2; host++) {
+            conn->host = host;
+            assert_int_equal(etcd_may(conn, key, end, ETCD_MAY_WRITE), !cases[i].meets);
+            assert_int_equal(etcd_may(conn, key, end, ETCD_MAY_READ), !cases[i].meets || host);
+            assert_int_equal(etcd_may(conn, key, end, ETCD_MAY_READ | ETCD_MAY_WRITE), !cases[i].meets);
+        }
+    }
+    mem_free(conn);
+}
+
+/* Where requests go is the host's to say, and that of workloads whom a keyspace below /services/ names. */
+static void test_services(void **state)
+{
+    static const struct etcd_acl me[] = {{{"User:me", 7}, ETCD_MAY_READ | ETCD_MAY_WRITE}}, all[] = {{{"User:*", 6}, ETCD_MAY_READ | ETCD_MAY_WRITE}};
+    const struct etcd_keyspace wide[] = {{SLICE("/"), all, 1}}, narrow[] = {{SLICE("/"), all, 1}, {SLICE("/services/shop/legacy/"), me, 1}}, whole[] = {{SLICE("/services/"), all, 1}};
+    static const struct {
+        const char *key, *end;
+        bool narrow, whole; /* whether User:me may write them with these keyspaces; without any, and with wide ones, nobody */
+    } cases[] = {
+        {"/services/shop/legacy/a", "", true, true},  {"/services/shop/legacy/", "/services/shop/legacy0", true, true}, {"/services/shop/web/a", "", false, true},
+        {"/services/", "/services0", false, true},    {"/services/shop/legacy/", "/services/shop/z", false, true},       {"/services/shop/", "/services/shop0", false, true},
+        {"/services/shop/legacy/", "~", false, false}, {"/servicer", "/services/shop/legacy/b", false, false},           {"/a", "~", false, false},
+    };
+    struct etcd_conn *conn = mem_new(MEM_SIM, sizeof *conn + 8);
+    conn->api = W.api;
+    conn->principal = SLICE("User:me");
+    for (int k = 0; k < 4; k++) {
+        etcd_api_keyspaces(W.api, k == 1 ? wide : k == 2 ? narrow : whole, k == 2 ? 2 : k > 0);
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+            struct slice key = slice_cstr(cases[i].key), end = cases[i].end[0] == '~' ? SLICE("\0") : slice_cstr(cases[i].end);
+            bool may = k == 2 ? cases[i].narrow : k == 3 && cases[i].whole;
+            conn->host = false;
+            if (etcd_may(conn, key, end, ETCD_MAY_WRITE) != may)
+                fail_msg("keyspaces %d, %s %s: %s", k, cases[i].key, cases[i].end, may ? "may not" : "may");
+        }
+        assert_true(etcd_may(conn, SLICE("/services/shop/legacy/a"), SLICE(""), ETCD_MAY_READ));
+        assert_true(etcd_may(conn, SLICE("/service"), SLICE("/services/"), ETCD_MAY_WRITE));
+        conn->host = true;
+        assert_true(etcd_may(conn, SLICE("/services/shop/legacy/a"), SLICE(""), ETCD_MAY_WRITE));
+    }
+    conn->principal = SLICE("User:other");
+    conn->host = false;
+    etcd_api_keyspaces(W.api, narrow, 2);
+    assert_false(etcd_may(conn, SLICE("/services/shop/legacy/a"), SLICE(""), ETCD_MAY_WRITE));
+    mem_free(conn);
+}
+
+static const struct etcd_acl shop_acls[] = {{{"User:shop/till", 14}, ETCD_MAY_READ | ETCD_MAY_WRITE}, {{"User:shop/web", 13}, ETCD_MAY_READ}};
+static const struct etcd_keyspace shop_keys[] = {{{"s/", 2}, shop_acls, 2}};
+
+/* From now on the client is that workload. */
+static void become(const char *principal)
+{
+    struct etcd_conn *conn = CONTAINER_OF(W.api->conns.next, struct etcd_conn, link);
+    conn->host = false;
+    conn->principal = slice_cstr(principal);
+}
+
+static struct ask *range(const char *key, const char *end)
+{
+    Etcd__RangeRequest m = ETCD__RANGE_REQUEST__INIT;
+    m.key = etcd_data(slice_cstr(key));
+    m.range_end = etcd_data(slice_cstr(end));
+    return ask("/etcdserverpb.KV/Range", &m.base);
+}
+
+static struct ask *txn(Etcd__Compare *compare, Etcd__RequestOp *then, Etcd__RequestOp *other)
+{
+    Etcd__TxnRequest m = ETCD__TXN_REQUEST__INIT;
+    m.compare = &compare;
+    m.n_compare = compare != NULL;
+    m.success = &then;
+    m.n_success = then != NULL;
+    m.failure = &other;
+    m.n_failure = other != NULL;
+    return ask("/etcdserverpb.KV/Txn", &m.base);
+}
+
+static void test_permitted(void **state)
+{
+    etcd_api_keyspaces(W.api, shop_keys, 1);
+    refused(put("s/a"), GRPC_PERMISSION_DENIED, ETCD_DENIED); /* the host is not named */
+    become("User:shop/web");
+    refused(put("s/a"), GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    struct ask *x = range("r", "t"); /* some of the keyspace, some of nobody's */
+    asked(CTL_RANGE);
+    done(CTL_OK);
+    assert_true(x->over && x->status == 0);
+    refused(range("/", "t"), GRPC_PERMISSION_DENIED, ETCD_DENIED); /* the node's own among them */
+    become("User:shop/spy");
+    refused(range("r", "t"), GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    Etcd__DeleteRangeRequest d = ETCD__DELETE_RANGE_REQUEST__INIT;
+    d.key = etcd_data(SLICE("a"));
+    d.range_end = etcd_data(SLICE("z"));
+    refused(ask("/etcdserverpb.KV/DeleteRange", &d.base), GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    /* A transaction: each comparison, and each branch. */
+    Etcd__Compare free_key = ETCD__COMPARE__INIT, bound_key = ETCD__COMPARE__INIT;
+    free_key.key = etcd_data(SLICE("a"));
+    bound_key.key = etcd_data(SLICE("s/a"));
+    Etcd__RequestOp free_op = ETCD__REQUEST_OP__INIT, bound_op = ETCD__REQUEST_OP__INIT;
+    Etcd__RangeRequest free_range = ETCD__RANGE_REQUEST__INIT, bound_range = ETCD__RANGE_REQUEST__INIT;
+    free_range.key = etcd_data(SLICE("a"));
+    bound_range.key = etcd_data(SLICE("s/b"));
+    free_op.request_case = bound_op.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_RANGE;
+    free_op.request_range = &free_range;
+    bound_op.request_range = &bound_range;
+    refused(txn(&bound_key, &free_op, NULL), GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    refused(txn(&free_key, &bound_op, NULL), GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    refused(txn(&free_key, &free_op, &bound_op), GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    Etcd__TxnRequest inner = ETCD__TXN_REQUEST__INIT;
+    Etcd__RequestOp nested = ETCD__REQUEST_OP__INIT, *inside[] = {&bound_op};
+    inner.failure = inside;
+    inner.n_failure = 1;
+    nested.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_TXN;
+    nested.request_txn = &inner;
+    refused(txn(&free_key, &nested, NULL), GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    assert_int_equal(W.ctl.calls_n, 0);
+    txn(&free_key, &free_op, NULL);
+    asked(CTL_TXN);
+    done(CTL_OK);
+    assert_int_equal(counter_read(&W.api->denied), 9);
+}
+
+static void test_permitted_leases(void **state)
+{
+    Etcd__LeaseRevokeRequest v = ETCD__LEASE_REVOKE_REQUEST__INIT;
+    Etcd__LeaseTimeToLiveRequest t = ETCD__LEASE_TIME_TO_LIVE_REQUEST__INIT;
+    Etcd__LeaseKeepAliveRequest k = ETCD__LEASE_KEEP_ALIVE_REQUEST__INIT;
+    t.keys = true;
+    v.id = 3;
+    struct ask *x = ask("/etcdserverpb.Lease/LeaseRevoke", &v.base);
+    lease_keys("/weir/nodes/a"); /* the node's own, also for the host */
+    refused(x, GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    etcd_api_keyspaces(W.api, shop_keys, 1);
+    become("User:shop/web");
+    x = ask("/etcdserverpb.Lease/LeaseRevoke", &v.base);
+    lease_keys("s/a");
+    refused(x, GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    x = put("mine"); /* with a lease: it would hang a key on another one's */
+    lease_keys("s/a");
+    refused(x, GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    x = ask("/etcdserverpb.Lease/LeaseKeepAlive", &k.base); /* as with etcd; but not the node's own */
+    lease_keys("s/a");
+    asked(CTL_LEASE_KEEP);
+    done(CTL_OK);
+    x = ask("/etcdserverpb.Lease/LeaseKeepAlive", &k.base);
+    lease_keys("/weir/nodes/a");
+    assert_true(x->over && x->status == GRPC_PERMISSION_DENIED);
+    become("User:shop/spy");
+    x = ask("/etcdserverpb.Lease/LeaseTimeToLive", &t.base);
+    lease_keys("s/a");
+    refused(x, GRPC_PERMISSION_DENIED, ETCD_DENIED);
+    become("User:shop/till");
+    x = ask("/etcdserverpb.Lease/LeaseRevoke", &v.base);
+    lease_keys("s/a");
+    assert_int_equal(asked(CTL_LEASE_REVOKE)->op.lease.id, 3);
+    done(CTL_OK);
+    assert_true(x->over && x->status == 0);
+    x = put("mine");
+    lease_keys("s/a");
+    assert_true(slice_is(asked(CTL_PUT)->op.put.key, "mine") && W.ctl.calls[0]->op.put.lease == -5);
+    done(CTL_OK);
+    assert_true(x->over && x->status == 0);
+}
+
+/* What is about the whole store: the host's, and that of workloads whom all keyspaces let. */
+static void test_permitted_whole(void **state)
+{
+    Etcd__CompactionRequest c = ETCD__COMPACTION_REQUEST__INIT;
+    Etcd__LeaseLeasesRequest l = ETCD__LEASE_LEASES_REQUEST__INIT;
+    Etcd__AlarmRequest a = ETCD__ALARM_REQUEST__INIT;
+    static const struct {
+        const char *who; /* NULL: the host */
+        bool keyspaces, reads, writes;
+    } cases[] = {{NULL, true, true, true}, {"User:shop/spy", false, true, true}, {"User:shop/spy", true, false, false}, {"User:shop/web", true, true, false}, {"User:shop/till", true, true, true}};
+    c.revision = 3;
+    a.action = ETCD__ALARM_REQUEST__ALARM_ACTION__DEACTIVATE;
+    a.alarm = ETCD__ALARM_TYPE__NOSPACE;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        const struct {
+            const char *path;
+            const ProtobufCMessage *m;
+            enum ctl_kind kind;
+            bool may;
+        } asks[] = {{"/etcdserverpb.KV/Compact", &c.base, CTL_COMPACT, cases[i].writes},
+                    {"/etcdserverpb.Lease/LeaseLeases", &l.base, CTL_LEASE_LIST, cases[i].reads},
+                    {"/etcdserverpb.Maintenance/Alarm", &a.base, CTL_DISARM, cases[i].writes}};
+        etcd_api_keyspaces(W.api, shop_keys, cases[i].keyspaces);
+        if (cases[i].who)
+            become(cases[i].who);
+        for (size_t k = 0; k < COUNT_OF(asks); k++) {
+            struct ask *x = ask(asks[k].path, asks[k].m);
+            if (!asks[k].may) {
+                refused(x, GRPC_PERMISSION_DENIED, ETCD_DENIED);
+                continue;
+            }
+            asked(asks[k].kind);
+            done(CTL_OK);
+            assert_true(x->over && x->status == 0);
+        }
+    }
+    assert_int_equal(W.ctl.calls_n, 0);
+}
+
+static void test_permitted_watches(void **state)
+{
+    struct ask *x = watch_stream();
+    create(x, "s/a", "", 0);
+    create(x, "a", "", 0);
+    etcd_api_keyspaces(W.api, shop_keys, 1); /* the host is not named: what it watches ends, its other watch goes on */
+    pass(5);
+    Etcd__WatchResponse *r = response(x);
+    assert_true(r && r->canceled && !r->created && r->watch_id == 0);
+    assert_string_equal(r->cancel_reason, "rpc error: code = PermissionDenied desc = etcdserver: permission denied");
+    assert_int_equal(W.ctl.watches_n, 1);
+    assert_true(slice_is(W.ctl.watches[0]->conf.key, "a"));
+    Etcd__WatchCreateRequest c = ETCD__WATCH_CREATE_REQUEST__INIT;
+    c.key = etcd_data(SLICE("r"));
+    c.range_end = etcd_data(SLICE("t"));
+    create_say(x, &c);
+    refused_watch(x, "rpc error: code = PermissionDenied desc = etcdserver: permission denied");
+    etcd_api_keyspaces(W.api, NULL, 0);
+    create_say(x, &c);
+    r = response(x);
+    assert_true(r && r->created && !r->canceled);
+    assert_false(x->over);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, start, stop)
-    const struct CMUnitTest tests[] = {T(test_put), T(test_range), T(test_txn), T(test_refused), T(test_deadlines), T(test_leaving), T(test_slow_answers),
+    const struct CMUnitTest tests[] = {T(test_put), T(test_memory_of_calls), T(test_range), T(test_txn), T(test_refused), T(test_deadlines), T(test_leaving), T(test_slow_answers),
                                        T(test_leases), T(test_keep_alive), T(test_watch), T(test_progress), T(test_fragments), T(test_slow_watcher),
-                                       T(test_suspend), T(test_node), T(test_pages_and_limits)};
+                                       T(test_suspend), T(test_node), T(test_pages_and_limits),
+                                       T(test_ranges_permitted), T(test_reserved), T(test_services), T(test_permitted), T(test_permitted_leases), T(test_permitted_whole), T(test_permitted_watches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,10 +13,58 @@
 #define ANSWER_AHEAD 65536u       /* bytes of an answer that may wait for the client while its call is over */
 #define ARENA_BYTES 4096u
 #define POOL_CALLS 256u           /* whose memory is kept for the next ones */
+#define POOL_REST_MS 1000         /* what was in the pool for so long all the time is too much */
 
 static uint32_t limit(const struct etcd_call *call, enum etcd_limit l) { return call->api->limit[l]; }
 
 void etcd_limit_hit(struct etcd_api *a, enum etcd_limit l) { counter_inc(&a->limit_hits[l]); }
+
+/* ---- memory of calls, kept for the next ones --------------------------------------------------------------------------- */
+
+static void pool_cut(struct etcd_api *a, uint32_t n)
+{
+    for (; n > 0; n--) {
+        struct etcd_call *call = CONTAINER_OF(a->pool.prev, struct etcd_call, link); /* the one that has rested longest */
+        list_del(&call->link);
+        a->pool_n--;
+        arena_fini(&call->mem);
+        buf_free(&call->in);
+        mem_free(call);
+    }
+}
+
+static void pool_look(struct timer *t)
+{
+    struct etcd_api *a = CONTAINER_OF(t, struct etcd_api, pool_rest);
+    pool_cut(a, a->pool_least);
+    a->pool_least = a->pool_n;
+    a->pool_looked = a->pool_n > 0;
+    if (a->pool_looked)
+        timer_set(a->loop, t, POOL_REST_MS);
+}
+
+void etcd_pool_init(struct etcd_api *a)
+{
+    list_init(&a->pool);
+    timer_init(&a->pool_rest, pool_look);
+}
+
+void etcd_pool_fini(struct etcd_api *a)
+{
+    timer_clear(&a->pool_rest);
+    pool_cut(a, a->pool_n);
+}
+
+static void pool_put(struct etcd_api *a, struct etcd_call *call)
+{
+    list_push_front(&a->pool, &call->link);
+    a->pool_n++;
+    if (a->pool_looked)
+        return;
+    a->pool_looked = true;
+    a->pool_least = 0;
+    timer_set(a->loop, &a->pool_rest, POOL_REST_MS);
+}
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
@@ -49,6 +97,7 @@ static struct etcd_call *call_new(struct etcd_conn *conn, struct http_req *r, co
         call = CONTAINER_OF(a->pool.next, struct etcd_call, link);
         list_del(&call->link);
         a->pool_n--;
+        a->pool_least = MIN(a->pool_least, a->pool_n);
     }
     call->api = a;
     call->conn = conn;
@@ -76,8 +125,7 @@ static void call_free(struct etcd_call *call)
         mem_free(call);
     } else {
         arena_reset(&call->mem);
-        list_push(&a->pool, &call->link);
-        a->pool_n++;
+        pool_put(a, call);
     }
     etcd_api_reap(a);
 }

@@ -42,7 +42,9 @@ struct etcd_api {
     uint32_t conns_n, calls_n;      /* calls: those that have a client, or a question at ctl */
     uint32_t asked_n;               /* unary calls that are not answered */
     struct list pool;               /* struct etcd_call, kept for the next ones */
-    uint32_t pool_n;
+    uint32_t pool_n, pool_least;    /* least: so many there were at any time since the pool was looked at */
+    struct timer pool_rest;         /* looks at it, while there are some */
+    bool pool_looked;               /* pool_rest is set */
     size_t in_bytes;                /* that calls hold of messages */
     size_t out_bytes;               /* that wait on calls, as far as they were told */
     struct http_srv_conf srv_conf;
@@ -54,6 +56,8 @@ struct etcd_api {
     counter limit_hits[ETCD_LIMIT_COUNT];
     counter requests, failures;     /* calls answered; of them, with a status other than 0 */
     counter watches, events;        /* watches now; events sent */
+    counter denied;                 /* requests and watches that their callers may not */
+    struct etcd_access *access;     /* NULL: there are no keyspaces */
 };
 
 struct etcd_conn {
@@ -61,6 +65,9 @@ struct etcd_conn {
     struct etcd_api *api;           /* NULL once it is closed */
     struct list link;               /* api->conns */
     struct list calls;              /* those whose client is there */
+    bool host;                      /* from the host, not from a workload */
+    struct slice principal;         /* who asks; behind the struct */
+    char bytes[];
 };
 
 struct etcd_watches;
@@ -86,6 +93,7 @@ struct etcd_call {
     size_t out_bytes;               /* queued for the client when last told */
     struct ctl_call ctl;            /* one question at a time */
     int64_t number;                 /* the handler's: a lease's id */
+    struct etcd_guard *guard;       /* etcd_access.c: while leases are looked at; in mem */
     struct etcd_watches *watches;   /* of Watch.Watch; NULL before its first message */
 };
 
@@ -117,11 +125,26 @@ void etcd_limit_hit(struct etcd_api *a, enum etcd_limit l);
 Etcd__ResponseHeader *etcd_header(struct etcd_call *call, int64_t revision);
 int64_t etcd_revision(const struct etcd_api *a); /* the store's, now */
 
+/* ---- etcd_access.c ---- */
+#define ETCD_DENIED "etcdserver: permission denied"
+#define ETCD_HOST_PRINCIPAL SLICE("User:ANONYMOUS")
+/* Whether who is at conn may do that with all keys of the range. */
+bool etcd_may(const struct etcd_conn *conn, struct slice key, struct slice end, unsigned may);
+bool etcd_may_all(const struct etcd_conn *conn, unsigned may); /* what is about the whole store, and no keys */
+void etcd_deny(struct etcd_call *call);
+/* As etcd_ask(), if it is permitted: a range, put, delete or transaction; what is done with a lease. */
+void etcd_ask_kv(struct etcd_call *call, void (*done)(struct etcd_call *call));
+void etcd_ask_lease(struct etcd_call *call, void (*done)(struct etcd_call *call));
+void etcd_access_free(struct etcd_access *x);
+void etcd_pool_init(struct etcd_api *a);
+void etcd_pool_fini(struct etcd_api *a);
+
 /* ---- etcd_kv.c ---- */
 Etcd__KeyValue *etcd_kv(struct arena *a, const struct ctl_kv *kv);
 
 /* ---- etcd_watch.c ---- */
 void etcd_watches_drained(struct etcd_call *call); /* the client takes again */
+void etcd_watches_look(struct etcd_call *call);    /* what they may has changed */
 void etcd_watches_free(struct etcd_call *call);    /* NULL-safe */
 
 #define X(service, method, request, kind, fn) void fn(struct etcd_call *call, const ProtobufCMessage *m);

@@ -262,7 +262,7 @@ static void kv_ask(struct etcd_call *call, enum ctl_error e)
     if (e)
         etcd_fail_ctl(call);
     else
-        etcd_ask(call, kv_done);
+        etcd_ask_kv(call, kv_done);
 }
 
 /* The handlers get what the table of methods says that they get. */
@@ -276,5 +276,8 @@ void etcd_txn(struct etcd_call *call, const ProtobufCMessage *m) { kv_ask(call, 
 void etcd_compact(struct etcd_call *call, const ProtobufCMessage *m)
 {
     call->ctl.op = (struct ctl_op){.kind = CTL_COMPACT, .compact = AS(Etcd__CompactionRequest, m)->revision};
-    etcd_ask(call, kv_done);
+    if (etcd_may_all(call->conn, ETCD_MAY_WRITE))
+        etcd_ask(call, kv_done);
+    else
+        etcd_deny(call);
 }

@@ -46,7 +46,7 @@ static void revoke_done(struct etcd_call *call)
 void etcd_lease_revoke(struct etcd_call *call, const ProtobufCMessage *m)
 {
     lease_op(call, CTL_LEASE_REVOKE, AS(Etcd__LeaseRevokeRequest, m)->id);
-    etcd_ask(call, revoke_done);
+    etcd_ask_lease(call, revoke_done);
 }
 
 static void keep_done(struct etcd_call *call)
@@ -68,7 +68,7 @@ void etcd_lease_keep(struct etcd_call *call, const ProtobufCMessage *m)
 {
     call->held = true;
     lease_op(call, CTL_LEASE_KEEP, AS(Etcd__LeaseKeepAliveRequest, m)->id);
-    etcd_ask(call, keep_done);
+    etcd_ask_lease(call, keep_done);
 }
 
 static void ttl_done(struct etcd_call *call)
@@ -79,6 +79,11 @@ static void ttl_done(struct etcd_call *call)
         etcd_fail_ctl(call);
         return;
     }
+    for (size_t i = 0; !call->ctl.error && i < r->keys_n; i++)
+        if (!etcd_may(call->conn, r->keys[i], SLICE(""), ETCD_MAY_READ)) {
+            etcd_deny(call);
+            return;
+        }
     m.header = etcd_header(call, call->ctl.revision);
     m.id = call->ctl.op.lease.id;
     m.ttl = -1;
@@ -122,5 +127,8 @@ static void list_done(struct etcd_call *call)
 void etcd_lease_list(struct etcd_call *call, const ProtobufCMessage *m)
 {
     lease_op(call, CTL_LEASE_LIST, 0);
-    etcd_ask(call, list_done);
+    if (etcd_may_all(call->conn, ETCD_MAY_READ)) /* who knows an id may keep it alive */
+        etcd_ask(call, list_done);
+    else
+        etcd_deny(call);
 }

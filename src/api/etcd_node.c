@@ -63,6 +63,10 @@ void etcd_alarm(struct etcd_call *call, const ProtobufCMessage *m)
             alarm_answer(call, false);
             return;
         }
+        if (!etcd_may_all(call->conn, ETCD_MAY_WRITE)) {
+            etcd_deny(call);
+            return;
+        }
         call->number = s.nospace;
         call->ctl.op = (struct ctl_op){.kind = CTL_DISARM};
         etcd_ask(call, disarm_done);

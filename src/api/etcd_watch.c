@@ -14,6 +14,7 @@
 
 #define AS(T, m) ((const T *)(const void *)(m))
 #define ALL_WATCHES (-1) /* as watch id; nobody's own */
+#define DENIED "rpc error: code = PermissionDenied desc = " ETCD_DENIED /* as etcd words it here */
 
 struct etcd_watches {
     struct list all;                /* struct etcd_watch */
@@ -272,7 +273,10 @@ static void watch_create(struct etcd_call *call, const Etcd__WatchCreateRequest 
     bool to_the_last = end.n == 1 && end.p[0] == 0;
     int order = end.n && !to_the_last ? memcmp(key.p, end.p, MIN(key.n, end.n)) : -1;
     const char *reason = NULL;
-    if (order > 0 || (order == 0 && key.n >= end.n))
+    if (!etcd_may(call->conn, key, end, ETCD_MAY_READ)) {
+        counter_inc(&call->api->denied);
+        reason = DENIED;
+    } else if (order > 0 || (order == 0 && key.n >= end.n))
         reason = "mvcc: watcher range is empty";
     else if (q->watch_id == ALL_WATCHES || table_get(&ws->by_id, id_key(&q->watch_id)))
         reason = q->watch_id ? "mvcc: duplicate watch ID provided on the WatchStream" : NULL;
@@ -332,6 +336,20 @@ void etcd_watches_drained(struct etcd_call *call)
         } else if (!w->ctl && !watch_go(w)) {
             on_ended(w, CTL_TOO_MANY_REQUESTS, 0, "");
         }
+    }
+}
+
+void etcd_watches_look(struct etcd_call *call)
+{
+    LIST_FOREACH(l, &call->watches->all) {
+        struct etcd_watch *w = CONTAINER_OF(l, struct etcd_watch, link);
+        int64_t id = w->id;
+        if (etcd_may(call->conn, w->conf.key, w->conf.end, ETCD_MAY_READ))
+            continue;
+        counter_inc(&call->api->denied);
+        arena_reset(&call->mem);
+        watch_end(w);
+        canceled_send(call, id, false, 0, DENIED);
     }
 }
 

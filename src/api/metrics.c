@@ -58,8 +58,11 @@ void api_get_healthz(struct api_conn *c) { api_answer(c, 200, "text/plain; chars
 void api_get_readyz(struct api_conn *c)
 {
     struct buf why = {0};
-    if (c->api->ops->ready(c->api->ctx, &why)) {
-        api_answer(c, 200, "text/plain; charset=utf-8", SLICE("ready\n"));
+    if (c->api->ops->ready(c->api->ctx, &why)) { /* it serves; what is amiss all the same is told */
+        struct buf text = {0};
+        buf_printf(&text, "ready%s%s\n", why.n ? "; " : "", why.n ? why.p : "");
+        api_answer(c, 200, "text/plain; charset=utf-8", buf_slice(&text));
+        buf_free(&text);
     } else {
         if (!why.n)
             buf_adds(&why, "not ready");

@@ -1,7 +1,7 @@
 /* objects.c - GET of objects: each as its manifest says, with metadata completed and a "status" as Kubernetes has it.
  *
  *     objset (what is wanted)  --+
- *     run_status (replicas)    --+-->  {"apiVersion":"v1","kind":"List","items":[{..., "status":{...}}]}
+ *     api_workloads (replicas) --+-->  {"apiVersion":"v1","kind":"List","items":[{..., "status":{...}}]}
  *     plan (endpoints)         --+
  *
  * Topics get their status from the node, which asks the broker.
@@ -11,6 +11,9 @@
  * replaced by a text that can't be applied back by mistake, for it is no base64.
  */
 #include "api_int.h"
+#include "merge.h"
+#include "seal.h"
+#include "json_buf.h"
 
 #include <stdio.h>
 
@@ -20,6 +23,7 @@ struct listing {
     const struct objset *set;
     const struct plan *plan; /* may be NULL: nothing compiled yet */
     json_t *workloads;       /* "ns/name" -> status */
+    bool owners;             /* metadata.managedFields is wanted */
 };
 
 static json_t *text_or_null(const char *s) { return s ? json_string(s) : json_null(); }
@@ -32,6 +36,8 @@ static json_t *replica_status(const struct replica_status *r)
     char when[32];
     json_t *o = json_object();
     json_put(o, "name", json_string(r->name));
+    if (r->node && *r->node)
+        json_put(o, "node", json_string(r->node));
     json_put(o, "phase", json_string(r->phase));
     json_put(o, "ready", json_boolean(r->ready));
     json_put(o, "upToDate", json_boolean(r->up_to_date));
@@ -49,6 +55,8 @@ static json_t *workload_conditions(const struct workload_status *w)
     json_t *list = json_array();
     bool enough = w->available >= w->wanted;
     json_array_append_new(list, json_condition("Available", enough, enough ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable", enough ? "" : why));
+    if (w->unplaced) /* of a Pod, in Kubernetes */
+        json_array_append_new(list, json_condition("PodScheduled", false, "Unschedulable", why));
     json_array_append_new(list, json_condition("Progressing", true, w->complete ? "NewReplicaSetAvailable" : "ReplicaSetUpdated", w->complete ? "" : why));
     return list;
 }
@@ -65,6 +73,8 @@ static void workload_add(void *ctx, const struct workload_status *w)
     json_put(s, "readyReplicas", json_integer(w->ready));
     json_put(s, "availableReplicas", json_integer(w->available));
     json_put(s, "unavailableReplicas", json_integer(w->wanted > w->available ? w->wanted - w->available : 0));
+    if (w->unplaced)
+        json_put(s, "unplacedReplicas", json_integer(w->unplaced));
     json_put(s, "complete", json_boolean(w->complete));
     json_put(s, "why", json_reason(w->why));
     json_put(s, "conditions", workload_conditions(w));
@@ -95,13 +105,34 @@ static json_t *cluster_status(const struct plan_cluster *c)
     for (uint32_t i = 0; i < c->eps_n; i++) {
         char text[ADDR_TEXT_MAX];
         json_t *e = json_object();
-        size_t n = addr_format(&c->eps[i].address, text);
+        struct addr address = plan_endpoint_addr(&c->eps[i]);
+        size_t n = addr_format(&address, text);
         json_put(e, "name", json_string(c->eps[i].name));
+        if (c->eps[i].remote) /* the address is its gate's */
+            json_put(e, "node", json_string(c->eps[i].remote->node));
         json_put(e, "address", json_stringn(text, n));
         json_array_append_new(eps, e);
     }
     json_put(o, "endpoints", eps);
     return o;
+}
+
+/* What a headless Service stands for: names below its own, and where they lead. */
+static json_t *headless_replicas(const struct plan *p, const struct object *o)
+{
+    json_t *all = json_array();
+    for (uint32_t i = 0; p && i < p->named_n; i++) {
+        const struct plan_named *d = &p->named[i];
+        char text[ADDR_TEXT_MAX];
+        if (strcmp(d->ns, o->ns) != 0 || strcmp(d->service, o->name) != 0)
+            continue;
+        json_t *e = json_object();
+        size_t n = addr_format_ip(&d->address, text);
+        json_put(e, "name", json_string(d->host));
+        json_put(e, "address", json_stringn(text, n));
+        json_array_append_new(all, e);
+    }
+    return all;
 }
 
 static json_t *service_status(struct listing *l, const struct object *o)
@@ -118,6 +149,8 @@ static json_t *service_status(struct listing *l, const struct object *o)
             json_array_append_new(ports, cluster_status(c));
     }
     json_put(s, "endpoints", ports);
+    if (o->svc.headless)
+        json_put(s, "replicas", headless_replicas(l->plan, o));
     json_put(s, "loadBalancer", json_object());
     return s;
 }
@@ -125,13 +158,15 @@ static json_t *service_status(struct listing *l, const struct object *o)
 /* ---- one object ------------------------------------------------------------------------------------------------------------ */
 
 /* data has every key (stringData included), no value. */
-static void secret_redact(json_t *o, const struct object *obj)
+static void secret_redact(json_t *o, const struct object *obj, const struct keyring *keys)
 {
     json_t *data = json_object();
     for (size_t i = 0; i < obj->data.n; i++) {
-        char text[64];
-        snprintf(text, sizeof text, "(redacted: %zu bytes)", obj->data.items[i].value_n);
-        json_put(data, obj->data.items[i].key, json_string(text));
+        const struct kv *v = &obj->data.items[i];
+        char text[96], digest[VALUE_DIGEST_CHARS + 1];
+        value_digest(keys, slice_of(v->value, v->value_n), digest);
+        snprintf(text, sizeof text, "(redacted: %zu bytes, digest %s)", v->value_n, digest);
+        json_put(data, v->key, json_string(text));
     }
     json_object_del(o, "stringData");
     json_put(o, "data", data);
@@ -139,24 +174,52 @@ static void secret_redact(json_t *o, const struct object *obj)
     json_object_del(json_object_get(json_object_get(o, "metadata"), "annotations"), "kubectl.kubernetes.io/last-applied-configuration");
 }
 
-/* ---- topics -------------------------------------------------------------------------------------------------------------- */
+json_t *api_manifest(const struct object *obj, const struct keyring *keys)
+{
+    json_t *o = json_loads(obj->json, JSON_ALLOW_NUL, NULL);
+    json_object_del(json_object_get(o, "metadata"), "managedFields");
+    if (obj->kind == OBJ_SECRET)
+        secret_redact(o, obj, keys);
+    json_object_del(o, "status");
+    return o ? o : json_null();
+}
+
+/* ---- topics, keyspaces --------------------------------------------------------------------------------------------------- */
+
+static json_t *ready_status(const struct object *o, int state, struct buf *why)
+{
+    json_t *s = json_object(), *conditions = json_array();
+    json_array_append_new(conditions, json_condition("Ready", state > 0, state > 0 ? "Ready" : state ? "Refused" : "Pending", why->n ? why->p : ""));
+    json_put(s, "conditions", conditions);
+    json_put(s, "observedGeneration", number(o->generation));
+    buf_free(why);
+    return s;
+}
 
 /* Ready, as Strimzi names it: the broker has the topic as the object wants it. */
 static json_t *topic_status(struct listing *l, const struct object *o)
 {
     struct buf why = {0};
-    json_t *s = json_object(), *conditions = json_array();
     int state = -1;
     if (l->api->ops->topic)
         state = l->api->ops->topic(l->api->ctx, o, &why);
     else
         buf_adds(&why, "this node has no event log");
-    json_array_append_new(conditions, json_condition("Ready", state > 0, state > 0 ? "Ready" : state ? "Refused" : "Pending", why.n ? why.p : ""));
-    json_put(s, "conditions", conditions);
-    json_put(s, "observedGeneration", number(o->generation));
+    json_t *s = ready_status(o, state, &why);
     json_put(s, "topicName", json_string(o->topic.topic));
-    buf_free(&why);
     return s;
+}
+
+/* The same: the control store's API heeds it. */
+static json_t *keyspace_status(struct listing *l, const struct object *o)
+{
+    struct buf why = {0};
+    int state = -1;
+    if (l->api->ops->keyspace)
+        state = l->api->ops->keyspace(l->api->ctx, &why);
+    else
+        buf_adds(&why, "this node has no control store");
+    return ready_status(o, state, &why);
 }
 
 static json_t *object_status(struct listing *l, const struct object *o)
@@ -165,16 +228,18 @@ static json_t *object_status(struct listing *l, const struct object *o)
     switch (o->kind) {
     case OBJ_TOPIC:
     case OBJ_KAFKATOPIC: return topic_status(l, o);
+    case OBJ_KEYSPACE: return keyspace_status(l, o);
     case OBJ_DEPLOYMENT: return deployment_status(l, o);
     case OBJ_SERVICE: return service_status(l, o);
     case OBJ_NAMESPACE:
         phase = json_object();
         json_put(phase, "phase", json_string("Active"));
         return phase;
-    default: return conditions_status(l->set, l->plan, o);
+    default: return conditions_status(l->api, l->set, l->plan, o);
     }
 }
 
+/* Who owns which field is much to read, and seldom wanted. */
 static json_t *object_json(struct listing *l, const struct object *obj)
 {
     char when[32];
@@ -195,8 +260,12 @@ static json_t *object_json(struct listing *l, const struct object *obj)
     if (obj->created_ns)
         json_put(meta, "creationTimestamp", json_string(api_time_text(when, obj->created_ns)));
     json_put(meta, "generation", number(obj->generation));
+    if (l->owners)
+        json_put(meta, "managedFields", merge_owners(o));
+    else
+        json_object_del(meta, "managedFields");
     if (obj->kind == OBJ_SECRET)
-        secret_redact(o, obj);
+        secret_redact(o, obj, l->api->ops->keys(l->api->ctx));
     json_object_del(o, "status");
     json_t *status = object_status(l, obj);
     if (status)
@@ -206,17 +275,11 @@ static json_t *object_json(struct listing *l, const struct object *obj)
 
 /* ---- lists ------------------------------------------------------------------------------------------------------------------ */
 
-static int dump_to_buf(const char *p, size_t n, void *out)
-{
-    buf_add(out, p, n);
-    return 0;
-}
-
 static void list_add(struct buf *out, json_t *item)
 {
     if (out->p[out->n - 1] != '[')
         buf_addc(out, ',');
-    json_dump_callback(item, dump_to_buf, out, JSON_COMPACT);
+    (void)json_buf_add(item, JSON_COMPACT, out);
     json_decref(item);
 }
 
@@ -243,10 +306,9 @@ static void answer_list(struct api_conn *c, enum obj_kind only)
 {
     const char *ns = api_query(c, "namespace"), *name = api_query(c, "name");
     struct api *a = c->api;
-    struct listing l = {.api = a, .set = a->ops->objects(a->ctx), .plan = a->ops->plan(a->ctx), .workloads = json_object()};
-    struct run *run = a->ops->run(a->ctx);
-    if (run && (only == OBJ_KIND_COUNT || only == OBJ_DEPLOYMENT))
-        run_status(run, workload_add, &l);
+    struct listing l = {.api = a, .set = a->ops->objects(a->ctx), .plan = a->ops->plan(a->ctx), .workloads = json_object(), .owners = api_query_flag(c, "owners")};
+    if (only == OBJ_KIND_COUNT || only == OBJ_DEPLOYMENT)
+        api_workloads(a, workload_add, &l);
     struct buf out = {0};
     buf_adds(&out, "{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[");
     for (size_t i = 0; i < objset_n(l.set); i++) {
@@ -261,6 +323,122 @@ static void answer_list(struct api_conn *c, enum obj_kind only)
         list_add_namespaces(&out, l.set, name);
     buf_adds(&out, "]}\n");
     json_decref(l.workloads);
+    api_answer_json(c, 200, &out);
+    buf_free(&out);
+}
+
+/* ---- what is seen, not applied ---------------------------------------------------------------------------------------------- */
+
+void api_get_nodes(struct api_conn *c)
+{
+    struct buf out = {0};
+    c->api->ops->nodes(c->api->ctx, &out);
+    buf_addc(&out, '\n');
+    api_answer_json(c, 200, &out);
+    buf_free(&out);
+}
+
+/* The Node of an endpoint, its zone, and the replica; Kubernetes' names. */
+static json_t *slice_endpoint(const struct plan_endpoint *ep, const char *own)
+{
+    char text[ADDR_TEXT_MAX];
+    struct addr address = plan_endpoint_addr(ep);
+    size_t n = addr_format_ip(&address, text);
+    struct slice rest = slice_cstr(ep->locality);
+    (void)slice_cut(rest, '/', &rest);
+    struct slice zone = slice_cut(rest, '/', &rest);
+    json_t *o = json_pack("{s:[o], s:{s:b}, s:{s:s, s:s}}", "addresses", json_stringn(text, n), "conditions", "ready", true, "targetRef", "kind",
+                          ep->replica_id || ep->remote ? "Pod" : "Address", "name", ep->name);
+    if (ep->remote || ep->replica_id)
+        json_put(o, "nodeName", json_string(ep->remote ? ep->remote->node : own));
+    if (zone.n)
+        json_put(o, "zone", json_stringn(zone.p, zone.n));
+    return o;
+}
+
+/* Endpoints of one port of a Service that may be in one EndpointSlice: it has one type of address and one port for all of them. */
+struct slice_part {
+    bool ip6;
+    uint16_t port; /* 0: of other nodes' replicas alone, whose port those nodes know */
+    json_t *endpoints;
+};
+struct slice_parts {
+    struct table by_key; /* family and port -> struct slice_part */
+    struct slice_part **items;
+    size_t n, cap;
+};
+
+static struct slice_part *slice_part(struct slice_parts *parts, bool ip6, uint16_t port)
+{
+    const char key[] = {(char)ip6, (char)(port >> 8), (char)port};
+    struct slice_part *p = table_get(&parts->by_key, slice_of(key, sizeof key));
+    if (p)
+        return p;
+    p = mem_new(MEM_API, sizeof *p);
+    *p = (struct slice_part){ip6, port, json_array()};
+    table_put(&parts->by_key, slice_of(key, sizeof key), p);
+    ARRAY_GROW(MEM_API, parts->items, parts->n, parts->cap);
+    return parts->items[parts->n++] = p;
+}
+
+static json_t *slice_json(const struct plan_cluster *cl, const struct slice_part *p, const char *name)
+{
+    json_t *ports = json_array();
+    if (p->port)
+        json_array_append_new(ports, json_pack("{s:i, s:s}", "port", (int)p->port, "protocol", "TCP"));
+    return json_pack("{s:s, s:s, s:{s:s, s:s, s:{s:s}}, s:s, s:o, s:O}", "apiVersion", "discovery.k8s.io/v1", "kind", "EndpointSlice", "metadata", "name", name, "namespace", cl->ns, "labels",
+                     "kubernetes.io/service-name", cl->service, "addressType", p->ip6 ? "IPv6" : "IPv4", "ports", ports, "endpoints", p->endpoints);
+}
+
+/* Of one port of a Service: one slice with its replicas (or all there is), SERVICE-PORT, and SERVICE-PORT-FAMILY-PORT for those that registered themselves with another port, or
+ * another type of address. only: the name of the one that is wanted; NULL. */
+static void slices_add(struct buf *out, const struct plan_cluster *cl, const char *own, const char *only)
+{
+    struct slice_parts parts = {0};
+    uint16_t port = 0;
+    for (uint32_t i = 0; i < cl->eps_n && !port; i++)
+        port = cl->eps[i].replica_id && !cl->eps[i].remote ? cl->eps[i].address.port : 0;
+    const struct slice_part *first = NULL;
+    for (uint32_t i = 0; i < cl->eps_n; i++) {
+        const struct plan_endpoint *ep = &cl->eps[i];
+        struct slice_part *p = slice_part(&parts, !ep->remote && ep->address.family == ADDR_IP6, ep->remote ? port : ep->address.port);
+        json_array_append_new(p->endpoints, slice_endpoint(ep, own));
+        first = !first && (ep->remote || ep->replica_id) ? p : first;
+    }
+    if (!parts.n)
+        slice_part(&parts, false, 0);
+    first = first ? first : parts.items[0];
+    for (size_t i = 0; i < parts.n; i++) {
+        struct slice_part *p = parts.items[i];
+        struct buf name = {0};
+        buf_printf(&name, "%s-%u", cl->service, cl->port);
+        if (p != first)
+            buf_printf(&name, "-%s-%u", p->ip6 ? "ipv6" : "ipv4", p->port);
+        if (!only || strcmp(only, name.p) == 0)
+            list_add(out, slice_json(cl, p, name.p));
+        buf_free(&name);
+        json_decref(p->endpoints);
+        mem_free(p);
+    }
+    mem_free(parts.items);
+    table_fini(&parts.by_key);
+}
+
+void api_get_slices(struct api_conn *c)
+{
+    const char *ns = api_query(c, "namespace"), *name = api_query(c, "name");
+    const struct plan *p = c->api->ops->plan(c->api->ctx);
+    const struct objset *set = c->api->ops->objects(c->api->ctx);
+    const char *node = c->api->ops->name ? c->api->ops->name(c->api->ctx) : "";
+    struct buf out = {0};
+    buf_adds(&out, "{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[");
+    for (uint32_t i = 0; p && i < p->clusters_n; i++) {
+        const struct plan_cluster *cl = &p->clusters[i];
+        if (cl->subset || (ns && strcmp(ns, cl->ns) != 0) || !objset_find(set, OBJ_SERVICE, cl->ns, cl->service))
+            continue;
+        slices_add(&out, cl, node, name);
+    }
+    buf_adds(&out, "]}\n");
     api_answer_json(c, 200, &out);
     buf_free(&out);
 }

@@ -2,9 +2,12 @@
  *
  * Status is a stream of JSON objects, one a line, one for each workload that is asked for. With follow, the state is looked
  * at again every POLL_MS and a line is sent for each workload whose line changed; the stream ends when all are complete. A
- * workload that disappears meanwhile ends it too, with a line that has "gone":true.
+ * workload that disappears meanwhile ends it too, with a line that has "gone":true; and so do rollouts that make no progress any
+ * more, as soon as nothing else is waited for: with a line that has "late" and how many.
  */
 #include "api_int.h"
+#include "json_buf.h"
+#include <stdio.h>
 
 #define POLL_MS 200
 
@@ -15,7 +18,40 @@ struct rollout {
     struct buf out;    /* lines of this look */
     size_t seen;       /* workloads of this look */
     size_t incomplete; /* of them */
+    size_t late;       /* of these, beyond their progress deadline */
 };
+
+/* Of all nodes: as kubectl does it, by an annotation of the template, which every node sees. In milliseconds, so that two restarts are two. It is nobody's who applies
+ * the manifest, and stays when that is done. */
+static void restart_everywhere(struct api_conn *c, json_t *body, const char *ns, const char *name)
+{
+    const struct object *dep = objset_find(c->api->ops->objects(c->api->ctx), OBJ_DEPLOYMENT, ns, name);
+    char when[32], text[48];
+    uint64_t now = wall_ns();
+    if (!dep || dep->dep.paused) {
+        if (dep)
+            api_error(c, 409, "resume it first: spec.paused", "%s/%s is paused, and can't be restarted", ns, name);
+        else
+            api_error(c, 404, "list workloads with weir get workloads -A", "there is no workload %s/%s", ns, name);
+        json_decref(body);
+        return;
+    }
+    json_t *o = json_loads(dep->json, JSON_ALLOW_NUL, NULL), *at = o;
+    static const char *const path[] = {"spec", "template", "metadata", "annotations"};
+    for (size_t i = 0; i < COUNT_OF(path); i++) {
+        if (!json_is_object(json_object_get(at, path[i])))
+            json_put(at, path[i], json_object());
+        at = json_object_get(at, path[i]);
+    }
+    api_time_text(when, now);
+    snprintf(text, sizeof text, "%.19s.%03uZ", when, (unsigned)(now / 1000000u % 1000));
+    json_put(at, "kubectl.kubernetes.io/restartedAt", json_string(text));
+    struct buf json = {0};
+    (void)json_buf_add(o, JSON_COMPACT, &json);
+    api_change_text(c, body, buf_slice(&json), "weir-rollout", "rollout restart");
+    buf_free(&json);
+    json_decref(o);
+}
 
 void api_post_restart(struct api_conn *c)
 {
@@ -25,6 +61,10 @@ void api_post_restart(struct api_conn *c)
     struct api *a = c->api;
     const char *ns = api_json_str(body, "namespace", "default"), *name = api_json_str(body, "name", "");
     struct run *run = a->ops->run(a->ctx);
+    if (*name && a->ops->shared && a->ops->shared(a->ctx)) {
+        restart_everywhere(c, body, ns, name);
+        return;
+    }
     enum err e = !*name ? ERR_INVALID : run ? run_restart(run, ns, name) : ERR_AGAIN;
     if (!*name)
         api_error(c, 400, "send {\"namespace\":NS,\"name\":NAME}", "the workload's name is missing");
@@ -57,6 +97,7 @@ static void rollout_look(void *ctx, const struct workload_status *w)
         return;
     r->seen++;
     r->incomplete += !w->complete;
+    r->late += !w->complete && w->late;
     struct buf line = {0}, key = {0};
     line_add(&line, w);
     buf_printf(&key, "%s/%s", w->ns, w->name);
@@ -87,15 +128,15 @@ static void rollout_detach(struct api_conn *c)
     rollout_free(r);
 }
 
-/* One look. True when there is nothing more to wait for. */
+/* One look. True when there is nothing more to wait for. As kubectl does it, a rollout that is late is not waited for. */
 static bool rollout_step(struct api *a, struct rollout *r)
 {
-    struct run *run = a->ops->run(a->ctx);
-    r->seen = r->incomplete = 0;
+    r->seen = r->incomplete = r->late = 0;
     buf_clear(&r->out);
-    if (run)
-        run_status(run, rollout_look, r);
-    return r->seen == 0 || r->incomplete == 0;
+    api_workloads(a, rollout_look, r);
+    if (r->late && r->incomplete == r->late)
+        buf_printf(&r->out, "{\"late\":%zu,\"complete\":false}\n", r->late);
+    return r->seen == 0 || r->incomplete == r->late;
 }
 
 static void rollout_poll(struct timer *t)

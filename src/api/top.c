@@ -3,7 +3,7 @@
  * Counters only grow for the life of an engine; "engine" changes with each engine, so that a client knows when they began
  * again. Services with no request so far are listed as well, from the plan; workloads from run. Durations are histograms:
  * counts per bucket (not cumulative) for bounds_ms, the last one above all bounds. duration_us_sum divided by the time that
- * passed is the mean number of requests in flight (Little's law), so no gauge is needed for that.
+ * passed is the mean number of requests in flight (Little's law), so no gauge is needed for that. "log" is the event log's: broker_top().
  */
 #include "api_int.h"
 
@@ -131,7 +131,12 @@ void api_get_top(struct api_conn *c)
     buf_adds(&out, "],\"workloads\":[");
     if (run)
         run_status(run, workload_write, &t);
-    buf_adds(&out, "]}\n");
+    buf_adds(&out, "],\"log\":");
+    if (a->ops->log_top)
+        a->ops->log_top(a->ctx, &out);
+    else
+        buf_adds(&out, "{}");
+    buf_adds(&out, "}\n");
     api_answer_json(c, 200, &out);
     buf_free(&out);
     table_fini(&t.services);

@@ -109,6 +109,8 @@ void *mem_new(enum mem_tag t, size_t size) WARN_UNUSED;
 /* Grows or shrinks p (may be NULL) to size; new bytes are not zeroed. Ends the process on refusal. */
 void *mem_grow(enum mem_tag t, void *p, size_t size) WARN_UNUSED;
 void mem_free(void *p); /* NULL-safe */
+/* Zeroes what was secret, also where a compiler sees that nobody reads it any more. NULL-safe. */
+void mem_wipe(void *p, size_t size);
 char *mem_strdup(enum mem_tag t, const char *s) WARN_UNUSED;                /* NULL gives NULL */
 char *mem_strndup(enum mem_tag t, const char *p, size_t n) WARN_UNUSED;     /* always NUL-terminated */
 /* Bytes now held under t, all threads together; readable from any thread. */
@@ -170,6 +172,7 @@ void buf_add_json(struct buf *b, struct slice s); /* a JSON string with its quot
 void text_clean(char *text);
 void buf_clear(struct buf *b);                    /* keeps the memory */
 void buf_free(struct buf *b);
+void buf_wipe(struct buf *b); /* the same for what was secret: all of its memory is zeroed first */
 char *buf_take(struct buf *b, size_t *n);         /* the caller owns the text (mem_free); b is empty again */
 static inline struct slice buf_slice(const struct buf *b) { return (struct slice){b->p, b->n}; }
 

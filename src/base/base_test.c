@@ -298,6 +298,20 @@ static void test_arena_big_first(void **state)
 
 /* ---- buf ------------------------------------------------------------------------------------------------------------------------ */
 
+static void test_wipe(void **state)
+{
+    char secret[8] = "hush", none[8] = {0};
+    struct buf b = {0};
+    mem_wipe(NULL, 0);
+    mem_wipe(secret, sizeof secret);
+    assert_memory_equal(secret, none, sizeof secret);
+    buf_wipe(&b); /* one that never held anything */
+    buf_adds(&b, "hush");
+    buf_clear(&b);
+    buf_wipe(&b);
+    assert_true(!b.p && !b.n && !b.cap);
+}
+
 static void test_buf(void **state)
 {
     struct buf b = {0};
@@ -482,7 +496,7 @@ int main(void)
         cmocka_unit_test(test_slice_compare), cmocka_unit_test(test_slice_cut), cmocka_unit_test(test_slice_u64),
         cmocka_unit_test(test_hash), cmocka_unit_test(test_mem_counts), cmocka_unit_test(test_mem_fail_nth),
         cmocka_unit_test(test_array_grow), cmocka_unit_test(test_arena), cmocka_unit_test(test_arena_big_first),
-        cmocka_unit_test(test_buf), cmocka_unit_test(test_json), cmocka_unit_test(test_text_clean), cmocka_unit_test(test_table),
+        cmocka_unit_test(test_buf), cmocka_unit_test(test_wipe), cmocka_unit_test(test_json), cmocka_unit_test(test_text_clean), cmocka_unit_test(test_table),
         cmocka_unit_test(test_table_churn), cmocka_unit_test(test_table_odd_keys), cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

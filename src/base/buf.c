@@ -94,6 +94,12 @@ void buf_free(struct buf *b)
     *b = (struct buf){0};
 }
 
+void buf_wipe(struct buf *b)
+{
+    mem_wipe(b->p, b->cap);
+    buf_free(b);
+}
+
 char *buf_take(struct buf *b, size_t *n)
 {
     buf_reserve(b, 0); /* an empty buf gives "" */

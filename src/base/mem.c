@@ -190,6 +190,12 @@ void mem_free(void *p)
     free(h);
 }
 
+void mem_wipe(void *p, size_t size)
+{
+    if (p)
+        explicit_bzero(p, size);
+}
+
 char *mem_strndup(enum mem_tag t, const char *p, size_t n)
 {
     char *copy = mem_grow(t, NULL, n + 1);

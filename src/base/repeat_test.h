@@ -1,4 +1,4 @@
-/* repeat_test.h - how often tests repeat what chance varies.
+/* repeat_test.h - how often tests repeat what chance varies, and chance itself.
  *
  * Sanitizers make each repetition many times slower, and look for other things than what only many of them show: builds with debug
  * checks do an eighth. SIM_SEEDS in the environment says the number outright, in any build.
@@ -23,6 +23,13 @@ static inline uint64_t test_repeats(uint64_t usual)
     if (s && slice_u64(slice_cstr(s), 1000000, &n) == OK)
         return n;
     return (usual + REPEAT_PART - 1) / REPEAT_PART;
+}
+
+/* A number below n. state is a test's own, and begins with its seed: one seed, one history. */
+static inline uint32_t test_chance(uint64_t *state, uint32_t n)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*state >> 33) % n;
 }
 
 #endif

@@ -339,6 +339,14 @@ void broker_topic_apply(struct broker *b, const struct broker_topic *t, struct l
     outsider_call(&w->outsider, &w->call);
 }
 
+bool broker_topic_there(struct broker *b, struct slice name)
+{
+    struct catalog *cat = broker_catalog(b);
+    bool there = catalog_topic(cat, name) != NULL;
+    catalog_unref(cat);
+    return there;
+}
+
 void broker_topic_delete(struct broker *b, struct slice name, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx)
 {
     struct wish *w = wish_new(b, name, l, told, ctx);

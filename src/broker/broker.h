@@ -84,6 +84,10 @@ struct broker_topic {
     uint32_t acls_n;
 };
 void broker_topic_apply(struct broker *b, const struct broker_topic *t, struct loop *l, void (*told)(void *ctx, const char *error), void *ctx);
+/* any: there is a topic of that name. */
+bool broker_topic_there(struct broker *b, struct slice name);
+/* any, without a broker: wrong() for each of these settings that it would refuse, with the reason, and with an empty name when they don't go together. */
+void broker_topic_settings_check(const struct slice *settings, uint32_t n, void (*wrong)(void *ctx, struct slice name, const char *why), void *ctx);
 /* How fast a user may be: bytes in a second, percent of a processor; 0: not limited. */
 struct broker_quota {
     struct slice user;             /* without "User:" */
@@ -95,5 +99,11 @@ void broker_topic_delete(struct broker *b, struct slice name, struct loop *l, vo
 
 /* any: Prometheus families, of all shards. Lag per group included. */
 void broker_metrics(struct broker *b, struct buf *out);
+
+/* any: what the event log has done and how far behind its slowest groups are, for who watches it: one JSON object.
+ * {"partitions", "offline", "records_in", "bytes_in", "bytes_out": of all topics but internal ones, since the start, "sync_us": rounds of syncs that took up to 2^i microseconds, each in
+ * the first that fits, "groups": [{"name", "lag"}]: those furthest behind, at most BROKER_TOP_GROUPS} */
+#define BROKER_TOP_GROUPS 5
+void broker_top(struct broker *b, struct buf *out);
 
 #endif

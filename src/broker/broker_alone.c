@@ -1,9 +1,9 @@
 /* broker_alone.c - the broker as a program of its own, for benchmarks and for trying clients: no workloads, no manifests, no other rooms.
  *
- *     broker_alone DIR PORT [SHARDS [SASL_PORT [CHAIN.pem KEY.pem]]]     listens on 127.0.0.1:PORT; ends on SIGTERM or SIGINT, having made everything durable
+ *     broker_alone DIR PORT [SHARDS [SASL_PORT [CHAIN.pem KEY.pem [SETTINGS]]]]     listens on 127.0.0.1:PORT; ends on SIGTERM or SIGINT, having made everything durable
  *
  * With SASL_PORT permissions are looked at: whoever comes to PORT is a super user, whoever comes to SASL_PORT has to prove who he is;
- * with a certificate and its key, over TLS.
+ * with a certificate and its key, over TLS. SETTINGS: NAME=VALUE,NAME=VALUE (broker_conf_set()).
  *
  * One thread per shard with a listener of its own (SO_REUSEPORT), and the main thread as control loop. Not installed.
  */
@@ -167,7 +167,7 @@ int main(int argc, char **argv)
     struct broker_conf conf;
     struct buf why = {0};
     if (argc < 3) {
-        fprintf(stderr, "usage: broker_alone DIR PORT [SHARDS [SASL_PORT [CHAIN.pem KEY.pem]]]\n");
+        fprintf(stderr, "usage: broker_alone DIR PORT [SHARDS [SASL_PORT [CHAIN.pem KEY.pem [SETTINGS]]]]\n");
         return 2;
     }
     broker_conf_default(&conf);
@@ -180,7 +180,7 @@ int main(int argc, char **argv)
     a.tls = argc > 6 ? tls_make(argv[5], argv[6]) : NULL;
     a.loop = loop_new("control");
     watch_signals(&a);
-    if (conf.shards < 1 || conf.shards > SHARDS_MOST || broker_open(&conf, &a.broker, &why) != OK) {
+    if (conf.shards < 1 || conf.shards > SHARDS_MOST || (argc > 7 && broker_conf_set(&conf, slice_cstr(argv[7]), &why) != OK) || broker_open(&conf, &a.broker, &why) != OK) {
         fprintf(stderr, "broker_alone: %s\n", why.p ? why.p : "1 to 64 shards");
         return 1;
     }

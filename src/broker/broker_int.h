@@ -62,9 +62,11 @@ enum topic_setting {
 #undef X
     TOPIC_SETTINGS
 };
+struct broker_defaults;
 /* What is set is kept as text; what is looked at is here in its own type. */
 struct topic_settings {
     struct part_conf part;
+    struct broker_defaults *defaults; /* of what is not set here; a reference. NULL: as topic_settings.def has them */
     char *values[TOPIC_SETTINGS]; /* NULL: the default */
     bool log_append_time;        /* message.timestamp.type */
     int64_t timestamp_before_max_ms, timestamp_after_max_ms;
@@ -100,6 +102,7 @@ struct catalog {
     uint32_t refs;               /* atomic */
     uint64_t version;
     struct table by_name, by_id; /* -> struct topic */
+    struct broker_defaults *defaults; /* of all topics but internal ones; a reference. NULL: none were set */
 };
 struct topic *topic_ref(struct topic *t);
 void topic_unref(struct topic *t);                                                    /* NULL-safe */
@@ -305,7 +308,7 @@ struct outside *breq_outside(struct breq *r, struct segfile *file, uint64_t pos)
 /* ---- handlers, by file. Each: void X(struct breq *r), on the home shard ---------------------------------------------------- */
 /* produce.c fetch.c session.c offsets.c metadata.c topics.c configs.c cluster.c   data plane and topics
  * groups.c group_*.c offset_store.c group_admin.c consumer_group*.c share_*.c       groups
- * txn.c txn_*.c producer_ids.c sasl.c scram.c acls.c quotas.c security.c            transactions and security */
+ * txn.c txn_*.c producer_ids.c sasl.c acls.c quotas.c security.c            transactions and security */
 
 /* security.c: may this caller do that? Looks at the shard's snapshot; counts refusals. */
 enum acl_operation { ACL_UNKNOWN, ACL_ANY, ACL_ALL, ACL_READ, ACL_WRITE, ACL_CREATE, ACL_DELETE, ACL_ALTER, ACL_DESCRIBE, ACL_CLUSTER_ACTION,
@@ -322,6 +325,9 @@ int32_t quota_note(struct breq *r, enum quota q, uint64_t amount);
  * Those before are noted, and the connection rests. */
 bool quota_mutation(struct breq *r, uint64_t partitions, int16_t strict_from, int32_t *throttle_ms);
 
+/* group_metrics.c: any thread: a JSON list of the groups that are furthest behind, for broker_top(). */
+void group_top(struct broker *b, struct buf *out);
+
 /* controller.c: on shard 0. A change of the catalog: made durable, then given to every shard (each makes its partitions), then done() on `from`'s loop. Changes that
  * come while the file is being written wait and are written together. */
 enum config_op { CONFIG_SET, CONFIG_DELETE, CONFIG_APPEND, CONFIG_SUBTRACT }; /* as in IncrementalAlterConfigs (KIP-339) */
@@ -329,11 +335,11 @@ struct topic_change {
     struct call call;
     struct shard *from;
     struct slice name;
-    enum { TOPIC_CREATE, TOPIC_DELETE, TOPIC_GROW, TOPIC_CONFIGURE } what;
+    enum { TOPIC_CREATE, TOPIC_DELETE, TOPIC_GROW, TOPIC_CONFIGURE, BROKER_CONFIGURE } what; /* the last: the defaults of topics; name: "", or the broker's id */
     int32_t partitions;          /* create (-1: default), grow: the new number */
     const struct slice *settings;/* pairs name, value; create: given; configure: the whole new set. value.p NULL: back to the default */
     uint32_t settings_n;         /* of pairs */
-    const int8_t *ops;           /* configure: enum config_op of each pair; what is not named stays. NULL: the whole new set */
+    const int8_t *ops;           /* configure, of both kinds: enum config_op of each pair; what is not named stays. NULL: the whole new set */
     struct kafka_uuid id;        /* delete by id: given; create: result */
     bool internal, by_id, validate_only;
     void (*done)(struct shard *from, struct topic_change *c);

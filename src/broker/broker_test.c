@@ -709,14 +709,15 @@ static struct slice setting(struct client *c, const char *topic, const char *nam
     return (struct slice){0};
 }
 
-static int16_t alter(struct client *c, const char *topic, const char *name, int8_t op, const char *value)
+static struct slice alter_said; /* the last error's text */
+static int16_t alter_of(struct client *c, int8_t kind, const char *topic, const char *name, int8_t op, const char *value)
 {
     struct kafka_incremental_alter_configs_req req;
     struct kafka_incremental_alter_configs_req_alter_configs_resource res;
     struct kafka_incremental_alter_configs_req_alterable_config conf = {slice_cstr(name), op, slice_cstr(value)};
     kafka_incremental_alter_configs_req_init(&req);
     kafka_incremental_alter_configs_req_alter_configs_resource_init(&res);
-    res.resource_type = 2;
+    res.resource_type = kind;
     res.resource_name = slice_cstr(topic);
     res.configs = &conf;
     res.configs_n = 1;
@@ -725,8 +726,11 @@ static int16_t alter(struct client *c, const char *topic, const char *name, int8
     const struct kafka_incremental_alter_configs_resp *resp = client_ask(c, KEY_INCREMENTAL_ALTER_CONFIGS, 1, &req);
     if (resp->responses[0].error_code == 0)
         assert_null(resp->responses[0].error_message.p);
+    alter_said = resp->responses[0].error_message;
     return resp->responses[0].error_code;
 }
+
+static int16_t alter(struct client *c, const char *topic, const char *name, int8_t op, const char *value) { return alter_of(c, 2, topic, name, op, value); }
 
 static void test_configs(void **state)
 {
@@ -761,6 +765,84 @@ static void test_configs(void **state)
     c = client_new(1);
     assert_true(slice_is(setting(c, "t", "cleanup.policy", &source), "compact"));
     assert_true(slice_is(setting(c, "t", "max.compaction.lag.ms", &source), "10"));
+    world_stop();
+}
+
+static void check_default(struct client *c, int8_t kind, const char *resource, const char *name, const char *value, int8_t source)
+{
+    const struct kafka_describe_configs_resp_describe_configs_result *res = describe(c, kind, resource);
+    for (int32_t i = 0; i < res->configs_n; i++)
+        if (slice_is(res->configs[i].name, name)) {
+            assert_true(value && slice_is(res->configs[i].value, value));
+            assert_int_equal(res->configs[i].config_source, source);
+            assert_false(res->configs[i].read_only);
+            return;
+        }
+    assert_null(value);
+}
+
+/* Defaults of topics (KIP-226): of all brokers, of this one, which comes first, and of the topic, which comes before both; durable; what is no such default is refused by name. */
+static void test_defaults(void **state)
+{
+    (void)state;
+    start(2);
+    world_topic("t", 2, (const char *const[]){"retention.ms=5000", NULL});
+    world_topic("u", 2, NULL);
+    struct client *c = client_new(0);
+    check_default(c, 4, "1", "log.retention.ms", "604800000", 5);
+    check_default(c, 4, "", "log.retention.ms", NULL, 0);
+    assert_int_equal(alter_of(c, 4, "", "log.retention.ms", 0, "60000"), 0);
+    assert_int_equal(alter_of(c, 4, "", "message.max.bytes", 0, "70000"), 0);
+    assert_int_equal(alter_of(c, 4, "", "log.cleanup.policy", 2, "compact"), 0); /* append */
+    assert_int_equal(alter_of(c, 4, "1", "message.max.bytes", 0, "80000"), 0);
+    check_default(c, 4, "", "message.max.bytes", "70000", 3);
+    check_default(c, 4, "1", "message.max.bytes", "80000", 2);
+    check_default(c, 4, "1", "log.retention.ms", "60000", 3);
+    check_default(c, 2, "t", "retention.ms", "5000", 1);
+    check_default(c, 2, "u", "retention.ms", "60000", 3);
+    check_default(c, 2, "u", "max.message.bytes", "80000", 2);
+    check_default(c, 2, "u", "cleanup.policy", "delete,compact", 3);
+    assert_int_equal(alter_of(c, 4, "", "num.io.threads", 0, "16"), KAFKA_INVALID_REQUEST);
+    assert_true(slice_is(alter_said, "Cannot update these configs dynamically: num.io.threads"));
+    assert_int_equal(alter_of(c, 4, "1", "num.partitions", 0, "16"), KAFKA_INVALID_REQUEST);
+    assert_int_equal(alter_of(c, 4, "2", "log.retention.ms", 0, "1"), KAFKA_INVALID_REQUEST);
+    assert_int_equal(alter_of(c, 4, "", "retention.ms", 0, "1"), KAFKA_INVALID_REQUEST);
+    assert_int_equal(alter_of(c, 4, "", "log.retention.ms", 0, "soon"), KAFKA_INVALID_CONFIG);
+    assert_int_equal(alter_of(c, 4, "", "log.retention.ms", 2, "1"), KAFKA_INVALID_CONFIG);
+    assert_int_equal(alter(c, "u", "min.compaction.lag.ms", 0, "5000"), 0);
+    assert_int_equal(alter_of(c, 4, "", "log.cleaner.max.compaction.lag.ms", 0, "4000"), KAFKA_INVALID_REQUEST); /* u's own does not go with it */
+    assert_non_null(memmem(alter_said.p, alter_said.n, "Topic u:", 8));
+    const struct topic *u = catalog_topic(W.broker->catalog, SLICE("u")), *offsets = catalog_topic(W.broker->catalog, OFFSETS_TOPIC);
+    assert_true(u->settings.part.retention_ms == 60000 && u->settings.part.max_message_bytes == 80000 && u->settings.part.cleanup_compact);
+    assert_true(!offsets || offsets->settings.part.max_message_bytes == 1048588);
+    client_free(c);
+    world_crash(true);
+    world_topic("v", 1, NULL);
+    c = client_new(1);
+    check_default(c, 4, "1", "message.max.bytes", "80000", 2);
+    check_default(c, 2, "t", "retention.ms", "5000", 1);
+    check_default(c, 2, "v", "retention.ms", "60000", 3);
+    assert_int_equal(catalog_topic(W.broker->catalog, SLICE("v"))->settings.part.retention_ms, 60000);
+    assert_int_equal(grow(c, "u", 4), 0);
+    assert_int_equal(catalog_topic(W.broker->catalog, SLICE("u"))->settings.part.retention_ms, 60000);
+    assert_int_equal(alter_of(c, 4, "", "log.retention.ms", 1, NULL), 0); /* delete */
+    assert_int_equal(alter_of(c, 4, "1", "message.max.bytes", 1, NULL), 0);
+    check_default(c, 2, "u", "retention.ms", "604800000", 5);
+    check_default(c, 2, "u", "max.message.bytes", "70000", 3);
+    assert_int_equal(catalog_topic(W.broker->catalog, SLICE("v"))->settings.part.retention_ms, 604800000);
+    world_stop();
+}
+
+/* A topic that has grown is what it was: its partitions, old and new, go on with its settings. */
+static void test_grown_configs(void **state)
+{
+    (void)state;
+    start(2);
+    world_topic("t", 1, (const char *const[]){"retention.ms=-1", "cleanup.policy=compact", "message.timestamp.type=LogAppendTime", NULL});
+    struct client *c = client_new(0);
+    assert_int_equal(grow(c, "t", 3), 0);
+    const struct topic_settings *s = &catalog_topic(W.broker->catalog, SLICE("t"))->settings;
+    assert_true(s->part.retention_ms == -1 && s->part.cleanup_compact && !s->part.cleanup_delete && s->log_append_time);
     world_stop();
 }
 
@@ -1213,7 +1295,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api_versions), cmocka_unit_test(test_malformed), cmocka_unit_test(test_malformed_behind), cmocka_unit_test(test_pipeline),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_too_many), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
-        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs),
+        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs), cmocka_unit_test(test_grown_configs), cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_versions), cmocka_unit_test(test_denied), cmocka_unit_test(test_one_node), cmocka_unit_test(test_doubles), cmocka_unit_test(test_any_request),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_conf_set), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),
     };

@@ -127,9 +127,12 @@ struct topic *topic_changed(const struct topic *t, int32_t partitions)
     for (int32_t i = 0; c->live != t->live && i < MIN(partitions, t->partitions); i++)
         c->live->part[i].epoch = topic_epoch(t, i);
     settings_init(&c->settings);
+    settings_defaults(&c->settings, t->settings.defaults);
     for (uint32_t i = 0; i < TOPIC_SETTINGS; i++)
         if (t->settings.values[i])
             settings_set(&c->settings, i, slice_cstr(t->settings.values[i]));
+    char *why;
+    MUST(settings_read(&c->settings, &why)); /* as they went together before */
     return c;
 }
 
@@ -164,6 +167,7 @@ struct catalog *catalog_copy(const struct catalog *c)
 {
     struct catalog *copy = catalog_new();
     copy->version = c->version + 1;
+    copy->defaults = defaults_ref(c->defaults);
     for (struct table_slot *s = NULL; (s = table_next(&c->by_name, s));)
         catalog_put(copy, topic_ref(s->value));
     return copy;
@@ -196,6 +200,7 @@ void catalog_unref(struct catalog *c)
         topic_unref(s->value);
     table_fini(&c->by_name);
     table_fini(&c->by_id);
+    defaults_unref(c->defaults);
     mem_free(c);
 }
 

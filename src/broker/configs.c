@@ -1,32 +1,11 @@
 /* configs.c - DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources.
  *
- * Topics have settings that can be changed; the broker's are told and cannot be changed through the protocol. Values are told as text, with where they come from:
- * the topic itself, or the default, under the name that a Kafka broker has for it (the synonym).
+ * Topics have settings that can be changed. The broker's are told; of those the defaults of topics can be changed, for all brokers ("") or this one (KIP-226), and others
+ * are options of its node. Values are told as text, with where they come from: the topic itself, or a default, under the name that a Kafka broker has for it (the synonym).
  */
 #include "frame_int.h"
 
 enum resource_kind { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4, RESOURCE_LOGGER = 8, RESOURCE_METRICS = 16, RESOURCE_GROUP = 32 }; /* ConfigResource.Type */
-
-/* The broker's name for a topic's default, where it is not "log." and the topic's. */
-static const char *const broker_names[TOPIC_SETTINGS] = {
-    [TOPIC_SEGMENT_MS] = "log.roll.ms",
-    [TOPIC_SEGMENT_JITTER_MS] = "log.roll.jitter.ms",
-    [TOPIC_SEGMENT_INDEX_BYTES] = "log.index.size.max.bytes",
-    [TOPIC_FLUSH_MESSAGES] = "log.flush.interval.messages",
-    [TOPIC_FLUSH_MS] = "log.flush.interval.ms",
-    [TOPIC_MAX_MESSAGE_BYTES] = "message.max.bytes",
-    [TOPIC_DELETE_RETENTION_MS] = "log.cleaner.delete.retention.ms",
-    [TOPIC_MIN_COMPACTION_LAG_MS] = "log.cleaner.min.compaction.lag.ms",
-    [TOPIC_MAX_COMPACTION_LAG_MS] = "log.cleaner.max.compaction.lag.ms",
-    [TOPIC_FILE_DELETE_DELAY_MS] = "log.segment.delete.delay.ms",
-    [TOPIC_MIN_CLEANABLE_DIRTY_RATIO] = "log.cleaner.min.cleanable.ratio",
-    [TOPIC_UNCLEAN_LEADER_ELECTION_ENABLE] = "unclean.leader.election.enable",
-    [TOPIC_MIN_INSYNC_REPLICAS] = "min.insync.replicas",
-    [TOPIC_COMPRESSION_TYPE] = "compression.type",
-    [TOPIC_COMPRESSION_GZIP_LEVEL] = "compression.gzip.level",
-    [TOPIC_COMPRESSION_LZ4_LEVEL] = "compression.lz4.level",
-    [TOPIC_COMPRESSION_ZSTD_LEVEL] = "compression.zstd.level",
-};
 
 /* ---- DescribeConfigs ------------------------------------------------------------------------------------------------ */
 
@@ -38,20 +17,19 @@ static bool key_wanted(const struct kafka_describe_configs_req_describe_configs_
     return want->configuration_keys_n == -1 || (want->configuration_keys_n == 0);
 }
 
-static struct slice broker_name(struct breq *r, int i)
+/* Where values come from, in the order in which they count; own: a topic's, NULL for the broker itself. */
+static void synonyms(struct breq *r, struct kafka_describe_configs_resp_describe_configs_resource_result *c, const struct topic_settings *own, enum topic_setting i)
 {
-    return slice_cstr(broker_names[i] ? broker_names[i] : arena_printf(&r->arena, "log.%s", topic_setting_infos[i].name));
-}
-
-static struct kafka_describe_configs_resp_describe_configs_synonym *synonyms(struct breq *r, const struct topic *t, int i, int32_t *n)
-{
-    struct kafka_describe_configs_resp_describe_configs_synonym *s = BREQ_ARRAY(r, struct kafka_describe_configs_resp_describe_configs_synonym, 2);
-    *n = 0;
-    if (t->settings.values[i])
-        s[(*n)++] = (struct kafka_describe_configs_resp_describe_configs_synonym){slice_cstr(topic_setting_infos[i].name),
-                                                                                   arena_slice(&r->arena, slice_cstr(t->settings.values[i])), SOURCE_TOPIC};
-    s[(*n)++] = (struct kafka_describe_configs_resp_describe_configs_synonym){broker_name(r, i), slice_cstr(topic_setting_infos[i].preset), SOURCE_DEFAULT};
-    return s;
+    static const int8_t sources[DEFAULTS_LAYERS] = {[DEFAULTS_BROKERS] = SOURCE_BROKERS, [DEFAULTS_BROKER] = SOURCE_BROKER};
+    const struct broker_defaults *d = own ? own->defaults : r->home->catalog->defaults;
+    struct slice name = slice_cstr(default_name(i) ? default_name(i) : arena_printf(&r->arena, "log.%s", topic_setting_infos[i].name));
+    c->synonyms = BREQ_ARRAY(r, struct kafka_describe_configs_resp_describe_configs_synonym, 2 + DEFAULTS_LAYERS);
+    if (own && own->values[i])
+        c->synonyms[c->synonyms_n++] = (struct kafka_describe_configs_resp_describe_configs_synonym){slice_cstr(topic_setting_infos[i].name), arena_slice(&r->arena, slice_cstr(own->values[i])), SOURCE_TOPIC};
+    for (int l = DEFAULTS_LAYERS; d && l-- > 0;)
+        if (d->layer[l].values[i])
+            c->synonyms[c->synonyms_n++] = (struct kafka_describe_configs_resp_describe_configs_synonym){name, arena_slice(&r->arena, slice_cstr(d->layer[l].values[i])), sources[l]};
+    c->synonyms[c->synonyms_n++] = (struct kafka_describe_configs_resp_describe_configs_synonym){name, slice_cstr(topic_setting_infos[i].preset), SOURCE_DEFAULT};
 }
 
 static void describe_topic(struct breq *r, const struct kafka_describe_configs_req_describe_configs_resource *want, struct kafka_describe_configs_resp_describe_configs_result *out)
@@ -77,12 +55,12 @@ static void describe_topic(struct breq *r, const struct kafka_describe_configs_r
         kafka_describe_configs_resp_describe_configs_resource_result_init(c);
         c->name = slice_cstr(f->name);
         c->value = arena_slice(&r->arena, slice_cstr(settings_value(&t->settings, (enum topic_setting)i)));
-        c->config_source = t->settings.values[i] ? SOURCE_TOPIC : SOURCE_DEFAULT;
+        c->config_source = settings_source(&t->settings, (enum topic_setting)i);
         c->config_type = (int8_t)f->type;
         if (req->include_documentation)
             c->documentation = slice_cstr(f->doc);
         if (req->include_synonyms)
-            c->synonyms = synonyms(r, t, i, &c->synonyms_n);
+            synonyms(r, c, &t->settings, (enum topic_setting)i);
     }
 }
 
@@ -123,23 +101,49 @@ static bool is_this_broker(struct breq *r, struct slice name)
     return slice_eq(name, slice_of(id, n));
 }
 
+/* The defaults of topics, under the broker's names: those that were set for all brokers, or all that there are. */
+static void describe_defaults(struct breq *r, const struct kafka_describe_configs_req_describe_configs_resource *want, struct kafka_describe_configs_resp_describe_configs_result *out, bool all)
+{
+    const struct kafka_describe_configs_req *req = r->req;
+    struct broker_defaults *d = r->home->catalog->defaults;
+    const struct topic_settings nobodys = {.defaults = d};
+    for (enum topic_setting i = 0; i < TOPIC_SETTINGS; i++) {
+        if (!default_name(i) || !key_wanted(want, default_name(i)) || (!all && !(d && d->layer[DEFAULTS_BROKERS].values[i])))
+            continue;
+        struct kafka_describe_configs_resp_describe_configs_resource_result *c = &out->configs[out->configs_n++];
+        kafka_describe_configs_resp_describe_configs_resource_result_init(c);
+        c->name = slice_cstr(default_name(i));
+        c->value = arena_slice(&r->arena, slice_cstr(all ? settings_value(&nobodys, i) : d->layer[DEFAULTS_BROKERS].values[i]));
+        c->config_source = all ? settings_source(&nobodys, i) : SOURCE_BROKERS;
+        c->config_type = (int8_t)topic_setting_infos[i].type;
+        if (req->include_documentation)
+            c->documentation = slice_cstr(topic_setting_infos[i].doc);
+        if (req->include_synonyms)
+            synonyms(r, c, NULL, i);
+    }
+}
+
 static void describe_broker(struct breq *r, const struct kafka_describe_configs_req_describe_configs_resource *want, struct kafka_describe_configs_resp_describe_configs_result *out)
 {
     const struct kafka_describe_configs_req *req = r->req;
-    int n;
+    int n = 0;
     if (!allowed(r, ACL_DESCRIBE_CONFIGS, ACL_CLUSTER, CLUSTER_NAME)) {
         out->error_code = KAFKA_CLUSTER_AUTHORIZATION_FAILED;
         return;
     }
-    if (want->resource_name.n == 0)
-        return; /* the dynamic default of all brokers: there is none */
+    if (want->resource_name.n == 0) { /* what was set for all brokers */
+        out->configs = BREQ_ARRAY(r, struct kafka_describe_configs_resp_describe_configs_resource_result, TOPIC_SETTINGS);
+        describe_defaults(r, want, out, false);
+        return;
+    }
     if (!is_this_broker(r, want->resource_name)) {
         out->error_code = KAFKA_INVALID_REQUEST;
         out->error_message = SLICE("Unexpected broker id: there is one broker, whose id Metadata tells.");
         return;
     }
     struct broker_setting *all = broker_settings(r, &n);
-    out->configs = BREQ_ARRAY(r, struct kafka_describe_configs_resp_describe_configs_resource_result, n);
+    out->configs = BREQ_ARRAY(r, struct kafka_describe_configs_resp_describe_configs_resource_result, n + TOPIC_SETTINGS);
+    describe_defaults(r, want, out, true);
     for (int i = 0; i < n; i++) {
         if (!key_wanted(want, all[i].name))
             continue;
@@ -252,8 +256,10 @@ static bool alter_check(struct alter_item *it)
     } else if (it->kind == RESOURCE_BROKER) {
         if (!allowed(r, ACL_ALTER_CONFIGS, ACL_CLUSTER, CLUSTER_NAME))
             alter_refuse(it, KAFKA_CLUSTER_AUTHORIZATION_FAILED, NULL);
-        else if (it->change.settings_n)
-            alter_refuse(it, KAFKA_INVALID_REQUEST, "Cannot update these configs dynamically: the broker's settings are options of its node.");
+        else if (it->name.n == 0 || is_this_broker(r, it->name))
+            return true;
+        else
+            alter_refuse(it, KAFKA_INVALID_REQUEST, "Unexpected broker id: there is one broker, whose id Metadata tells.");
     } else {
         alter_refuse(it, KAFKA_INVALID_REQUEST, "Unsupported resource type");
     }
@@ -297,7 +303,7 @@ static void alter_run(struct alter *a, bool validate_only)
         }
         if (!alter_check(it))
             continue;
-        it->change.what = TOPIC_CONFIGURE;
+        it->change.what = it->kind == RESOURCE_BROKER ? BROKER_CONFIGURE : TOPIC_CONFIGURE;
         it->change.name = it->name;
         it->change.validate_only = validate_only;
         it->change.done = alter_done;

@@ -10,7 +10,8 @@
  * So a topic that anybody has been told of survives a crash, and one that was deleted does not come back: when the folders of its partitions outlive a
  * crash, the next start removes them (parts.c).
  *
- * topics.json: {"format": 1, "cluster_id": ..., "topics": [{"name", "id", "partitions", "settings": {name: text}}]}. Members that are not known are passed
+ * topics.json: {"format": 1, "cluster_id": ..., "topics": [{"name", "id", "partitions", "settings": {name: text}}], "defaults": {"brokers": {name: text},
+ * "broker": {name: text}}}: defaults of topics, by the broker's names (log.retention.ms), of all brokers and of this one. Members that are not known are passed
  * over with a line in the log, so a newer version may add some; a format above ours is refused. producer_ids.json: {"next": number}.
  */
 #include "frame_int.h"
@@ -87,17 +88,42 @@ static const struct topic *name_collides(const struct catalog *cat, struct slice
     return NULL;
 }
 
+static int name_find(const struct topic_change *c, struct slice name) { return c->what == BROKER_CONFIGURE ? default_find(name) : setting_find(name); }
+
 static bool setting_apply(struct topic_settings *s, struct topic_change *c, struct slice name, struct slice value)
 {
     char *why = NULL;
-    int i = setting_find(name);
-    if (i < 0)
+    int i = name_find(c, name);
+    if (i < 0 && c->what == BROKER_CONFIGURE)
+        REFUSE(c, KAFKA_INVALID_REQUEST, "Cannot update these configs dynamically: " SLICE_FMT, SLICE_ARG(slice_of(name.p, MIN(name.n, (size_t)200))));
+    else if (i < 0)
         REFUSE(c, KAFKA_INVALID_CONFIG, "Unknown topic config name: " SLICE_FMT, SLICE_ARG(slice_of(name.p, MIN(name.n, (size_t)200))));
     else if (value.p && !setting_check((enum topic_setting)i, value, &why))
         refuse(c, KAFKA_INVALID_CONFIG, why);
     else
         settings_set(s, (enum topic_setting)i, value);
     return c->error == KAFKA_NONE;
+}
+
+void broker_topic_settings_check(const struct slice *settings, uint32_t n, void (*wrong)(void *ctx, struct slice name, const char *why), void *ctx)
+{
+    struct topic_settings s;
+    bool good = true;
+    char *why;
+    settings_init(&s);
+    for (uint32_t i = 0; i < n; i++) {
+        struct topic_change c = {.what = TOPIC_CONFIGURE};
+        if (!setting_apply(&s, &c, settings[2 * i], settings[2 * i + 1])) {
+            wrong(ctx, settings[2 * i], c.message);
+            good = false;
+        }
+        mem_free(c.message);
+    }
+    if (good && !settings_read(&s, &why)) {
+        wrong(ctx, SLICE(""), why);
+        mem_free(why);
+    }
+    settings_fini(&s);
 }
 
 static bool word_listed(struct slice list, struct slice word)
@@ -129,7 +155,7 @@ static void list_combine(struct buf *out, struct slice list, struct slice these,
 
 static bool setting_combine(struct topic_settings *s, struct topic_change *c, struct slice name, struct slice value, bool append)
 {
-    int i = setting_find(name);
+    int i = name_find(c, name);
     if (i < 0)
         return setting_apply(s, c, name, value);
     if (topic_setting_infos[i].type != SETTING_LIST) {
@@ -184,6 +210,7 @@ static struct topic *apply_create(struct controller *ct, struct catalog *cat, st
     if (c->error)
         return NULL;
     struct topic *t = topic_new(c->name, uuid_random(), n);
+    settings_defaults(&t->settings, t->internal ? NULL : cat->defaults);
     for (uint32_t i = 0; t->internal && i < internal_settings_n; i++) /* whoever makes it: groups and transactions rely on compaction */
         settings_set(&t->settings, (enum topic_setting)setting_find(internal_settings[2 * i]), internal_settings[2 * i + 1]);
     if (settings_apply(&t->settings, c))
@@ -220,10 +247,65 @@ static struct topic *apply_configure(struct topic_change *c, const struct topic 
     return NULL;
 }
 
+/* What a topic is with other defaults. NULL: its own settings and these contradict each other, c is refused. */
+static struct topic *topic_on(struct topic_change *c, const struct topic *t, struct broker_defaults *d)
+{
+    struct topic *next = topic_changed(t, t->partitions);
+    char *why;
+    if (t->internal) /* groups and transactions rely on theirs */
+        return next;
+    settings_defaults(&next->settings, d);
+    if (settings_read(&next->settings, &why))
+        return next;
+    REFUSE(c, KAFKA_INVALID_REQUEST, "Topic %s: %s", t->name, why);
+    mem_free(why);
+    topic_unref(next);
+    return NULL;
+}
+
 static void pair_add(struct round *round, struct topic *before, struct topic *after)
 {
     ARRAY_GROW(MEM_BROKER, round->pairs, round->pairs_n, round->pairs_cap);
     round->pairs[round->pairs_n++] = (struct change_pair){before ? topic_ref(before) : NULL, after ? topic_ref(after) : NULL};
+}
+
+/* Whether they go together with each other, and with the settings of each topic. */
+static bool defaults_fit(struct topic_change *c, const struct catalog *cat, struct broker_defaults *d)
+{
+    struct topic_settings nobodys = {0};
+    char *why;
+    settings_defaults(&nobodys, d);
+    if (!settings_read(&nobodys, &why))
+        refuse(c, KAFKA_INVALID_REQUEST, why);
+    settings_fini(&nobodys);
+    for (struct table_slot *s = NULL; !c->error && (s = table_next(&cat->by_name, s));)
+        topic_unref(topic_on(c, s->value, d));
+    return c->error == KAFKA_NONE;
+}
+
+/* Every topic changes with the defaults: each shard gets all of them anew. */
+static void apply_defaults(struct round *round, struct topic_change *c)
+{
+    struct broker_defaults *d = defaults_copy(round->next->defaults);
+    struct topic_settings *layer = &d->layer[c->name.n ? DEFAULTS_BROKER : DEFAULTS_BROKERS];
+    for (uint32_t i = 0; !c->ops && i < TOPIC_SETTINGS; i++)
+        settings_set(layer, i, (struct slice){0});
+    if (!settings_apply(layer, c) || !defaults_fit(c, round->next, d) || c->validate_only) {
+        defaults_unref(d);
+        return;
+    }
+    uint32_t first = round->pairs_n;
+    for (struct table_slot *s = NULL; (s = table_next(&round->next->by_name, s));) {
+        struct topic *t = s->value, *after = topic_on(c, t, d);
+        MUST(after); /* defaults_fit() has seen it */
+        pair_add(round, t, after);
+        topic_unref(after);
+    }
+    for (uint32_t i = first; i < round->pairs_n; i++)
+        catalog_put(round->next, topic_ref(round->pairs[i].after));
+    defaults_unref(round->next->defaults);
+    round->next->defaults = d;
+    round->defaults_changed = true;
 }
 
 static void apply(struct controller *ct, struct round *round, struct topic_change *c)
@@ -232,6 +314,10 @@ static void apply(struct controller *ct, struct round *round, struct topic_chang
     c->error = KAFKA_NONE;
     c->message = NULL;
     c->topic = NULL;
+    if (c->what == BROKER_CONFIGURE) {
+        apply_defaults(round, c);
+        return;
+    }
     if (c->what != TOPIC_CREATE && !(before = changed_topic(round->next, c)))
         return;
     if (c->what == TOPIC_CREATE)
@@ -275,6 +361,22 @@ static void write_topic(struct buf *out, const struct topic *t)
     buf_adds(out, "}}");
 }
 
+static void write_defaults(struct buf *out, const struct topic_settings *layer, const char *name)
+{
+    bool first = true;
+    buf_printf(out, "\"%s\": {", name);
+    for (uint32_t i = 0; i < TOPIC_SETTINGS; i++) {
+        if (!layer->values[i])
+            continue;
+        buf_printf(out, "%s\"%s\": ", first ? "" : ", ", default_name((enum topic_setting)i));
+        buf_add_json(out, slice_cstr(layer->values[i]));
+        first = false;
+    }
+    buf_adds(out, "}");
+}
+
+static const char *const layer_names[DEFAULTS_LAYERS] = {[DEFAULTS_BROKERS] = "brokers", [DEFAULTS_BROKER] = "broker"};
+
 static void write_catalog(struct buf *out, struct kafka_uuid cluster_id, const struct catalog *cat)
 {
     char id[UUID_TEXT + 1];
@@ -285,7 +387,12 @@ static void write_catalog(struct buf *out, struct kafka_uuid cluster_id, const s
         buf_adds(out, first ? "" : ",\n");
         write_topic(out, s->value);
     }
-    buf_adds(out, "\n  ]\n}\n");
+    buf_adds(out, "\n  ]");
+    for (int l = 0; cat->defaults && l < DEFAULTS_LAYERS; l++) {
+        buf_adds(out, l ? ", " : ",\n  \"defaults\": {");
+        write_defaults(out, &cat->defaults->layer[l], layer_names[l]);
+    }
+    buf_adds(out, cat->defaults ? "}\n}\n" : "\n}\n");
 }
 
 static bool read_uuid(const json_t *o, const char *member, struct kafka_uuid *out)
@@ -319,6 +426,38 @@ static bool read_settings(struct topic *t, json_t *settings, struct buf *why)
     return false;
 }
 
+static bool read_layer(struct topic_settings *layer, json_t *settings, struct buf *why)
+{
+    const char *name;
+    json_t *v;
+    json_object_foreach (settings, name, v) {
+        char *wrong = NULL;
+        int i = default_find(slice_cstr(name));
+        if (i < 0) {
+            log_warn("broker", "topics.json: there is a default %s, which this version does not know: it has no effect", name);
+            continue;
+        }
+        if (!json_is_string(v) || !setting_check((enum topic_setting)i, slice_cstr(json_string_value(v)), &wrong)) {
+            buf_printf(why, "the default %s: %s", name, wrong ? wrong : "its value is no text");
+            mem_free(wrong);
+            return false;
+        }
+        settings_set(layer, (enum topic_setting)i, slice_cstr(json_string_value(v)));
+    }
+    return true;
+}
+
+static bool read_defaults(struct catalog *cat, const json_t *o, struct buf *why)
+{
+    bool ok = true;
+    if (!json_is_object(o))
+        return true; /* none were set */
+    cat->defaults = defaults_copy(NULL);
+    for (int l = 0; l < DEFAULTS_LAYERS; l++)
+        ok = ok && read_layer(&cat->defaults->layer[l], json_object_get(o, layer_names[l]), why);
+    return ok;
+}
+
 static bool read_topic(struct catalog *cat, const json_t *o, size_t i, struct buf *why)
 {
     struct kafka_uuid id;
@@ -333,6 +472,7 @@ static bool read_topic(struct catalog *cat, const json_t *o, size_t i, struct bu
         return false;
     }
     struct topic *t = topic_new(slice_cstr(name), id, (int32_t)n);
+    settings_defaults(&t->settings, t->internal ? NULL : cat->defaults);
     if (read_settings(t, json_object_get(o, "settings"), why)) {
         catalog_put(cat, t);
         return true;
@@ -353,6 +493,8 @@ static bool read_catalog(struct broker *b, const json_t *root, struct buf *why)
         buf_printf(why, "it was written by a newer version (format %lld; this one knows %d): start that version", (long long)format, FILE_FORMAT);
         return false;
     }
+    if (!read_defaults(b->catalog, json_object_get(root, "defaults"), why))
+        return false;
     for (size_t i = 0; i < json_array_size(topics); i++)
         if (!read_topic(b->catalog, json_array_get(topics, i), i, why))
             return false;
@@ -548,7 +690,7 @@ static void round_begin(struct controller *ct)
         list_push(&round->changes, it);
         apply(ct, round, CONTAINER_OF(it, struct topic_change, link));
     }
-    if (round->pairs_n == 0) {
+    if (round->pairs_n == 0 && !round->defaults_changed) {
         round_end(ct);
         return;
     }

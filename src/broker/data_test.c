@@ -542,6 +542,31 @@ static void test_long_poll_ends(void **state)
 
 /* ---- tests: sessions --------------------------------------------------------------------------------------------------------------------------- */
 
+/* Errors of epochs and ids leave a session as it is, at its epoch 6; then it is closed by epoch -1. */
+static void session_ends(struct client *c, struct fetch_conf s, struct from *from)
+{
+    s.epoch = 5;
+    assert_int_equal(fetch(c, 11, &s, NULL, 0)->error_code, KAFKA_INVALID_FETCH_SESSION_EPOCH);
+    s.epoch = 7;
+    assert_int_equal(fetch(c, 11, &s, NULL, 0)->error_code, KAFKA_INVALID_FETCH_SESSION_EPOCH);
+    s.epoch = 6;
+    assert_int_equal(fetch(c, 13, &s, NULL, 0)->error_code, KAFKA_FETCH_SESSION_TOPIC_ID_ERROR);
+    struct fetch_conf other = s;
+    other.session ^= 1;
+    const struct kafka_fetch_resp *resp = fetch(c, 11, &other, NULL, 0);
+    assert_int_equal(resp->error_code, KAFKA_FETCH_SESSION_ID_NOT_FOUND);
+    assert_int_equal(resp->session_id, 0);
+    s.wait_ms = 0;
+    resp = fetch(c, 11, &s, NULL, 0);
+    assert_int_equal(resp->error_code, 0);
+    s.epoch = -1;
+    resp = fetch(c, 11, &s, from, 8);
+    assert_int_equal(parts_in(resp), 8);
+    assert_int_equal(resp->session_id, 0);
+    s.epoch = 7;
+    assert_int_equal(fetch(c, 11, &s, NULL, 0)->error_code, KAFKA_FETCH_SESSION_ID_NOT_FOUND);
+}
+
 static void test_session(void **state)
 {
     start(3);
@@ -590,29 +615,8 @@ static void test_session(void **state)
     assert_null(client_try(c, id));
     put(producer, "t", 2, "x", 0);
     assert_int_equal(parts_in(comes_within(c, id, 1000)), 1);
-    /* errors of epochs and ids */
     s.forget_n = 0;
-    s.epoch = 5;
-    assert_int_equal(fetch(c, 11, &s, NULL, 0)->error_code, KAFKA_INVALID_FETCH_SESSION_EPOCH);
-    s.epoch = 7;
-    assert_int_equal(fetch(c, 11, &s, NULL, 0)->error_code, KAFKA_INVALID_FETCH_SESSION_EPOCH);
-    s.epoch = 6;
-    assert_int_equal(fetch(c, 13, &s, NULL, 0)->error_code, KAFKA_FETCH_SESSION_TOPIC_ID_ERROR);
-    struct fetch_conf other = s;
-    other.session ^= 1;
-    resp = fetch(c, 11, &other, NULL, 0);
-    assert_int_equal(resp->error_code, KAFKA_FETCH_SESSION_ID_NOT_FOUND);
-    assert_int_equal(resp->session_id, 0);
-    /* still there; then it is closed by epoch -1 */
-    s.wait_ms = 0;
-    resp = fetch(c, 11, &s, NULL, 0);
-    assert_int_equal(resp->error_code, 0);
-    s.epoch = -1;
-    resp = fetch(c, 11, &s, from, 8);
-    assert_int_equal(parts_in(resp), 8);
-    assert_int_equal(resp->session_id, 0);
-    s.epoch = 7;
-    assert_int_equal(fetch(c, 11, &s, NULL, 0)->error_code, KAFKA_FETCH_SESSION_ID_NOT_FOUND);
+    session_ends(c, s, from);
     client_free(c);
     client_free(producer);
     world_stop();

@@ -63,7 +63,7 @@ static bool part_diverges(struct fetch_part *fp, struct part *p)
     int32_t found;
     int64_t end;
     part_epoch_end(p, fp->last_epoch, &found, &end);
-    if (found < 0) { /* older than all: as if it asked for what is no longer there */
+    if (found < 0) { /* none is known: as if it asked for what is no longer there */
         fp->read.error = KAFKA_OFFSET_OUT_OF_RANGE;
         return false;
     }

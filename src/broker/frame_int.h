@@ -51,6 +51,7 @@ struct round {
     struct catalog *next;         /* with all of them */
     struct change_pair *pairs;    /* what has changed, in order */
     uint32_t pairs_n, pairs_cap;
+    bool defaults_changed;        /* though no topic is there */
     struct buf text;              /* the file's new content */
     char *path;
     enum err err;
@@ -80,7 +81,7 @@ struct kafka_uuid uuid_random(void);
 struct slice topic_name(const struct topic *t);
 
 enum setting_type { SETTING_BOOL = 1, SETTING_STRING = 2, SETTING_INT = 3, SETTING_SHORT = 4, SETTING_LONG = 5, SETTING_DOUBLE = 6, SETTING_LIST = 7 }; /* as DescribeConfigs numbers them */
-enum { SOURCE_TOPIC = 1, SOURCE_STATIC = 4, SOURCE_DEFAULT = 5 }; /* where a value comes from, as DescribeConfigs numbers it */
+enum { SOURCE_TOPIC = 1, SOURCE_BROKER = 2, SOURCE_BROKERS = 3, SOURCE_STATIC = 4, SOURCE_DEFAULT = 5 }; /* where a value comes from, as DescribeConfigs numbers it */
 struct setting_info {
     const char *name, *preset, *words, *doc;
     enum setting_type type;
@@ -95,6 +96,22 @@ void settings_fini(struct topic_settings *s);
 void settings_set(struct topic_settings *s, enum topic_setting i, struct slice value); /* checked before; p NULL: the default */
 bool settings_read(struct topic_settings *s, char **why); /* from the texts to the rest; false: they do not go together */
 const char *settings_value(const struct topic_settings *s, enum topic_setting i);
+int8_t settings_source(const struct topic_settings *s, enum topic_setting i); /* of that value: SOURCE_x */
+void settings_defaults(struct topic_settings *s, struct broker_defaults *d); /* takes a reference; NULL: none */
+
+/* The defaults of topics that were changed while the broker runs (KIP-226), by the broker's names for them: log.retention.ms is retention.ms of topics that don't set it.
+ * Immutable once it is in a catalog. */
+enum defaults_layer { DEFAULTS_BROKERS, DEFAULTS_BROKER, DEFAULTS_LAYERS }; /* of all brokers; of this one, which come first */
+struct broker_defaults {
+    uint32_t refs;              /* atomic */
+    struct topic_settings layer[DEFAULTS_LAYERS]; /* what was set, as texts */
+};
+struct broker_defaults *defaults_copy(const struct broker_defaults *d);  /* NULL: of none */
+struct broker_defaults *defaults_ref(struct broker_defaults *d);         /* NULL-safe, as the next */
+void defaults_unref(struct broker_defaults *d);
+/* The broker's name for a topic's default; NULL: it has none. */
+const char *default_name(enum topic_setting i);
+int default_find(struct slice name);                      /* -1: none, or nothing that can be changed while the broker runs */
 
 /* ---- controller.c ---- */
 

@@ -20,9 +20,17 @@
 
 enum { FAMILY_MEMBERS, FAMILY_STATE, FAMILY_OFFSET, FAMILY_LAG, FAMILIES };
 
+/* A group and how many records it is behind, in all partitions together. */
+struct group_behind {
+    char name[64];        /* its beginning, perhaps */
+    uint64_t lag;
+};
+
 struct group_report {
-    pthread_mutex_t lock; /* text */
+    pthread_mutex_t lock; /* text, worst */
     struct buf text[FAMILIES];
+    struct group_behind worst[BROKER_TOP_GROUPS]; /* of this shard, the greatest lag first */
+    uint32_t worst_n;
     struct lag_round *round; /* under way; NULL: none. The shard's own */
 };
 
@@ -67,6 +75,35 @@ static void tell_item(struct buf text[FAMILIES], const struct lag_item *it)
         prom_u64(&text[FAMILY_LAG], "weir_kafka_group_lag", "", labels, 3, (uint64_t)MAX(it->high - it->committed, 0));
 }
 
+/* Into a list of the greatest, in order. */
+static void worst_put(struct group_behind *list, uint32_t *n, const struct group_behind *g)
+{
+    uint32_t at = *n;
+    while (at > 0 && list[at - 1].lag < g->lag)
+        at--;
+    if (at == BROKER_TOP_GROUPS)
+        return;
+    *n = MIN(*n + 1, (uint32_t)BROKER_TOP_GROUPS);
+    memmove(&list[at + 1], &list[at], (*n - at - 1) * sizeof *list);
+    list[at] = *g;
+}
+
+/* A group's items stand together. */
+static uint32_t worst_find(const struct lag_round *round, struct group_behind *list)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < round->n;) {
+        struct slice name = round->items[i].group;
+        struct group_behind g = {.lag = 0};
+        size_t fits = MIN(name.n, sizeof g.name - 1);
+        memcpy(g.name, name.p, fits);
+        for (; i < round->n && slice_eq(round->items[i].group, name); i++)
+            g.lag += round->items[i].high > round->items[i].committed ? (uint64_t)(round->items[i].high - MAX(round->items[i].committed, 0)) : 0;
+        worst_put(list, &n, &g);
+    }
+    return n;
+}
+
 static void round_free(struct lag_round *round)
 {
     arena_fini(&round->arena);
@@ -78,6 +115,8 @@ static void round_over(struct lag_round *round)
     struct groups *gs = round->gs;
     struct group_report *report = gs->text;
     struct buf text[FAMILIES] = {{0}}, old[FAMILIES];
+    struct group_behind worst[BROKER_TOP_GROUPS] = {0};
+    uint32_t worst_n = worst_find(round, worst);
     for (uint32_t p = 0; p < gs->parts_n; p++)
         if (gs->parts[p] && gs->parts[p]->state == GROUP_PART_ACTIVE)
             for (struct table_slot *s = NULL; (s = table_next(&gs->parts[p]->groups, s));)
@@ -87,6 +126,8 @@ static void round_over(struct lag_round *round)
     pthread_mutex_lock(&report->lock);
     memcpy(old, report->text, sizeof old);
     memcpy(report->text, text, sizeof text);
+    memcpy(report->worst, worst, sizeof worst);
+    report->worst_n = worst_n;
     pthread_mutex_unlock(&report->lock);
     for (int f = 0; f < FAMILIES; f++)
         buf_free(&old[f]);
@@ -198,6 +239,28 @@ static void tell_family(struct broker *b, struct buf *out, int family)
         buf_add_slice(out, buf_slice(&gs->text->text[family]));
         pthread_mutex_unlock(&gs->text->lock);
     }
+}
+
+void group_top(struct broker *b, struct buf *out)
+{
+    struct group_behind all[BROKER_TOP_GROUPS] = {0};
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->shards_n; i++) {
+        struct groups *gs = b->shards[i]->groups;
+        if (!gs)
+            continue;
+        pthread_mutex_lock(&gs->text->lock);
+        for (uint32_t k = 0; k < gs->text->worst_n; k++)
+            worst_put(all, &n, &gs->text->worst[k]);
+        pthread_mutex_unlock(&gs->text->lock);
+    }
+    buf_addc(out, '[');
+    for (uint32_t k = 0; k < n; k++) {
+        buf_adds(out, k ? ",{\"name\":" : "{\"name\":");
+        buf_add_json(out, slice_cstr(all[k].name));
+        buf_printf(out, ",\"lag\":%llu}", (unsigned long long)all[k].lag);
+    }
+    buf_addc(out, ']');
 }
 
 static void tell_counters(struct broker *b, struct buf *out)

@@ -207,6 +207,27 @@ static void tell_log(const struct broker *b, struct buf *out)
     one(out, "weir_kafka_log_disk_full", PROM_GAUGE, "1 while writing is stopped for want of space.", full);
 }
 
+/* ---- for weir top ------------------------------------------------------------------------------------------------------------- */
+
+void broker_top(struct broker *b, struct buf *out)
+{
+    struct catalog *cat = broker_catalog(b);
+    struct topic_sums n = {0};
+    for (struct table_slot *s = NULL; (s = table_next(&cat->by_name, s));)
+        if (!((const struct topic *)s->value)->internal)
+            add_topic(&n, s->value);
+    catalog_unref(cat);
+    buf_printf(out, "{\"partitions\":%llu,\"offline\":%llu,\"records_in\":%llu,\"bytes_in\":%llu,\"bytes_out\":%llu,\"sync_us\":[", (unsigned long long)SUM(b, parts),
+               (unsigned long long)SUM(b, parts_offline), (unsigned long long)n.in_records, (unsigned long long)n.in_bytes, (unsigned long long)n.out_bytes);
+    for (uint32_t i = 0; i < SYNC_BUCKETS; i++)
+        buf_printf(out, "%s%llu", i ? "," : "", (unsigned long long)sum_log(b, offsetof(struct log_counters, sync_rounds_us) + i * sizeof(counter)));
+    buf_adds(out, "],\"groups\":");
+    group_top(b, out);
+    buf_addc(out, '}');
+}
+
+/* ---- all of it --------------------------------------------------------------------------------------------------------------- */
+
 void broker_metrics(struct broker *b, struct buf *out)
 {
     tell_connections(b, out);

@@ -111,18 +111,9 @@ static void test_members_commit(void **state)
 
 /* ---- reading in every version ------------------------------------------------------------------------------------------------- */
 
-static void test_fetch_versions(void **state)
+/* One group in a request, up to version 7. */
+static void fetch_one_group(struct client *c)
 {
-    (void)state;
-    start(2);
-    struct tm a;
-    tm_init(&a, 1, "g");
-    struct kafka_uuid id = world_topic("t", 2, NULL);
-    world_topic("u", 1, NULL);
-    group_ready(a.c, "g");
-    group_ready(a.c, "h");
-    assert_int_equal(tm_commit(&a, "u", 0, 9, "mu"), KAFKA_NONE);
-    assert_int_equal(tm_commit(&a, "t", 1, 8, "mt"), KAFKA_NONE);
     struct kafka_offset_fetch_req q;
     struct kafka_offset_fetch_req_offset_fetch_request_topic t;
     int32_t parts[] = {1, 0, 7};
@@ -132,7 +123,7 @@ static void test_fetch_versions(void **state)
         q.topics = &t;
         q.topics_n = 1;
         t = (struct kafka_offset_fetch_req_offset_fetch_request_topic){.name = SLICE("t"), .partition_indexes = parts, .partition_indexes_n = 3};
-        const struct kafka_offset_fetch_resp *resp = client_ask(a.c, KEY_OFFSET_FETCH, v, &q);
+        const struct kafka_offset_fetch_resp *resp = client_ask(c, KEY_OFFSET_FETCH, v, &q);
         assert_int_equal(resp->error_code, 0);
         assert_int_equal(resp->topics_n, 1);
         const struct kafka_offset_fetch_resp_offset_fetch_response_partition *p = resp->topics[0].partitions;
@@ -145,17 +136,24 @@ static void test_fetch_versions(void **state)
         if (v < 2)
             continue;
         q.topics_n = -1; /* all */
-        resp = client_ask(a.c, KEY_OFFSET_FETCH, v, &q);
+        resp = client_ask(c, KEY_OFFSET_FETCH, v, &q);
         assert_int_equal(resp->topics_n, 2);
         assert_true(slice_is(resp->topics[0].name, "t") && slice_is(resp->topics[1].name, "u"));
         assert_int_equal(resp->topics[0].partitions_n, 1);
         assert_int_equal(resp->topics[1].partitions[0].committed_offset, 9);
         q.topics_n = 0; /* none */
-        resp = client_ask(a.c, KEY_OFFSET_FETCH, v, &q);
+        resp = client_ask(c, KEY_OFFSET_FETCH, v, &q);
         assert_int_equal(resp->topics_n, 0);
     }
+}
+
+/* Several groups in a request, and topics by their ids, in version 10. */
+static void fetch_groups(struct client *c, struct kafka_uuid id)
+{
+    struct kafka_offset_fetch_req q;
     struct kafka_offset_fetch_req_offset_fetch_request_group groups[3];
     struct kafka_offset_fetch_req_offset_fetch_request_topics topics[2];
+    int32_t parts[] = {1};
     kafka_offset_fetch_req_init(&q);
     q.groups = groups;
     q.groups_n = 3;
@@ -174,7 +172,7 @@ static void test_fetch_versions(void **state)
     topics[1].partition_indexes_n = 1;
     groups[2].topics = topics;
     groups[2].topics_n = 2;
-    const struct kafka_offset_fetch_resp *resp = client_ask(a.c, KEY_OFFSET_FETCH, 10, &q);
+    const struct kafka_offset_fetch_resp *resp = client_ask(c, KEY_OFFSET_FETCH, 10, &q);
     assert_int_equal(resp->groups_n, 3);
     assert_int_equal(resp->groups[0].topics_n, 2);
     assert_memory_equal(resp->groups[0].topics[0].topic_id.b, id.b, 16);
@@ -183,6 +181,22 @@ static void test_fetch_versions(void **state)
     assert_int_equal(resp->groups[2].topics[0].partitions[0].committed_offset, 8);
     assert_int_equal(resp->groups[2].topics[1].partitions[0].error_code, KAFKA_UNKNOWN_TOPIC_ID);
     assert_int_equal(resp->groups[2].topics[1].partitions[0].committed_offset, -1);
+}
+
+static void test_fetch_versions(void **state)
+{
+    (void)state;
+    start(2);
+    struct tm a;
+    tm_init(&a, 1, "g");
+    struct kafka_uuid id = world_topic("t", 2, NULL);
+    world_topic("u", 1, NULL);
+    group_ready(a.c, "g");
+    group_ready(a.c, "h");
+    assert_int_equal(tm_commit(&a, "u", 0, 9, "mu"), KAFKA_NONE);
+    assert_int_equal(tm_commit(&a, "t", 1, 8, "mt"), KAFKA_NONE);
+    fetch_one_group(a.c);
+    fetch_groups(a.c, id);
     tm_free(&a);
     world_stop();
 }
@@ -315,6 +329,23 @@ static enum kafka_error producer_end(struct producer *p, bool commit)
 
 #define UNSTABLE (-100 - KAFKA_UNSTABLE_OFFSET_COMMIT)
 
+/* Members of a group: who is not one is refused (KIP-447), and a producer that begins anew fences itself, which aborts what was open. */
+static void txn_of_members(struct producer *q, struct tm *a)
+{
+    tm_settle(a, 1);
+    producer_begin(q, "g");
+    a->generation++;
+    assert_int_equal(producer_commit(q, a, "t", 17), KAFKA_ILLEGAL_GENERATION);
+    a->generation--;
+    assert_int_equal(producer_commit(q, a, "t", 17), KAFKA_NONE);
+    q->epoch--;
+    assert_true(producer_commit(q, a, "t", 18) != KAFKA_NONE);
+    q->epoch++;
+    producer_init(q);
+    world_sleep(500);
+    assert_int_equal(tm_fetch(a, "t", 0, true, NULL), 16);
+}
+
 static void test_txn(void **state)
 {
     (void)state;
@@ -367,19 +398,7 @@ static void test_txn(void **state)
     q.c = client_new(0);
     group_ready(a.c, "g");
     assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), 16);
-
-    tm_settle(&a, 1); /* members: who is not one is refused (KIP-447) */
-    producer_begin(&q, "g");
-    a.generation++;
-    assert_int_equal(producer_commit(&q, &a, "t", 17), KAFKA_ILLEGAL_GENERATION);
-    a.generation--;
-    assert_int_equal(producer_commit(&q, &a, "t", 17), KAFKA_NONE);
-    q.epoch--;
-    assert_true(producer_commit(&q, &a, "t", 18) != KAFKA_NONE);
-    q.epoch++;
-    producer_init(&q); /* fences itself: the transaction is aborted */
-    world_sleep(500);
-    assert_int_equal(tm_fetch(&a, "t", 0, true, NULL), 16);
+    txn_of_members(&q, &a);
     client_free(p.c);
     client_free(q.c);
     tm_free(&a);

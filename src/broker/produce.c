@@ -288,7 +288,13 @@ static enum kafka_error batch_compress(struct produce_batch *pb)
         return KAFKA_NONE;
     }
     buf_free(&out);
-    return e == OK || e == ERR_LIMIT ? KAFKA_MESSAGE_TOO_LARGE : e == ERR_NOMEM ? KAFKA_UNKNOWN_SERVER_ERROR : KAFKA_CORRUPT_MESSAGE;
+    switch (e) {
+    case OK:
+    case ERR_LIMIT: return KAFKA_MESSAGE_TOO_LARGE;
+    case ERR_NOMEM: return KAFKA_UNKNOWN_SERVER_ERROR;
+    case ERR_UNSUPPORTED: return KAFKA_UNSUPPORTED_COMPRESSION_TYPE; /* libsnappy is not installed here */
+    default: return KAFKA_CORRUPT_MESSAGE;
+    }
 }
 
 static void compress_run(struct work *w)

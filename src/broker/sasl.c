@@ -1,4 +1,4 @@
-/* sasl.c - proving who one is: SaslHandshake and SaslAuthenticate, with PLAIN (RFC 4616) and SCRAM (scram.c).
+/* sasl.c - proving who one is: SaslHandshake and SaslAuthenticate, with PLAIN (RFC 4616) and SCRAM (scram.h).
  *
  *     SaslHandshake(mechanism) -> the conversation begins (again: KIP-368) -> tokens in SaslAuthenticate, or bare after handshake v0 (conn.c makes
  *     requests of them, breq.bare) -> conn_authenticated(), or error 58 and the connection ends

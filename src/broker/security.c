@@ -40,7 +40,7 @@ static void acl_free(struct sec_acl *a)
 static void user_free(struct sec_user *u)
 {
     mem_free(u->name);
-    explicit_bzero(u, sizeof *u);
+    mem_wipe(u, sizeof *u);
     mem_free(u);
 }
 
@@ -427,9 +427,7 @@ enum err security_load(const char *dir, struct secdb **out, struct buf *why)
     }
     if (e == OK)
         (*out)->index = acl_index_new(*out);
-    if (text.p)
-        explicit_bzero(text.p, text.n);
-    buf_free(&text);
+    buf_wipe(&text);
     buf_free(&path);
     buf_free(&fault);
     return e;
@@ -490,8 +488,7 @@ static void round_write(struct work *w)
 static void round_written(struct work *w)
 {
     struct security_control *c = CONTAINER_OF(w, struct security_control, work);
-    explicit_bzero(c->text.p, c->text.n);
-    buf_free(&c->text);
+    buf_wipe(&c->text);
     if (c->err != OK) {
         log_error("broker", "%s can't be written (%s): users, permissions and quotas stay as they were", c->path, err_text(c->err));
         secdb_unref(c->next);

@@ -1,10 +1,11 @@
-/* security_int.h - users, permissions and quotas: what conn.c calls, and what security.c, acls.c, users.c, sasl.c, scram.c and quotas.c share.
+/* security_int.h - users, permissions and quotas: what conn.c calls, and what security.c, acls.c, users.c, sasl.c and quotas.c share.
  * The model: SECURITY.md.
  */
 #ifndef SECURITY_INT_H
 #define SECURITY_INT_H
 
 #include "broker_int.h"
+#include "scram.h"
 
 /* The handlers. */
 #define X(key, name, min, max, served, parallel, serve) void serve(struct breq *r);
@@ -19,17 +20,6 @@
 #define SECURITY_NAME_MAX 1024u            /* bytes of a name of a user, principal, host or client */
 #define SECURITY_FILE_MAX (256u << 20)
 
-enum scram_kind { SCRAM_NONE, SCRAM_SHA256, SCRAM_SHA512, SCRAM_KINDS }; /* as ScramMechanism numbers them */
-#define SCRAM_KEY_MAX 64
-#define SCRAM_SALT_MAX 128
-#define SCRAM_ITERATIONS_MIN 4096
-#define SCRAM_ITERATIONS_MAX 16384         /* as Kafka has it */
-/* What a server keeps of a password (RFC 5802 section 3). */
-struct scram_cred {
-    int32_t iterations;                    /* 0: there is none */
-    uint8_t salt_n, key_n;
-    uint8_t salt[SCRAM_SALT_MAX], stored_key[SCRAM_KEY_MAX], server_key[SCRAM_KEY_MAX];
-};
 struct sec_user {
     char *name;
     struct scram_cred cred[SCRAM_KINDS];
@@ -150,39 +140,6 @@ bool quotas_declare(struct secdb *db, const struct broker_quota *quotas, uint32_
 bool allowed_write_somewhere(const struct breq *r);
 /* The decision itself, for tests: who, from where. */
 bool acl_decide(const struct secdb *db, const struct broker_caller *who, bool when_no_acl, enum acl_operation op, enum acl_resource kind, struct slice name);
-
-/* ---- scram.c: RFC 5802 and 7677, as pure functions ------------------------------------------------------------------------------------- */
-
-size_t scram_key_bytes(enum scram_kind k); /* 32, 64 */
-const char *scram_name(enum scram_kind k); /* "SCRAM-SHA-256" */
-/* Hi(): n iterations of HMAC; takes milliseconds. */
-enum err scram_salt_password(enum scram_kind k, struct slice password, const uint8_t *salt, size_t salt_n, int32_t iterations, uint8_t out[SCRAM_KEY_MAX]) WARN_UNUSED;
-/* Keys from a salted password. */
-enum err scram_keys(enum scram_kind k, const uint8_t *salted, struct scram_cred *out) WARN_UNUSED;
-/* Whether the password has these keys. Milliseconds. */
-bool scram_password_ok(enum scram_kind k, const struct scram_cred *cred, struct slice password);
-
-#define SCRAM_NONCE_BYTES 24
-#define SCRAM_USER_MAX 255
-/* A server's side of one exchange. */
-struct scram {
-    enum scram_kind kind;
-    struct scram_cred cred;                /* given with scram_first_done() */
-    bool known;                            /* the user exists */
-    char user[SCRAM_USER_MAX + 1];
-    size_t user_n;
-    char gs2[SCRAM_USER_MAX * 3 + 8];      /* the header, to be repeated as c= */
-    size_t gs2_n;
-    struct buf auth;                       /* client-first-bare "," server-first "," client-final-without-proof */
-    struct buf nonce;                      /* client's and ours */
-};
-void scram_fini(struct scram *x);
-/* client-first-message: ERR_SYNTAX when it is none, ERR_PERM for an authorization id that is another user's. x->user is set. */
-enum err scram_first(struct scram *x, struct slice msg) WARN_UNUSED;
-/* server-first-message with these keys; cred is copied. */
-void scram_challenge(struct scram *x, const struct scram_cred *cred, bool known, struct slice our_nonce, struct buf *out);
-/* client-final-message: OK and server-final-message; ERR_PERM: the proof is wrong, or the user unknown. */
-enum err scram_final(struct scram *x, struct slice msg, struct buf *out) WARN_UNUSED;
 
 /* ---- quotas.c -------------------------------------------------------------------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 #include "broker.h"
 #include "kafka.h"
 #include "kafka_batch.h"
+#include "repeat_test.h"
 
 // clang-format off
 #include <setjmp.h>
@@ -134,11 +135,7 @@ struct client {
     bool closed;
 };
 
-static uint32_t chance(struct client *c, uint32_t n)
-{
-    c->chance = c->chance * 6364136223846793005ull + 1442695040888963407ull;
-    return (uint32_t)(c->chance >> 33) % n;
-}
+static uint32_t chance(struct client *c, uint32_t n) { return test_chance(&c->chance, n); }
 
 static void client_end(struct client *c)
 {

@@ -1,4 +1,7 @@
-/* topic_settings.c - the settings of topics (topic_settings.def): checking a value, and what the log and the data plane make of them. */
+/* topic_settings.c - the settings of topics (topic_settings.def): checking a value, their defaults, and what the log and the data plane make of them.
+ *
+ *     a topic's own -> this broker's default -> all brokers' default -> topic_settings.def: the first that there is
+ */
 #include "frame_int.h"
 
 #include <errno.h>
@@ -143,6 +146,7 @@ void settings_init(struct topic_settings *s)
 
 void settings_fini(struct topic_settings *s)
 {
+    defaults_unref(s->defaults);
     for (uint32_t i = 0; i < TOPIC_SETTINGS; i++)
         mem_free(s->values[i]);
 }
@@ -153,7 +157,103 @@ void settings_set(struct topic_settings *s, enum topic_setting i, struct slice v
     s->values[i] = value.p ? mem_strndup(MEM_BROKER, value.p, value.n) : NULL;
 }
 
-const char *settings_value(const struct topic_settings *s, enum topic_setting i) { return s->values[i] ? s->values[i] : topic_setting_infos[i].preset; }
+const char *settings_value(const struct topic_settings *s, enum topic_setting i)
+{
+    if (s->values[i])
+        return s->values[i];
+    for (int l = DEFAULTS_LAYERS; s->defaults && l-- > 0;)
+        if (s->defaults->layer[l].values[i])
+            return s->defaults->layer[l].values[i];
+    return topic_setting_infos[i].preset;
+}
+
+int8_t settings_source(const struct topic_settings *s, enum topic_setting i)
+{
+    if (s->values[i])
+        return SOURCE_TOPIC;
+    if (s->defaults && s->defaults->layer[DEFAULTS_BROKER].values[i])
+        return SOURCE_BROKER;
+    return s->defaults && s->defaults->layer[DEFAULTS_BROKERS].values[i] ? SOURCE_BROKERS : SOURCE_DEFAULT;
+}
+
+/* ---- defaults ------------------------------------------------------------------------------------------------------------ */
+
+static const char *const default_names[TOPIC_SETTINGS] = {
+    [TOPIC_SEGMENT_BYTES] = "log.segment.bytes",
+    [TOPIC_SEGMENT_MS] = "log.roll.ms",
+    [TOPIC_SEGMENT_JITTER_MS] = "log.roll.jitter.ms",
+    [TOPIC_SEGMENT_INDEX_BYTES] = "log.index.size.max.bytes",
+    [TOPIC_FLUSH_MESSAGES] = "log.flush.interval.messages",
+    [TOPIC_FLUSH_MS] = "log.flush.interval.ms",
+    [TOPIC_RETENTION_BYTES] = "log.retention.bytes",
+    [TOPIC_RETENTION_MS] = "log.retention.ms",
+    [TOPIC_MAX_MESSAGE_BYTES] = "message.max.bytes",
+    [TOPIC_INDEX_INTERVAL_BYTES] = "log.index.interval.bytes",
+    [TOPIC_DELETE_RETENTION_MS] = "log.cleaner.delete.retention.ms",
+    [TOPIC_MIN_COMPACTION_LAG_MS] = "log.cleaner.min.compaction.lag.ms",
+    [TOPIC_MAX_COMPACTION_LAG_MS] = "log.cleaner.max.compaction.lag.ms",
+    [TOPIC_FILE_DELETE_DELAY_MS] = "log.segment.delete.delay.ms",
+    [TOPIC_MIN_CLEANABLE_DIRTY_RATIO] = "log.cleaner.min.cleanable.ratio",
+    [TOPIC_CLEANUP_POLICY] = "log.cleanup.policy",
+    [TOPIC_UNCLEAN_LEADER_ELECTION_ENABLE] = "unclean.leader.election.enable",
+    [TOPIC_MIN_INSYNC_REPLICAS] = "min.insync.replicas",
+    [TOPIC_COMPRESSION_TYPE] = "compression.type",
+    [TOPIC_COMPRESSION_GZIP_LEVEL] = "compression.gzip.level",
+    [TOPIC_COMPRESSION_LZ4_LEVEL] = "compression.lz4.level",
+    [TOPIC_COMPRESSION_ZSTD_LEVEL] = "compression.zstd.level",
+    [TOPIC_PREALLOCATE] = "log.preallocate",
+    [TOPIC_MESSAGE_TIMESTAMP_TYPE] = "log.message.timestamp.type",
+    [TOPIC_MESSAGE_TIMESTAMP_BEFORE_MAX_MS] = "log.message.timestamp.before.max.ms",
+    [TOPIC_MESSAGE_TIMESTAMP_AFTER_MAX_MS] = "log.message.timestamp.after.max.ms",
+    [TOPIC_LOCAL_RETENTION_MS] = "log.local.retention.ms",
+    [TOPIC_LOCAL_RETENTION_BYTES] = "log.local.retention.bytes",
+};
+
+const char *default_name(enum topic_setting i) { return default_names[i]; }
+
+int default_find(struct slice name)
+{
+    for (int i = 0; i < TOPIC_SETTINGS; i++)
+        if (default_names[i] && slice_is(name, default_names[i]))
+            return i;
+    return -1;
+}
+
+struct broker_defaults *defaults_copy(const struct broker_defaults *d)
+{
+    struct broker_defaults *copy = mem_new(MEM_BROKER, sizeof *copy);
+    copy->refs = 1;
+    for (int l = 0; d && l < DEFAULTS_LAYERS; l++)
+        for (uint32_t i = 0; i < TOPIC_SETTINGS; i++)
+            if (d->layer[l].values[i])
+                settings_set(&copy->layer[l], i, slice_cstr(d->layer[l].values[i]));
+    return copy;
+}
+
+struct broker_defaults *defaults_ref(struct broker_defaults *d)
+{
+    if (d)
+        __atomic_fetch_add(&d->refs, 1, __ATOMIC_RELAXED);
+    return d;
+}
+
+void defaults_unref(struct broker_defaults *d)
+{
+    if (!d || __atomic_sub_fetch(&d->refs, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    for (int l = 0; l < DEFAULTS_LAYERS; l++)
+        settings_fini(&d->layer[l]);
+    mem_free(d);
+}
+
+void settings_defaults(struct topic_settings *s, struct broker_defaults *d)
+{
+    struct broker_defaults *was = s->defaults;
+    s->defaults = defaults_ref(d);
+    defaults_unref(was);
+}
+
+/* ---- values -------------------------------------------------------------------------------------------------------------- */
 
 static struct slice text_of(const struct topic_settings *s, enum topic_setting i) { return slice_trim(slice_cstr(settings_value(s, i))); }
 

@@ -90,7 +90,7 @@ static void created_configs(struct breq *r, struct kafka_create_topics_resp_crea
         kafka_create_topics_resp_creatable_topic_configs_init(c);
         c->name = slice_cstr(topic_setting_infos[i].name);
         c->value = arena_slice(&r->arena, slice_cstr(settings_value(&t->settings, (enum topic_setting)i)));
-        c->config_source = t->settings.values[i] ? SOURCE_TOPIC : SOURCE_DEFAULT;
+        c->config_source = settings_source(&t->settings, (enum topic_setting)i);
     }
 }
 

@@ -343,11 +343,7 @@ struct author {
 };
 
 static uint64_t dice_state;
-static uint32_t dice(uint32_t n) /* 0 to n - 1 */
-{
-    dice_state = dice_state * 6364136223846793005ull + 1442695040888963407ull;
-    return (uint32_t)(dice_state >> 33) % n;
-}
+static uint32_t dice(uint32_t n) { return test_chance(&dice_state, n); }
 
 static void author_begin(struct author *a, struct deed *d, int value)
 {

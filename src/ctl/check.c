@@ -1,8 +1,8 @@
 /* check.c - what is wrong with a call by itself, whatever the store holds: etcd's api/v3rpc/key.go.
  *
  * A transaction may put no key twice, nor put and delete it, on any path that it can take: the branches of one nested transaction exclude each other, all else
- * may happen together. Deletions are ranges, compared with each put; so transactions are small: txn_ops_max
- * for the levels together, TXN_TOTAL_MAX operations in all.
+ * may happen together. Deletions of ranges are compared with each put; so transactions are small: txn_ops_max
+ * for the levels together, TXN_TOTAL_MAX operations in all; the node's own (ctl_call.exempt) have few of them.
  */
 #include "ctl_int.h"
 
@@ -62,18 +62,21 @@ static enum ctl_error txn_check(const struct ctl_txn *t, size_t ops_max)
 /* What a list of operations may change. */
 struct touched {
     struct table puts;           /* key -> anything */
-    struct { struct slice key, end; } *dels;
+    struct table gone;           /* deletions of one key -> anything */
+    struct { struct slice key, end; } *dels; /* of ranges */
     size_t dels_n, dels_cap;
 };
 
 static void touched_fini(struct touched *t)
 {
     table_fini(&t->puts);
+    table_fini(&t->gone);
     mem_free(t->dels);
 }
 
 static bool touched_deletes(const struct touched *t, struct slice key)
 {
+    if (table_get(&t->gone, key)) return true;
     for (size_t i = 0; i < t->dels_n; i++)
         if (range_has(t->dels[i].key, t->dels[i].end, key)) return true;
     return false;
@@ -81,9 +84,19 @@ static bool touched_deletes(const struct touched *t, struct slice key)
 
 static void touched_add_del(struct touched *t, struct slice key, struct slice end)
 {
+    if (end.n == 0) {
+        table_put(&t->gone, key, t);
+        return;
+    }
     ARRAY_GROW(MEM_CTL, t->dels, t->dels_n, t->dels_cap);
     t->dels[t->dels_n].key = key;
     t->dels[t->dels_n++].end = end;
+}
+
+static void touched_add_dels(struct touched *t, const struct touched *branch)
+{
+    for (struct table_slot *s = NULL; (s = table_next(&branch->gone, s));) table_put(&t->gone, slice_of(s->key, s->key_n), t);
+    for (size_t i = 0; i < branch->dels_n; i++) touched_add_del(t, branch->dels[i].key, branch->dels[i].end);
 }
 
 /* Adds the puts of a branch: but for those of its sibling, none may be there already, and none deleted. */
@@ -105,8 +118,8 @@ static bool txn_touch(const struct ctl_txn *txn, struct touched *out)
     struct touched yes = {0}, no = {0};
     bool ok = ops_touch(txn->then_ops, txn->then_n, &yes) && ops_touch(txn->else_ops, txn->else_n, &no) && touched_add_puts(out, &yes, NULL) &&
               touched_add_puts(out, &no, &yes);
-    for (size_t i = 0; ok && i < yes.dels_n; i++) touched_add_del(out, yes.dels[i].key, yes.dels[i].end);
-    for (size_t i = 0; ok && i < no.dels_n; i++) touched_add_del(out, no.dels[i].key, no.dels[i].end);
+    if (ok) touched_add_dels(out, &yes);
+    if (ok) touched_add_dels(out, &no);
     touched_fini(&yes);
     touched_fini(&no);
     return ok;
@@ -172,16 +185,16 @@ static size_t ops_total(const struct ctl_op *ops, size_t n)
     return sum;
 }
 
-enum ctl_error call_check(const struct own *o, const struct ctl_call *call)
+enum ctl_error call_check(const struct ctl_call *call, uint32_t txn_ops_max, uint32_t request_bytes_max)
 {
     const struct ctl_op *op = &call->op;
     if (op->kind == CTL_LEASE_GRANT && op->lease.ttl_s > LEASE_TTL_MAX_S) return CTL_LEASE_TTL_TOO_LARGE;
     if (op->kind > CTL_TXN) return CTL_OK;
-    enum ctl_error e = op_check(op, o->conf.txn_ops_max);
+    enum ctl_error e = op_check(op, call->exempt ? SIZE_MAX : txn_ops_max);
     if (e != CTL_OK) return e;
-    if (op_bytes(op) > o->conf.request_bytes_max) return CTL_REQUEST_TOO_LARGE;
+    if (!call->exempt && op_bytes(op) > request_bytes_max) return CTL_REQUEST_TOO_LARGE;
     if (op->kind != CTL_TXN) return CTL_OK;
-    if (ops_total(op, 1) > TXN_TOTAL_MAX) return CTL_TOO_MANY_OPS;
+    if (!call->exempt && ops_total(op, 1) > TXN_TOTAL_MAX) return CTL_TOO_MANY_OPS;
     return txn_unambiguous(&op->txn) ? CTL_OK : CTL_DUPLICATE_KEY;
 }
 

@@ -2,7 +2,7 @@
  *
  * All that a system of nodes agrees on lives in one store. What a key has (create_revision, mod_revision, version, lease), how revisions count,
  * what a transaction compares and when an error is which one are etcd's (its API reference and the packages mvcc and lease); engines differ in where
- * the data is: in this process's own folder (ctl_own_open()), or in an etcd cluster.
+ * the data is: in this process's own folder (ctl_own_open()), or in an etcd cluster (ctl_etcd_open()).
  *
  * Model: a store belongs to one loop. What is asked is a struct ctl_call, which the caller owns and fills in; it and all bytes that it refers to stay
  * untouched from ctl_submit() until its done(), which comes exactly once, from the loop and never from inside ctl_submit(). The answer and everything
@@ -158,6 +158,8 @@ struct ctl_op_result {
 
 struct ctl_call {
     struct ctl_op op;                    /* the caller's, filled in */
+    bool exempt;                         /* the caller's: the node's own, which calls_max, txn_ops_max, request_bytes_max and the alarm NOSPACE of an
+                                          * engine on this node do not stop; those of a cluster do */
     void (*done)(struct ctl_call *call); /* may submit, and may free the call */
     /* The answer: */
     enum ctl_error error;                /* CTL_OK, or why nothing was done (CTL_UNKNOWN: why it may or may not have been) */
@@ -212,11 +214,12 @@ void ctl_watch_stop(struct ctl_watch *w); /* nothing is called any more; also wi
 
 /* Now, as the engine knows it. */
 struct ctl_status {
-    int64_t revision, compact_revision;
-    uint64_t bytes, bytes_used;  /* of the files; of them in use */
-    uint64_t keys, leases, watches;
+    int64_t revision, compact_revision; /* of a cluster: the newest that an answer told */
+    uint64_t bytes, bytes_used;  /* of the files; of them in use. Of a cluster: of the member that is asked */
+    uint64_t keys, leases;       /* of a cluster: 0, they are not counted here */
+    uint64_t watches;
     bool nospace;                /* the alarm: over the quota */
-    enum ctl_error trouble;      /* CTL_OK, or the error with which calls that change something end for now */
+    enum ctl_error trouble;      /* CTL_OK, or the error with which calls that change something end for now (of a cluster: all calls) */
     const char *why;             /* of trouble; "" */
 };
 void ctl_status(const struct ctl *c, struct ctl_status *out);
@@ -233,6 +236,12 @@ struct ctl_counters {
     counter leases_expired;
     counter compacted_rows;
     counter past_reads;          /* ranges at a revision that is not the present one */
+    counter values_read;         /* values of present keys that were not in memory */
+    counter calls_unknown;       /* of failed: CTL_UNKNOWN */
+    /* Of a cluster: */
+    counter connects, connects_failed; /* connections to members that served; attempts that did not come so far */
+    counter calls_again;         /* calls that were sent once more, or later, because nothing had been done */
+    counter watches_again;       /* watches that were made anew on another connection, or after a rest */
 };
 const struct ctl_counters *ctl_counters(const struct ctl *c);
 
@@ -254,9 +263,44 @@ struct ctl_own_conf {
     uint32_t request_bytes_max;  /* of a call; more: CTL_REQUEST_TOO_LARGE */
     uint32_t txn_ops_max;        /* as etcd's --max-txn-ops */
     uint64_t recent_bytes_max;   /* memory for the events that watches may fall behind by, before they go on from the disk */
+    uint64_t values_bytes_max;   /* memory for the values of present keys; others are read from disk when they are asked for */
+    uint32_t value_small_max;    /* bytes of a value that stays in memory with its key */
 };
 void ctl_own_conf_default(struct ctl_own_conf *conf);
 /* Reads the folder; blocks. ERR_INUSE: another process has it; ERR_INVALID: the files are not ours, or damaged; why says which and what to do. */
 enum err ctl_own_open(const struct ctl_own_conf *conf, struct loop *loop, struct ctl **out, struct buf *why) WARN_UNUSED;
+
+/* ---- the engine of a cluster: etcd ------------------------------------------------------------------------------------------ */
+
+struct ctl_etcd_endpoint {
+    struct addr addr;            /* where it is: names are resolved by the caller */
+    const char *host;            /* what it is called: the name that its certificate has to be for. NULL: its address */
+};
+struct ctl_etcd_conf {
+    const struct ctl_etcd_endpoint *endpoints; /* of members; the first is asked first */
+    size_t endpoints_n;
+    bool tls;
+    const char *ca_file;         /* PEM; NULL: the system's */
+    const char *cert_file, *key_file; /* PEM, shown to members that ask; NULL: none */
+    const char *user, *password; /* NULL: none */
+    uint32_t dial_ms;            /* until a connection stands and its member has said that it serves */
+    uint32_t request_ms;         /* from ctl_submit() to done(), at most */
+    uint32_t pulse_ms;           /* between two questions whether the member is there and has a leader */
+    uint32_t silence_ms;         /* without a byte after such a question: it is not there */
+    uint32_t leaderless_ms;      /* without a leader: another member is tried */
+    uint32_t backoff_min_ms, backoff_max_ms; /* between attempts, when each member has been tried once */
+    uint32_t calls_max;          /* waiting or asked; more end with CTL_TOO_MANY_REQUESTS */
+    uint32_t sent_max;           /* asked at once */
+    uint32_t watches_max;
+    uint32_t request_bytes_max;  /* of a call, as etcd's --max-request-bytes; more: CTL_REQUEST_TOO_LARGE */
+    uint32_t txn_ops_max;        /* as etcd's --max-txn-ops */
+    uint64_t answer_bytes_max;   /* that answers under way hold together, and that the events of one revision may have; at least three times request_bytes_max */
+    uint64_t watch_bytes_max;    /* that are kept for one watch whose owner said "no more" (or one response); then it is made anew when he goes on */
+    uint64_t watches_bytes_max;  /* the same, for all together */
+};
+void ctl_etcd_conf_default(struct ctl_etcd_conf *conf);
+/* Reads the files and begins to connect: calls wait for that, as long as request_ms. All that conf refers to is copied. ERR_INVALID: why says what is
+ * wrong with it. Limits beside those of conf: README.md. */
+enum err ctl_etcd_open(const struct ctl_etcd_conf *conf, struct loop *loop, struct ctl **out, struct buf *why) WARN_UNUSED;
 
 #endif

@@ -50,27 +50,97 @@ static inline bool range_has(struct slice key, struct slice end, struct slice k)
     return key_cmp(k, key) >= 0 && (end_is_open(end) || key_cmp(k, end) < 0);
 }
 
-/* ---- kv: a version of a key, and the ordered tree (tree.c) -------------------------------------------------------------- */
+/* ---- kv: a version of a key (kv.c) ----------------------------------------------------------------------------------------- */
 
+#define ID_SHIFT 20                  /* an id: revision << ID_SHIFT | number within the transaction */
+#define KV_LOW ((1u << ID_SHIFT) - 1)
+enum kv_flag {
+    KV_DEAD = 1,                 /* a deletion: no value */
+    KV_SMALL = 2,                /* its value is behind its key */
+    KV_LEASED = 4,               /* it has a struct kv_leased */
+    KV_POOLED = 8,               /* it is in a chunk */
+    KV_INDEXED = 16,             /* it is the present one of its key */
+    KV_USED = 32,                /* its value was asked for since the clock's hand was here */
+};
+struct value;
 /* Counted, immutable but for what is marked. One tree holds it at most. */
 struct kv {
     struct kv *kid[2];           /* tree: smaller, greater keys */
-    struct list of_lease;        /* on its lease's list, while it is in the index */
-    int64_t create, mod, version, lease;
+    struct value *value;         /* NULL: it is small, or on disk only. Changes */
+    int64_t id;                  /* mod revision << ID_SHIFT | number: its row in history */
+    uint64_t create_slot;        /* create revision << ID_SHIFT | slot in its chunk */
+    uint64_t version_flags;      /* version << ID_SHIFT | flags. These change */
     uint32_t refs;               /* the loop's only */
     uint32_t size;               /* tree: keys from here down */
-    uint32_t prio;               /* tree: greater ones are nearer to the root; from the key's hash */
     uint32_t key_n, value_n;
-    bool dead;                   /* a deletion: no value */
-    char bytes[];                /* key, value */
+    char bytes[];                /* key, small value, struct kv_leased (aligned) */
 };
+/* What a version with a lease has beside that. */
+struct kv_leased {
+    struct list link;            /* on its lease's list, while it is in the index */
+    struct kv *kv;
+    int64_t id;                  /* the lease */
+};
+/* The bytes of a value that is not small. */
+struct value {
+    struct kv *of;               /* NULL: a job has just read it */
+    struct list link;            /* on kv_pool.values, while its kv is in the index */
+    char bytes[];
+};
+static inline bool kv_is(const struct kv *k, enum kv_flag f) { return k->version_flags & f; }
 static inline struct slice kv_key(const struct kv *k) { return slice_of(k->bytes, k->key_n); }
-static inline struct slice kv_value(const struct kv *k) { return slice_of(k->bytes + k->key_n, k->value_n); }
-struct kv *kv_new(struct slice key, struct slice value);
+static inline int64_t kv_mod(const struct kv *k) { return k->id >> ID_SHIFT; }
+static inline int64_t kv_create(const struct kv *k) { return (int64_t)(k->create_slot >> ID_SHIFT); }
+static inline int64_t kv_version(const struct kv *k) { return (int64_t)(k->version_flags >> ID_SHIFT); }
+static inline void kv_born(struct kv *k, int64_t create, int64_t version) /* once, when it was made */
+{
+    k->create_slot |= (uint64_t)create << ID_SHIFT;
+    k->version_flags |= (uint64_t)version << ID_SHIFT;
+}
+/* Its value is on disk only. */
+static inline bool kv_is_cold(const struct kv *k) { return !kv_is(k, KV_SMALL) && !k->value; }
+static inline struct slice kv_value(const struct kv *k) /* of one that is not cold */
+{
+    if (kv_is(k, KV_SMALL)) return slice_of(k->bytes + k->key_n, k->value_n);
+    MUST(k->value);
+    return slice_of(k->value->bytes, k->value_n);
+}
+struct kv_leased *kv_leased(const struct kv *k); /* NULL: it has no lease */
+static inline int64_t kv_lease(const struct kv *k) { return kv_is(k, KV_LEASED) ? kv_leased(k)->id : 0; }
+
+/* Where the loop's kvs are, and which values stay in memory. */
+#define KV_CLASSES 64                /* sizes of slots: up to 504 bytes; what is larger has a block of its own */
+struct kv_class {
+    struct list chunks;          /* those with a free slot */
+    size_t bytes;                /* of all its chunks */
+};
+struct kv_pool {
+    struct kv_class classes[KV_CLASSES]; /* by size of slots, in eights */
+    struct list values;          /* of the index, in the order in which the clock's hand comes by */
+    size_t values_bytes;         /* on that list */
+    size_t values_max;           /* up to so many stay, though nobody holds them */
+    size_t small_max;            /* bytes of a value that is kept with its key */
+};
+void kv_pool_init(struct kv_pool *p, size_t small_max, size_t values_max);
+void kv_pool_fini(struct kv_pool *p);        /* when all its kvs are gone */
+/* On the loop, while no answer refers to a value: forgets values until there are few enough. True: there is more to be forgotten than was looked at, next turn. */
+bool kv_pool_trim(struct kv_pool *p);
+void kv_pool_rest(struct kv_pool *p);        /* the same, all at once: and what nobody asked for since the hand was there last */
+/* p NULL: from any thread, and with its value, however long. id and kv_born() are the caller's. */
+struct kv *kv_new(struct kv_pool *p, struct slice key, struct slice value, int64_t lease);
+struct kv *kv_new_dead(struct kv_pool *p, struct slice key); /* a deletion */
+struct kv *kv_new_cold(struct kv_pool *p, struct slice key, uint64_t value_n, int64_t lease);
 static inline struct kv *kv_ref(struct kv *k) { k->refs++; return k; }
 void kv_unref(struct kv *k); /* NULL-safe */
 static inline size_t kv_bytes(const struct kv *k) { return sizeof *k + k->key_n + k->value_n; }
-void kv_show(const struct kv *k, struct ctl_kv *out);
+void kv_show(const struct kv *k, struct ctl_kv *out);     /* of one that is not cold */
+void kv_show_key(const struct kv *k, struct ctl_kv *out); /* without its value */
+void kv_enter(struct kv_pool *p, struct kv *k);           /* into the index */
+void kv_leave(struct kv_pool *p, struct kv *k);
+struct value *value_new(struct slice bytes);              /* on any thread */
+void kv_warm(struct kv_pool *p, struct kv *k, struct value *v); /* takes v, which was read for k */
+
+/* ---- the ordered tree (tree.c) --------------------------------------------------------------------------------------------- */
 
 struct tree {
     struct kv *root;
@@ -100,12 +170,15 @@ void tree_free(struct tree *t);                               /* and unrefs all 
 #define SLICE_ROWS 2000
 #define SLICE_BYTES (1u << 20)
 #define PAST_CALLS_MAX 64            /* calls whose reads of the past are done by one job */
+#define VALUES_CALLS_MAX 1024        /* calls whose values are read by one job */
+#define VALUES_MAX 2000              /* values, and their bytes, that one job reads */
+#define VALUES_BYTES (1u << 20)
+#define VALUES_ROUNDS 3              /* so often values that a call waits for may be forgotten, or replaced, before it comes to use them */
 #define CHECKPOINT_PAGES 2000        /* of the WAL, from which on it is copied into the database */
 #define VACUUM_PAGES 500             /* given back by one job */
 #define FREE_PAGES_KEPT 512          /* free pages that stay in the file for what comes */
 #define WATCH_EVENTS_MAX 1000        /* in one message of a watch that is behind, and the rest of the last revision */
 #define LEASE_TTL_MAX_S 9000000000ll
-#define ID_SHIFT 20                  /* history.id: revision << ID_SHIFT | number */
 
 static inline int64_t id_of(int64_t revision, uint32_t sub) { return (revision << ID_SHIFT) | sub; }
 
@@ -124,7 +197,7 @@ struct lease {
     struct own *own;
     int64_t id, ttl_s;           /* granted */
     uint64_t due_ms;             /* loop time at which it expires */
-    struct list keys;            /* kv.of_lease of the index */
+    struct list keys;            /* kv_leased.link of the index's */
     struct list link;            /* on batch.granted or batch.revoked */
     struct timer timer;
     struct ctl_call revoke;      /* the store's own, when it has expired */
@@ -145,16 +218,19 @@ struct batch {
     size_t bytes, calls_n;
 };
 
-/* A read of the past. */
+/* What a call needs from disk: a range of the past, or values of present keys that are not in memory. */
 struct past {
     struct past *next;           /* of the same call */
-    const struct ctl_range *range;
-    struct kv **kvs;             /* by key, counted */
+    const struct ctl_range *range; /* NULL: values */
+    struct kv **kvs;             /* counted. RANGE: by key; else those whose values are wanted, which are held by that */
     size_t n, cap;
-    int64_t count;               /* keys in the range at that revision */
+    int64_t count;               /* RANGE: keys in the range at that revision; else 0. Negative: still to be read */
+    struct value **values;       /* as kvs: what was read; NULL: no such row. Each is moved to its kv */
+    size_t at;                   /* values that were read so far */
+    bool holds;                  /* own.holds counts it */
 };
 
-enum job_kind { JOB_NONE, JOB_COMMIT, JOB_PAST, JOB_SLICE, JOB_CLEAN, JOB_VACUUM, JOB_CHECKPOINT, JOB_SAMPLE, JOB_CLOSE };
+enum job_kind { JOB_NONE, JOB_COMMIT, JOB_PAST, JOB_SLICE, JOB_CLEAN, JOB_VACUUM, JOB_CHECKPOINT, JOB_SAMPLE, JOB_RELEASE, JOB_CLOSE };
 struct db;
 /* What the pool has: one at a time. */
 struct job {
@@ -165,6 +241,7 @@ struct job {
     char why[320];
     /* Of the kinds: */
     struct list calls;           /* PAST */
+    size_t values, values_bytes; /* PAST: that it has read */
     int64_t from, to, compact;   /* SLICE: first revision, and the last it has read; CLEAN: id it goes on from, and got to */
     bool want_prev;              /* SLICE */
     struct changes slice;        /* SLICE */
@@ -191,6 +268,7 @@ struct own {
     struct db *db;               /* the job's; the loop's while none runs */
     uint64_t bytes, bytes_used, wal_pages, free_pages; /* as the last job left them */
 
+    struct kv_pool pool;
     struct tree index;           /* present keys, counted */
     struct table leases;         /* 8 bytes of id -> struct lease */
     int64_t revision, compact;
@@ -198,7 +276,9 @@ struct own {
     int64_t clean_at;            /* id behind which cleaning goes on */
 
     struct list reads, past, changes; /* calls that wait */
+    struct list keeps;           /* CTL_LEASE_KEEP of leases that may be gone in a moment */
     size_t waiting;              /* how many */
+    size_t holds;                /* calls for which no value is forgotten, since it happened to them too often */
     struct list over;            /* calls whose answer is ready: their done() follows */
     struct batch batch;
     struct arena arena;          /* the answer that is being given */
@@ -211,6 +291,11 @@ struct own {
     bool vacuum;                 /* pages are to be given back */
     bool checkpoint;             /* the WAL is to be copied into the database, however short it is */
     bool sampling;               /* a sample is to be written */
+    struct timer idle;           /* idle_set: looks whether it is quiet, and there is something to give back */
+    bool idle_set;
+    uint64_t busy_ms;            /* loop time of the last commit, or read of values */
+    size_t unreleased;           /* bytes of those since memory was given back */
+    bool release;                /* it is to be */
 
     struct table spans;          /* key -> struct span of watches on that key alone */
     struct span_tree ranges;
@@ -241,31 +326,35 @@ struct own {
 };
 
 /* check.c: what is wrong with a call by itself. */
-enum ctl_error call_check(const struct own *o, const struct ctl_call *call);
+enum ctl_error call_check(const struct ctl_call *call, uint32_t txn_ops_max, uint32_t request_bytes_max);
 bool op_writes(const struct ctl_op *op);     /* may change something */
 bool op_puts(const struct ctl_op *op);       /* holds a put, in either branch */
 
 /* eval.c */
-/* Answers a call that changes nothing, from the index. */
-void eval_read(struct own *o, struct ctl_call *call, struct arena *a);
+/* Answers a call that changes nothing, from the index. False: it wants values that are on disk (past_want()). */
+bool eval_read(struct own *o, struct ctl_call *call, struct arena *a);
 /* False: it can't be evaluated in this batch. Else its answer is ready, for when the batch is committed. */
 bool eval_change(struct own *o, struct ctl_call *call);
 void batch_init(struct batch *b);
 void batch_reset(struct own *o);
 void batch_apply(struct own *o);             /* committed: into index and leases */
 void batch_drop(struct own *o);              /* failed */
-/* Makes call->priv the list of what it has to read from history. False: nothing. */
+/* Makes call->priv the list of what it has to read from disk. False: nothing. */
 bool past_want(const struct own *o, struct ctl_call *call);
-void past_free(struct past *p);              /* and those behind it; NULL-safe */
-/* k is put into the overlay as the new version of its key; takes the reference. */
-void batch_change(struct own *o, struct kv *k);
+void past_free(struct own *o, struct past *p); /* and those behind it; NULL-safe */
+/* k is put into the overlay as the new version of its key, made by that revision; takes the reference. */
+void batch_change(struct own *o, struct kv *k, int64_t revision);
+void index_enter(struct own *o, struct kv *k); /* it was put into the index: is on its lease's list, too */
 struct kv *batch_get(const struct own *o, struct slice key); /* as the batch sees it; NULL: no such key */
 
 /* lease.c */
 struct lease *lease_find(const struct own *o, int64_t id); /* also one that is granted or revoked by the batch */
 struct lease *lease_add(struct own *o, int64_t id, int64_t ttl_s, enum lease_state state);
 void lease_start(struct lease *l);           /* its time begins */
+void lease_stays(struct lease *l);           /* it was not revoked after all */
 void lease_free(struct lease *l);
+bool lease_is_going(const struct own *o, int64_t id);    /* a commit decides whether it is still there */
+void keeps_again(struct own *o);             /* one has decided */
 bool lease_eval(struct own *o, struct ctl_call *call);   /* grant, revoke; as eval_change() */
 void lease_read(struct own *o, struct ctl_call *call, struct arena *a); /* keep, info, list */
 
@@ -275,6 +364,7 @@ void watches_told(struct own *o);                /* o->batch.changes are visible
 void watches_turn(struct own *o);                /* those that are behind go on as far as memory reaches */
 bool watches_slice(struct own *o, struct job *j);/* whether history is to be read for them, and what */
 void watches_sliced(struct own *o, struct job *j);
+void recent_rest(struct own *o);                 /* most of the newest events go: it is quiet */
 void watches_end(struct own *o, enum ctl_error e, const char *why);
 void watches_fini(struct own *o);
 struct ctl_watch *own_watch_start(struct ctl *c, const struct ctl_watch_conf *conf, const struct ctl_watch_ops *ops, void *ctx);
@@ -291,16 +381,19 @@ void own_over(struct own *o, struct ctl_call *call, enum ctl_error e, const char
 void own_done(struct own *o, struct ctl_call *call); /* its answer is filled in: calls done() now */
 void own_gone(struct own *o);                /* closed */
 void own_compact_by_number(struct own *o);
+void values_trim(struct own *o);             /* while no batch is under way */
 
 /* db.c: SQLite. All but db_memory() are for the job, or while none runs; block. error and why: as in struct job. */
 enum err db_open(struct own *o, struct buf *why) WARN_UNUSED; /* and reads all into index and leases */
 void db_close(struct db *db);
 void db_commit(struct own *o, struct job *j);
-void db_past(struct own *o, struct job *j);
+void db_past(struct own *o, struct job *j);  /* values: as many as one job may read */
+void db_row_missing(struct own *o, struct job *j); /* on the loop, of the job that is done: the database is damaged */
 void db_slice(struct own *o, struct job *j);
 void db_clean(struct own *o, struct job *j);
 void db_vacuum(struct own *o, struct job *j);
 void db_checkpoint(struct own *o, struct job *j);
+void db_release(struct own *o);              /* memory that SQLite keeps for speed */
 void db_sample(struct own *o, struct job *j);
 void db_sizes(struct own *o);                /* o->bytes and the like, on the loop */
 

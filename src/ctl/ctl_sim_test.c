@@ -5,6 +5,7 @@
  * a beginning, whole revisions; watches must have been told every event once, in order. SIM_SEEDS says how many lives.
  */
 #include "ctl_world_test.h"
+#include "repeat_test.h"
 #include "sim.h"
 
 #include <errno.h>
@@ -69,6 +70,24 @@ static int setup(void **state)
     return 0;
 }
 
+/* No value stays in memory but those that somebody holds. */
+static void conf_cold(struct ctl_own_conf *conf)
+{
+    conf->value_small_max = 0;
+    conf->values_bytes_max = 0;
+}
+
+static int setup_cold(void **state)
+{
+    world_start(2);
+    struct ctl_own_conf conf = store_conf();
+    conf_cold(&conf);
+    conf.recent_bytes_max = 1;
+    store_open(&the_world, &conf);
+    *state = &the_world;
+    return 0;
+}
+
 static int teardown(void **state)
 {
     world_stop();
@@ -82,12 +101,26 @@ static void expect(struct world *w, struct ctl_op op, enum ctl_error want)
     answer_fini(&a);
 }
 
+static void exempt_done(struct ctl_call *call) { call->done = NULL; }
+static bool exempt_over(void *ctx) { return !((struct ctl_call *)ctx)->done; }
+
+/* A call of the node's own. */
+static void expect_exempt(struct world *w, struct ctl_op op, enum ctl_error want)
+{
+    struct ctl_call call = {.op = op, .exempt = true, .done = exempt_done};
+    ctl_submit(w->ctl, &call);
+    assert_true(w->run(w, exempt_over, &call, 60000));
+    assert_int_equal(call.error, want);
+}
+
 static void value_is(struct world *w, const char *key, const char *want)
 {
     struct answer a;
     assert_string_equal(get(w, &a, (struct ctl_range){.key = slice_cstr(key)}), want);
     answer_fini(&a);
 }
+
+static bool never(void *ctx) { return false; }
 
 /* ---- faults ---- */
 
@@ -97,8 +130,8 @@ static void test_disk_full(void **state)
     struct answer a;
     int64_t r = put(w, "a", "1");
     (void)put(w, "a", "2");
-    char *large = mem_new(MEM_MISC, 100000);
-    struct ctl_op op = {.kind = CTL_PUT, .put = {.key = SLICE("b"), .value = slice_of(large, 100000)}};
+    char *large = mem_new(MEM_MISC, 400000); /* more than there is room for ahead of the WAL */
+    struct ctl_op op = {.kind = CTL_PUT, .put = {.key = SLICE("b"), .value = slice_of(large, 400000)}};
     sim_disk_bytes_max(sim_file("/ctl/ctl.db")->n + sim_file("/ctl/ctl.db-wal")->n + 20000);
     struct seen s = {0};
     seen_start(w, &s, &(struct ctl_watch_conf){.key = SLICE("a"), .end = SLICE("z")});
@@ -188,6 +221,227 @@ static void test_read_fails(void **state)
     answer_fini(&a);
 }
 
+/* Zeroes ahead of the WAL take nothing away from what is to be written when the disk fills up, and are written once for many commits. */
+static void test_zeroes_ahead(void **state)
+{
+    struct world *w = *state;
+    int64_t r = put(w, "a", "1");
+    size_t wal = sim_file("/ctl/ctl.db-wal")->n;
+    assert_true(wal > 256u << 10);
+    for (int i = 0; i < 20; i++) assert_int_equal(put(w, "a", "2"), r + 1 + i);
+    assert_int_equal(sim_file("/ctl/ctl.db-wal")->n, wal);
+    sim_disk_bytes_max(sim_file("/ctl/ctl.db")->n + wal + 20000);
+    enum ctl_error e = CTL_OK;
+    for (int i = 0; e == CTL_OK && i < 100; i++) {
+        struct answer a;
+        e = do_op(w, &a, op_put("a", "3"));
+        answer_fini(&a);
+    }
+    assert_int_equal(e, CTL_DISK_FULL);
+    size_t full = sim_file("/ctl/ctl.db-wal")->n;
+    assert_true(full > wal && full <= wal + 20000);
+    value_is(w, "a", "a=3");
+    sim_disk_bytes_max(0);
+    put(w, "a", "4");
+    assert_true(sim_file("/ctl/ctl.db-wal")->n > full + (200u << 10));
+}
+
+/* Who keeps a lease alive that is being revoked is told what became of it, not what is about to become of it. */
+static void test_keep_while_revoked(void **state)
+{
+    struct world *w = *state;
+    struct answer revoke, keep;
+    struct ctl_op keep_op = {.kind = CTL_LEASE_KEEP, .lease = {.id = 7}}, revoke_op = {.kind = CTL_LEASE_REVOKE, .lease = {.id = 7}};
+    expect(w, (struct ctl_op){.kind = CTL_LEASE_GRANT, .lease = {.id = 7, .ttl_s = 100}}, CTL_OK);
+    sim_disk_slow(10, 10);
+    for (int fails = 1; fails >= 0; fails--) {
+        if (fails) sim_disk_fail_next(SIM_DISK_WRITE, 0, ENOSPC);
+        ask(w, &revoke, revoke_op);
+        (void)sim_run(never, NULL, 1);
+        ask(w, &keep, keep_op);
+        (void)sim_run(never, NULL, 1);
+        assert_false(keep.over && !revoke.over);
+        answer_wait(w, &keep);
+        assert_true(revoke.over);
+        assert_int_equal(revoke.call.error, fails ? CTL_DISK_FULL : CTL_OK);
+        assert_int_equal(keep.call.error, CTL_OK);
+        assert_int_equal(keep.call.result.lease.ttl_s, fails ? 100 : 0);
+        answer_fini(&revoke);
+        answer_fini(&keep);
+    }
+    sim_disk_slow(0, 0);
+}
+
+/* One whose time is over, and that can't be revoked, is neither gone nor kept alive. */
+static void test_keep_expired(void **state)
+{
+    struct world *w = *state;
+    struct ctl_op keep_op = {.kind = CTL_LEASE_KEEP, .lease = {.id = 7}};
+    expect(w, (struct ctl_op){.kind = CTL_LEASE_GRANT, .lease = {.id = 7, .ttl_s = 5}}, CTL_OK);
+    sim_disk_fail_next(SIM_DISK_WRITE, 0, ENOSPC);
+    (void)sim_run(never, NULL, 5500);
+    expect(w, keep_op, CTL_DISK_FULL);
+    (void)sim_run(never, NULL, 2000);
+    struct answer a;
+    assert_int_equal(do_op(w, &a, keep_op), CTL_OK);
+    assert_int_equal(a.call.result.lease.ttl_s, 0);
+    answer_fini(&a);
+}
+
+/* ---- values that are not in memory ---- */
+
+static uint64_t values_read(const struct world *w) { return counter_read(&ctl_counters(w->ctl)->values_read); }
+
+/* Each way in which a value is needed. */
+static void test_cold_values(void **state)
+{
+    struct world *w = *state;
+    struct answer a;
+    int64_t first = put(w, "a", "1");
+    put(w, "b", "2");
+    put(w, "c", "");
+    uint64_t read = values_read(w);
+    assert_string_equal(get(w, &a, (struct ctl_range){.key = SLICE("a"), .end = SLICE("z")}), "a=1 b=2 c=");
+    answer_fini(&a);
+    assert_int_equal(values_read(w), read + 2); /* none of what is empty */
+    read = values_read(w);
+    assert_string_equal(get(w, &a, (struct ctl_range){.key = SLICE("a"), .end = SLICE("z"), .keys_only = true}), "a= b= c=");
+    answer_fini(&a);
+    assert_string_equal(get(w, &a, (struct ctl_range){.key = SLICE("a"), .end = SLICE("z"), .target = CTL_SORT_MOD, .limit = 1, .keys_only = true}), "a= more");
+    answer_fini(&a);
+    (void)put(w, "c", "3");
+    assert_int_equal(values_read(w), read);
+    assert_string_equal(get(w, &a, (struct ctl_range){.key = SLICE("a"), .end = SLICE("z"), .target = CTL_SORT_VALUE, .order = CTL_SORT_DESCEND, .keys_only = true}),
+                        "c= b= a=");
+    answer_fini(&a);
+    assert_string_equal(get(w, &a, (struct ctl_range){.key = SLICE("a"), .revision = first}), "a=1");
+    answer_fini(&a);
+    struct ctl_op op = op_put("a", "4");
+    op.put.prev_kv = true;
+    assert_int_equal(do_op(w, &a, op), CTL_OK);
+    assert_true(slice_is(a.call.result.put.prev.value, "1"));
+    answer_fini(&a);
+    op = op_put("a", "");
+    op.put.ignore_value = true;
+    expect(w, op, CTL_OK);
+    value_is(w, "a", "a=4");
+    op = op_delete("b", "d");
+    op.del.prev_kv = true;
+    assert_int_equal(do_op(w, &a, op), CTL_OK);
+    assert_true(a.call.result.del.prev_n == 2 && slice_is(a.call.result.del.prev[1].value, "3"));
+    answer_fini(&a);
+}
+
+/* A transaction that compares values, deletes, and then looks at what its limit lets it see. */
+static void test_cold_txn(void **state)
+{
+    struct world *w = *state;
+    struct answer a;
+    put(w, "a", "1");
+    put(w, "b", "2");
+    put(w, "c", "3");
+    struct ctl_compare compare = {.key = SLICE("a"), .target = CTL_TARGET_VALUE, .value = SLICE("1")};
+    struct ctl_op ops[] = {op_delete("a", ""), {.kind = CTL_RANGE, .range = {.key = SLICE("a"), .end = SLICE("z"), .limit = 1}}, op_put("d", "4")};
+    struct ctl_op txn = {.kind = CTL_TXN, .txn = {.compares = &compare, .compares_n = 1, .then_ops = ops, .then_n = 3, .else_ops = ops + 1, .else_n = 2}};
+    assert_int_equal(do_op(w, &a, txn), CTL_OK);
+    const struct ctl_range_result *r = &a.call.result.txn.ops[1].range;
+    assert_true(a.call.result.txn.succeeded && r->n == 1 && r->count == 2 && slice_is(r->kvs[0].value, "2"));
+    answer_fini(&a);
+    assert_int_equal(do_op(w, &a, txn), CTL_OK);
+    r = &a.call.result.txn.ops[0].range;
+    assert_true(!a.call.result.txn.succeeded && r->n == 1 && r->count == 3 && slice_is(r->kvs[0].value, "2"));
+    answer_fini(&a);
+}
+
+/* What was there before an event is read from history when it is not in memory; nothing is told twice or left out. */
+static void test_cold_watch(void **state)
+{
+    struct world *w = *state;
+    put(w, "a", "1");
+    put(w, "b", "2");
+    struct seen s = {0};
+    seen_start(w, &s, &(struct ctl_watch_conf){.key = SLICE("a"), .end = SLICE("z"), .prev_kv = true});
+    put(w, "n", "0");
+    put(w, "a", "3");
+    expect(w, op_delete("b", ""), CTL_OK);
+    put(w, "a", "4");
+    seen_wait(w, &s, 4);
+    assert_string_equal(s.text.p, "+n=0 |+a=3(1) |-b(2) |+a=4(3) |");
+    seen_stop(&s);
+}
+
+struct overwriter {
+    struct world *w;
+    struct ctl_call call;
+    int times;
+    bool enough;
+};
+static void overwritten(struct ctl_call *call)
+{
+    struct overwriter *o = CONTAINER_OF(call, struct overwriter, call);
+    assert_int_equal(call->error, CTL_OK);
+    o->times++;
+    if (!o->enough && o->times < 100) ctl_submit(o->w->ctl, call);
+}
+
+static bool two_overwritten(void *ctx) { return ((struct overwriter *)ctx)->times >= 2; }
+
+/* Who reads values that are replaced and forgotten faster than they are read comes to his answer. */
+static void test_cold_overwritten(void **state)
+{
+    enum { KEYS_N = 2500 };
+    struct overwriter o = {.w = *state};
+    struct arena arena;
+    arena_init(&arena, MEM_MISC, 1u << 16);
+    struct ctl_op *ops = arena_zalloc(&arena, KEYS_N * sizeof *ops);
+    for (size_t i = 0; i < KEYS_N; i++) ops[i] = op_put(arena_printf(&arena, "k%05zu", i), "value");
+    o.call = (struct ctl_call){.op = {.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = KEYS_N}}, .exempt = true, .done = overwritten};
+    ctl_submit(o.w->ctl, &o.call);
+    assert_true(sim_run(two_overwritten, &o, 60000));
+    struct answer a;
+    ask(o.w, &a, (struct ctl_op){.kind = CTL_RANGE, .range = {.key = SLICE("k"), .end = SLICE("l")}});
+    answer_wait(o.w, &a);
+    assert_true(a.call.error == CTL_OK && a.call.result.range.n == KEYS_N && o.times < 50);
+    answer_fini(&a);
+    o.enough = true;
+    int before = o.times;
+    while (o.times == before) (void)sim_run(never, NULL, 1);
+    arena_fini(&arena);
+}
+
+/* A disk that can't be read is said to whom it concerns; the next one is asked again. */
+static void test_cold_unreadable(void **state)
+{
+    struct world *w = *state;
+    struct ctl_own_conf conf = store_conf();
+    conf_cold(&conf);
+    char value[9001]; /* some pages of its own, which opening has no need to read */
+    memset(value, 'v', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    for (int i = 0; i < 20; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%d", i);
+        put(w, key, value);
+    }
+    store_close(w);
+    store_open(w, &conf);
+    struct answer a;
+    struct ctl_op all = {.kind = CTL_RANGE, .range = {.key = SLICE("k"), .end = SLICE("l")}};
+    sim_disk_fail_next(SIM_DISK_READ, 0, EIO);
+    assert_int_equal(do_op(w, &a, all), CTL_DISK_FAILED);
+    assert_non_null(strstr(a.call.why, "could not read /ctl/ctl.db"));
+    answer_fini(&a);
+    assert_int_equal(do_op(w, &a, all), CTL_OK);
+    assert_int_equal(a.call.result.range.n, 20);
+    answer_fini(&a);
+    put(w, "k1", "2");
+}
+
+static const struct CMUnitTest cold_tests[] = {
+    cmocka_unit_test(test_cold_values), cmocka_unit_test(test_cold_txn), cmocka_unit_test(test_cold_watch), cmocka_unit_test(test_cold_overwritten),
+    cmocka_unit_test(test_cold_unreadable),
+};
+
 /* ---- limits ---- */
 
 static bool is_below_quota(void *ctx)
@@ -223,6 +477,7 @@ static void test_quota(void **state)
     struct ctl_op in_txn[] = {op, op_delete("b", "")};
     expect(w, (struct ctl_op){.kind = CTL_TXN, .txn = {.else_ops = in_txn, .else_n = 1, .then_ops = in_txn + 1, .then_n = 1}}, CTL_NOSPACE);
     expect(w, (struct ctl_op){.kind = CTL_LEASE_GRANT, .lease = {.ttl_s = 10}}, CTL_NOSPACE);
+    expect_exempt(w, op_put("node", "1"), CTL_OK); /* who fills the store does not stop the node */
     expect(w, op_delete("a", ""), CTL_OK);
     ctl_status(w->ctl, &st);
     expect(w, (struct ctl_op){.kind = CTL_COMPACT, .compact = st.revision}, CTL_OK);
@@ -268,6 +523,32 @@ static void test_limits(void **state)
     expect(w, widest, CTL_OK); /* 7,999 operations in all */
     widest.txn.then_n = 64;
     expect(w, widest, CTL_TOO_MANY_OPS);
+    expect_exempt(w, widest, CTL_OK);
+    expect_exempt(w, (struct ctl_op){.kind = CTL_PUT, .put = {.key = SLICE("a"), .value = slice_of(value, sizeof value)}}, CTL_OK);
+}
+
+/* A transaction of the node's own: ten thousand keys put, as many deleted, one beside a range. */
+static void test_exempt(void **state)
+{
+    enum { KEYS = 10000 };
+    struct world *w = *state;
+    struct arena arena;
+    arena_init(&arena, MEM_MISC, 1u << 16);
+    struct ctl_op *ops = arena_zalloc(&arena, (2 * KEYS + 1) * sizeof *ops);
+    for (size_t i = 0; i < KEYS; i++) {
+        const char *key = arena_printf(&arena, "k%05zu", i);
+        ops[i] = op_put(key, "v");
+        ops[KEYS + i] = op_delete(arena_printf(&arena, "d%05zu", i), "");
+    }
+    ops[2 * KEYS] = op_delete("r", "s");
+    struct ctl_op txn = {.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = 2 * KEYS + 1}};
+    expect(w, txn, CTL_TOO_MANY_OPS);
+    expect_exempt(w, txn, CTL_OK);
+    ops[2 * KEYS] = op_delete("k07", "k08");
+    expect_exempt(w, txn, CTL_DUPLICATE_KEY);
+    ops[2 * KEYS] = op_delete("k07777", "");
+    expect_exempt(w, txn, CTL_DUPLICATE_KEY);
+    arena_fini(&arena);
 }
 
 static bool is_cleaned(void *ctx) { return counter_read(&ctl_counters(((struct world *)ctx)->ctl)->compacted_rows) >= 250; }
@@ -289,8 +570,6 @@ static void test_history_by_number(void **state)
     assert_string_equal(get(w, &a, (struct ctl_range){.key = SLICE("a"), .end = SLICE("z"), .revision = st.compact_revision}), "a=x b=x");
     answer_fini(&a);
 }
-
-static bool never(void *ctx) { return false; }
 
 static void test_history_by_age(void **state)
 {
@@ -575,6 +854,7 @@ struct spy {
 struct life {
     struct world *w;
     struct model m;
+    bool cold;                   /* values are on disk only: what is asked at once is not done in order */
     struct spy spies[4];
     int64_t answered;            /* revision: up to there all must stay */
     int64_t compact_answered;
@@ -677,6 +957,7 @@ static void life_open(struct life *life)
 {
     struct ctl_own_conf conf = store_conf();
     conf.recent_bytes_max = 2000; /* watches often need the disk */
+    if (life->cold) conf_cold(&conf);
     struct buf why = {0};
     while (ctl_own_open(&conf, life->w->loop, &life->w->ctl, &why) != OK) {
         assert_true(sim_is_down()); /* the next crash came while opening */
@@ -730,7 +1011,7 @@ static bool life_group(struct life *life, bool trouble)
 {
     struct model *m = &life->m;
     static struct step steps[GROUP_MAX];
-    size_t n = 1 + roll(m, GROUP_MAX);
+    size_t n = life->cold ? 1 : 1 + roll(m, GROUP_MAX);
     if (trouble) {
         uint32_t after = (uint32_t)roll(m, 12);
         switch (roll(m, 4)) {
@@ -765,7 +1046,7 @@ static void life_live(uint64_t seed)
 {
     world_start(seed);
     if (seed % 3 == 0) sim_disk_slow(1, 20);
-    struct life life = {.w = &the_world, .m = {.revision = 1, .random = seed * 0x9e3779b97f4a7c15ull + 1}, .answered = 1};
+    struct life life = {.w = &the_world, .cold = seed % 2, .m = {.revision = 1, .random = seed * 0x9e3779b97f4a7c15ull + 1}, .answered = 1};
     static const int ranges[][2] = {{0, KEYS}, {2, 5}, {3, 4}, {0, KEYS}};
     for (size_t i = 0; i < COUNT_OF(life.spies); i++)
         life.spies[i] = (struct spy){.life = &life, .from = ranges[i][0], .to = ranges[i][1], .next = 1, .prev = i == 3};
@@ -784,8 +1065,8 @@ static void life_live(uint64_t seed)
 
 static void test_lives(void **state)
 {
-    const char *text = getenv("SIM_SEEDS"), *one = getenv("CTL_SEED");
-    uint64_t n = text ? strtoull(text, NULL, 10) : 100;
+    const char *one = getenv("CTL_SEED");
+    uint64_t n = test_repeats(100);
     if (one) {
         life_live(strtoull(one, NULL, 10));
         return;
@@ -799,17 +1080,22 @@ static void test_lives(void **state)
 
 static const struct CMUnitTest own_tests[] = {
     cmocka_unit_test(test_disk_full), cmocka_unit_test(test_write_fails), cmocka_unit_test(test_sync_fails), cmocka_unit_test(test_read_fails),
-    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
+    cmocka_unit_test(test_zeroes_ahead), cmocka_unit_test(test_keep_while_revoked), cmocka_unit_test(test_keep_expired),
+    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
 };
 
 int main(void)
 {
-    struct CMUnitTest tests[64];
+    struct CMUnitTest tests[128];
     size_t n = 0;
     for (size_t i = 0; i < ctl_scenarios_n; i++) tests[n++] = ctl_scenarios[i];
     for (size_t i = 0; i < COUNT_OF(own_tests); i++) tests[n++] = own_tests[i];
+    size_t warm = n;
+    for (size_t i = 0; i < ctl_scenarios_n; i++) tests[n++] = ctl_scenarios[i];
+    for (size_t i = 0; i < COUNT_OF(cold_tests); i++) tests[n++] = cold_tests[i];
+    MUST(n < COUNT_OF(tests));
     for (size_t i = 0; i < n; i++) {
-        tests[i].setup_func = setup;
+        tests[i].setup_func = i < warm ? setup : setup_cold;
         tests[i].teardown_func = teardown;
     }
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_lives);

@@ -18,7 +18,7 @@
 #define APPLICATION_ID 0x57656972 /* "Weir" */
 
 enum statement {
-    ST_BEGIN, ST_COMMIT, ST_ROLLBACK, ST_ROW, ST_META, ST_LEASE, ST_UNLEASE, ST_SAMPLE, ST_FORGET, ST_KEYS, ST_KEYS_TO, ST_BY_ID, ST_SLICE, ST_PREV,
+    ST_BEGIN, ST_COMMIT, ST_ROLLBACK, ST_ROW, ST_META, ST_LEASE, ST_UNLEASE, ST_SAMPLE, ST_FORGET, ST_KEYS, ST_KEYS_TO, ST_BY_ID, ST_VALUE, ST_SLICE, ST_PREV,
     ST_WINDOW, ST_CLEAN, ST_VACUUM, ST_PAGES, ST_FREE, STATEMENTS
 };
 #define COLUMNS "id, key, created, version, lease, value, deleted"
@@ -35,6 +35,7 @@ static const char *const statement_texts[STATEMENTS] = {
     [ST_KEYS] = "SELECT max(id) FROM history WHERE key >= ?1 AND id < ?2 GROUP BY key ORDER BY key",
     [ST_KEYS_TO] = "SELECT max(id) FROM history WHERE key >= ?1 AND key < ?3 AND id < ?2 GROUP BY key ORDER BY key",
     [ST_BY_ID] = ("SELECT " COLUMNS " FROM history WHERE id = ?1"),
+    [ST_VALUE] = "SELECT value FROM history WHERE id = ?1",
     [ST_SLICE] = ("SELECT " COLUMNS " FROM history WHERE id >= ?1 AND id < ?2 ORDER BY id"),
     [ST_PREV] = ("SELECT " COLUMNS " FROM history WHERE key = ?1 AND id < ?2 ORDER BY id DESC LIMIT 1"),
     [ST_WINDOW] = "SELECT id FROM history WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1 OFFSET ?3",
@@ -106,13 +107,10 @@ static int meta_put(struct db *db, const char *name, int64_t value)
 /* The row that s stands on. */
 static struct kv *row_kv(sqlite3_stmt *s)
 {
-    int64_t id = sqlite3_column_int64(s, 0);
-    struct kv *k = kv_new(column_slice(s, 1), column_slice(s, 5));
-    k->mod = id >> ID_SHIFT;
-    k->create = sqlite3_column_int64(s, 2);
-    k->version = sqlite3_column_int64(s, 3);
-    k->lease = sqlite3_column_int64(s, 4);
-    k->dead = sqlite3_column_int(s, 6) != 0;
+    bool dead = sqlite3_column_int(s, 6) != 0;
+    struct kv *k = dead ? kv_new_dead(NULL, column_slice(s, 1)) : kv_new(NULL, column_slice(s, 1), column_slice(s, 5), sqlite3_column_int64(s, 4));
+    k->id = sqlite3_column_int64(s, 0);
+    kv_born(k, sqlite3_column_int64(s, 2), sqlite3_column_int64(s, 3));
     return k;
 }
 
@@ -182,17 +180,18 @@ void db_sizes(struct own *o)
 
 /* ---- jobs ---- */
 
-static int row_put(struct db *db, const struct kv *k, uint32_t sub)
+static int row_put(struct db *db, const struct kv *k)
 {
     sqlite3_stmt *s = db->st[ST_ROW];
-    (void)sqlite3_bind_int64(s, 1, id_of(k->mod, sub));
+    bool dead = kv_is(k, KV_DEAD);
+    (void)sqlite3_bind_int64(s, 1, k->id);
     bind_slice(s, 2, kv_key(k));
-    (void)sqlite3_bind_int64(s, 3, k->create);
-    (void)sqlite3_bind_int64(s, 4, k->version);
-    (void)sqlite3_bind_int64(s, 5, k->lease);
-    if (k->dead) (void)sqlite3_bind_null(s, 6);
+    (void)sqlite3_bind_int64(s, 3, kv_create(k));
+    (void)sqlite3_bind_int64(s, 4, kv_version(k));
+    (void)sqlite3_bind_int64(s, 5, kv_lease(k));
+    if (dead) (void)sqlite3_bind_null(s, 6);
     else bind_slice(s, 6, kv_value(k));
-    (void)sqlite3_bind_int(s, 7, k->dead);
+    (void)sqlite3_bind_int(s, 7, dead);
     return exec(db, ST_ROW);
 }
 
@@ -200,14 +199,7 @@ static int rows_put(struct own *o, struct db *db)
 {
     const struct batch *b = &o->batch;
     int rc = exec(db, ST_BEGIN);
-    int64_t revision = 0;
-    uint32_t sub = 0;
-    for (size_t i = 0; rc == SQLITE_OK && i < b->changes.n; i++) {
-        const struct kv *k = b->changes.v[i].now;
-        sub = k->mod == revision ? sub + 1 : 0;
-        revision = k->mod;
-        rc = row_put(db, k, sub);
-    }
+    for (size_t i = 0; rc == SQLITE_OK && i < b->changes.n; i++) rc = row_put(db, b->changes.v[i].now);
     for (struct list *it = b->granted.next; rc == SQLITE_OK && it != &b->granted; it = it->next) {
         const struct lease *l = CONTAINER_OF(it, struct lease, link);
         rc = exec_numbers(db, ST_LEASE, l->id, l->ttl_s, 2);
@@ -282,16 +274,43 @@ static int past_read(struct db *db, struct past *p)
     return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
+/* Values, in the order of the keys, until there are enough for one job. */
+static int values_read(struct db *db, struct past *p, struct job *j)
+{
+    int rc = SQLITE_OK;
+    if (!p->values) p->values = mem_new(MEM_CTL, p->n * sizeof(struct value *));
+    for (; rc == SQLITE_OK && p->at < p->n && j->values < VALUES_MAX && j->values_bytes < VALUES_BYTES; p->at++) {
+        sqlite3_stmt *s = db->st[ST_VALUE];
+        (void)sqlite3_bind_int64(s, 1, p->kvs[p->at]->id);
+        rc = sqlite3_step(s);
+        bool there = rc == SQLITE_ROW && (size_t)sqlite3_column_bytes(s, 0) == p->kvs[p->at]->value_n;
+        if (there) p->values[p->at] = value_new(column_slice(s, 0));
+        if (rc == SQLITE_ROW || rc == SQLITE_DONE) rc = SQLITE_OK; /* none: the key has another value meanwhile, and history was compacted */
+        (void)sqlite3_reset(s);
+        j->values++;
+        j->values_bytes += p->kvs[p->at]->value_n;
+    }
+    if (p->at == p->n) p->count = 0;
+    return rc;
+}
+
 void db_past(struct own *o, struct job *j)
 {
     struct db *db = o->db;
     job_begin(db);
     int rc = SQLITE_OK;
+    j->values = j->values_bytes = 0;
     LIST_FOREACH(it, &j->calls) {
         for (struct past *p = CONTAINER_OF(it, struct ctl_call, link)->priv; rc == SQLITE_OK && p; p = p->next)
-            if (p->count < 0) rc = past_read(db, p);
+            if (p->count < 0) rc = p->range ? past_read(db, p) : values_read(db, p, j);
     }
     if (rc != SQLITE_OK) job_fail(db, j, rc, false);
+}
+
+void db_row_missing(struct own *o, struct job *j)
+{
+    job_fail(o->db, j, SQLITE_CORRUPT, false);
+    db_sizes(o);
 }
 
 static int prev_read(struct db *db, const struct kv *k, int64_t id, struct kv **out)
@@ -303,7 +322,7 @@ static int prev_read(struct db *db, const struct kv *k, int64_t id, struct kv **
     *out = rc == SQLITE_ROW ? row_kv(s) : NULL;
     (void)sqlite3_reset(s);
     (void)sqlite3_clear_bindings(s);
-    if (*out && (*out)->dead) {
+    if (*out && kv_is(*out, KV_DEAD)) {
         kv_unref(*out);
         *out = NULL;
     }
@@ -380,6 +399,8 @@ void db_vacuum(struct own *o, struct job *j)
     else measure(o->db);
 }
 
+void db_release(struct own *o) { (void)sqlite3_db_release_memory(o->db->sql); }
+
 void db_checkpoint(struct own *o, struct job *j)
 {
     struct db *db = o->db;
@@ -442,19 +463,28 @@ static void sample_row(struct own *o, sqlite3_stmt *s)
         o->samples[o->samples_n++] = (struct sample){sqlite3_column_int64(s, 0), sqlite3_column_int64(s, 1)};
 }
 
-/* Every key's last version, by way of the index of keys. */
+/* The columns: id, key, created, version, lease, the value's length, and the value if it is small. */
+static void key_row(struct own *o, sqlite3_stmt *s)
+{
+    struct slice key = column_slice(s, 1);
+    int64_t lease = sqlite3_column_int64(s, 4);
+    size_t n = (size_t)sqlite3_column_int64(s, 5);
+    bool small = n <= o->pool.small_max;
+    struct kv *k = small ? kv_new(&o->pool, key, column_slice(s, 6), lease) : kv_new_cold(&o->pool, key, n, lease);
+    k->id = sqlite3_column_int64(s, 0);
+    kv_born(k, sqlite3_column_int64(s, 2), sqlite3_column_int64(s, 3));
+    MUST(!tree_put(&o->index, k));
+    index_enter(o, k);
+}
+
+/* Every key's last version, by way of the index of keys, without the values that are not small: their pages are not read. A deletion has none. */
 static int keys_read(struct own *o, struct db *db)
 {
-    struct ctl_range all = {.key = slice_of("", 0), .end = slice_of("\0", 1), .revision = INT64_MAX >> (ID_SHIFT + 1)};
-    struct past p = {.range = &all};
-    int rc = past_read(db, &p);
-    for (size_t i = 0; i < p.n; i++) {
-        struct kv *k = p.kvs[i];
-        MUST(!tree_put(&o->index, k));
-        struct lease *l = k->lease ? lease_find(o, k->lease) : NULL;
-        if (l) list_push(&l->keys, &k->of_lease);
-    }
-    mem_free(p.kvs);
+    struct buf text = {0};
+    buf_printf(&text, "SELECT h.id, h.key, h.created, h.version, h.lease, length(h.value), CASE WHEN length(h.value) <= %zu THEN h.value END "
+               "FROM (SELECT max(id) AS last FROM history GROUP BY key) AS k CROSS JOIN history AS h ON h.id = k.last WHERE h.value IS NOT NULL", o->pool.small_max);
+    int rc = each_row(db, text.p, key_row, o);
+    buf_free(&text);
     return rc;
 }
 

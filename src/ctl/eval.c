@@ -5,7 +5,8 @@
  * decides its path; then what the path's operations require; then it is applied, which can't fail any more.
  *
  * A range at an older revision is answered from the overlay and its changes as far back as the batch began, and from history before that: that was read for the
- * call beforehand (call->priv), because evaluating never waits.
+ * call beforehand (call->priv), because evaluating never waits. So it is with values that are not in memory: a read is evaluated, and when it met some, its answer is thrown away,
+ * they are read from disk, and it is evaluated again; a change looks for those that its path needs before it does anything. What was read is held until the call is answered.
  */
 #include "ctl_int.h"
 
@@ -13,13 +14,36 @@
 struct eval {
     struct own *o;
     struct arena *a;             /* what the answer refers to */
-    const struct ctl_call *call;
+    struct ctl_call *call;
     bool in_batch;               /* sees the overlay */
+    bool cold;                   /* a value that it needs is not in memory: the call has to go and get it */
     int64_t start;               /* the revision before it */
     bool *paths;                 /* transactions in the order they are met: whether their comparisons hold */
     size_t paths_n, paths_at;
     uint64_t changes_n;          /* keys that its path changes at most */
 };
+
+/* ---- values ---- */
+
+/* Notes k for the call when its value has to be read first. False: so it is. */
+static bool value_here(struct eval *ev, struct kv *k)
+{
+    if (!kv_is_cold(k)) {
+        if (!kv_is(k, KV_USED)) k->version_flags |= KV_USED;
+        return true;
+    }
+    struct past *p = ev->call->priv;
+    if (!p || p->range || p->count == 0) {
+        p = mem_new(MEM_CTL, sizeof *p);
+        p->count = -1;
+        p->next = ev->call->priv;
+        ev->call->priv = p;
+    }
+    ARRAY_GROW(MEM_CTL, p->kvs, p->n, p->cap);
+    p->kvs[p->n++] = kv_ref(k);
+    ev->cold = true;
+    return false;
+}
 
 /* ---- what is seen ---- */
 
@@ -27,16 +51,16 @@ struct kv *batch_get(const struct own *o, struct slice key)
 {
     struct kv *k = tree_get(&o->batch.over, key);
     if (!k) return tree_get(&o->index, key);
-    return k->dead ? NULL : k;
+    return kv_is(k, KV_DEAD) ? NULL : k;
 }
 
 /* The version of k's key, k being the overlay's, that was there after revision; NULL: none. */
 static struct kv *version_at(const struct own *o, struct kv *k, int64_t revision)
 {
     const struct changes *c = &o->batch.changes;
-    for (size_t i = c->n; k && k->mod > revision && i > 0; i--)
+    for (size_t i = c->n; k && kv_mod(k) > revision && i > 0; i--)
         if (c->v[i - 1].now == k) k = c->v[i - 1].prev;
-    return k && !k->dead ? k : NULL;
+    return k && !kv_is(k, KV_DEAD) ? k : NULL;
 }
 
 /* Present keys in order, as of a revision that is not older than the index. */
@@ -90,16 +114,19 @@ static bool range_is_plain(const struct ctl_range *r) /* by key, all of them: as
 
 static bool range_takes(const struct ctl_range *r, const struct kv *k)
 {
-    return !(r->min_mod_revision && k->mod < r->min_mod_revision) && !(r->max_mod_revision && k->mod > r->max_mod_revision) &&
-           !(r->min_create_revision && k->create < r->min_create_revision) && !(r->max_create_revision && k->create > r->max_create_revision);
+    int64_t mod = kv_mod(k), create = kv_create(k);
+    return !(r->min_mod_revision && mod < r->min_mod_revision) && !(r->max_mod_revision && mod > r->max_mod_revision) &&
+           !(r->min_create_revision && create < r->min_create_revision) && !(r->max_create_revision && create > r->max_create_revision);
 }
+
+static int number_cmp(int64_t a, int64_t b) { return (a > b) - (a < b); }
 
 static int order_by(const struct kv *a, const struct kv *b, enum ctl_sort_target target)
 {
     switch (target) {
-    case CTL_SORT_VERSION: return (a->version > b->version) - (a->version < b->version);
-    case CTL_SORT_CREATE: return (a->create > b->create) - (a->create < b->create);
-    case CTL_SORT_MOD: return (a->mod > b->mod) - (a->mod < b->mod);
+    case CTL_SORT_VERSION: return number_cmp(kv_version(a), kv_version(b));
+    case CTL_SORT_CREATE: return number_cmp(kv_create(a), kv_create(b));
+    case CTL_SORT_MOD: return number_cmp(kv_mod(a), kv_mod(b));
     case CTL_SORT_VALUE: return key_cmp(kv_value(a), kv_value(b));
     case CTL_SORT_KEY: break;
     }
@@ -125,27 +152,33 @@ static void kvs_sort(const struct ctl_range *r, struct kv **v, struct kv **spare
         v[at] = j == n || (i < half && !goes_first(r, spare[j], spare[i])) ? spare[i++] : spare[j++];
 }
 
+/* The bounds and the order of a range that is not plain; how many are left. */
+static size_t range_sort(struct eval *ev, const struct ctl_range *r, struct kv **found, size_t n)
+{
+    size_t taken = 0;
+    for (size_t i = 0; i < n; i++)
+        if (range_takes(r, found[i])) found[taken++] = found[i];
+    if (r->target == CTL_SORT_VALUE)
+        for (size_t i = 0; i < taken; i++) (void)value_here(ev, found[i]);
+    if (taken > 1 && !ev->cold) kvs_sort(r, found, arena_alloc(ev->a, taken * sizeof(struct kv *)), taken);
+    return taken;
+}
+
 /* The answer from the keys found, which may be fewer than count when they are plain. */
-static void range_show(const struct ctl_range *r, struct kv **found, size_t n, int64_t count, struct arena *a, struct ctl_range_result *out)
+static void range_show(struct eval *ev, const struct ctl_range *r, struct kv **found, size_t n, int64_t count, struct ctl_range_result *out)
 {
     out->count = count;
     if (r->count_only) return;
-    if (!range_is_plain(r)) {
-        size_t taken = 0;
-        for (size_t i = 0; i < n; i++)
-            if (range_takes(r, found[i])) found[taken++] = found[i];
-        n = taken;
-        if (n > 1) kvs_sort(r, found, arena_alloc(a, n * sizeof(struct kv *)), n);
-    }
+    if (!range_is_plain(r)) n = range_sort(ev, r, found, n);
     if (r->limit > 0 && n > (uint64_t)r->limit) {
         n = (size_t)r->limit;
         out->more = true;
     }
-    out->kvs = n ? arena_alloc(a, n * sizeof *out->kvs) : NULL;
+    out->kvs = n ? arena_alloc(ev->a, n * sizeof *out->kvs) : NULL;
     out->n = n;
     for (size_t i = 0; i < n; i++) {
-        kv_show(found[i], &out->kvs[i]);
-        if (r->keys_only) out->kvs[i].value = slice_of("", 0);
+        if (r->keys_only) kv_show_key(found[i], &out->kvs[i]);
+        else if (value_here(ev, found[i])) kv_show(found[i], &out->kvs[i]);
     }
 }
 
@@ -163,7 +196,7 @@ static void eval_range(struct eval *ev, const struct ctl_range *r, struct ctl_ra
     if (p) {
         struct kv **kvs = arena_alloc(ev->a, MAX(p->n, 1) * sizeof *kvs);
         if (p->n) memcpy(kvs, p->kvs, p->n * sizeof *kvs);
-        range_show(r, kvs, p->n, p->count, ev->a, out);
+        range_show(ev, r, kvs, p->n, p->count, out);
         return;
     }
     int64_t count = view_count(ev, r->key, r->end, revision);
@@ -176,10 +209,10 @@ static void eval_range(struct eval *ev, const struct ctl_range *r, struct ctl_ra
         view_seek(&v, ev, r->key, revision);
         for (struct kv *k; n < max && (k = view_next(&v)) && range_has(r->key, r->end, kv_key(k));) found[n++] = k;
     }
-    range_show(r, found, n, count, ev->a, out);
+    range_show(ev, r, found, n, count, out);
 }
 
-/* ---- reads of the past ---- */
+/* ---- what is to be read from disk ---- */
 
 static void ops_past(const struct own *o, const struct ctl_op *ops, size_t n, struct ctl_call *call)
 {
@@ -208,11 +241,14 @@ bool past_want(const struct own *o, struct ctl_call *call)
     return false;
 }
 
-void past_free(struct past *p)
+void past_free(struct own *o, struct past *p)
 {
     for (struct past *next; p; p = next) {
         next = p->next;
         for (size_t i = 0; i < p->n; i++) kv_unref(p->kvs[i]);
+        for (size_t i = 0; p->values && i < p->n; i++) mem_free(p->values[i]);
+        o->holds -= p->holds;
+        mem_free(p->values);
         mem_free(p->kvs);
         mem_free(p);
     }
@@ -220,19 +256,19 @@ void past_free(struct past *p)
 
 /* ---- comparisons ---- */
 
-static bool compare_kv(const struct ctl_compare *c, const struct kv *k)
+static bool compare_kv(struct eval *ev, const struct ctl_compare *c, struct kv *k)
 {
     int64_t is = 0;
     int r;
     switch (c->target) {
-    case CTL_TARGET_VERSION: is = k ? k->version : 0; break;
-    case CTL_TARGET_CREATE: is = k ? k->create : 0; break;
-    case CTL_TARGET_MOD: is = k ? k->mod : 0; break;
-    case CTL_TARGET_LEASE: is = k ? k->lease : 0; break;
+    case CTL_TARGET_VERSION: is = k ? kv_version(k) : 0; break;
+    case CTL_TARGET_CREATE: is = k ? kv_create(k) : 0; break;
+    case CTL_TARGET_MOD: is = k ? kv_mod(k) : 0; break;
+    case CTL_TARGET_LEASE: is = k ? kv_lease(k) : 0; break;
     case CTL_TARGET_VALUE: break;
     }
-    if (c->target != CTL_TARGET_VALUE) r = (is > c->number) - (is < c->number);
-    else if (k) r = key_cmp(kv_value(k), c->value);
+    if (c->target != CTL_TARGET_VALUE) r = number_cmp(is, c->number);
+    else if (k && value_here(ev, k)) r = key_cmp(kv_value(k), c->value);
     else return false; /* no key has no value, not an empty one */
     switch (c->result) {
     case CTL_EQUAL: return r == 0;
@@ -243,14 +279,14 @@ static bool compare_kv(const struct ctl_compare *c, const struct kv *k)
     return false;
 }
 
-static bool compare_holds(const struct eval *ev, const struct ctl_compare *c)
+static bool compare_holds(struct eval *ev, const struct ctl_compare *c)
 {
     struct view v;
     view_seek(&v, ev, c->key, INT64_MAX);
     size_t n = 0;
     for (struct kv *k; (k = view_next(&v)) && range_has(c->key, c->end, kv_key(k)); n++)
-        if (!compare_kv(c, k)) return false;
-    return n > 0 || compare_kv(c, NULL);
+        if (!compare_kv(ev, c, k)) return false;
+    return n > 0 || compare_kv(ev, c, NULL);
 }
 
 /* ---- the path of a transaction, and what its operations require ---- */
@@ -323,12 +359,67 @@ static enum ctl_error ops_require(struct eval *ev, const struct ctl_op *ops, siz
     return e != CTL_OK ? e : ev->changes_n > REVISION_CHANGES_MAX ? CTL_TOO_MANY_OPS : CTL_OK;
 }
 
+/* ---- the values that a change's path needs ---- */
+
+/* Whether a deletion is among them, on any path. */
+static bool ops_delete(const struct ctl_op *ops, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct ctl_op *op = &ops[i];
+        if (op->kind == CTL_DELETE) return true;
+        if (op->kind == CTL_TXN && (ops_delete(op->txn.then_ops, op->txn.then_n) || ops_delete(op->txn.else_ops, op->txn.else_n))) return true;
+    }
+    return false;
+}
+
+static void keys_want(struct eval *ev, struct slice key, struct slice end, int64_t revision, uint64_t max)
+{
+    struct view v;
+    view_seek(&v, ev, key, revision);
+    for (struct kv *k; max > 0 && (k = view_next(&v)) && range_has(key, end, kv_key(k)); max--) (void)value_here(ev, k);
+}
+
+/* A deletion before it in the same transaction may move others into a range's limit. */
+static void range_want(struct eval *ev, const struct ctl_range *r)
+{
+    if (r->count_only || (r->keys_only && r->target != CTL_SORT_VALUE)) return;
+    if (r->revision > 0 && r->revision < ev->o->revision && past_of(ev->call, r)) return;
+    bool limited = r->limit > 0 && range_is_plain(r) && !ops_delete(&ev->call->op, 1);
+    keys_want(ev, r->key, r->end, r->revision > 0 ? r->revision : INT64_MAX, limited ? (uint64_t)r->limit : UINT64_MAX);
+}
+
+static void ops_want(struct eval *ev, const struct ctl_op *ops, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct ctl_op *op = &ops[i];
+        struct kv *prev;
+        bool holds;
+        switch (op->kind) {
+        case CTL_RANGE: range_want(ev, &op->range); break;
+        case CTL_PUT:
+            prev = op->put.prev_kv || op->put.ignore_value ? batch_get(ev->o, op->put.key) : NULL;
+            if (prev) (void)value_here(ev, prev);
+            break;
+        case CTL_DELETE:
+            if (op->del.prev_kv) keys_want(ev, op->del.key, op->del.end, INT64_MAX, UINT64_MAX);
+            break;
+        case CTL_TXN:
+            holds = ev->paths[ev->paths_at++];
+            ops_want(ev, holds ? op->txn.then_ops : op->txn.else_ops, holds ? op->txn.then_n : op->txn.else_n);
+            break;
+        default: break;
+        }
+    }
+}
+
 /* ---- doing it ---- */
 
-void batch_change(struct own *o, struct kv *k)
+void batch_change(struct own *o, struct kv *k, int64_t revision)
 {
     struct batch *b = &o->batch;
     struct kv *prev = batch_get(o, kv_key(k));
+    const struct kv *last = b->changes.n ? b->changes.v[b->changes.n - 1].now : NULL;
+    k->id = last && kv_mod(last) == revision ? last->id + 1 : id_of(revision, 0);
     changes_add(&b->changes, k, prev ? kv_ref(prev) : NULL);
     kv_unref(tree_put(&b->over, kv_ref(k)));
     b->bytes += kv_bytes(k);
@@ -338,12 +429,9 @@ static void eval_put(struct eval *ev, const struct ctl_put *p, struct ctl_put_re
 {
     struct own *o = ev->o;
     struct kv *prev = batch_get(o, p->key);
-    struct kv *k = kv_new(p->key, p->ignore_value ? kv_value(prev) : p->value);
-    k->mod = ev->start + 1;
-    k->create = prev ? prev->create : k->mod;
-    k->version = prev ? prev->version + 1 : 1;
-    k->lease = p->ignore_lease ? prev->lease : p->lease;
-    batch_change(o, k); /* holds prev, too, until the batch has been answered */
+    struct kv *k = kv_new(&o->pool, p->key, p->ignore_value ? kv_value(prev) : p->value, p->ignore_lease ? kv_lease(prev) : p->lease);
+    kv_born(k, prev ? kv_create(prev) : ev->start + 1, prev ? kv_version(prev) + 1 : 1);
+    batch_change(o, k, ev->start + 1); /* holds prev, too, until the batch has been answered */
     out->has_prev = p->prev_kv && prev;
     if (out->has_prev) kv_show(prev, &out->prev);
 }
@@ -362,10 +450,7 @@ static void eval_delete(struct eval *ev, const struct ctl_delete *d, struct ctl_
     }
     for (uint64_t i = 0; i < n; i++) {
         if (d->prev_kv) kv_show(found[i], &out->prev[i]);
-        struct kv *k = kv_new(kv_key(found[i]), slice_of(NULL, 0));
-        k->dead = true;
-        k->mod = ev->start + 1;
-        batch_change(ev->o, k);
+        batch_change(ev->o, kv_new_dead(&ev->o->pool, kv_key(found[i])), ev->start + 1);
     }
     out->deleted = (int64_t)n;
 }
@@ -391,26 +476,32 @@ static void eval_op(struct eval *ev, const struct ctl_op *op, struct ctl_op_resu
 /* Range, put, delete or transaction: whether it is to be done, then does it. */
 static void eval(struct eval *ev, struct ctl_call *call)
 {
+    size_t before = ev->o->batch.changes.n;
     const struct ctl_op *op = &call->op;
     size_t txns = txns_of(op, 1);
     ev->paths = txns ? arena_alloc(ev->a, txns * sizeof *ev->paths) : NULL;
     if (op->kind == CTL_TXN) txn_path(ev, &op->txn);
+    if (ev->cold) return; /* what it compares with comes first */
     call->error = ops_require(ev, op, 1, true);
     ev->paths_at = 0;
     if (call->error == CTL_OK) call->error = ops_require(ev, op, 1, false);
     ev->paths_at = 0;
-    if (call->error == CTL_OK) eval_op(ev, op, &call->result);
+    if (call->error == CTL_OK && ev->in_batch) ops_want(ev, op, 1);
+    ev->paths_at = 0;
+    if (call->error == CTL_OK && !ev->cold) eval_op(ev, op, &call->result);
+    MUST(!ev->in_batch || !ev->cold || before == ev->o->batch.changes.n);
 }
 
-void eval_read(struct own *o, struct ctl_call *call, struct arena *a)
+bool eval_read(struct own *o, struct ctl_call *call, struct arena *a)
 {
     call->revision = o->revision;
     if (call->op.kind > CTL_TXN) {
         lease_read(o, call, a);
-        return;
+        return true;
     }
     struct eval ev = {.o = o, .a = a, .call = call, .start = o->revision};
     eval(&ev, call);
+    return !ev.cold;
 }
 
 static void eval_compact(struct own *o, struct ctl_call *call)
@@ -428,7 +519,7 @@ bool eval_change(struct own *o, struct ctl_call *call)
     enum ctl_kind kind = call->op.kind;
     if (past_want(o, call)) return false;
     call->error = CTL_OK;
-    if (o->nospace && (op_puts(&call->op) || kind == CTL_LEASE_GRANT)) call->error = CTL_NOSPACE;
+    if (o->nospace && !call->exempt && (op_puts(&call->op) || kind == CTL_LEASE_GRANT)) call->error = CTL_NOSPACE;
     else if (kind == CTL_COMPACT) eval_compact(o, call);
     else if (kind > CTL_TXN) {
         if (!lease_eval(o, call)) return false;
@@ -436,6 +527,7 @@ bool eval_change(struct own *o, struct ctl_call *call)
         struct eval ev = {.o = o, .a = &b->arena, .call = call, .in_batch = true, .start = b->revision};
         size_t before = b->changes.n;
         eval(&ev, call);
+        if (ev.cold) return false;
         if (b->changes.n > before) b->revision++;
     }
     call->revision = b->revision;
@@ -484,15 +576,28 @@ void batch_reset(struct own *o)
     b->revision = o->revision;
     b->compact = o->compact;
     b->bytes = b->calls_n = 0;
+    keeps_again(o);
+}
+
+void index_enter(struct own *o, struct kv *k)
+{
+    kv_enter(&o->pool, k);
+    struct kv_leased *leased = kv_leased(k);
+    struct lease *l = leased ? lease_find(o, leased->id) : NULL;
+    if (l) list_push(&l->keys, &leased->link);
 }
 
 static void index_take(struct own *o, struct kv *k)
 {
-    struct kv *old = k->dead ? tree_del(&o->index, kv_key(k)) : tree_put(&o->index, kv_ref(k));
-    if (old) list_del(&old->of_lease);
-    kv_unref(old);
-    struct lease *l = k->dead || !k->lease ? NULL : lease_find(o, k->lease);
-    if (l) list_push(&l->keys, &k->of_lease);
+    bool dead = kv_is(k, KV_DEAD);
+    struct kv *old = dead ? tree_del(&o->index, kv_key(k)) : tree_put(&o->index, kv_ref(k));
+    if (old) {
+        struct kv_leased *was = kv_leased(old);
+        if (was) list_del(&was->link);
+        kv_leave(&o->pool, old);
+        kv_unref(old);
+    }
+    if (!dead) index_enter(o, k);
 }
 
 void batch_apply(struct own *o)
@@ -523,6 +628,6 @@ void batch_drop(struct own *o)
     }
     LIST_FOREACH(it, &b->revoked) {
         list_del(it);
-        CONTAINER_OF(it, struct lease, link)->state = LEASE_LIVE;
+        lease_stays(CONTAINER_OF(it, struct lease, link));
     }
 }

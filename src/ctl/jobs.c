@@ -9,6 +9,8 @@
 #include <stdio.h>
 
 #define REST_MS 1000 /* after upkeep that failed */
+#define RELEASE_BYTES (256u << 10) /* of commits and values read, before their memory is worth giving back */
+#define RELEASE_MS 1000 /* without either: then it is */
 
 static void job_run(struct work *w)
 {
@@ -22,6 +24,10 @@ static void job_run(struct work *w)
     case JOB_VACUUM: db_vacuum(o, j); break;
     case JOB_CHECKPOINT: db_checkpoint(o, j); break;
     case JOB_SAMPLE: db_sample(o, j); break;
+    case JOB_RELEASE:
+        db_release(o);
+        mem_trim();
+        break;
     case JOB_CLOSE: db_close(o->db); break;
     case JOB_NONE: MUST(false);
     }
@@ -55,7 +61,7 @@ static bool batch_changes(const struct own *o)
     return b->changes.n || b->compact != o->compact || !list_empty(&b->granted) || !list_empty(&b->revoked);
 }
 
-/* Evaluates what waits. A call that needs history goes and gets it; one that needs this batch behind it ends the batch. */
+/* Evaluates what waits. A call that needs something from disk goes and gets it; one that needs this batch behind it ends the batch. */
 static void batch_fill(struct own *o)
 {
     struct batch *b = &o->batch;
@@ -65,6 +71,7 @@ static void batch_fill(struct own *o)
             if (!past_want(o, call)) return;
             list_del(&call->link);
             list_push(&o->past, &call->link);
+            own_turn(o); /* this may have been the last thing to be looked at */
             continue;
         }
         list_del(&call->link);
@@ -121,6 +128,31 @@ static void commit_count(struct own *o, const struct job *j)
     counter_add(&c->commit_calls, o->batch.calls_n);
 }
 
+/* A burst leaves memory behind that is free, in the database's cache and between what stays, and values and events that nobody may ask for. When it is quiet the system has it back: a store of
+ * a hundred thousand keys that were written in a second is as small as one that was just opened. */
+static void release_later(struct own *o, size_t bytes)
+{
+    o->busy_ms = loop_now_ms(o->loop);
+    o->unreleased += bytes;
+    if (o->unreleased >= RELEASE_BYTES && !o->idle_set) {
+        o->idle_set = true;
+        timer_set(o->loop, &o->idle, RELEASE_MS);
+    }
+}
+
+static void idle_look(struct timer *t)
+{
+    struct own *o = CONTAINER_OF(t, struct own, idle);
+    uint64_t quiet_ms = loop_now_ms(o->loop) - o->busy_ms;
+    o->idle_set = quiet_ms < RELEASE_MS;
+    if (o->idle_set) {
+        timer_set(o->loop, t, RELEASE_MS - quiet_ms);
+        return;
+    }
+    o->release = true;
+    own_turn(o);
+}
+
 static void commit_failed(struct own *o, struct job *j, struct list *calls)
 {
     counter_inc(&o->ctl.counters.commits_failed);
@@ -161,6 +193,7 @@ static void commit_done(struct own *o, struct job *j)
     }
     trouble_ends(o);
     commit_count(o, j);
+    release_later(o, o->batch.bytes);
     bool compacts = o->batch.compact != o->compact;
     batch_apply(o);
     if (compacts) o->clean_at = 0;
@@ -171,30 +204,6 @@ static void commit_done(struct own *o, struct job *j)
 }
 
 /* ---- the others ---- */
-
-static void past_start(struct own *o)
-{
-    for (size_t n = 0; n < PAST_CALLS_MAX && !list_empty(&o->past); n++) {
-        struct list *first = o->past.next;
-        list_del(first);
-        list_push(&o->job.calls, first);
-    }
-    job_start(o, JOB_PAST);
-}
-
-static void past_done(struct own *o, struct job *j)
-{
-    while (!list_empty(&j->calls)) {
-        struct ctl_call *call = CONTAINER_OF(j->calls.next, struct ctl_call, link);
-        list_del(&call->link);
-        counter_inc(&o->ctl.counters.past_reads);
-        if (j->error != CTL_OK || o->closing) {
-            own_over(o, call, o->closing ? CTL_STOPPED : j->error, o->closing ? ctl_error_text(CTL_STOPPED) : j->why); /* answered before the next job */
-            continue;
-        }
-        list_push(op_writes(&call->op) ? &o->changes : &o->reads, &call->link);
-    }
-}
 
 static void rest(struct own *o)
 {
@@ -207,6 +216,97 @@ static void rested(struct timer *t)
     struct own *o = CONTAINER_OF(t, struct own, retry);
     o->resting = false;
     own_turn(o);
+}
+
+/* An error of reading or of upkeep. Damage ends the writing; everything else is tried again. */
+static void job_failed(struct own *o, struct job *j)
+{
+    if (j->kind == JOB_COMMIT) return; /* says it itself */
+    log_error("ctl", "%s", j->why);
+    if (o->broken || o->corrupt) {
+        o->trouble = j->error;
+        snprintf(o->why, sizeof o->why, "%s", j->why);
+    }
+    rest(o);
+}
+
+/* Whether ranges are still to be read: values alone are quick. */
+static bool past_has_ranges(const struct past *p)
+{
+    for (; p; p = p->next)
+        if (p->range && p->count < 0) return true;
+    return false;
+}
+
+static bool past_is_read(const struct past *p)
+{
+    for (; p; p = p->next)
+        if (p->count < 0) return false;
+    return true;
+}
+
+static void past_start(struct own *o)
+{
+    for (size_t n = 0, ranges = 0; n < VALUES_CALLS_MAX && ranges < PAST_CALLS_MAX && !list_empty(&o->past); n++) {
+        struct list *first = o->past.next;
+        if (past_has_ranges(CONTAINER_OF(first, struct ctl_call, link)->priv)) {
+            counter_inc(&o->ctl.counters.past_reads);
+            ranges++;
+        }
+        list_del(first);
+        list_push(&o->job.calls, first);
+    }
+    job_start(o, JOB_PAST);
+}
+
+/* Moves what was read for the call to where it belongs. False: the row of a present key is missing. */
+static bool values_take(struct own *o, struct past *p)
+{
+    bool sound = true;
+    size_t rounds = 0;
+    for (; p; p = p->next) {
+        if (p->range || !p->values) continue;
+        for (size_t i = 0; i < p->at; i++) {
+            struct kv *k = p->kvs[i];
+            if (p->values[i]) kv_warm(&o->pool, k, p->values[i]);
+            else sound &= !(kv_is(k, KV_INDEXED) && kv_is_cold(k));
+            p->values[i] = NULL;
+        }
+        if (++rounds < VALUES_ROUNDS || p->holds) continue;
+        p->holds = true;
+        o->holds++;
+    }
+    return sound;
+}
+
+/* A call that was read for goes on; one whose values are not all there yet waits for the next job, before the others. */
+static void past_answer(struct own *o, const struct job *j, struct ctl_call *call, struct list *unfinished)
+{
+    list_del(&call->link);
+    if (j->error != CTL_OK || o->closing)
+        own_over(o, call, o->closing ? CTL_STOPPED : j->error, o->closing ? ctl_error_text(CTL_STOPPED) : j->why); /* answered before the next job */
+    else if (!past_is_read(call->priv)) list_push(unfinished, &call->link);
+    else list_push(op_writes(&call->op) ? &o->changes : &o->reads, &call->link);
+}
+
+static void past_done(struct own *o, struct job *j)
+{
+    struct list unfinished;
+    bool sound = true;
+    list_init(&unfinished);
+    counter_add(&o->ctl.counters.values_read, j->values);
+    if (j->values) release_later(o, j->values_bytes);
+    LIST_FOREACH(it, &j->calls) sound &= j->error != CTL_OK || values_take(o, CONTAINER_OF(it, struct ctl_call, link)->priv);
+    if (!sound) {
+        db_row_missing(o, j);
+        job_failed(o, j);
+    }
+    while (!list_empty(&j->calls)) past_answer(o, j, CONTAINER_OF(j->calls.next, struct ctl_call, link), &unfinished);
+    while (!list_empty(&unfinished)) {
+        struct list *last = unfinished.prev;
+        list_del(last);
+        list_push_front(&o->past, last);
+    }
 }
 
 static void clean_done(struct own *o, struct job *j)
@@ -224,18 +324,6 @@ static void vacuum_done(struct own *o, const struct job *j)
 {
     o->vacuum = o->free_pages > FREE_PAGES_KEPT && o->free_pages < j->rows;
     o->checkpoint = !o->vacuum;
-}
-
-/* An error of reading or of upkeep. Damage ends the writing; everything else is tried again. */
-static void job_failed(struct own *o, struct job *j)
-{
-    if (j->kind == JOB_COMMIT) return; /* says it itself */
-    log_error("ctl", "%s", j->why);
-    if (o->broken || o->corrupt) {
-        o->trouble = j->error;
-        snprintf(o->why, sizeof o->why, "%s", j->why);
-    }
-    rest(o);
 }
 
 static void job_done(struct work *w)
@@ -269,6 +357,7 @@ void job_init(struct own *o)
     o->job.work.done = job_done;
     list_init(&o->job.calls);
     timer_init(&o->retry, rested);
+    timer_init(&o->idle, idle_look);
 }
 
 /* What keeps the database small. False: nothing to do. */
@@ -291,6 +380,12 @@ static bool upkeep_start(struct own *o)
         j->from = o->clean_at;
         j->compact = o->compact;
         job_start(o, JOB_CLEAN);
+    } else if (o->release) {
+        o->release = false;
+        o->unreleased = 0;
+        recent_rest(o);
+        if (o->holds == 0) kv_pool_rest(&o->pool);
+        job_start(o, JOB_RELEASE);
     } else if (o->vacuum) {
         j->rows = o->free_pages;
         job_start(o, JOB_VACUUM);

@@ -4,7 +4,8 @@
  *                  \--failed--> gone   ^---------------failed--/
  *
  * Time is the loop's. When it is over the store revokes the lease itself, by a call like any other; until that is committed the lease and its keys are
- * there, but nobody can keep it alive any more. After a start every lease has its whole TTL again: how long it was left is not written down.
+ * there, but nobody can keep it alive any more. Who tries, while it is being revoked or its time is over, is answered when that is decided (o->keeps), as etcd does it: one who was told that a lease is
+ * gone must not see its keys afterwards. After a start every lease has its whole TTL again: how long it was left is not written down.
  */
 #include "ctl_int.h"
 
@@ -39,8 +40,12 @@ static void lease_revoked(struct ctl_call *call)
         mem_free(l); /* lease_free() left it to us */
         return;
     }
-    if (call->error == CTL_OK) counter_inc(&l->own->ctl.counters.leases_expired); /* the batch frees it when all are answered */
-    else timer_set(l->own->loop, &l->timer, REVOKE_AGAIN_MS);
+    if (call->error == CTL_OK) {
+        counter_inc(&l->own->ctl.counters.leases_expired); /* the batch frees it when all are answered */
+        return;
+    }
+    timer_set(l->own->loop, &l->timer, REVOKE_AGAIN_MS);
+    keeps_again(l->own);
 }
 
 struct lease *lease_add(struct own *o, int64_t id, int64_t ttl_s, enum lease_state state)
@@ -63,6 +68,12 @@ void lease_start(struct lease *l)
     l->state = LEASE_LIVE;
     l->due_ms = loop_now_ms(l->own->loop) + (uint64_t)l->ttl_s * 1000;
     timer_set(l->own->loop, &l->timer, (uint64_t)l->ttl_s * 1000);
+}
+
+void lease_stays(struct lease *l)
+{
+    l->state = LEASE_LIVE;
+    if (l->expired && !l->asked) timer_set(l->own->loop, &l->timer, REVOKE_AGAIN_MS); /* its time was over meanwhile */
 }
 
 void lease_free(struct lease *l)
@@ -120,11 +131,8 @@ static bool grant_eval(struct own *o, struct ctl_call *call)
 static void revoke_key(struct own *o, const struct lease *l, struct slice key)
 {
     const struct kv *k = batch_get(o, key);
-    if (!k || k->lease != l->id) return;
-    struct kv *dead = kv_new(key, slice_of(NULL, 0));
-    dead->dead = true;
-    dead->mod = o->batch.revision + 1;
-    batch_change(o, dead);
+    if (!k || kv_lease(k) != l->id) return;
+    batch_change(o, kv_new_dead(&o->pool, key), o->batch.revision + 1);
 }
 
 static bool revoke_eval(struct own *o, struct ctl_call *call)
@@ -139,9 +147,9 @@ static bool revoke_eval(struct own *o, struct ctl_call *call)
     size_t before = b->changes.n, n = 0, there = 0;
     LIST_FOREACH(it, &l->keys) there++;
     struct slice *keys = arena_alloc(&b->arena, MAX(there + before, 1) * sizeof *keys);
-    LIST_FOREACH(it, &l->keys) keys[n++] = kv_key(CONTAINER_OF(it, struct kv, of_lease));
+    LIST_FOREACH(it, &l->keys) keys[n++] = kv_key(CONTAINER_OF(it, struct kv_leased, link)->kv);
     for (size_t i = 0; i < before; i++)
-        if (b->changes.v[i].now->lease == l->id) keys[n++] = kv_key(b->changes.v[i].now);
+        if (kv_lease(b->changes.v[i].now) == l->id) keys[n++] = kv_key(b->changes.v[i].now);
     slices_sort(keys, n); /* the order of the events, as etcd has it */
     for (size_t i = 0; i < MIN(n, REVISION_CHANGES_MAX); i++) revoke_key(o, l, keys[i]);
     if (b->changes.n > before) b->revision++;
@@ -161,11 +169,30 @@ bool lease_eval(struct own *o, struct ctl_call *call)
 
 /* ---- reads ---- */
 
-static void lease_keep(struct own *o, struct lease *l, struct ctl_lease_result *out)
+bool lease_is_going(const struct own *o, int64_t id)
 {
-    if (!l || l->state != LEASE_LIVE || l->expired) return; /* TTL 0: as etcd answers */
+    const struct lease *l = lease_find(o, id);
+    return l && (l->state == LEASE_REVOKING || (l->expired && l->asked));
+}
+
+void keeps_again(struct own *o)
+{
+    if (list_empty(&o->keeps)) return;
+    while (!list_empty(&o->keeps)) {
+        struct list *first = o->keeps.next;
+        list_del(first);
+        list_push(&o->reads, first);
+    }
+    own_turn(o);
+}
+
+static enum ctl_error lease_keep(struct own *o, struct lease *l, struct ctl_lease_result *out)
+{
+    if (!l || l->state == LEASE_GRANTING) return CTL_OK; /* TTL 0: as etcd answers */
+    if (l->expired) return l->revoke.error ? l->revoke.error : CTL_UNKNOWN; /* and could not be revoked: it is tried again */
     l->due_ms = loop_now_ms(o->loop) + (uint64_t)l->ttl_s * 1000; /* the timer looks at it when it comes */
     out->ttl_s = l->ttl_s;
+    return CTL_OK;
 }
 
 static void lease_info(struct own *o, const struct ctl_lease *want, struct arena *a, struct ctl_lease_result *out)
@@ -180,7 +207,7 @@ static void lease_info(struct own *o, const struct ctl_lease *want, struct arena
     size_t n = 0;
     LIST_FOREACH(it, &l->keys) n++;
     out->keys = n ? arena_alloc(a, n * sizeof *out->keys) : NULL;
-    LIST_FOREACH(it, &l->keys) out->keys[out->keys_n++] = kv_key(CONTAINER_OF(it, struct kv, of_lease));
+    LIST_FOREACH(it, &l->keys) out->keys[out->keys_n++] = kv_key(CONTAINER_OF(it, struct kv_leased, link)->kv);
     slices_sort(out->keys, out->keys_n);
 }
 
@@ -210,7 +237,7 @@ void lease_read(struct own *o, struct ctl_call *call, struct arena *a)
 {
     struct ctl_lease_result *out = &call->result.lease;
     switch (call->op.kind) {
-    case CTL_LEASE_KEEP: lease_keep(o, lease_find(o, call->op.lease.id), out); break;
+    case CTL_LEASE_KEEP: call->error = lease_keep(o, lease_find(o, call->op.lease.id), out); break;
     case CTL_LEASE_INFO: lease_info(o, &call->op.lease, a, out); break;
     case CTL_LEASE_LIST: lease_list(o, a, out); break;
     default: o->nospace = false; return; /* CTL_DISARM */

@@ -1,6 +1,6 @@
 /* own.c - the engine of one node: opening and closing, what comes in, what is answered.
  *
- * A call waits in one of three lists: reads (answered at the end of the turn), past (reads of history, by a job), changes (by a commit). Nothing is answered from
+ * A call waits in one of four lists: reads (answered at the end of the turn), past (reads of history, by a job), changes (by a commit), keeps (of a lease that a commit may end). Nothing is answered from
  * inside ctl_submit(): all happens in own_turn_run(), at the end of a turn in which something came, or when a job is done (jobs.c).
  */
 #include "ctl_int.h"
@@ -18,10 +18,11 @@ void own_done(struct own *o, struct ctl_call *call)
     counter_inc(&o->ctl.counters.calls);
     if (call->error != CTL_OK) {
         counter_inc(&o->ctl.counters.calls_failed);
+        if (call->error == CTL_UNKNOWN) counter_inc(&o->ctl.counters.calls_unknown);
         if (!call->why[0]) call->why = ctl_error_text(call->error);
     }
     call->done(call);
-    past_free(past);
+    past_free(o, past);
 }
 
 void own_over(struct own *o, struct ctl_call *call, enum ctl_error e, const char *why)
@@ -39,9 +40,9 @@ void own_submit(struct ctl *c, struct ctl_call *call)
 {
     struct own *o = (struct own *)c;
     bool writes = op_writes(&call->op);
-    bool full = o->waiting >= o->conf.calls_max;
+    bool full = o->waiting >= o->conf.calls_max && !call->exempt;
     o->waiting++;
-    enum ctl_error e = o->closing ? CTL_STOPPED : full ? CTL_TOO_MANY_REQUESTS : call_check(o, call);
+    enum ctl_error e = o->closing ? CTL_STOPPED : full ? CTL_TOO_MANY_REQUESTS : call_check(call, o->conf.txn_ops_max, o->conf.request_bytes_max);
     if (e == CTL_OK && writes && !own_writes(o)) {
         own_over(o, call, o->corrupt ? CTL_CORRUPT : CTL_DISK_FAILED, o->why);
         return;
@@ -61,9 +62,23 @@ static void own_read(struct own *o, struct ctl_call *call)
         list_push(&o->past, &call->link);
         return;
     }
-    eval_read(o, call, &o->arena);
-    own_done(o, call);
+    if (call->op.kind == CTL_LEASE_KEEP && lease_is_going(o, call->op.lease.id)) {
+        list_push(&o->keeps, &call->link);
+        return;
+    }
+    if (eval_read(o, call, &o->arena)) {
+        own_done(o, call);
+    } else {
+        MUST(past_want(o, call));
+        list_push(&o->past, &call->link);
+    }
     arena_reset(&o->arena);
+}
+
+/* Answers of a batch refer to values: none is forgotten while one is under way. */
+void values_trim(struct own *o)
+{
+    if (o->holds == 0 && kv_pool_trim(&o->pool)) own_turn(o);
 }
 
 static void own_turn_run(struct task *t)
@@ -83,6 +98,7 @@ static void own_turn_run(struct task *t)
         own_read(o, CONTAINER_OF(first, struct ctl_call, link));
     }
     watches_turn(o);
+    if (o->job.kind != JOB_COMMIT) values_trim(o);
     jobs_turn(o);
 }
 
@@ -141,12 +157,14 @@ void ctl_own_conf_default(struct ctl_own_conf *conf)
 {
     *conf = (struct ctl_own_conf){
         .dir = "ctl", .quota_bytes = 256u << 20, .history_revisions = 0, .history_ms = 24ull * 3600 * 1000, .lease_ttl_min_s = 1, .progress_ms = 600000,
-        .calls_max = 10000, .watches_max = 100000, .request_bytes_max = 1536u << 10, .txn_ops_max = 128, .recent_bytes_max = 4u << 20};
+        .calls_max = 10000, .watches_max = 100000, .request_bytes_max = 1536u << 10, .txn_ops_max = 128, .recent_bytes_max = 4u << 20,
+        .values_bytes_max = 4u << 20, .value_small_max = 32};
 }
 
 static void own_free(struct own *o)
 {
     timer_clear(&o->retry);
+    timer_clear(&o->idle);
     timer_clear(&o->progress);
     timer_clear(&o->housekeeping);
     list_del(&o->task.link);
@@ -159,6 +177,7 @@ static void own_free(struct own *o)
     table_fini(&o->leases);
     watches_fini(o);
     tree_free(&o->index);
+    kv_pool_fini(&o->pool);
     arena_fini(&o->batch.arena);
     arena_fini(&o->arena);
     if (o->lock_fd >= 0) file_close(o->lock_fd);
@@ -181,7 +200,7 @@ static void own_close(struct ctl *c, void (*done)(void *ctx), void *ctx)
     o->closing = true;
     o->closed = done;
     o->closed_ctx = ctx;
-    struct list *waits[] = {&o->reads, &o->past, &o->changes};
+    struct list *waits[] = {&o->reads, &o->past, &o->changes, &o->keeps};
     for (size_t i = 0; i < COUNT_OF(waits); i++)
         while (!list_empty(waits[i])) own_over(o, CONTAINER_OF(waits[i]->next, struct ctl_call, link), CTL_STOPPED, ctl_error_text(CTL_STOPPED));
     watches_end(o, CTL_STOPPED, ctl_error_text(CTL_STOPPED));
@@ -206,6 +225,7 @@ static void own_lists_init(struct own *o)
     list_init(&o->reads);
     list_init(&o->past);
     list_init(&o->changes);
+    list_init(&o->keeps);
     list_init(&o->over);
     batch_init(&o->batch);
     arena_init(&o->arena, MEM_CTL, 16384);
@@ -251,6 +271,7 @@ enum err ctl_own_open(const struct ctl_own_conf *conf, struct loop *loop, struct
     o->dir = mem_strdup(MEM_CTL, conf->dir);
     o->conf.dir = o->dir;
     o->path = path_in(o->dir, "ctl.db");
+    kv_pool_init(&o->pool, conf->value_small_max, conf->values_bytes_max);
     own_lists_init(o);
     char *lock = path_in(o->dir, "ctl.lock");
     enum err e = folder_make(o->dir);

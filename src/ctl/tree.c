@@ -1,38 +1,12 @@
-/* tree.c - versions of keys, and the ordered tree that holds them.
+/* tree.c - the ordered tree of keys.
  *
- * A treap: a search tree by key that is at once a heap by prio, which comes from the key's hash (seeded per process, so nobody outside can choose keys that
- * make it deep). Every node knows how many keys are below it: counting a range is two descents. Nodes are the kvs themselves.
+ * A treap: a search tree by key that is at once a heap by the key's hash (seeded per process, so nobody outside can choose keys that
+ * make it deep). Every node knows how many keys are below it: counting a range is two descents. Nodes are the kvs themselves. The hash is computed anew where it is
+ * compared, which is twice or thrice for a key that comes or goes: that is cheaper than four bytes in each.
  */
 #include "ctl_int.h"
 
-struct kv *kv_new(struct slice key, struct slice value)
-{
-    struct kv *k = mem_new(MEM_CTL, offsetof(struct kv, bytes) + key.n + value.n + 1);
-    list_init(&k->of_lease);
-    k->refs = 1;
-    k->key_n = (uint32_t)key.n;
-    k->value_n = (uint32_t)value.n;
-    if (key.n) memcpy(k->bytes, key.p, key.n);
-    if (value.n) memcpy(k->bytes + key.n, value.p, value.n);
-    uint64_t h = hash_slice(key);
-    k->prio = (uint32_t)(h ^ (h >> 32));
-    return k;
-}
-
-void kv_unref(struct kv *k)
-{
-    if (!k) return;
-    MUST(k->refs > 0);
-    if (--k->refs) return;
-    MUST(list_empty(&k->of_lease));
-    mem_free(k);
-}
-
-void kv_show(const struct kv *k, struct ctl_kv *out)
-{
-    *out = (struct ctl_kv){.key = kv_key(k), .value = kv_value(k), .create_revision = k->create, .mod_revision = k->mod, .version = k->version,
-                           .lease = k->lease};
-}
+static uint64_t prio_of(const struct kv *k) { return hash_slice(kv_key(k)); }
 
 static uint32_t size_of(const struct kv *k) { return k ? k->size : 0; }
 static void node_sum(struct kv *k) { k->size = 1 + size_of(k->kid[0]) + size_of(k->kid[1]); }
@@ -71,7 +45,7 @@ static struct kv *node_put(struct kv *at, struct kv *k, struct kv **old)
     }
     int side = c > 0;
     at->kid[side] = node_put(at->kid[side], k, old);
-    if (at->kid[side]->prio > at->prio) return node_rotate(at, side);
+    if (at->kid[side] == k && !*old && prio_of(k) > prio_of(at)) return node_rotate(at, side); /* still on its way up */
     node_sum(at);
     return at;
 }
@@ -90,7 +64,7 @@ struct kv *tree_put(struct tree *t, struct kv *k)
 static struct kv *node_join(struct kv *a, struct kv *b)
 {
     if (!a || !b) return a ? a : b;
-    struct kv *top = a->prio > b->prio ? a : b;
+    struct kv *top = prio_of(a) > prio_of(b) ? a : b;
     if (top == a) a->kid[1] = node_join(a->kid[1], b);
     else b->kid[0] = node_join(a, b->kid[0]);
     node_sum(top);
@@ -170,7 +144,9 @@ static void node_free(struct kv *k)
     if (!k) return;
     node_free(k->kid[0]);
     node_free(k->kid[1]);
-    list_del(&k->of_lease);
+    struct kv_leased *l = kv_leased(k);
+    if (l) list_del(&l->link);
+    if (k->value) list_del(&k->value->link);
     kv_unref(k);
 }
 

@@ -5,13 +5,18 @@
  * written before anything else happens to the file, at the latest by the sync. A failed operation is noted with its file: SQLite's error codes don't say it.
  *
  * File names are made durable by the first sync after the file was opened.
+ *
+ * A WAL that grows with each commit has a new size and new blocks to be made durable with each: a sync of it costs twice that of one whose bytes lie where there were bytes before. So
+ * zeroes are written ahead of it when it grows (AHEAD_BYTES), and go to disk with the same sync. SQLite, which is not told of them, takes them for the end of the log, as it takes
+ * frames of an older round. Space taken by fallocate() would do nothing: what is written there for the first time is news, too.
  */
 #include "ctl_int.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
 
-#define GATHER_BYTES (256u << 10)
+#define GATHER_BYTES (64u << 10)
+#define AHEAD_BYTES (256u << 10) /* some thirty small commits */
 #define SECTOR_BYTES 4096 /* what a write may damage beside itself: nothing (SQLITE_IOCAP_POWERSAFE_OVERWRITE), but pages are this big */
 
 struct vfs_file {
@@ -20,7 +25,9 @@ struct vfs_file {
     char *path;
     int fd;
     bool named;                  /* its folder was synced since it was opened */
-    uint64_t bytes;              /* its size, with what is gathered */
+    bool ahead;                  /* a WAL: zeroes are written ahead of it */
+    uint64_t bytes;              /* its size, with what is gathered, without the zeroes */
+    uint64_t room;               /* its size on disk, with the zeroes */
     char *gathered;              /* GATHER_BYTES, made with the first write */
     uint64_t gathered_at;        /* where in the file it belongs */
     size_t gathered_n;
@@ -46,13 +53,26 @@ static enum err folder_sync(const char *path)
 
 /* ---- files ---- */
 
+/* Without them it is only slower: what is left of a full disk is for others. */
+static void zeroes_write(struct vfs_file *f, uint64_t at)
+{
+    static char zeroes[4096];
+    struct iovec iov[AHEAD_BYTES / sizeof zeroes];
+    uint64_t written;
+    for (size_t i = 0; i < COUNT_OF(iov); i++) iov[i] = (struct iovec){zeroes, sizeof zeroes};
+    if (disk_write_at(f->fd, at, iov, COUNT_OF(iov), &written) == OK) f->room = at + AHEAD_BYTES;
+    else f->room = disk_truncate(f->fd, at) == OK ? at : at + written;
+}
+
 static int file_flush(struct vfs_file *f)
 {
     if (f->gathered_n == 0) return SQLITE_OK;
     struct iovec iov = {f->gathered, f->gathered_n};
     uint64_t written;
+    uint64_t end = f->gathered_at + f->gathered_n;
     enum err e = disk_write_at(f->fd, f->gathered_at, &iov, 1, &written);
     f->gathered_n = 0; /* of no use any more when it failed: the transaction is rolled back */
+    if (e == OK && f->ahead && end > f->room) zeroes_write(f, end);
     if (e == OK) return SQLITE_OK;
     return disk_failed(f->disk, e, "write", f->path, SQLITE_IOERR_WRITE);
 }
@@ -104,7 +124,7 @@ static int file_cut(sqlite3_file *base, sqlite3_int64 bytes)
     if (rc != SQLITE_OK) return rc;
     enum err e = disk_truncate(f->fd, (uint64_t)bytes);
     if (e != OK) return disk_failed(f->disk, e, "truncate", f->path, SQLITE_IOERR_TRUNCATE);
-    f->bytes = (uint64_t)bytes;
+    f->bytes = f->room = (uint64_t)bytes;
     return SQLITE_OK;
 }
 
@@ -153,6 +173,8 @@ static int fs_open(sqlite3_vfs *v, const char *name, sqlite3_file *base, int fla
     enum err e = disk_open(name, flags & SQLITE_OPEN_CREATE, &f->fd, &f->bytes);
     if (e != OK) return disk_failed(d, e, "open", name, SQLITE_CANTOPEN);
     f->disk = d;
+    f->ahead = flags & SQLITE_OPEN_WAL;
+    f->room = f->bytes;
     f->path = mem_strdup(MEM_CTL, name);
     f->base.pMethods = &file_methods;
     if (out_flags) *out_flags = flags;

@@ -13,6 +13,9 @@
  */
 #include "ctl_int.h"
 
+#define RECENT_CAP_MIN 64
+#define RECENT_REST_BYTES (256u << 10) /* of the newest events stay in memory when it is quiet */
+
 enum watch_state { WATCH_SYNCED, WATCH_BEHIND, WATCH_PAUSED, WATCH_ENDED };
 
 /* An event for a watch, of the commit that is being told. */
@@ -36,6 +39,7 @@ struct ctl_watch_own {
     struct ctl_watch_conf conf;  /* key and end: in bytes */
     int64_t next;                /* the first revision that was not told; of a synced one: none before it is wanted */
     enum watch_state state;
+    bool from_disk;              /* BEHIND: what comes next is not all in memory, though the newest events are */
     bool progress_wanted;
     bool told;                   /* something, since the last tick of progress */
     enum ctl_error why_ended;
@@ -233,15 +237,23 @@ static void watch_end(struct ctl_watch_own *w, enum ctl_error e, const char *why
 
 static bool watch_wants(const struct ctl_watch_own *w, const struct kv *k)
 {
-    return k->mod >= w->next && !(k->dead ? w->conf.no_delete : w->conf.no_put);
+    return kv_mod(k) >= w->next && !(kv_is(k, KV_DEAD) ? w->conf.no_delete : w->conf.no_put);
 }
 
 /* What was before the compact revision is forgotten, though it may still be at hand. */
+static bool event_has_prev(const struct ctl_watch_own *w, const struct change *c)
+{
+    return w->conf.prev_kv && c->prev && kv_mod(c->now) > own_of(w)->compact;
+}
+
+/* What was there before is not in memory: the watch has to be told from history. */
+static bool event_is_cold(const struct ctl_watch_own *w, const struct change *c) { return event_has_prev(w, c) && kv_is_cold(c->prev); }
+
 static void event_fill(const struct ctl_watch_own *w, const struct change *c, struct ctl_event *out)
 {
-    *out = (struct ctl_event){.type = c->now->dead ? CTL_EVENT_DELETE : CTL_EVENT_PUT};
+    *out = (struct ctl_event){.type = kv_is(c->now, KV_DEAD) ? CTL_EVENT_DELETE : CTL_EVENT_PUT};
     kv_show(c->now, &out->kv);
-    out->has_prev = w->conf.prev_kv && c->prev && c->now->mod > own_of(w)->compact;
+    out->has_prev = event_has_prev(w, c);
     if (out->has_prev) kv_show(c->prev, &out->prev);
 }
 
@@ -278,10 +290,21 @@ static void watch_tell_hits(struct own *o, struct ctl_watch_own *w)
 {
     struct ctl_event *events = arena_alloc(&o->arena, w->hits_n * sizeof *events);
     size_t n = 0;
-    for (const struct hit *h = w->hits; h; h = h->next) event_fill(w, h->change, &events[n++]);
+    bool cold = false;
+    int64_t from = kv_mod(w->hits->change->now);
+    for (const struct hit *h = w->hits; h; h = h->next) {
+        cold |= event_is_cold(w, h->change);
+        if (!cold) event_fill(w, h->change, &events[n++]);
+    }
     w->hits = w->hits_last = NULL;
     w->hits_n = 0;
-    (void)watch_tell(w, events, n, o->revision + 1);
+    if (cold) {
+        w->next = MAX(w->next, from);
+        w->from_disk = true;
+        watch_set(w, WATCH_BEHIND);
+    } else {
+        (void)watch_tell(w, events, n, o->revision + 1);
+    }
     arena_reset(&o->arena);
 }
 
@@ -301,9 +324,8 @@ static void recent_drop_first(struct own *o)
     o->recent_n--;
 }
 
-static void recent_grow(struct own *o)
+static void recent_resize(struct own *o, size_t cap)
 {
-    size_t cap = o->recent_cap ? o->recent_cap * 2 : 64;
     struct change *bigger = mem_new(MEM_CTL, cap * sizeof *bigger);
     for (size_t i = 0; i < o->recent_n; i++) bigger[i] = *recent_entry(o, i);
     mem_free(o->recent);
@@ -312,21 +334,35 @@ static void recent_grow(struct own *o)
     o->recent_at = 0;
 }
 
-/* Takes the batch's changes. What is over the limit goes, whole revisions, oldest first. */
+/* What is more than that goes, whole revisions, oldest first. */
+static void recent_drop(struct own *o, uint64_t bytes)
+{
+    while (o->recent_n && o->recent_bytes > bytes) {
+        int64_t gone = kv_mod(recent_entry(o, 0)->now);
+        while (o->recent_n && kv_mod(recent_entry(o, 0)->now) == gone) recent_drop_first(o);
+        o->recent_from = gone + 1;
+    }
+}
+
+/* Takes the batch's changes. */
 static void recent_take(struct own *o, struct changes *c)
 {
     for (size_t i = 0; i < c->n; i++) {
-        if (o->recent_n == o->recent_cap) recent_grow(o);
+        if (o->recent_n == o->recent_cap) recent_resize(o, o->recent_cap ? o->recent_cap * 2 : RECENT_CAP_MIN);
         o->recent_n++;
         *recent_entry(o, o->recent_n - 1) = c->v[i];
         o->recent_bytes += change_bytes(&c->v[i]);
     }
     c->n = 0;
-    while (o->recent_n && o->recent_bytes > o->conf.recent_bytes_max) {
-        int64_t gone = recent_entry(o, 0)->now->mod;
-        while (o->recent_n && recent_entry(o, 0)->now->mod == gone) recent_drop_first(o);
-        o->recent_from = gone + 1;
-    }
+    recent_drop(o, o->conf.recent_bytes_max);
+}
+
+void recent_rest(struct own *o)
+{
+    recent_drop(o, MIN(o->conf.recent_bytes_max, RECENT_REST_BYTES));
+    size_t cap = RECENT_CAP_MIN;
+    while (cap < o->recent_n) cap *= 2;
+    if (cap < o->recent_cap) recent_resize(o, cap);
 }
 
 /* The first entry of revision or behind it. */
@@ -335,7 +371,7 @@ static size_t recent_find(const struct own *o, int64_t revision)
     size_t from = 0, to = o->recent_n;
     while (from < to) {
         size_t mid = from + (to - from) / 2;
-        if (recent_entry(o, mid)->now->mod < revision) from = mid + 1;
+        if (kv_mod(recent_entry(o, mid)->now) < revision) from = mid + 1;
         else to = mid;
     }
     return from;
@@ -364,20 +400,25 @@ void watches_told(struct own *o)
 static void watch_catch_up(struct own *o, struct ctl_watch_own *w)
 {
     size_t from = recent_find(o, w->next), to = from, n = 0;
-    int64_t last = 0;
+    int64_t last = 0, cold = INT64_MAX; /* cold: the first revision that has to come from disk */
     for (; to < o->recent_n; to++) {
-        const struct kv *k = recent_entry(o, to)->now;
-        if (n >= WATCH_EVENTS_MAX && k->mod != last) break;
-        last = k->mod;
-        n += range_has(w->conf.key, w->conf.end, kv_key(k)) && watch_wants(w, k);
+        const struct change *c = recent_entry(o, to);
+        if (n >= WATCH_EVENTS_MAX && kv_mod(c->now) != last) break;
+        last = kv_mod(c->now);
+        if (!range_has(w->conf.key, w->conf.end, kv_key(c->now)) || !watch_wants(w, c->now)) continue;
+        n++;
+        if (!event_is_cold(w, c)) continue;
+        cold = last;
+        break;
     }
     struct ctl_event *events = arena_alloc(&o->arena, MAX(n, 1) * sizeof *events);
     n = 0;
     for (size_t i = from; i < to; i++) {
         const struct change *c = recent_entry(o, i);
-        if (range_has(w->conf.key, w->conf.end, kv_key(c->now)) && watch_wants(w, c->now)) event_fill(w, c, &events[n++]);
+        if (kv_mod(c->now) < cold && range_has(w->conf.key, w->conf.end, kv_key(c->now)) && watch_wants(w, c->now)) event_fill(w, c, &events[n++]);
     }
-    int64_t next = to < o->recent_n ? last + 1 : o->revision + 1;
+    w->from_disk = cold != INT64_MAX;
+    int64_t next = w->from_disk ? cold : to < o->recent_n ? last + 1 : o->revision + 1;
     if (n) (void)watch_tell(w, events, n, next);
     else w->next = next;
     arena_reset(&o->arena);
@@ -390,7 +431,7 @@ static void watch_step(struct own *o, struct ctl_watch_own *w)
         watch_set(w, WATCH_SYNCED);
     } else if (w->next < o->compact) {
         watch_end(w, CTL_COMPACTED, ctl_error_text(CTL_COMPACTED));
-    } else if (w->next >= o->recent_from) {
+    } else if (w->next >= o->recent_from && !w->from_disk) {
         own_turn(o);
         watch_catch_up(o, w);
     }
@@ -429,7 +470,7 @@ bool watches_slice(struct own *o, struct job *j)
     bool prev = false;
     LIST_FOREACH(it, &o->watches_behind) {
         const struct ctl_watch_own *w = CONTAINER_OF(it, struct ctl_watch_own, link);
-        if (w->next >= o->recent_from || w->next < o->compact) continue;
+        if ((w->next >= o->recent_from && !w->from_disk) || w->next < o->compact || w->next > o->revision) continue;
         from = MIN(from, w->next);
         prev |= w->conf.prev_kv;
     }
@@ -443,6 +484,7 @@ static void watch_slice(struct own *o, struct ctl_watch_own *w)
 {
     const struct job *j = &o->job;
     if (w->next < j->from || w->next > j->to || w->next < o->compact) return;
+    w->from_disk = false;
     size_t n = 0;
     struct ctl_event *events = arena_alloc(&o->arena, MAX(j->slice.n, 1) * sizeof *events);
     for (size_t i = 0; i < j->slice.n; i++) {

@@ -416,6 +416,7 @@ size_t h2_stream_send(struct h2_stream *st, struct pieces body, bool end)
     if (st->closed || st->out_end || c->closed)
         return 0;
     st->out_end = end;
+    bool kept = true;
     bool lend = !st->out.bytes && h2_direct(c);
     if (lend) {
         st->lent = body.v;
@@ -423,13 +424,11 @@ size_t h2_stream_send(struct h2_stream *st, struct pieces body, bool end)
         st->lent_skip = 0;
         st->lent_bytes = body.bytes;
     }
+    for (int i = 0; !lend && i < body.n && kept; i++) /* behind what waits, before nghttp2 asks: it is not asked for again */
+        kept = h2_queue_add(&st->out, body.v[i].iov_base, body.v[i].iov_len);
     if (body.bytes || end)
         resume(st);
     h2_flush(c);
-    bool kept = true;
-    if (!lend)
-        for (int i = 0; i < body.n && kept; i++)
-            kept = h2_queue_add(&st->out, body.v[i].iov_base, body.v[i].iov_len);
     for (; lend && st->lent_bytes && !st->closed && kept; st->lent++) {
         size_t n = st->lent->iov_len - st->lent_skip;
         kept = h2_queue_add(&st->out, (const char *)st->lent->iov_base + st->lent_skip, n);
@@ -658,6 +657,21 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     return 0;
 }
 
+static int name_of(struct h2_conn *c, nghttp2_rcbuf *buf, struct slice name)
+{
+    struct h2_known *k = &c->names[((uintptr_t)buf >> 4) * 0x9e3779b97f4a7c15u >> 32 & (H2_NAMES - 1)];
+    if (LIKELY(k->buf == buf))
+        return k->id;
+    int id = h2_name(name);
+    if (name.n > H2_NAME_BYTES_MAX)
+        return id;
+    nghttp2_rcbuf_incref(buf);
+    if (k->buf)
+        nghttp2_rcbuf_decref(k->buf);
+    *k = (struct h2_known){buf, id};
+    return id;
+}
+
 static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rcbuf *name, nghttp2_rcbuf *value, uint8_t flags, void *user)
 {
     struct h2_conn *c = user;
@@ -672,9 +686,11 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, nghttp2_rc
     if (!b)
         return 0;
     uint16_t before = b->f.h.n;
-    if (!h2_fields_add(&b->f, slice_of((const char *)n.base, n.len), slice_of((const char *)v.base, v.len)))
+    struct slice text = slice_of((const char *)n.base, n.len);
+    int id = name_of(c, name, text);
+    if (!h2_fields_add(&b->f, id, text, slice_of((const char *)v.base, v.len)))
         return 0;
-    if (b->f.h.n == before && ((const char *)n.base)[0] != ':')
+    if (b->f.h.n == before && id < H2_NAME_PSEUDO)
         return 0; /* nothing points to it: a crumb of a cookie, which was copied, or a trailer that was left out */
     MUST(b->refs_n + 2 <= H2_REFS_MAX);
     nghttp2_rcbuf_incref(name);
@@ -918,6 +934,9 @@ void h2_conn_fini(struct h2_conn *c)
     block_put(c->head);
     block_put(c->trail);
     h2_put(c->out);
+    for (unsigned i = 0; i < H2_NAMES; i++)
+        if (c->names[i].buf)
+            nghttp2_rcbuf_decref(c->names[i].buf);
     h2_mem_user(-1);
 }
 

@@ -23,6 +23,7 @@ size_t h2_req_send(struct http_req *r, struct pieces body);
 void h2_req_end(struct http_req *r, struct slice trailers);
 void h2_req_last(struct http_req *r);
 void h2_req_cut(struct http_req *r);
+void h2_req_refuse(struct http_req *r);
 
 /* ---- the client's end: h2_cli.c ---- */
 /* The connection stands and speaks HTTP/2: takes the stream over. c->h2 is set. Calls may be begun before (from

@@ -6,6 +6,9 @@
  * A connection may be started before it stands: what is asked waits in the stream of rt. It takes no more calls once the
  * peer said GOAWAY, once it broke, or when its stream ids are used up; when the last call is over then, ended() is told. An
  * answer that came whole is handed on whatever happens to the connection afterwards.
+ *
+ * A peer whose program hangs keeps its connection, for its kernel answers for it. Where the conf says so it is asked by PING when calls are
+ * under way and not a byte has come for a while; one that is silent to that as well is gone (RFC 9113 section 6.7: PING is answered before all else).
  */
 #include "h2_int.h"
 
@@ -32,6 +35,9 @@ struct h2_cli {
     struct http_cli *cli;
     uint32_t calls;
     int32_t sent_id;          /* the highest stream whose HEADERS were framed */
+    struct timer pulse;       /* with conf.ask_ms, while calls are under way */
+    uint64_t pulse_bytes;     /* that had come when it was last set */
+    bool asked;               /* a PING went out since then */
     enum err err;             /* with broken */
     bool connected;
     bool settled;             /* the peer's SETTINGS came */
@@ -63,6 +69,7 @@ static void call_fail(struct h2_call *call, enum err e)
     struct h2_cli *v = cli_of(call->st.c);
     struct http_call *k = call_over(call);
     k->unsent |= call->st.id == 0 || call->st.id > v->sent_id || !v->connected;
+    k->unsent |= e == ERR_TLS && !v->settled; /* TLS 1.3: our certificate was refused after we had begun to send; whoever reads has sent SETTINGS */
     v->cli->ops->failed(k, e);
 }
 
@@ -101,6 +108,44 @@ static void cli_turned(struct h2_conn *c)
         v->told = true;
         v->cli->ops->ended(v->cli, v->broken ? v->err : ERR_CLOSED);
     }
+}
+
+/* ---- a peer that hangs -------------------------------------------------------------------------------------------------------- */
+
+static void pulse_set(struct h2_cli *v, uint32_t ms)
+{
+    v->pulse_bytes = v->c.total_bytes;
+    timer_set(v->c.s->loop, &v->pulse, ms);
+}
+
+static void pulse_fires(struct timer *t)
+{
+    struct h2_cli *v = CONTAINER_OF(t, struct h2_cli, pulse);
+    const struct http_cli_conf *conf = v->cli->conf;
+    if (v->c.closed || v->broken || !v->calls)
+        return;
+    bool heard = v->c.total_bytes != v->pulse_bytes || v->c.choked || !v->connected; /* choked: we do not read; not connected: the owner's limit holds */
+    if (!heard && v->asked) {
+        if (conf->count)
+            counter_inc(&conf->count->h2_up_hung);
+        cli_broken(&v->c, ERR_TIMEOUT);
+        return;
+    }
+    v->asked = !heard;
+    if (v->asked) {
+        (void)nghttp2_submit_ping(v->c.ng, NGHTTP2_FLAG_NONE, NULL);
+        h2_later(&v->c);
+    }
+    pulse_set(v, v->asked ? conf->hung_ms : conf->ask_ms);
+}
+
+/* A call begins: from now on somebody waits. */
+static void pulse_begin(struct h2_cli *v)
+{
+    if (!v->cli->conf->ask_ms || timer_is_set(&v->pulse))
+        return;
+    v->asked = false;
+    pulse_set(v, v->cli->conf->ask_ms);
 }
 
 /* ---- answers --------------------------------------------------------------------------------------------------------------- */
@@ -309,6 +354,7 @@ size_t h2_cli_request(struct http_cli *cli, struct http_call *k, enum h1_method 
     call->st.known = true;
     k->h2 = call;
     v->calls++;
+    pulse_begin(v);
     if (v->broken || (tunnel && method != H1_CONNECT && v->settled && !may_tunnel(v))) {
         h2_stream_fail(&call->st, v->broken ? ERR_CLOSED : ERR_UNSUPPORTED);
         return 0;
@@ -415,6 +461,7 @@ static void cli_released(struct stream *s)
 {
     struct http_cli *cli = CONTAINER_OF(s, struct http_cli, h1.s);
     struct h2_cli *v = cli->h2;
+    timer_clear(&v->pulse);
     h2_conn_fini(&v->c);
     mem_free(v);
     cli->h2 = NULL;
@@ -443,6 +490,7 @@ void h2_cli_start(struct http_cli *cli)
     cli->h2 = v;
     s->ops = &cli_stream_ops;
     v->connected = !s->connecting && !s->tls_handshake;
+    timer_init(&v->pulse, pulse_fires);
     MUST(h2_conn_init(&v->c, s, &cli_role, false, conf->limits, settings, COUNT_OF(settings), conf->conn_window_bytes));
 }
 

@@ -43,6 +43,14 @@ struct h2_block {
     struct h2_fields f;
 };
 
+/* Names that were met before: those in the peer's table for compression come as the same buffer again and again, and are judged once. */
+#define H2_NAMES 32u           /* a power of two */
+#define H2_NAME_BYTES_MAX 64u  /* longer ones are not kept alive */
+struct h2_known {
+    nghttp2_rcbuf *buf;        /* held; NULL: none here */
+    int id;                    /* h2_name() of it */
+};
+
 /* A head or trailers to be sent (h2_head.c). Text is HTTP/1 lines; fields that only HTTP/1 has are left out. */
 #define H2_NV_MAX 256
 struct h2_nva {
@@ -168,6 +176,7 @@ struct h2_conn {
     bool in_section;
     bool leaving;               /* all is written that will be */
     bool closed;
+    struct h2_known names[H2_NAMES];
     struct iovec pend_v[PIECES_MAX];
 };
 

@@ -6,9 +6,11 @@
  */
 #include "h2_int.h"
 
-#define CLASS_MIN_BITS 5   /* 32 bytes */
+#define STEP 64u           /* small blocks have a list for every 64 bytes: a line of the cache, so that the next block lies beside it */
+#define STEPS_BITS 10      /* up to 1 KiB; above that a list for each power of two */
+#define STEPS ((1u << STEPS_BITS) / STEP)
 #define CLASS_MAX_BITS 15  /* 32 KiB; above that base is asked each time */
-#define CLASSES (CLASS_MAX_BITS - CLASS_MIN_BITS + 1)
+#define CLASSES (STEPS + CLASS_MAX_BITS - STEPS_BITS)
 #define KEPT_BYTES_MAX (4u << 20) /* of each thread; more are given back */
 
 /* In front of each block; 16 bytes, so that what follows is aligned for anything. */
@@ -28,11 +30,12 @@ static _Thread_local struct {
 
 static unsigned class_of(size_t size)
 {
-    unsigned bits = size <= (1u << CLASS_MIN_BITS) ? CLASS_MIN_BITS : 64 - (unsigned)__builtin_clzll(size - 1);
-    return bits - CLASS_MIN_BITS;
+    if (LIKELY(size <= STEPS * STEP))
+        return (unsigned)((size - 1) / STEP);
+    return STEPS - 1 + (64 - (unsigned)__builtin_clzll(size - 1)) - STEPS_BITS;
 }
 
-static size_t class_bytes(unsigned class) { return (size_t)1 << (class + CLASS_MIN_BITS); }
+static size_t class_bytes(unsigned class) { return class < STEPS ? (class + 1) * STEP : (size_t)1 << (class - (STEPS - 1) + STEPS_BITS); }
 
 void *h2_get(size_t size)
 {

@@ -13,7 +13,6 @@
  */
 #include "h2_int.h"
 
-#define STREAM_ID_LAST 0x7fffffff
 #define GOAWAY_MS 1000 /* that a client has to send back the PING behind the first GOAWAY */
 
 struct h2_req {
@@ -39,6 +38,7 @@ struct h2_srv {
     bool busy;                  /* there were requests when a turn last ended */
     bool greeted;               /* the client's SETTINGS came */
     bool going, gone;           /* the first GOAWAY was sent; the last one */
+    int32_t last_id;            /* that the last one names: nothing behind it is handed on */
 };
 
 static struct h2_srv *srv_of(struct h2_conn *c) { return CONTAINER_OF(c, struct h2_srv, c); }
@@ -122,7 +122,8 @@ static void goaway_last(struct h2_srv *v)
     if (v->gone)
         return;
     v->gone = true;
-    (void)nghttp2_submit_goaway(v->c.ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(v->c.ng), NGHTTP2_NO_ERROR, NULL, 0);
+    v->last_id = nghttp2_session_get_last_proc_stream_id(v->c.ng);
+    (void)nghttp2_submit_goaway(v->c.ng, NGHTTP2_FLAG_NONE, v->last_id, NGHTTP2_NO_ERROR, NULL, 0);
     h2_later(&v->c);
 }
 
@@ -254,6 +255,11 @@ static bool srv_judge(struct h2_stream *st, struct h2_block *b, bool end)
 {
     struct h2_srv *v = srv_of(st->c);
     struct h2_fields *f = &b->f;
+    if (v->gone && st->id > v->last_id) { /* it came before the last GOAWAY went out: the client will take it for not processed, and may send it elsewhere */
+        h2_stream_reset(st, NGHTTP2_REFUSED_STREAM);
+        h2_stream_over(st);
+        return false;
+    }
     if (h2_request_finish(f, end)) {
         struct h2_req *r = req_of(st);
         r->method = (uint8_t)f->h.method_id;
@@ -349,6 +355,9 @@ static void linger(struct h2_stream *st)
 static void srv_sent(struct h2_conn *c, const nghttp2_frame *f)
 {
     struct h2_srv *v = srv_of(c);
+    static const uint8_t opaque[8] = "weir-bye";
+    if (f->hd.type == NGHTTP2_GOAWAY && v->going && !v->gone) /* not before: nghttp2 lets PING overtake, and its answer is to say that the GOAWAY has come */
+        (void)nghttp2_submit_ping(c->ng, NGHTTP2_FLAG_NONE, opaque);
     if (f->hd.type == NGHTTP2_RST_STREAM && f->rst_stream.error_code != NGHTTP2_NO_ERROR && f->rst_stream.error_code != NGHTTP2_CANCEL) {
         COUNT(v, h2_resets_ours);
         count_reset(v);
@@ -489,10 +498,8 @@ void h2_srv_last(struct http_srv *srv)
     if (c->closed || v->going || v->c.leaving)
         return;
     v->going = true; /* also at rest: a request may be on its way to us, and not every client sends it again */
-    static const uint8_t opaque[8] = "weir-bye";
     v->going_ms = loop_now_ms(c->s->loop);
-    (void)nghttp2_submit_shutdown_notice(c->ng);
-    (void)nghttp2_submit_ping(c->ng, NGHTTP2_FLAG_NONE, opaque);
+    (void)nghttp2_submit_shutdown_notice(c->ng); /* srv_sent() has the PING */
     h2_later(c);
 }
 
@@ -615,12 +622,15 @@ void h2_req_last(struct http_req *r)
     st->discard = true;
 }
 
-void h2_req_cut(struct http_req *r)
+static void req_reset(struct http_req *r, uint32_t code)
 {
     struct h2_stream *st = &r->h2->st;
     if (!open_for(st))
         return;
-    h2_stream_reset(st, r->h2->answering ? NGHTTP2_INTERNAL_ERROR : NGHTTP2_CANCEL);
+    h2_stream_reset(st, code);
     h2_stream_over(st);
     h2_flush(st->c);
 }
+
+void h2_req_cut(struct http_req *r) { req_reset(r, r->h2->answering ? NGHTTP2_INTERNAL_ERROR : NGHTTP2_CANCEL); }
+void h2_req_refuse(struct http_req *r) { req_reset(r, r->h2->answering ? NGHTTP2_INTERNAL_ERROR : NGHTTP2_REFUSED_STREAM); }

@@ -92,6 +92,23 @@ static void test_gather(void **state)
     world_stop();
 }
 
+/* What is sent while some of it waits for the end of the reading goes out in the same turn. */
+static void test_talks_on(void **state)
+{
+    enum { PARTS = PIECES_MAX + 5 }; /* more than come in one call */
+    plain_start();
+    struct raw *r = raw_open(true);
+    struct buf b = {0};
+    headers_add(&b, END_HEADERS, 1, POST_LINES("/chat"));
+    for (int i = 0; i < PARTS; i++)
+        frame_add(&b, DATA, 0, 1, "p", 1);
+    raw_buf(r, &b);
+    pass(5);
+    assert_true(W.last->calls > 1);
+    assert_int_equal(data_bytes(r, 1), PARTS);
+    world_stop();
+}
+
 static void test_malformed(void **state)
 {
     static const struct {
@@ -189,12 +206,10 @@ static void test_bodies_malformed(void **state)
     world_stop();
 }
 
-static void test_head_limits(void **state)
+/* A target that is too long. */
+static void long_target(struct raw *r)
 {
-    plain_start();
-    struct raw *r = raw_open(true);
-    struct frame f;
-    struct buf b = {0}, block = {0}, lines = {0};
+    struct buf b = {0}, lines = {0};
     buf_adds(&lines, ":method\tGET\n:scheme\thttp\n:authority\tx\n:path\t/");
     for (int i = 0; i < 8300; i++)
         buf_addc(&lines, 'p');
@@ -204,12 +219,16 @@ static void test_head_limits(void **state)
     pass(5);
     assert_int_equal(W.own->status, 414);
     assert_true(ended(r, 1));
-    /* too many fields, on a request that is not ended: answered, and told to stop */
-    buf_clear(&lines);
+    buf_free(&lines);
+}
+
+/* Too many fields, on a request that is not ended: answered, and told to stop. */
+static void many_fields(struct raw *r)
+{
+    struct buf b = {0}, lines = {0};
     buf_adds(&lines, POST_LINES("/"));
     for (int i = 0; i < 101; i++)
         buf_printf(&lines, "x-%d\ty\n", i);
-    b = (struct buf){0};
     headers_add(&b, END_HEADERS, 3, lines.p);
     raw_buf(r, &b);
     pass(5);
@@ -227,8 +246,13 @@ static void test_head_limits(void **state)
     }
     assert_int_equal(rst_code(r, 33), NO_ERROR);
     assert_true(ended(r, 33));
-    /* larger than a head may be, over CONTINUATION */
-    buf_clear(&lines);
+    buf_free(&lines);
+}
+
+/* Larger than a head may be, over CONTINUATION. */
+static void large_head(struct raw *r)
+{
+    struct buf b = {0}, block = {0}, lines = {0};
     buf_adds(&lines, GET_LINES("/"));
     for (int i = 0; i < 70; i++) {
         buf_printf(&lines, "x-%d\t", i);
@@ -237,7 +261,6 @@ static void test_head_limits(void **state)
         buf_addc(&lines, '\n');
     }
     hpack_lines(&block, lines.p);
-    b = (struct buf){0};
     for (size_t at = 0; at < block.n; at += 16000) {
         size_t n = MIN(block.n - at, 16000);
         frame_add(&b, at ? CONTINUATION : HEADERS, (at ? 0 : END_STREAM) | (at + n == block.n ? END_HEADERS : 0), 35, block.p + at, n);
@@ -247,9 +270,14 @@ static void test_head_limits(void **state)
     assert_int_equal(W.own->status, 431);
     assert_int_equal(W.own->refusals, 4);
     assert_true(ended(r, 35));
-    /* a bomb: one field of 4 KB in the table, named again and again by one byte */
-    b = (struct buf){0};
-    buf_clear(&block);
+    buf_free(&block);
+    buf_free(&lines);
+}
+
+/* A bomb: one field of 4 KB in the table, named again and again by one byte. */
+static void bomb(struct raw *r)
+{
+    struct buf b = {0}, block = {0};
     hpack_lines(&block, GET_LINES("/"));
     buf_addc(&block, 0x40);
     hpack_string(&block, "x", 1);
@@ -262,10 +290,20 @@ static void test_head_limits(void **state)
     assert_int_equal(goaway_code(r), CALM);
     assert_string_equal(W.own->label, "h2_flood");
     assert_true(over(r));
+    buf_free(&block);
+}
+
+static void test_head_limits(void **state)
+{
+    plain_start();
+    struct raw *r = raw_open(true);
+    struct frame f;
+    long_target(r);
+    many_fields(r);
+    large_head(r);
+    bomb(r);
     assert_int_equal(W.requests_n, 0);
     assert_int_equal(frames(r, GOAWAY, 0, &f), 1);
-    buf_free(&block);
-    buf_free(&lines);
     world_stop();
 }
 
@@ -572,10 +610,12 @@ static void test_going(void **state)
     pass(5);
     assert_int_equal(frames(r, GOAWAY, 0, &f), 1);
     assert_int_equal(code_at(f.p), 0x7fffffff);
+    size_t said = (size_t)(f.p - (const uint8_t *)r->got.p);
     raw_headers(r, END_STREAM | END_HEADERS, 3, GET_LINES("/size/3")); /* was on its way */
     pass(5);
     assert_true(ended(r, 3));
     assert_int_equal(frames(r, PING, 0, &f), 1);
+    assert_true((size_t)(f.p - (const uint8_t *)r->got.p) > said); /* behind it: who answers it has seen it */
     raw_frame(r, PING, ACK, 0, f.p, 8);
     pass(5);
     assert_int_equal(frames(r, GOAWAY, 0, &f), 2);
@@ -621,6 +661,29 @@ static void test_going(void **state)
     world_stop();
 }
 
+/* A request that comes in one piece with the answer to PING: the last GOAWAY does not name it, so its client may send it elsewhere, and it must not be done here. */
+static void test_going_late(void **state)
+{
+    plain_start();
+    struct raw *r = raw_open(true);
+    struct frame f;
+    struct buf b = {0};
+    raw_headers(r, END_HEADERS, 1, POST_LINES("/never"));
+    pass(5);
+    http_srv_last(&W.own->srv);
+    pass(5);
+    assert_int_equal(frames(r, PING, 0, &f), 1);
+    frame_add(&b, PING, ACK, 0, f.p, 8);
+    headers_add(&b, END_STREAM | END_HEADERS, 3, GET_LINES("/size/3"));
+    raw_buf(r, &b);
+    pass(5);
+    assert_int_equal(frames(r, GOAWAY, 0, &f), 2);
+    assert_int_equal(code_at(f.p), 1);
+    assert_int_equal(W.requests_n, 1);
+    assert_int_equal(rst_code(r, 3), REFUSED_STREAM);
+    world_stop();
+}
+
 /* Whatever an owner does inside a callback. */
 static void test_inside(void **state)
 {
@@ -661,6 +724,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_head),
         cmocka_unit_test(test_crumbs),
         cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_talks_on),
         cmocka_unit_test(test_malformed),
         cmocka_unit_test(test_bodies_malformed),
         cmocka_unit_test(test_head_limits),
@@ -672,6 +736,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_times),
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_going),
+        cmocka_unit_test(test_going_late),
         cmocka_unit_test(test_inside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,7 @@ static void test_kinds(void **state)
     struct use *u = use_open();
     struct call *a = get(u, "/size/100"); /* before it is connected */
     struct call *b = call_make(u, "HEAD /size/100", "", H1_NO_BODY, "", 0, 0);
-    struct call *c = get(u, "/none"), *d = get(u, "/trailers-only"), *e = get(u, "/interim"), *f = get(u, "/cut"), *g = get(u, "/drop");
+    struct call *c = get(u, "/none"), *d = get(u, "/trailers-only"), *e = get(u, "/interim"), *f = get(u, "/cut"), *g = get(u, "/drop"), *refused = get(u, "/refuse");
     struct call *h = call_make(u, "POST /echo?q=1", "TE: gzip, trailers\r\nX-A: b\r\nContent-Length: 3\r\nTransfer-Encoding: x\r\n", H1_LENGTH, "abc", 3, 0);
     struct call *i = call_make(u, "POST /echo", "", H1_CHUNKED, "abc", 3, 300000);
     struct call *j = call_make(u, "POST /stream", "", H1_CHUNKED, "abc", 3, 300000);
@@ -36,7 +36,8 @@ static void test_kinds(void **state)
     assert_string_equal(e->body.p, "ok");
     assert_true(f->failed && !f->end && f->err == ERR_RESET && !f->unsent);
     assert_int_equal(f->k.reset_code, INTERNAL_ERROR);
-    assert_true(g->failed && !g->answered && g->k.reset_code == CANCEL);
+    assert_true(g->failed && !g->answered && g->k.reset_code == CANCEL && !g->unsent);
+    assert_true(refused->failed && !refused->answered && refused->k.reset_code == REFUSED_STREAM && refused->unsent);
     assert_string_equal(h->body.p, "abc");
     assert_int_equal(i->body.n, 300003);
     assert_string_equal(i->trailer.p, "x-echo: yes\n");

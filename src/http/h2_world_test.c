@@ -87,7 +87,7 @@ static void request_begin(struct request *q)
         head_clear(&W.out);
         head_lit(&W.out, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: abc\r\n");
         http_req_answer(q->r, &W.out, H1_TUNNEL, 0, (struct pieces){0}, false);
-    } else if (path_is(q, "/stream"))
+    } else if (path_is(q, "/stream") || path_is(q, "/chat"))
         answer(q, "200 OK", H1_CHUNKED, 0, "", 0, false);
     else if (path_is(q, "/size"))
         answer(q, "200 OK", H1_LENGTH, n, filler, n, true);
@@ -116,6 +116,9 @@ static void request_begin(struct request *q)
     } else if (path_is(q, "/drop")) {
         q->over = true;
         http_req_cut(q->r);
+    } else if (path_is(q, "/refuse")) {
+        q->over = true;
+        http_req_refuse(q->r);
     } else if (path_is(q, "/close"))
         http_srv_close(&o->srv);
     else if (path_is(q, "/last")) {
@@ -138,6 +141,8 @@ static void request_body(struct request *q, struct pieces body, bool end)
         q->trailers_n = http_req_trailers(q->r, q->trailers, COUNT_OF(q->trailers));
         fields_add(&q->trailer, q->trailers, q->trailers_n);
     }
+    if (path_is(q, "/chat")) /* as /stream, but never asks its peer to wait */
+        (void)http_req_send(q->r, body);
     if ((path_is(q, "/stream") || path_is(q, "/tunnel")) && q->answered + q->upgrade && body.n && http_req_send(q->r, body))
         http_req_reading(q->r, false);
     if (end && path_is(q, "/tunnel")) {

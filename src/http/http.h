@@ -218,6 +218,7 @@ struct http_counters {
     counter h2_calm;                          /* their connections that were ended for a flood */
     counter h2_up_connections;                /* to services */
     counter h2_up_resets, h2_up_goaways;      /* calls that they reset; connections that they asked to leave */
+    counter h2_up_hung;                       /* connections that were given up because nothing was heard: ask_ms */
 };
 
 struct http_srv;
@@ -294,6 +295,9 @@ size_t http_req_send(struct http_req *r, struct pieces body);
 void http_req_end(struct http_req *r, struct slice trailers); /* trailers: lines with CRLF */
 /* The client may send no more of this request's body: what comes is thrown away (HTTP/1: and the connection ends after the answer). */
 void http_req_last(struct http_req *r);
+/* Before its answer: it was certainly not processed, and may be sent elsewhere whatever its method. HTTP/2 resets the stream with REFUSED_STREAM
+ * (RFC 9113 section 8.7), HTTP/1 has no word for that and closes. No aborted(). */
+void http_req_refuse(struct http_req *r);
 /* Ends it at once so that the client sees that the answer is not whole: HTTP/1 closes the connection, HTTP/2 resets the stream.
  * No aborted(). */
 void http_req_cut(struct http_req *r);
@@ -323,6 +327,8 @@ struct http_cli_conf {
     struct head_out *out;         /* scratch of the worker */
     uint32_t window_bytes, conn_window_bytes;
     uint32_t streams_max;         /* our own bound on concurrent calls over one HTTP/2 connection; the peer's counts too */
+    uint32_t ask_ms, hung_ms;     /* HTTP/2: with calls under way and without a byte for ask_ms the peer is asked by PING; without one for another
+                                   * hung_ms the connection has broken (ERR_TIMEOUT). 0: never */
     struct http_counters *count;  /* or NULL */
 };
 void http_cli_conf_default(struct http_cli_conf *c); /* all but limits and out */

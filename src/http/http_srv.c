@@ -186,3 +186,11 @@ void http_req_cut(struct http_req *r)
     else
         h1_srv_close(&r->c->h1);
 }
+
+void http_req_refuse(struct http_req *r)
+{
+    if (r->h2)
+        h2_req_refuse(r);
+    else
+        h1_srv_close(&r->c->h1);
+}

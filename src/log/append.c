@@ -201,11 +201,7 @@ static enum err run_write(struct part *p)
     e = disk_write_at(s->file->fd, s->bytes, sh->iov, n, &written);
     if (e != OK) {
         enum err cut = disk_truncate(s->file->fd, s->bytes);
-        if (s->durable == s->bytes && s->bytes) { /* the cut is to be synced, too: the segment may be sealed before anything follows */
-            s->durable--;
-            p->names_made++;
-            sync_force(p);
-        }
+        sync_cut(p, s);
         if (cut != OK)
             part_offline(p, "a write that failed can't be taken back", cut);
         return e;

@@ -22,7 +22,7 @@
 #define CHECKPOINT_MAGIC 0x574c4350u
 #define STATE_MAGIC 0x574c5354u
 #define CHECKPOINT_COUNT_AT 16         /* where the number of partitions is */
-enum { FLAG_CLEAN = 1, FLAG_SPARSE = 2 };
+enum { FLAG_CLEAN = 1, FLAG_SPARSE = 2, FLAG_KNOWN = 4 };
 
 void stored_free(struct stored *st)
 {
@@ -49,7 +49,7 @@ void checkpoint_part(struct buf *out, const char *name, const struct stored *st)
     add16(out, (uint16_t)n);
     buf_add(out, name, n);
     add64(out, st->instance);
-    add16(out, (uint16_t)((st->clean ? FLAG_CLEAN : 0) | (st->sparse ? FLAG_SPARSE : 0)));
+    add16(out, (uint16_t)((st->clean ? FLAG_CLEAN : 0) | (st->sparse ? FLAG_SPARSE : 0) | (st->known ? FLAG_KNOWN : 0)));
     add64(out, (uint64_t)st->cut);
     add64(out, (uint64_t)st->log_start);
     add64(out, (uint64_t)st->durable);
@@ -106,6 +106,7 @@ static struct stored *entry_read(struct fields *f, struct slice *name)
     uint16_t flags = take16(f);
     st->clean = flags & FLAG_CLEAN;
     st->sparse = flags & FLAG_SPARSE;
+    st->known = flags & FLAG_KNOWN;
     st->cut = (int64_t)take64(f);
     st->log_start = (int64_t)take64(f);
     st->durable = (int64_t)take64(f);

@@ -171,16 +171,15 @@ static void compact_swap(struct work *w)
 /* That offsets will have gaps is known before there are any: should the checkpoint be lost, a gap is no torn end. */
 static bool compact_noted(struct part *p)
 {
-    char folder[LOG_PATH_MAX];
     if (p->sparse)
         return true;
     p->sparse = true;
     struct part_note note = part_note_of(p);
-    enum err e = part_note_write(part_path(p, NULL, folder), &note);
+    enum err e = part_note_write(p, &note);
     if (e == OK)
         return true;
     p->sparse = false;
-    log_error("log", "%s/partition.state can't be written: %s; it is not compacted", folder, err_text(e));
+    log_error("log", "%s: that offsets will have gaps can't be noted: %s; it is not compacted", p->name, err_text(e));
     return false;
 }
 
@@ -219,7 +218,7 @@ void compact_maybe(struct part *p, int64_t now_ms)
 {
     struct log_shard *s = p->shard;
     s->clean_waits |= s->cleaning && !p->compacting;
-    if (p->compacting || s->cleaning || s->full || p->log->held.offset >= 0 || p->log->damages_n || s->state != SHARD_RUNS || (int64_t)loop_now_ms(s->loop) < p->compact_after_ms)
+    if (p->compacting || p->start_noting || s->cleaning || s->full || p->log->held.offset >= 0 || p->log->damages_n || s->state != SHARD_RUNS || (int64_t)loop_now_ms(s->loop) < p->compact_after_ms)
         return;
     int64_t limit = compact_limit(p, now_ms);
     uint32_t n = compact_worth(p, MIN(limit, p->noted), now_ms);

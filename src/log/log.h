@@ -200,7 +200,8 @@ void part_unwatch(struct part_watch *w);               /* safe to repeat */
 enum kafka_error part_find_time(struct part *p, int64_t ms, enum part_until until, int64_t *offset, int64_t *at_ms);
 /* The record with the greatest timestamp (ListOffsets -3, KIP-734). */
 enum kafka_error part_find_newest(struct part *p, int64_t *offset, int64_t *at_ms);
-/* The end of an epoch (OffsetForLeaderEpoch, KIP-101): the greatest epoch that is <= epoch, and where it ends; -1, -1 if it is older than all. */
+/* The end of an epoch (OffsetForLeaderEpoch, KIP-101): the greatest epoch that is <= epoch, and where it ends. One older than all that are known (it left no records, or they
+ * are deleted) ended where these begin, as in Kafka: whoever stands there has lost nothing. -1, -1 of no epoch. */
 void part_epoch_end(const struct part *p, int32_t epoch, int32_t *found, int64_t *end_offset);
 
 /* Deletes records before offset (DeleteRecords; -1: up to high). The new start is durable when done. */

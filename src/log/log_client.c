@@ -126,6 +126,7 @@ static const struct {
 } words_of[] = {
     {KAFKA_NETWORK_EXCEPTION, "no broker can be reached"},
     {KAFKA_REQUEST_TIMED_OUT, "no answer in time"},
+    {KAFKA_SASL_AUTHENTICATION_FAILED, "the broker does not let this user in"},
     {KAFKA_UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic or partition"},
     {KAFKA_TOPIC_AUTHORIZATION_FAILED, "not permitted with this topic"},
     {KAFKA_GROUP_AUTHORIZATION_FAILED, "not permitted with this group"},

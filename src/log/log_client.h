@@ -1,7 +1,7 @@
 /* log_client.h - an event log from the outside: what Weir's own rooms and commands use to publish, consume and administer, whoever keeps the log.
  *
  * One interface, two engines, which any Kafka cluster takes for clients like others: `own` speaks the protocol over rt's streams, with the
- * codec of wire; `rdkafka` is librdkafka, for clusters that want what the own one has not (TLS, SASL, its many settings). What moves from
+ * codec of wire; `rdkafka` is librdkafka, for clusters that want what the own one has not (Kerberos, OAuth, its many settings). What moves from
  * Weir's broker to a cluster changes the address, and perhaps the engine, and nothing else.
  *
  * Threads: a client belongs to one loop; its callbacks come there, and never from inside the call that asked for them.
@@ -25,9 +25,13 @@ struct log_client_conf {
     int16_t acks;              /* 0, 1, -1 (all); with -1 records are not doubled by repetitions (KIP-98) */
     /* A host's name to its address; blocks, on a thread of the pool. NULL: addresses only. The own engine's; librdkafka has its own way. */
     enum err (*resolve)(const char *host, struct addr *out);
-    /* Pairs of librdkafka's settings, ended by NULL, or NULL. The own engine has none, and refuses any. */
+    /* Pairs of librdkafka's settings, ended by NULL, or NULL. The own engine has those that log_setting_common() tells, with the same meaning, and refuses others. */
     const char *const *settings;
 };
+/* How brokers are spoken to: security.protocol (plaintext, ssl, sasl_plaintext, sasl_ssl), sasl.mechanism or sasl.mechanisms (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512),
+ * sasl.username, sasl.password, ssl.ca.pem (else the system's), ssl.certificate.pem with ssl.key.pem, enable.ssl.certificate.verification (true, false),
+ * ssl.endpoint.identification.algorithm (https, none). */
+bool log_setting_common(struct slice name);
 struct log_client;
 /* ERR_INVALID: why says what is wrong with the conf. Nothing is connected yet. */
 enum err log_client_new(struct loop *l, const struct log_client_conf *conf, struct log_client **out, struct buf *why) WARN_UNUSED;
@@ -36,7 +40,7 @@ void log_client_free(struct log_client *c);
 
 /* Why something has failed. In callbacks NULL is success. */
 struct log_fault {
-    enum kafka_error code;     /* NETWORK_EXCEPTION: no broker could be reached; REQUEST_TIMED_OUT: no answer in time */
+    enum kafka_error code;     /* NETWORK_EXCEPTION: no broker could be reached, text says why; SASL_AUTHENTICATION_FAILED; REQUEST_TIMED_OUT: no answer in time */
     const char *text;          /* a sentence */
 };
 

@@ -1,35 +1,29 @@
 /* log_client_own.c - the own engine: connections, calls, and what is known of the cluster. See log_client_own.h.
  *
- *     RESOLVING --> CONNECTING --> ASKING (ApiVersions) --> READY --> gone
+ *     RESOLVING --> CONNECTING --> ASKING (ApiVersions) --> LOGIN, where the settings say so --> READY --> gone
+ *                   with TLS: and its handshake
  *
  * A connection begins with ApiVersions in version 0, which every broker since 0.10 answers; then the calls that waited go out. Its end, for
- * whatever reason, fails all of its calls; a call whose time is over ends its connection, since answers come in order.
+ * whatever reason, fails all of its calls; a call whose time is over ends its connection, since answers come in order. A broker that limits for how
+ * long a login counts (KIP-368) ends it, too: the next one logs in again.
  */
 #include "log_client_own.h"
 
 #define CALL_MS_LEAST 1000u
 
-enum own_state { OWN_RESOLVING, OWN_CONNECTING, OWN_ASKING, OWN_READY, OWN_GONE };
+/* ---- why ----------------------------------------------------------------------------------------------------------------------- */
 
-struct own_conn {
-    struct list link;          /* own.conns */
-    struct own *o;
-    struct stream s;
-    struct work work;          /* the look-up of its name */
-    struct addr addr;
-    enum err looked_up;
-    char *host;
-    uint16_t port;
-    int32_t node;              /* OWN_ANY: a bootstrap address, whichever node it is */
-    enum own_lane_of lane;
-    enum own_state state;
-    struct list calls;         /* struct own_call, in the order of their answers; those not sent last */
-    struct buf in;
-    int32_t correlation;
-    struct { int16_t min, max; } versions[OWN_KEYS]; /* max -1: not known to the broker */
-};
+static void conn_why(struct own_conn *k, const char *text)
+{
+    buf_clear(&k->o->why);
+    buf_printf(&k->o->why, "%s:%u: %s", k->host, k->port, text);
+}
 
-static void conn_fail(struct own_conn *k);
+struct slice own_words(const struct own *o, enum kafka_error e, struct slice text)
+{
+    bool of_connections = e == KAFKA_NETWORK_EXCEPTION || e == KAFKA_SASL_AUTHENTICATION_FAILED || e == KAFKA_UNSUPPORTED_SASL_MECHANISM;
+    return text.n || !of_connections ? text : buf_slice(&o->why);
+}
 
 /* ---- calls --------------------------------------------------------------------------------------------------------------------- */
 
@@ -74,8 +68,10 @@ static void call_late(struct timer *t)
     struct own_call *call = CONTAINER_OF(t, struct own_call, timer);
     struct own_conn *k = call->conn;
     call_fail_later(call, KAFKA_REQUEST_TIMED_OUT);
-    if (k)
-        conn_fail(k);
+    if (k) {
+        conn_why(k, "no answer in time");
+        own_conn_fail(k, KAFKA_NETWORK_EXCEPTION);
+    }
 }
 
 struct own_call *own_call(struct own *o, int16_t api_key, int16_t version, int32_t node, void (*done)(struct own_call *call), void *ctx)
@@ -168,6 +164,7 @@ static bool answer_read(struct own_conn *k, struct slice frame)
     if (kafka_response_header_read(&r, call->api->key, call->version, &correlation) != OK || correlation != call->correlation ||
         kafka_schema_read(call->api->response, &r, call->version, &call->arena, call->resp) != OK)
         return false;
+    k->o->reached = k->o->reached || k->state == OWN_READY;
     call_end(call, KAFKA_NONE);
     return true;
 }
@@ -180,14 +177,11 @@ static void conn_data(struct stream *s, char *p, size_t n)
     while (k->state != OWN_GONE && k->in.n - at >= 4) {
         const uint8_t *h = (const uint8_t *)k->in.p + at;
         uint32_t size = (uint32_t)h[0] << 24 | (uint32_t)h[1] << 16 | (uint32_t)h[2] << 8 | h[3];
-        if (size > OWN_ANSWER_BYTES_MAX) {
-            conn_fail(k);
-            return;
-        }
-        if (k->in.n - at - 4 < size)
+        if (size <= OWN_ANSWER_BYTES_MAX && k->in.n - at - 4 < size)
             break;
-        if (!answer_read(k, slice_of(k->in.p + at + 4, size))) {
-            conn_fail(k);
+        if (size > OWN_ANSWER_BYTES_MAX || !answer_read(k, slice_of(k->in.p + at + 4, size))) {
+            conn_why(k, k->state == OWN_ASKING ? "what answers is no Kafka broker, or wants TLS (security.protocol)" : "an answer is not what was asked for");
+            own_conn_fail(k, KAFKA_NETWORK_EXCEPTION);
             return;
         }
         at += 4 + size;
@@ -198,8 +192,8 @@ static void conn_data(struct stream *s, char *p, size_t n)
 
 /* ---- connections ------------------------------------------------------------------------------------------------------------------ */
 
-/* Its calls fail, in another turn; it is freed when its stream and its look-up let go. */
-static void conn_fail(struct own_conn *k)
+/* It is freed when its stream and its look-up let go. */
+void own_conn_fail(struct own_conn *k, enum kafka_error e)
 {
     enum own_state was = k->state;
     if (was == OWN_GONE)
@@ -207,7 +201,9 @@ static void conn_fail(struct own_conn *k)
     k->state = OWN_GONE;
     list_del(&k->link);
     LIST_FOREACH(l, &k->calls)
-        call_fail_later(CONTAINER_OF(l, struct own_call, link), KAFKA_NETWORK_EXCEPTION);
+        call_fail_later(CONTAINER_OF(l, struct own_call, link), e);
+    own_login_drop(k->login);
+    k->login = NULL;
     if (was != OWN_RESOLVING)
         stream_close(&k->s);
 }
@@ -231,7 +227,8 @@ static void versions_told(struct own_call *call)
     if (call->error != KAFKA_NONE || k->state == OWN_GONE)
         return;
     if (resp->error_code) {
-        conn_fail(k);
+        conn_why(k, kafka_error_name((enum kafka_error)resp->error_code));
+        own_conn_fail(k, KAFKA_NETWORK_EXCEPTION);
         return;
     }
     for (int32_t i = 0; i < resp->api_keys_n; i++)
@@ -239,25 +236,71 @@ static void versions_told(struct own_call *call)
             k->versions[resp->api_keys[i].api_key].min = resp->api_keys[i].min_version;
             k->versions[resp->api_keys[i].api_key].max = resp->api_keys[i].max_version;
         }
-    k->o->reached = true;
+    if (k->o->secure.sasl)
+        own_login_begin(k);
+    else
+        own_conn_ready(k);
+}
+
+void own_conn_ready(struct own_conn *k)
+{
+    own_login_drop(k->login);
+    k->login = NULL;
     k->state = OWN_READY;
+    buf_clear(&k->o->why);
     calls_write(k);
+}
+
+struct own_call *own_conn_call(struct own_conn *k, int16_t api_key, int16_t version, void (*done)(struct own_call *call))
+{
+    struct own_call *call = own_call(k->o, api_key, version, k->node, done, k);
+    call->conn = k;
+    return call;
+}
+
+void own_conn_send(struct own_conn *k, struct own_call *call)
+{
+    list_push_front(&k->calls, &call->link); /* nothing else was sent */
+    timer_set(k->o->base.loop, &call->timer, MIN(k->o->base.timeout_ms, 10000u));
+    if (call_version(k, call))
+        call_write(k, call);
+    else {
+        conn_why(k, "the broker does not know this way to log in");
+        own_conn_fail(k, KAFKA_SASL_AUTHENTICATION_FAILED);
+    }
 }
 
 static void conn_connected(struct stream *s)
 {
     struct own_conn *k = CONTAINER_OF(s, struct own_conn, s);
-    struct own_call *call = own_call(k->o, API_API_VERSIONS, 0, k->node, versions_told, k);
     k->state = OWN_ASKING;
-    call->conn = k;
-    list_push_front(&k->calls, &call->link);
-    timer_set(k->o->base.loop, &call->timer, MIN(k->o->base.timeout_ms, 10000u));
-    call_write(k, call);
+    own_conn_send(k, own_conn_call(k, API_API_VERSIONS, 0, versions_told));
 }
 
-static void conn_eof(struct stream *s) { conn_fail(CONTAINER_OF(s, struct own_conn, s)); }
+/* What the other side means by it can only be guessed: it does not speak with who does not do as it wants. */
+static void conn_eof(struct stream *s)
+{
+    struct own_conn *k = CONTAINER_OF(s, struct own_conn, s);
+    const struct own_secure *secure = &k->o->secure;
+    conn_why(k, k->state == OWN_ASKING && !secure->tls ? "the connection was closed; it may want TLS (security.protocol)"
+                : k->state == OWN_READY && !k->o->reached && !secure->sasl ? "the connection was closed; it may want a login (security.protocol, sasl.mechanism)"
+                                                                           : "the connection was closed");
+    own_conn_fail(k, KAFKA_NETWORK_EXCEPTION);
+}
+
 static void conn_drained(struct stream *s) { (void)s; }
-static void conn_failed(struct stream *s, enum err e) { conn_fail(CONTAINER_OF(s, struct own_conn, s)); }
+
+static void conn_failed(struct stream *s, enum err e)
+{
+    struct own_conn *k = CONTAINER_OF(s, struct own_conn, s);
+    if (e == ERR_RESET || e == ERR_CLOSED) {
+        conn_eof(s);
+        return;
+    }
+    conn_why(k, e == ERR_TLS ? stream_tls_error(s) : err_text(e));
+    own_conn_fail(k, KAFKA_NETWORK_EXCEPTION);
+}
+
 static void conn_released(struct stream *s) { conn_free(CONTAINER_OF(s, struct own_conn, s)); }
 
 static const struct stream_ops conn_ops = {
@@ -268,6 +311,12 @@ static void conn_connect(struct own_conn *k)
     k->state = OWN_CONNECTING;
     k->addr.port = k->port;
     stream_connect(&k->s, k->o->base.loop, &conn_ops, -1, &k->addr);
+    if (!k->o->secure.tls)
+        return;
+    struct addr literal;
+    struct slice host = slice_cstr(k->host);
+    bool is_address = addr_parse(host, 0, &literal) == OK; /* no name for SNI (RFC 6066 section 3), but one for the certificate */
+    stream_tls_connect(&k->s, k->o->secure.tls, (struct tls_peer_name){.server_name = is_address ? SLICE("") : host, .verify_name = k->o->secure.any_name ? SLICE("") : host}, NULL);
 }
 
 static void look_up(struct work *w)
@@ -284,8 +333,10 @@ static void looked_up(struct work *w)
         conn_connect(k);
         return;
     }
-    if (!gone)
-        conn_fail(k);
+    if (!gone) {
+        conn_why(k, "no address is known for that name");
+        own_conn_fail(k, KAFKA_NETWORK_EXCEPTION);
+    }
     conn_free(k);
 }
 
@@ -349,7 +400,8 @@ void own_send(struct own_call *call, uint32_t timeout_ms)
     struct own_conn *k = conn_for(o, call->node, call->lane);
     if (!k || (k->state == OWN_RESOLVING && !o->resolve)) { /* a name, and nobody who could look it up */
         if (k) {
-            conn_fail(k);
+            conn_why(k, "names are not looked up here");
+            own_conn_fail(k, KAFKA_NETWORK_EXCEPTION);
             conn_free(k);
         }
         call_fail_later(call, KAFKA_NETWORK_EXCEPTION);
@@ -462,11 +514,14 @@ bool own_worth_it(const struct own *o, enum kafka_error e)
 
 static enum err own_make(struct loop *l, const struct log_client_conf *conf, struct log_client **out, struct buf *why)
 {
-    if (conf->settings && conf->settings[0]) {
-        buf_printf(why, "the setting %s is librdkafka's; use that engine", conf->settings[0]);
-        return ERR_INVALID;
+    struct own_secure secure = {0};
+    enum err er = own_secure_read(&secure, conf->settings, why);
+    if (er != OK) {
+        own_secure_fini(&secure);
+        return er;
     }
     struct own *o = mem_new(MEM_KAFKA, sizeof *o);
+    o->secure = secure;
     o->base.loop = l;
     o->bootstrap = mem_strdup(MEM_KAFKA, conf->bootstrap);
     o->client_id = mem_strdup(MEM_KAFKA, conf->client_id ? conf->client_id : "weir");
@@ -489,6 +544,8 @@ static void own_gone(struct own *o)
 {
     mem_free(o->bootstrap);
     mem_free(o->client_id);
+    own_secure_fini(&o->secure);
+    buf_free(&o->why);
     for (size_t i = 0; i < o->nodes_n; i++)
         mem_free(o->nodes[i].host);
     mem_free(o->nodes);
@@ -505,7 +562,7 @@ static void own_free(struct log_client *c)
         CONTAINER_OF(l, struct own_call, all)->dropped = true;
     o->conns_n++; /* until this is over */
     while (!list_empty(&o->conns))
-        conn_fail(CONTAINER_OF(o->conns.next, struct own_conn, link));
+        own_conn_fail(CONTAINER_OF(o->conns.next, struct own_conn, link), KAFKA_NETWORK_EXCEPTION);
     while (!list_empty(&o->calls))
         call_free(CONTAINER_OF(o->calls.next, struct own_call, all));
     o->freed = true;

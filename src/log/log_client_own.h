@@ -5,6 +5,7 @@
  * A call is one request and its answer. It goes to a node by its number, or to any broker (OWN_ANY), over that node's one connection, which is made
  * when it is needed; answers come in the order of requests. When a connection fails, its calls fail with NETWORK_EXCEPTION: whoever made them
  * decides whether to repeat. Versions are the newest that both sides know, at most what the caller of own_call() understands.
+ * A connection is made over TLS, and logs in, when the settings say so (log_client_own_secure.c); calls wait until that is done.
  */
 #ifndef LOG_CLIENT_OWN_H
 #define LOG_CLIENT_OWN_H
@@ -19,7 +20,7 @@
 enum { /* API keys */
     API_PRODUCE = 0, API_FETCH = 1, API_LIST_OFFSETS = 2, API_METADATA = 3, API_OFFSET_COMMIT = 8, API_OFFSET_FETCH = 9, API_FIND_COORDINATOR = 10, API_JOIN_GROUP = 11,
     API_HEARTBEAT = 12, API_LEAVE_GROUP = 13, API_SYNC_GROUP = 14, API_DESCRIBE_GROUPS = 15, API_LIST_GROUPS = 16, API_API_VERSIONS = 18, API_CREATE_TOPICS = 19,
-    API_DELETE_TOPICS = 20, API_INIT_PRODUCER_ID = 22, API_DESCRIBE_CONFIGS = 32,
+    API_SASL_HANDSHAKE = 17, API_DELETE_TOPICS = 20, API_INIT_PRODUCER_ID = 22, API_DESCRIBE_CONFIGS = 32, API_SASL_AUTHENTICATE = 36,
     API_CREATE_PARTITIONS = 37, API_DELETE_GROUPS = 42, API_INCREMENTAL_ALTER_CONFIGS = 44,
     API_DESCRIBE_USER_SCRAM_CREDENTIALS = 50, API_ALTER_USER_SCRAM_CREDENTIALS = 51,
 };
@@ -44,9 +45,20 @@ struct own_topic {
     struct own *o;
 };
 
+/* How brokers are spoken to: the settings, the same for all connections. */
+enum own_sasl { OWN_SASL_NONE, OWN_SASL_PLAIN, OWN_SASL_SCRAM_256, OWN_SASL_SCRAM_512, OWN_SASL_KINDS };
+struct own_secure {
+    struct tls_ctx *tls;       /* NULL: in clear */
+    bool any_name;             /* a certificate may be for another host */
+    enum own_sasl sasl;
+    char *user, *password;     /* of sasl; else NULL */
+};
+
 struct own {
     struct log_client base;
     char *bootstrap, *client_id;
+    struct own_secure secure;
+    struct buf why;            /* why the last connection failed, in words; empty: none has since one was ready */
     enum err (*resolve)(const char *host, struct addr *out);
     struct list conns, calls;  /* calls: all that are under way */
     struct own_node *nodes; size_t nodes_n, nodes_cap;
@@ -61,7 +73,7 @@ struct own {
     int64_t producer_id;       /* -1: not known */
     int16_t producer_epoch;
     bool producer_asking;
-    bool reached;              /* a broker has answered */
+    bool reached;              /* a broker has answered a call */
     uint32_t reach_ms;
     uint64_t made_ms;
     uint32_t conns_n;          /* not yet released */
@@ -91,6 +103,26 @@ struct own_call {
     void *ctx;
     const void *owner;         /* own_calls_drop(); NULL */
 };
+enum own_state { OWN_RESOLVING, OWN_CONNECTING, OWN_ASKING, OWN_LOGIN, OWN_READY, OWN_GONE };
+struct own_conn {
+    struct list link;          /* own.conns */
+    struct own *o;
+    struct stream s;
+    struct work work;          /* the look-up of its name */
+    struct addr addr;
+    enum err looked_up;
+    char *host;
+    uint16_t port;
+    int32_t node;              /* OWN_ANY: a bootstrap address, whichever node it is */
+    enum own_lane_of lane;
+    enum own_state state;
+    struct own_login *login;   /* in OWN_LOGIN; else NULL */
+    struct list calls;         /* struct own_call, in the order of their answers; those not sent last */
+    struct buf in;
+    int32_t correlation;
+    struct { int16_t min, max; } versions[OWN_KEYS]; /* max -1: not known to the broker */
+};
+
 /* A request with its defaults. version: the newest that the caller understands. */
 struct own_call *own_call(struct own *o, int16_t api_key, int16_t version, int32_t node, void (*done)(struct own_call *call), void *ctx);
 #define OWN_NEW(call, type, n) ((type *)arena_zalloc(&(call)->arena, sizeof(type) * (size_t)((n) + 1)))
@@ -108,6 +140,22 @@ struct own_topic *own_topic(struct own *o, struct slice name);
 int32_t own_leader(const struct own_topic *t, int32_t partition); /* OWN_ANY when it is not known */
 bool own_passing(enum kafka_error e);   /* an error that repeating may heal */
 bool own_worth_it(const struct own *o, enum kafka_error e); /* the same, unless no broker was reached for as long as is tried */
+
+/* The words for an error: the broker's where it sent some, else why there is no connection, where that is the error. */
+struct slice own_words(const struct own *o, enum kafka_error e, struct slice text);
+
+/* Before a connection is ready: a call on it, ahead of those that wait. done() may touch k when call->error is NONE, and only then. */
+struct own_call *own_conn_call(struct own_conn *k, int16_t api_key, int16_t version, void (*done)(struct own_call *call));
+void own_conn_send(struct own_conn *k, struct own_call *call);
+void own_conn_ready(struct own_conn *k);
+/* own.why says why. Its calls fail with e, in another turn. */
+void own_conn_fail(struct own_conn *k, enum kafka_error e);
+
+/* log_client_own_secure.c */
+enum err own_secure_read(struct own_secure *s, const char *const *settings, struct buf *why) WARN_UNUSED; /* s is zero; own_secure_fini() in any case */
+void own_secure_fini(struct own_secure *s);
+void own_login_begin(struct own_conn *k); /* ends with own_conn_ready() or own_conn_fail() */
+void own_login_drop(struct own_login *x); /* its connection goes; NULL-safe */
 
 /* log_client_own_produce.c */
 enum err own_produce(struct log_client *c, const struct log_message *m);

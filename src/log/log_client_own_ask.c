@@ -48,7 +48,7 @@ static void ask_end(struct own_ask *k, enum kafka_error e, struct slice text)
         return;
     }
     list_del(&k->link);
-    k->ask->done(k->ask->ctx, e ? log_fault_of(&fault, e, text, &words) : NULL, e ? &none : &k->answer);
+    k->ask->done(k->ask->ctx, e ? log_fault_of(&fault, e, own_words(k->o, e, text), &words) : NULL, e ? &none : &k->answer);
     buf_free(&words);
     ask_free(k);
 }

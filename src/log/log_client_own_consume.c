@@ -74,7 +74,7 @@ static void consumer_fail(struct own_consumer *k, enum kafka_error e, struct sli
     timer_clear(&k->step);
     timer_clear(&k->refresh);
     own_calls_drop(k->o, k);
-    k->base.ops->failed(k->base.ctx, log_fault_of(&fault, e, text, &words));
+    k->base.ops->failed(k->base.ctx, log_fault_of(&fault, e, own_words(k->o, e, text), &words));
     buf_free(&words);
 }
 
@@ -809,7 +809,7 @@ static void commit_told(struct own_call *call)
         for (int32_t j = 0; j < resp->topics[i].partitions_n; j++)
             e = e ? e : (enum kafka_error)resp->topics[i].partitions[j].error_code;
     if (c->done)
-        c->done(c->ctx, e ? log_fault_of(&fault, e, SLICE(""), &words) : NULL);
+        c->done(c->ctx, e ? log_fault_of(&fault, e, own_words(call->o, e, SLICE("")), &words) : NULL);
     buf_free(&words);
 }
 

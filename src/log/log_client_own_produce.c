@@ -94,7 +94,7 @@ static void msg_end(struct own *o, struct own_msg *msg, enum kafka_error e, stru
     struct buf words = {0};
     list_del(&msg->link);
     if (msg->done)
-        msg->done(msg->ctx, e ? log_fault_of(&fault, e, text, &words) : NULL, e ? -1 : partition, e ? -1 : offset);
+        msg->done(msg->ctx, e ? log_fault_of(&fault, e, own_words(o, e, text), &words) : NULL, e ? -1 : partition, e ? -1 : offset);
     buf_free(&words);
     msg_free(o, msg);
 }

@@ -5,16 +5,25 @@
  *
  * One instance publishes and asks; each consumer is an instance of its own, as librdkafka wants it. librdkafka's own log is off: failures are told.
  *
+ * The library is loaded when the first client of this engine is made, and not linked: a node never makes one, and it would be 0.4 MiB of every process. Its
+ * functions are called through a table (rdkafka_functions.def): rdkafka.new() is rd_kafka_new().
+ *
  * Differences from the own engine: settings of a topic are changed all at once (AlterConfigs: this version has no incremental form), after reading
  * those that are there; without a key partitions are chosen at random, not in turn.
  */
 #include "log_client_int.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <librdkafka/rdkafka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#ifndef RDKAFKA_LIBRARY /* a test takes a name that nothing has */
+#define RDKAFKA_LIBRARY "librdkafka.so.1"
+#endif
 
 /* A pipe that librdkafka writes a byte into when a queue is no longer empty. */
 struct wake {
@@ -67,6 +76,46 @@ struct rdk_consumer {
     struct log_header *headers; size_t headers_cap;
 };
 
+/* ---- the library --------------------------------------------------------------------------------------------------------------------- */
+
+static struct rdkafka_functions {
+#define X(name) __typeof__(rd_kafka_##name) *name;
+#include "rdkafka_functions.def"
+#undef X
+} rdkafka; /* filled once, read-only afterwards */
+static const char *const rdkafka_names[] = {
+#define X(name) "rd_kafka_" #name,
+#include "rdkafka_functions.def"
+#undef X
+};
+_Static_assert(sizeof rdkafka == COUNT_OF(rdkafka_names) * sizeof(void *), "nothing but the functions, in their order");
+static pthread_once_t rdkafka_once = PTHREAD_ONCE_INIT;
+static const char *rdkafka_missing; /* the library, or the first function that it has not; NULL: nothing */
+
+static void rdkafka_load(void)
+{
+    struct rdkafka_functions f;
+    void *lib = dlopen(RDKAFKA_LIBRARY, RTLD_NOW | RTLD_LOCAL); /* stays */
+    if (!lib)
+        rdkafka_missing = RDKAFKA_LIBRARY;
+    for (size_t i = 0; i < COUNT_OF(rdkafka_names) && !rdkafka_missing; i++) {
+        void *at = dlsym(lib, rdkafka_names[i]);
+        memcpy((char *)&f + i * sizeof at, &at, sizeof at);
+        if (!at)
+            rdkafka_missing = rdkafka_names[i];
+    }
+    if (!rdkafka_missing)
+        rdkafka = f;
+}
+
+static bool rdkafka_there(struct buf *why)
+{
+    pthread_once(&rdkafka_once, rdkafka_load);
+    if (rdkafka_missing)
+        buf_printf(why, "this needs librdkafka 2.0 or newer, and %s is not on this machine (Debian: librdkafka1)", rdkafka_missing);
+    return !rdkafka_missing;
+}
+
 /* ---- small things ------------------------------------------------------------------------------------------------------------------- */
 
 static enum kafka_error code_of(rd_kafka_resp_err_t e)
@@ -75,8 +124,8 @@ static enum kafka_error code_of(rd_kafka_resp_err_t e)
     case RD_KAFKA_RESP_ERR__TRANSPORT:
     case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
     case RD_KAFKA_RESP_ERR__RESOLVE:
-    case RD_KAFKA_RESP_ERR__SSL:
-    case RD_KAFKA_RESP_ERR__AUTHENTICATION: return KAFKA_NETWORK_EXCEPTION;
+    case RD_KAFKA_RESP_ERR__SSL: return KAFKA_NETWORK_EXCEPTION;
+    case RD_KAFKA_RESP_ERR__AUTHENTICATION: return KAFKA_SASL_AUTHENTICATION_FAILED;
     case RD_KAFKA_RESP_ERR__TIMED_OUT:
     case RD_KAFKA_RESP_ERR__MSG_TIMED_OUT:
     case RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE: return KAFKA_REQUEST_TIMED_OUT;
@@ -92,7 +141,7 @@ static enum kafka_error code_of(rd_kafka_resp_err_t e)
 static const struct log_fault *fault_of(struct log_fault *f, rd_kafka_resp_err_t e, const char *text, struct buf *words)
 {
     enum kafka_error code = code_of(e);
-    return log_fault_of(f, code, slice_cstr(text && *text ? text : code == KAFKA_UNKNOWN_SERVER_ERROR ? rd_kafka_err2str(e) : ""), words);
+    return log_fault_of(f, code, slice_cstr(text && *text ? text : code == KAFKA_UNKNOWN_SERVER_ERROR ? rdkafka.err2str(e) : ""), words);
 }
 
 static void wake_open(struct wake *w, struct loop *l, rd_kafka_queue_t *q, void (*fn)(struct watch *))
@@ -102,7 +151,7 @@ static void wake_open(struct wake *w, struct loop *l, rd_kafka_queue_t *q, void 
     w->read_fd = fds[0];
     w->write_fd = fds[1];
     watch_start(&w->watch, l, w->read_fd, fn);
-    rd_kafka_queue_io_event_enable(q, w->write_fd, "1", 1);
+    rdkafka.queue_io_event_enable(q, w->write_fd, "1", 1);
     MUST(write(w->write_fd, "1", 1) == 1); /* it tells of a queue that is empty and gets something: what is in it already is looked for now */
 }
 
@@ -123,15 +172,15 @@ static void wake_close(struct wake *w)
 static void conf_put(rd_kafka_conf_t *c, const char *name, const char *value)
 {
     char err[256];
-    MUST(rd_kafka_conf_set(c, name, value, err, sizeof err) == RD_KAFKA_CONF_OK); /* ours; the user's were tried by make() */
+    MUST(rdkafka.conf_set(c, name, value, err, sizeof err) == RD_KAFKA_CONF_OK); /* ours; the user's were tried by make() */
 }
 
 static rd_kafka_conf_t *conf_new(const struct rdk *r)
 {
-    rd_kafka_conf_t *c = rd_kafka_conf_new();
+    rd_kafka_conf_t *c = rdkafka.conf_new();
     conf_put(c, "bootstrap.servers", r->bootstrap);
     conf_put(c, "client.id", r->client_id);
-    rd_kafka_conf_set_log_cb(c, NULL);
+    rdkafka.conf_set_log_cb(c, NULL);
     for (size_t i = 0; i + 1 < r->settings_n; i += 2)
         conf_put(c, r->settings[i], r->settings[i + 1]);
     return c;
@@ -165,11 +214,11 @@ static void events_take(struct watch *w)
     struct rdk *r = CONTAINER_OF(w, struct rdk, wake.watch);
     rd_kafka_event_t *ev;
     wake_read(&r->wake);
-    while ((ev = rd_kafka_queue_poll(r->queue, 0))) {
+    while ((ev = rdkafka.queue_poll(r->queue, 0))) {
         const rd_kafka_message_t *m;
-        while (rd_kafka_event_type(ev) == RD_KAFKA_EVENT_DR && (m = rd_kafka_event_message_next(ev)))
+        while (rdkafka.event_type(ev) == RD_KAFKA_EVENT_DR && (m = rdkafka.event_message_next(ev)))
             msg_end(m->_private, m->err, m->partition, m->offset);
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
 }
 
@@ -177,20 +226,20 @@ static enum err rdk_produce(struct log_client *c, const struct log_message *m)
 {
     struct rdk *r = CONTAINER_OF(c, struct rdk, base);
     char *topic = mem_strndup(MEM_KAFKA, m->topic.p, m->topic.n);
-    rd_kafka_headers_t *headers = rd_kafka_headers_new(m->headers_n);
+    rd_kafka_headers_t *headers = rdkafka.headers_new(m->headers_n);
     struct rdk_msg *msg = mem_new(MEM_KAFKA, sizeof *msg);
     *msg = (struct rdk_msg){.r = r, .bytes = sizeof *msg + m->key.n + m->value.n, .done = m->done, .ctx = m->ctx};
     list_init(&msg->link);
     for (uint32_t i = 0; i < m->headers_n; i++)
-        rd_kafka_header_add(headers, m->headers[i].name.p, (ssize_t)m->headers[i].name.n, m->headers[i].value.p, (ssize_t)m->headers[i].value.n);
+        rdkafka.header_add(headers, m->headers[i].name.p, (ssize_t)m->headers[i].name.n, m->headers[i].value.p, (ssize_t)m->headers[i].value.n);
     c->produce_bytes += msg->bytes;
-    rd_kafka_resp_err_t e = rd_kafka_producev(r->rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(m->partition < 0 ? RD_KAFKA_PARTITION_UA : m->partition),
+    rd_kafka_resp_err_t e = rdkafka.producev(r->rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(m->partition < 0 ? RD_KAFKA_PARTITION_UA : m->partition),
                                               RD_KAFKA_V_KEY(m->key.p, m->key.n), RD_KAFKA_V_VALUE((void *)(uintptr_t)m->value.p, m->value.n),
                                               RD_KAFKA_V_TIMESTAMP(m->timestamp_ms >= 0 ? m->timestamp_ms : (int64_t)(wall_ns() / 1000000u)),
                                               RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE(msg), RD_KAFKA_V_END);
     mem_free(topic);
     if (e)
-        rd_kafka_headers_destroy(headers);
+        rdkafka.headers_destroy(headers);
     if (e == RD_KAFKA_RESP_ERR__QUEUE_FULL) {
         c->produce_bytes -= msg->bytes;
         mem_free(msg);
@@ -223,19 +272,19 @@ static void assigned(struct rdk_consumer *k, const rd_kafka_topic_partition_list
         k->base.ops->assigned(k->base.ctx, (uint32_t)list->cnt);
 }
 
-/* Called by rd_kafka_consumer_poll() on our loop; and while the group is left by the pool's thread, when nobody wants to know. */
+/* Called by rdkafka.consumer_poll() on our loop; and while the group is left by the pool's thread, when nobody wants to know. */
 static void rebalanced(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_partition_list_t *list, void *opaque)
 {
     struct rdk_consumer *k = opaque;
     if (e != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-        rd_kafka_assign(rk, NULL);
+        rdkafka.assign(rk, NULL);
         return;
     }
-    rd_kafka_assign(rk, list);
+    rdkafka.assign(rk, list);
     if (__atomic_load_n(&k->closed, __ATOMIC_RELAXED))
         return;
     if (k->rests)
-        rd_kafka_pause_partitions(rk, list);
+        rdkafka.pause_partitions(rk, list);
     assigned(k, list);
 }
 
@@ -245,15 +294,15 @@ static void record_give(struct rdk_consumer *k, const rd_kafka_message_t *m)
     size_t n = 0, size;
     const char *name;
     const void *value;
-    if (rd_kafka_message_headers(m, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR)
-        while (rd_kafka_header_get_all(headers, n, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+    if (rdkafka.message_headers(m, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR)
+        while (rdkafka.header_get_all(headers, n, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR) {
             ARRAY_GROW(MEM_KAFKA, k->headers, n, k->headers_cap);
             k->headers[n++] = (struct log_header){slice_cstr(name), slice_of(value, size)};
         }
-    const struct log_record out = {.topic = slice_cstr(rd_kafka_topic_name(m->rkt)),
+    const struct log_record out = {.topic = slice_cstr(rdkafka.topic_name(m->rkt)),
                                    .partition = m->partition,
                                    .offset = m->offset,
-                                   .timestamp_ms = rd_kafka_message_timestamp(m, NULL),
+                                   .timestamp_ms = rdkafka.message_timestamp(m, NULL),
                                    .key = slice_of(m->key, m->key_len),
                                    .value = slice_of(m->payload, m->len),
                                    .headers = k->headers,
@@ -286,9 +335,9 @@ static void message_take(struct rdk_consumer *k, const rd_kafka_message_t *m)
     if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR)
         record_give(k, m);
     else if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF && k->base.ops->caught_up)
-        k->base.ops->caught_up(k->base.ctx, slice_cstr(rd_kafka_topic_name(m->rkt)), m->partition, m->offset);
+        k->base.ops->caught_up(k->base.ctx, slice_cstr(rdkafka.topic_name(m->rkt)), m->partition, m->offset);
     else if (is_final(m->err))
-        consumer_fail(k, m->err, rd_kafka_message_errstr(m));
+        consumer_fail(k, m->err, rdkafka.message_errstr(m));
 }
 
 static void messages_take(struct watch *w)
@@ -296,10 +345,10 @@ static void messages_take(struct watch *w)
     struct rdk_consumer *k = CONTAINER_OF(w, struct rdk_consumer, wake.watch);
     rd_kafka_message_t *m;
     wake_read(&k->wake);
-    rd_kafka_queue_poll_callback(k->commits, 0);
-    while (!k->closed && !k->failed && (m = rd_kafka_consumer_poll(k->rk, 0))) {
+    rdkafka.queue_poll_callback(k->commits, 0);
+    while (!k->closed && !k->failed && (m = rdkafka.consumer_poll(k->rk, 0))) {
         message_take(k, m);
-        rd_kafka_message_destroy(m);
+        rdkafka.message_destroy(m);
     }
 }
 
@@ -322,7 +371,7 @@ static void consumer_gone(struct rdk_consumer *k)
     mem_free(k->topics);
     mem_free(k->headers);
     if (k->found)
-        rd_kafka_topic_partition_list_destroy(k->found);
+        rdkafka.topic_partition_list_destroy(k->found);
     mem_free(k);
 }
 
@@ -344,10 +393,10 @@ static void work_end(struct rdk *r)
 static void leave(struct work *w)
 {
     struct rdk_consumer *k = CONTAINER_OF(w, struct rdk_consumer, work);
-    rd_kafka_consumer_close(k->rk);
-    rd_kafka_queue_destroy(k->queue);
-    rd_kafka_queue_destroy(k->commits);
-    rd_kafka_destroy(k->rk);
+    rdkafka.consumer_close(k->rk);
+    rdkafka.queue_destroy(k->queue);
+    rdkafka.queue_destroy(k->commits);
+    rdkafka.destroy(k->rk);
 }
 
 static void left(struct work *w)
@@ -373,8 +422,8 @@ static void rdk_close(struct log_consumer *base, void (*done)(void *ctx), void *
     k->left = done;
     k->left_ctx = ctx;
     list_del(&k->link);
-    rd_kafka_queue_io_event_enable(k->queue, -1, NULL, 0);
-    rd_kafka_queue_io_event_enable(k->commits, -1, NULL, 0);
+    rdkafka.queue_io_event_enable(k->queue, -1, NULL, 0);
+    rdkafka.queue_io_event_enable(k->commits, -1, NULL, 0);
     wake_close(&k->wake);
     if (!k->busy) /* else when the look for partitions is over */
         leave_begin(k);
@@ -385,26 +434,26 @@ static void parts_find(struct work *w)
 {
     struct rdk_consumer *k = CONTAINER_OF(w, struct rdk_consumer, work);
     int ms = (int)k->r->base.timeout_ms;
-    k->found = rd_kafka_topic_partition_list_new(8);
+    k->found = rdkafka.topic_partition_list_new(8);
     for (size_t i = 0; i < k->topics_n && !k->err; i++) {
         const struct rd_kafka_metadata *md;
-        rd_kafka_topic_t *rkt = rd_kafka_topic_new(k->rk, k->topics[i], NULL);
-        k->err = rkt ? rd_kafka_metadata(k->rk, 0, rkt, &md, ms) : rd_kafka_last_error();
+        rd_kafka_topic_t *rkt = rdkafka.topic_new(k->rk, k->topics[i], NULL);
+        k->err = rkt ? rdkafka.metadata(k->rk, 0, rkt, &md, ms) : rdkafka.last_error();
         if (!k->err) {
             k->err = md->topic_cnt == 1 ? md->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
             for (int p = 0; !k->err && p < md->topics[0].partition_cnt; p++)
                 if (k->only == -1 || k->only == md->topics[0].partitions[p].id)
-                    rd_kafka_topic_partition_list_add(k->found, k->topics[i], md->topics[0].partitions[p].id)->offset =
+                    rdkafka.topic_partition_list_add(k->found, k->topics[i], md->topics[0].partitions[p].id)->offset =
                         k->from_time || k->from >= 0 ? k->from : k->from == LOG_BEGINNING ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END;
-            rd_kafka_metadata_destroy(md);
+            rdkafka.metadata_destroy(md);
         }
         if (rkt)
-            rd_kafka_topic_destroy(rkt);
+            rdkafka.topic_destroy(rkt);
     }
     if (!k->err && !k->found->cnt)
         k->err = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
     if (!k->err && k->from_time)
-        k->err = rd_kafka_offsets_for_times(k->rk, k->found, ms);
+        k->err = rdkafka.offsets_for_times(k->rk, k->found, ms);
     for (int i = 0; !k->err && k->from_time && i < k->found->cnt; i++)
         if (k->found->elems[i].offset < 0)
             k->found->elems[i].offset = RD_KAFKA_OFFSET_END;
@@ -420,9 +469,9 @@ static void parts_found(struct work *w)
     } else if (k->err) {
         consumer_fail(k, k->err, NULL);
     } else {
-        rd_kafka_assign(k->rk, k->found);
+        rdkafka.assign(k->rk, k->found);
         if (k->rests)
-            rd_kafka_pause_partitions(k->rk, k->found);
+            rdkafka.pause_partitions(k->rk, k->found);
         assigned(k, k->found);
     }
     work_end(r);
@@ -443,8 +492,8 @@ static rd_kafka_conf_t *consumer_conf(struct rdk_consumer *k, const struct log_c
     conf_put(c, "auto.offset.reset", conf->from >= 0 && !conf->from_time ? "error" : conf->from == LOG_END ? "latest" : "earliest");
     conf_put(c, "fetch.wait.max.ms", "100");
     conf_put(c, "allow.auto.create.topics", "false");
-    rd_kafka_conf_set_rebalance_cb(c, rebalanced);
-    rd_kafka_conf_set_opaque(c, k);
+    rdkafka.conf_set_rebalance_cb(c, rebalanced);
+    rdkafka.conf_set_opaque(c, k);
     return c;
 }
 
@@ -458,13 +507,13 @@ static struct log_consumer *rdk_consume(struct log_client *c, const struct log_c
     k->topics = mem_new(MEM_KAFKA, conf->topics_n * sizeof *k->topics);
     for (uint32_t i = 0; i < conf->topics_n; i++)
         k->topics[k->topics_n++] = mem_strndup(MEM_KAFKA, conf->topics[i].p, conf->topics[i].n);
-    k->rk = rd_kafka_new(RD_KAFKA_CONSUMER, consumer_conf(k, conf), err, sizeof err);
+    k->rk = rdkafka.new(RD_KAFKA_CONSUMER, consumer_conf(k, conf), err, sizeof err);
     MUST(k->rk); /* threads can't be made: as with ours */
-    rd_kafka_poll_set_consumer(k->rk);
-    k->queue = rd_kafka_queue_get_consumer(k->rk);
-    k->commits = rd_kafka_queue_new(k->rk);
+    rdkafka.poll_set_consumer(k->rk);
+    k->queue = rdkafka.queue_get_consumer(k->rk);
+    k->commits = rdkafka.queue_new(k->rk);
     wake_open(&k->wake, c->loop, k->queue, messages_take);
-    rd_kafka_queue_io_event_enable(k->commits, k->wake.write_fd, "1", 1);
+    rdkafka.queue_io_event_enable(k->commits, k->wake.write_fd, "1", 1);
     list_push(&r->consumers, &k->link);
     if (!conf->group) {
         k->busy = true;
@@ -472,11 +521,11 @@ static struct log_consumer *rdk_consume(struct log_client *c, const struct log_c
         work_begin(r, &k->work);
         return &k->base;
     }
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)k->topics_n);
+    rd_kafka_topic_partition_list_t *list = rdkafka.topic_partition_list_new((int)k->topics_n);
     for (size_t i = 0; i < k->topics_n; i++)
-        rd_kafka_topic_partition_list_add(list, k->topics[i], RD_KAFKA_PARTITION_UA);
-    rd_kafka_subscribe(k->rk, list);
-    rd_kafka_topic_partition_list_destroy(list);
+        rdkafka.topic_partition_list_add(list, k->topics[i], RD_KAFKA_PARTITION_UA);
+    rdkafka.subscribe(k->rk, list);
+    rdkafka.topic_partition_list_destroy(list);
     return &k->base;
 }
 
@@ -485,13 +534,13 @@ static void rdk_rest(struct log_consumer *base, bool rest)
     struct rdk_consumer *k = CONTAINER_OF(base, struct rdk_consumer, base);
     rd_kafka_topic_partition_list_t *list = NULL;
     k->rests = rest;
-    if (rd_kafka_assignment(k->rk, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
+    if (rdkafka.assignment(k->rk, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
         return;
     if (rest)
-        rd_kafka_pause_partitions(k->rk, list);
+        rdkafka.pause_partitions(k->rk, list);
     else
-        rd_kafka_resume_partitions(k->rk, list);
-    rd_kafka_topic_partition_list_destroy(list);
+        rdkafka.resume_partitions(k->rk, list);
+    rdkafka.topic_partition_list_destroy(list);
 }
 
 /* ---- places of a group ------------------------------------------------------------------------------------------------------------------------- */
@@ -514,19 +563,19 @@ static void committed(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_part
 static void rdk_commit(struct log_consumer *base, void (*done)(void *ctx, const struct log_fault *e), void *ctx)
 {
     struct rdk_consumer *k = CONTAINER_OF(base, struct rdk_consumer, base);
-    rd_kafka_topic_partition_list_t *all = NULL, *list = rd_kafka_topic_partition_list_new(8);
+    rd_kafka_topic_partition_list_t *all = NULL, *list = rdkafka.topic_partition_list_new(8);
     struct commit *c = mem_new(MEM_KAFKA, sizeof *c);
     *c = (struct commit){.done = done, .ctx = ctx};
     list_push(&k->committing, &c->link);
-    if (rd_kafka_assignment(k->rk, &all) == RD_KAFKA_RESP_ERR_NO_ERROR && rd_kafka_position(k->rk, all) == RD_KAFKA_RESP_ERR_NO_ERROR)
+    if (rdkafka.assignment(k->rk, &all) == RD_KAFKA_RESP_ERR_NO_ERROR && rdkafka.position(k->rk, all) == RD_KAFKA_RESP_ERR_NO_ERROR)
         for (int i = 0; i < all->cnt; i++)
             if (all->elems[i].offset >= 0)
-                rd_kafka_topic_partition_list_add(list, all->elems[i].topic, all->elems[i].partition)->offset = all->elems[i].offset;
-    rd_kafka_resp_err_t e = rd_kafka_commit_queue(k->rk, list, k->commits, committed, c);
+                rdkafka.topic_partition_list_add(list, all->elems[i].topic, all->elems[i].partition)->offset = all->elems[i].offset;
+    rd_kafka_resp_err_t e = rdkafka.commit_queue(k->rk, list, k->commits, committed, c);
     MUST(!e); /* it only queues */
     if (all)
-        rd_kafka_topic_partition_list_destroy(all);
-    rd_kafka_topic_partition_list_destroy(list);
+        rdkafka.topic_partition_list_destroy(all);
+    rdkafka.topic_partition_list_destroy(list);
 }
 
 /* ---- asking: in the pool, with librdkafka's blocking calls ------------------------------------------------------------------------------------------ */
@@ -573,26 +622,26 @@ static void run_topics(struct rdk_ask *k)
 {
     const struct rd_kafka_metadata *md;
     if (!k->ask->names_n) {
-        ask_failed(k, rd_kafka_metadata(k->r->rk, 1, NULL, &md, k->ms), NULL);
+        ask_failed(k, rdkafka.metadata(k->r->rk, 1, NULL, &md, k->ms), NULL);
         if (k->err)
             return;
         k->answer.topics = ASK_NEW(k, struct log_topic, md->topic_cnt);
         for (int i = 0; i < md->topic_cnt; i++)
             topic_add(k, &md->topics[i]);
-        rd_kafka_metadata_destroy(md);
+        rdkafka.metadata_destroy(md);
         return;
     }
     k->answer.topics = ASK_NEW(k, struct log_topic, k->ask->names_n);
     for (size_t i = 0; i < k->ask->names_n && !k->err; i++) {
-        rd_kafka_topic_t *rkt = rd_kafka_topic_new(k->r->rk, arena_slice(&k->arena, k->ask->names[i]).p, NULL);
-        ask_failed(k, rkt ? rd_kafka_metadata(k->r->rk, 0, rkt, &md, k->ms) : rd_kafka_last_error(), NULL);
+        rd_kafka_topic_t *rkt = rdkafka.topic_new(k->r->rk, arena_slice(&k->arena, k->ask->names[i]).p, NULL);
+        ask_failed(k, rkt ? rdkafka.metadata(k->r->rk, 0, rkt, &md, k->ms) : rdkafka.last_error(), NULL);
         if (rkt)
-            rd_kafka_topic_destroy(rkt);
+            rdkafka.topic_destroy(rkt);
         if (k->err)
             return;
         for (int t = 0; t < md->topic_cnt; t++)
             topic_add(k, &md->topics[t]);
-        rd_kafka_metadata_destroy(md);
+        rdkafka.metadata_destroy(md);
     }
 }
 
@@ -606,14 +655,14 @@ static void run_offsets(struct rdk_ask *k)
         rd_kafka_resp_err_t e;
         places[i] = *p;
         if (p->offset >= 0) {
-            rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-            rd_kafka_topic_partition_list_add(list, topic, p->partition)->offset = p->offset;
-            e = rd_kafka_offsets_for_times(k->r->rk, list, k->ms);
+            rd_kafka_topic_partition_list_t *list = rdkafka.topic_partition_list_new(1);
+            rdkafka.topic_partition_list_add(list, topic, p->partition)->offset = p->offset;
+            e = rdkafka.offsets_for_times(k->r->rk, list, k->ms);
             e = e ? e : list->elems[0].err;
             places[i].offset = list->elems[0].offset >= 0 ? list->elems[0].offset : -1;
-            rd_kafka_topic_partition_list_destroy(list);
+            rdkafka.topic_partition_list_destroy(list);
         } else {
-            e = rd_kafka_query_watermark_offsets(k->r->rk, topic, p->partition, &low, &high, k->ms);
+            e = rdkafka.query_watermark_offsets(k->r->rk, topic, p->partition, &low, &high, k->ms);
             places[i].offset = e ? -1 : p->offset == LOG_BEGINNING ? low : high;
         }
         places[i].error = code_of(e);
@@ -625,13 +674,13 @@ static void run_offsets(struct rdk_ask *k)
 /* One answer of the admin interface, or NULL after noting why. */
 static rd_kafka_event_t *admin_wait(struct rdk_ask *k, rd_kafka_queue_t *q)
 {
-    rd_kafka_event_t *ev = rd_kafka_queue_poll(q, k->ms + 1000);
+    rd_kafka_event_t *ev = rdkafka.queue_poll(q, k->ms + 1000);
     if (!ev)
         ask_failed(k, RD_KAFKA_RESP_ERR__TIMED_OUT, NULL);
     else
-        ask_failed(k, rd_kafka_event_error(ev), rd_kafka_event_error_string(ev));
+        ask_failed(k, rdkafka.event_error(ev), rdkafka.event_error_string(ev));
     if (ev && k->err) {
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
         ev = NULL;
     }
     return ev;
@@ -640,109 +689,109 @@ static rd_kafka_event_t *admin_wait(struct rdk_ask *k, rd_kafka_queue_t *q)
 static rd_kafka_AdminOptions_t *admin_options(struct rdk_ask *k, rd_kafka_admin_op_t op)
 {
     char err[128];
-    rd_kafka_AdminOptions_t *o = rd_kafka_AdminOptions_new(k->r->rk, op);
-    (void)rd_kafka_AdminOptions_set_request_timeout(o, k->ms, err, sizeof err); /* bounds are its own: else its default counts */
+    rd_kafka_AdminOptions_t *o = rdkafka.AdminOptions_new(k->r->rk, op);
+    (void)rdkafka.AdminOptions_set_request_timeout(o, k->ms, err, sizeof err); /* bounds are its own: else its default counts */
     return o;
 }
 
 static void topic_result(struct rdk_ask *k, const rd_kafka_topic_result_t *const *results, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        ask_failed(k, rd_kafka_topic_result_error(results[i]), rd_kafka_topic_result_error_string(results[i]));
+        ask_failed(k, rdkafka.topic_result_error(results[i]), rdkafka.topic_result_error_string(results[i]));
 }
 
 static void run_create(struct rdk_ask *k)
 {
     char err[256];
     size_t n;
-    rd_kafka_queue_t *q = rd_kafka_queue_new(k->r->rk);
+    rd_kafka_queue_t *q = rdkafka.queue_new(k->r->rk);
     rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_CREATETOPICS);
-    rd_kafka_NewTopic_t *t = rd_kafka_NewTopic_new(name_of(k), k->ask->partitions, -1, err, sizeof err);
+    rd_kafka_NewTopic_t *t = rdkafka.NewTopic_new(name_of(k), k->ask->partitions, -1, err, sizeof err);
     rd_kafka_event_t *ev = NULL;
     ask_failed(k, t ? RD_KAFKA_RESP_ERR_NO_ERROR : RD_KAFKA_RESP_ERR__INVALID_ARG, err);
     for (size_t i = 0; t && i < k->ask->settings_n; i++)
-        ask_failed(k, rd_kafka_NewTopic_set_config(t, arena_slice(&k->arena, k->ask->settings[i].name).p, arena_slice(&k->arena, k->ask->settings[i].value).p), NULL);
+        ask_failed(k, rdkafka.NewTopic_set_config(t, arena_slice(&k->arena, k->ask->settings[i].name).p, arena_slice(&k->arena, k->ask->settings[i].value).p), NULL);
     if (!k->err) {
-        rd_kafka_CreateTopics(k->r->rk, &t, 1, o, q);
+        rdkafka.CreateTopics(k->r->rk, &t, 1, o, q);
         ev = admin_wait(k, q);
     }
     if (ev) {
-        const rd_kafka_topic_result_t *const *results = (const rd_kafka_topic_result_t *const *)rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(ev), &n);
+        const rd_kafka_topic_result_t *const *results = (const rd_kafka_topic_result_t *const *)rdkafka.CreateTopics_result_topics(rdkafka.event_CreateTopics_result(ev), &n);
         topic_result(k, results, n);
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
     if (t)
-        rd_kafka_NewTopic_destroy(t);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_queue_destroy(q);
+        rdkafka.NewTopic_destroy(t);
+    rdkafka.AdminOptions_destroy(o);
+    rdkafka.queue_destroy(q);
 }
 
 static void run_delete(struct rdk_ask *k)
 {
     size_t n;
-    rd_kafka_queue_t *q = rd_kafka_queue_new(k->r->rk);
+    rd_kafka_queue_t *q = rdkafka.queue_new(k->r->rk);
     rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_DELETETOPICS);
-    rd_kafka_DeleteTopic_t *t = rd_kafka_DeleteTopic_new(name_of(k));
-    rd_kafka_DeleteTopics(k->r->rk, &t, 1, o, q);
+    rd_kafka_DeleteTopic_t *t = rdkafka.DeleteTopic_new(name_of(k));
+    rdkafka.DeleteTopics(k->r->rk, &t, 1, o, q);
     rd_kafka_event_t *ev = admin_wait(k, q);
     if (ev) {
-        const rd_kafka_topic_result_t *const *results = (const rd_kafka_topic_result_t *const *)rd_kafka_DeleteTopics_result_topics(rd_kafka_event_DeleteTopics_result(ev), &n);
+        const rd_kafka_topic_result_t *const *results = (const rd_kafka_topic_result_t *const *)rdkafka.DeleteTopics_result_topics(rdkafka.event_DeleteTopics_result(ev), &n);
         topic_result(k, results, n);
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
-    rd_kafka_DeleteTopic_destroy(t);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_queue_destroy(q);
+    rdkafka.DeleteTopic_destroy(t);
+    rdkafka.AdminOptions_destroy(o);
+    rdkafka.queue_destroy(q);
 }
 
 static void run_grow(struct rdk_ask *k)
 {
     char err[256] = "";
     size_t n;
-    rd_kafka_queue_t *q = rd_kafka_queue_new(k->r->rk);
+    rd_kafka_queue_t *q = rdkafka.queue_new(k->r->rk);
     rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_CREATEPARTITIONS);
-    rd_kafka_NewPartitions_t *p = rd_kafka_NewPartitions_new(name_of(k), (size_t)MAX(k->ask->partitions, 0), err, sizeof err);
+    rd_kafka_NewPartitions_t *p = rdkafka.NewPartitions_new(name_of(k), (size_t)MAX(k->ask->partitions, 0), err, sizeof err);
     ask_failed(k, p ? RD_KAFKA_RESP_ERR_NO_ERROR : RD_KAFKA_RESP_ERR_INVALID_PARTITIONS, err);
     if (p)
-        rd_kafka_CreatePartitions(k->r->rk, &p, 1, o, q);
+        rdkafka.CreatePartitions(k->r->rk, &p, 1, o, q);
     rd_kafka_event_t *ev = p ? admin_wait(k, q) : NULL;
     if (ev) {
         const rd_kafka_topic_result_t *const *results =
-            (const rd_kafka_topic_result_t *const *)rd_kafka_CreatePartitions_result_topics(rd_kafka_event_CreatePartitions_result(ev), &n);
+            (const rd_kafka_topic_result_t *const *)rdkafka.CreatePartitions_result_topics(rdkafka.event_CreatePartitions_result(ev), &n);
         topic_result(k, results, n);
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
     if (p)
-        rd_kafka_NewPartitions_destroy(p);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_queue_destroy(q);
+        rdkafka.NewPartitions_destroy(p);
+    rdkafka.AdminOptions_destroy(o);
+    rdkafka.queue_destroy(q);
 }
 
 static void run_settings(struct rdk_ask *k)
 {
     size_t n, entries_n;
-    rd_kafka_queue_t *q = rd_kafka_queue_new(k->r->rk);
+    rd_kafka_queue_t *q = rdkafka.queue_new(k->r->rk);
     rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
-    rd_kafka_ConfigResource_t *res = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, name_of(k));
-    rd_kafka_DescribeConfigs(k->r->rk, &res, 1, o, q);
+    rd_kafka_ConfigResource_t *res = rdkafka.ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, name_of(k));
+    rdkafka.DescribeConfigs(k->r->rk, &res, 1, o, q);
     rd_kafka_event_t *ev = admin_wait(k, q);
     if (ev) {
-        const rd_kafka_ConfigResource_t **results = rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(ev), &n);
+        const rd_kafka_ConfigResource_t **results = rdkafka.DescribeConfigs_result_resources(rdkafka.event_DescribeConfigs_result(ev), &n);
         for (size_t i = 0; i < n; i++)
-            ask_failed(k, rd_kafka_ConfigResource_error(results[i]), rd_kafka_ConfigResource_error_string(results[i]));
-        const rd_kafka_ConfigEntry_t **entries = k->err || !n ? NULL : rd_kafka_ConfigResource_configs(results[0], &entries_n);
+            ask_failed(k, rdkafka.ConfigResource_error(results[i]), rdkafka.ConfigResource_error_string(results[i]));
+        const rd_kafka_ConfigEntry_t **entries = k->err || !n ? NULL : rdkafka.ConfigResource_configs(results[0], &entries_n);
         struct log_setting *s = ASK_NEW(k, struct log_setting, entries ? entries_n : 0);
         for (size_t i = 0; entries && i < entries_n; i++)
-            s[k->answer.settings_n++] = (struct log_setting){.name = keep(k, rd_kafka_ConfigEntry_name(entries[i])),
-                                                             .value = keep(k, rd_kafka_ConfigEntry_value(entries[i])),
-                                                             .is_default = rd_kafka_ConfigEntry_source(entries[i]) != RD_KAFKA_CONFIG_SOURCE_DYNAMIC_TOPIC_CONFIG,
-                                                             .read_only = rd_kafka_ConfigEntry_is_read_only(entries[i]) == 1};
+            s[k->answer.settings_n++] = (struct log_setting){.name = keep(k, rdkafka.ConfigEntry_name(entries[i])),
+                                                             .value = keep(k, rdkafka.ConfigEntry_value(entries[i])),
+                                                             .is_default = rdkafka.ConfigEntry_source(entries[i]) != RD_KAFKA_CONFIG_SOURCE_DYNAMIC_TOPIC_CONFIG,
+                                                             .read_only = rdkafka.ConfigEntry_is_read_only(entries[i]) == 1};
         k->answer.settings = s;
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
-    rd_kafka_ConfigResource_destroy(res);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_queue_destroy(q);
+    rdkafka.ConfigResource_destroy(res);
+    rdkafka.AdminOptions_destroy(o);
+    rdkafka.queue_destroy(q);
 }
 
 static const struct log_setting *asked(const struct rdk_ask *k, struct slice name)
@@ -760,27 +809,27 @@ static void run_set(struct rdk_ask *k)
     run_settings(k);
     if (k->err)
         return;
-    rd_kafka_queue_t *q = rd_kafka_queue_new(k->r->rk);
+    rd_kafka_queue_t *q = rdkafka.queue_new(k->r->rk);
     rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_ALTERCONFIGS);
-    rd_kafka_ConfigResource_t *res = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, name_of(k));
+    rd_kafka_ConfigResource_t *res = rdkafka.ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, name_of(k));
     for (size_t i = 0; i < k->answer.settings_n; i++)
         if (!k->answer.settings[i].is_default && !asked(k, k->answer.settings[i].name))
-            rd_kafka_ConfigResource_set_config(res, k->answer.settings[i].name.p, k->answer.settings[i].value.p);
+            rdkafka.ConfigResource_set_config(res, k->answer.settings[i].name.p, k->answer.settings[i].value.p);
     for (size_t i = 0; i < k->ask->settings_n; i++)
         if (k->ask->settings[i].value.p)
-            rd_kafka_ConfigResource_set_config(res, arena_slice(&k->arena, k->ask->settings[i].name).p, arena_slice(&k->arena, k->ask->settings[i].value).p);
-    rd_kafka_AlterConfigs(k->r->rk, &res, 1, o, q);
+            rdkafka.ConfigResource_set_config(res, arena_slice(&k->arena, k->ask->settings[i].name).p, arena_slice(&k->arena, k->ask->settings[i].value).p);
+    rdkafka.AlterConfigs(k->r->rk, &res, 1, o, q);
     rd_kafka_event_t *ev = admin_wait(k, q);
     if (ev) {
-        const rd_kafka_ConfigResource_t **results = rd_kafka_AlterConfigs_result_resources(rd_kafka_event_AlterConfigs_result(ev), &n);
+        const rd_kafka_ConfigResource_t **results = rdkafka.AlterConfigs_result_resources(rdkafka.event_AlterConfigs_result(ev), &n);
         for (size_t i = 0; i < n; i++)
-            ask_failed(k, rd_kafka_ConfigResource_error(results[i]), rd_kafka_ConfigResource_error_string(results[i]));
-        rd_kafka_event_destroy(ev);
+            ask_failed(k, rdkafka.ConfigResource_error(results[i]), rdkafka.ConfigResource_error_string(results[i]));
+        rdkafka.event_destroy(ev);
     }
     k->answer = (struct log_answer){0};
-    rd_kafka_ConfigResource_destroy(res);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_queue_destroy(q);
+    rdkafka.ConfigResource_destroy(res);
+    rdkafka.AdminOptions_destroy(o);
+    rdkafka.queue_destroy(q);
 }
 
 /* What a member was given: the bytes are the consumer protocol's. */
@@ -806,7 +855,7 @@ static void run_groups(struct rdk_ask *k)
 {
     const struct rd_kafka_group_list *list;
     bool one = k->ask->kind == LOG_ASK_GROUP;
-    ask_failed(k, rd_kafka_list_groups(k->r->rk, one ? name_of(k) : NULL, &list, k->ms), NULL);
+    ask_failed(k, rdkafka.list_groups(k->r->rk, one ? name_of(k) : NULL, &list, k->ms), NULL);
     if (k->err)
         return;
     struct log_group *groups = ASK_NEW(k, struct log_group, list->group_cnt);
@@ -828,7 +877,7 @@ static void run_groups(struct rdk_ask *k)
     k->answer.groups = groups;
     if (one && !list->group_cnt)
         ask_failed(k, RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND, NULL);
-    rd_kafka_group_list_destroy(list);
+    rdkafka.group_list_destroy(list);
 }
 
 static void places_take(struct rdk_ask *k, const rd_kafka_topic_partition_list_t *list)
@@ -845,10 +894,10 @@ static void places_take(struct rdk_ask *k, const rd_kafka_topic_partition_list_t
 static void group_results(struct rdk_ask *k, const rd_kafka_group_result_t **results, size_t n, bool take)
 {
     for (size_t i = 0; i < n; i++) {
-        const rd_kafka_error_t *e = rd_kafka_group_result_error(results[i]);
-        const rd_kafka_topic_partition_list_t *list = rd_kafka_group_result_partitions(results[i]);
+        const rd_kafka_error_t *e = rdkafka.group_result_error(results[i]);
+        const rd_kafka_topic_partition_list_t *list = rdkafka.group_result_partitions(results[i]);
         if (e)
-            ask_failed(k, rd_kafka_error_code(e), rd_kafka_error_string(e));
+            ask_failed(k, rdkafka.error_code(e), rdkafka.error_string(e));
         for (int p = 0; list && !take && p < list->cnt; p++)
             ask_failed(k, list->elems[p].err, NULL);
         if (take && !k->err)
@@ -859,59 +908,59 @@ static void group_results(struct rdk_ask *k, const rd_kafka_group_result_t **res
 static void run_places(struct rdk_ask *k)
 {
     size_t n;
-    rd_kafka_queue_t *q = rd_kafka_queue_new(k->r->rk);
+    rd_kafka_queue_t *q = rdkafka.queue_new(k->r->rk);
     rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-    rd_kafka_ListConsumerGroupOffsets_t *g = rd_kafka_ListConsumerGroupOffsets_new(name_of(k), NULL);
-    rd_kafka_ListConsumerGroupOffsets(k->r->rk, &g, 1, o, q);
+    rd_kafka_ListConsumerGroupOffsets_t *g = rdkafka.ListConsumerGroupOffsets_new(name_of(k), NULL);
+    rdkafka.ListConsumerGroupOffsets(k->r->rk, &g, 1, o, q);
     rd_kafka_event_t *ev = admin_wait(k, q);
     if (ev) {
-        const rd_kafka_group_result_t **results = rd_kafka_ListConsumerGroupOffsets_result_groups(rd_kafka_event_ListConsumerGroupOffsets_result(ev), &n);
+        const rd_kafka_group_result_t **results = rdkafka.ListConsumerGroupOffsets_result_groups(rdkafka.event_ListConsumerGroupOffsets_result(ev), &n);
         group_results(k, results, n, true);
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
-    rd_kafka_ListConsumerGroupOffsets_destroy(g);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_queue_destroy(q);
+    rdkafka.ListConsumerGroupOffsets_destroy(g);
+    rdkafka.AdminOptions_destroy(o);
+    rdkafka.queue_destroy(q);
 }
 
 static void run_move(struct rdk_ask *k)
 {
     size_t n;
-    rd_kafka_queue_t *q = rd_kafka_queue_new(k->r->rk);
+    rd_kafka_queue_t *q = rdkafka.queue_new(k->r->rk);
     rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS);
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)k->ask->places_n);
+    rd_kafka_topic_partition_list_t *list = rdkafka.topic_partition_list_new((int)k->ask->places_n);
     for (size_t i = 0; i < k->ask->places_n; i++)
-        rd_kafka_topic_partition_list_add(list, arena_slice(&k->arena, k->ask->places[i].topic).p, k->ask->places[i].partition)->offset = k->ask->places[i].offset;
-    rd_kafka_AlterConsumerGroupOffsets_t *g = rd_kafka_AlterConsumerGroupOffsets_new(name_of(k), list);
-    rd_kafka_AlterConsumerGroupOffsets(k->r->rk, &g, 1, o, q);
+        rdkafka.topic_partition_list_add(list, arena_slice(&k->arena, k->ask->places[i].topic).p, k->ask->places[i].partition)->offset = k->ask->places[i].offset;
+    rd_kafka_AlterConsumerGroupOffsets_t *g = rdkafka.AlterConsumerGroupOffsets_new(name_of(k), list);
+    rdkafka.AlterConsumerGroupOffsets(k->r->rk, &g, 1, o, q);
     rd_kafka_event_t *ev = admin_wait(k, q);
     if (ev) {
-        const rd_kafka_group_result_t **results = rd_kafka_AlterConsumerGroupOffsets_result_groups(rd_kafka_event_AlterConsumerGroupOffsets_result(ev), &n);
+        const rd_kafka_group_result_t **results = rdkafka.AlterConsumerGroupOffsets_result_groups(rdkafka.event_AlterConsumerGroupOffsets_result(ev), &n);
         group_results(k, results, n, false);
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
-    rd_kafka_AlterConsumerGroupOffsets_destroy(g);
-    rd_kafka_topic_partition_list_destroy(list);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_queue_destroy(q);
+    rdkafka.AlterConsumerGroupOffsets_destroy(g);
+    rdkafka.topic_partition_list_destroy(list);
+    rdkafka.AdminOptions_destroy(o);
+    rdkafka.queue_destroy(q);
 }
 
 static void run_group_delete(struct rdk_ask *k)
 {
     size_t n;
-    rd_kafka_queue_t *q = rd_kafka_queue_new(k->r->rk);
+    rd_kafka_queue_t *q = rdkafka.queue_new(k->r->rk);
     rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_DELETEGROUPS);
-    rd_kafka_DeleteGroup_t *g = rd_kafka_DeleteGroup_new(name_of(k));
-    rd_kafka_DeleteGroups(k->r->rk, &g, 1, o, q);
+    rd_kafka_DeleteGroup_t *g = rdkafka.DeleteGroup_new(name_of(k));
+    rdkafka.DeleteGroups(k->r->rk, &g, 1, o, q);
     rd_kafka_event_t *ev = admin_wait(k, q);
     if (ev) {
-        const rd_kafka_group_result_t **results = rd_kafka_DeleteGroups_result_groups(rd_kafka_event_DeleteGroups_result(ev), &n);
+        const rd_kafka_group_result_t **results = rdkafka.DeleteGroups_result_groups(rdkafka.event_DeleteGroups_result(ev), &n);
         group_results(k, results, n, false);
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
-    rd_kafka_DeleteGroup_destroy(g);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_queue_destroy(q);
+    rdkafka.DeleteGroup_destroy(g);
+    rdkafka.AdminOptions_destroy(o);
+    rdkafka.queue_destroy(q);
 }
 
 /* Users came into librdkafka's interface with 2.2. */
@@ -975,9 +1024,9 @@ static void rdk_ask(struct log_client *c, const struct log_ask *ask)
 static void rdk_gone(struct rdk *r)
 {
     if (r->queue)
-        rd_kafka_queue_destroy(r->queue);
+        rdkafka.queue_destroy(r->queue);
     if (r->rk)
-        rd_kafka_destroy(r->rk);
+        rdkafka.destroy(r->rk);
     for (size_t i = 0; i < r->settings_n; i++)
         mem_free(r->settings[i]);
     mem_free(r->settings);
@@ -989,19 +1038,21 @@ static void rdk_gone(struct rdk *r)
 /* Tries the settings on a conf that is thrown away: what librdkafka says of a bad one. */
 static bool settings_good(const struct rdk *r, struct buf *why)
 {
-    rd_kafka_conf_t *c = rd_kafka_conf_new();
+    rd_kafka_conf_t *c = rdkafka.conf_new();
     char err[256] = "";
     bool good = true;
     for (size_t i = 0; i + 1 < r->settings_n && good; i += 2)
-        good = rd_kafka_conf_set(c, r->settings[i], r->settings[i + 1], err, sizeof err) == RD_KAFKA_CONF_OK;
+        good = rdkafka.conf_set(c, r->settings[i], r->settings[i + 1], err, sizeof err) == RD_KAFKA_CONF_OK;
     if (!good)
         buf_adds(why, err);
-    rd_kafka_conf_destroy(c);
+    rdkafka.conf_destroy(c);
     return good;
 }
 
 static enum err rdk_make(struct loop *l, const struct log_client_conf *conf, struct log_client **out, struct buf *why)
 {
+    if (!rdkafka_there(why))
+        return ERR_UNSUPPORTED;
     struct rdk *r = mem_new(MEM_KAFKA, sizeof *r);
     char number[16], err[256] = "";
     r->base.loop = l;
@@ -1028,15 +1079,15 @@ static enum err rdk_make(struct loop *l, const struct log_client_conf *conf, str
     conf_put(c, "enable.idempotence", conf->acks == -1 ? "true" : "false");
     if (conf->acks != -1)
         conf_put(c, "acks", conf->acks ? "1" : "0");
-    rd_kafka_conf_set_events(c, RD_KAFKA_EVENT_DR);
-    r->rk = rd_kafka_new(RD_KAFKA_PRODUCER, c, err, sizeof err);
+    rdkafka.conf_set_events(c, RD_KAFKA_EVENT_DR);
+    r->rk = rdkafka.new(RD_KAFKA_PRODUCER, c, err, sizeof err);
     if (!r->rk) {
-        rd_kafka_conf_destroy(c);
+        rdkafka.conf_destroy(c);
         buf_adds(why, err);
         rdk_gone(r);
         return ERR_INVALID;
     }
-    r->queue = rd_kafka_queue_get_main(r->rk);
+    r->queue = rdkafka.queue_get_main(r->rk);
     wake_open(&r->wake, l, r->queue, events_take);
     *out = &r->base;
     return OK;
@@ -1046,15 +1097,15 @@ static enum err rdk_make(struct loop *l, const struct log_client_conf *conf, str
 static void messages_drop(struct rdk *r)
 {
     rd_kafka_event_t *ev;
-    rd_kafka_purge(r->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
-    while (r->base.produce_bytes && (ev = rd_kafka_queue_poll(r->queue, 1000))) {
+    rdkafka.purge(r->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+    while (r->base.produce_bytes && (ev = rdkafka.queue_poll(r->queue, 1000))) {
         const rd_kafka_message_t *m;
-        while (rd_kafka_event_type(ev) == RD_KAFKA_EVENT_DR && (m = rd_kafka_event_message_next(ev))) {
+        while (rdkafka.event_type(ev) == RD_KAFKA_EVENT_DR && (m = rdkafka.event_message_next(ev))) {
             struct rdk_msg *msg = m->_private;
             msg->done = NULL;
             msg_end(msg, RD_KAFKA_RESP_ERR_NO_ERROR, -1, -1);
         }
-        rd_kafka_event_destroy(ev);
+        rdkafka.event_destroy(ev);
     }
 }
 
@@ -1065,7 +1116,7 @@ static void rdk_free(struct log_client *c)
     LIST_FOREACH(l, &r->refused)
         CONTAINER_OF(l, struct rdk_msg, link)->done = NULL;
     refused_tell(&r->tell);
-    rd_kafka_queue_io_event_enable(r->queue, -1, NULL, 0);
+    rdkafka.queue_io_event_enable(r->queue, -1, NULL, 0);
     wake_close(&r->wake);
     messages_drop(r);
     LIST_FOREACH(l, &r->consumers)

@@ -2,14 +2,17 @@
  *
  *     log_client_test                   librdkafka's mock cluster: three brokers, in this process, which fail as they are told
  *     log_client_test BROKER            Weir's own: the program broker_alone, as a child; groups and administration as well, which the mock cluster
- *                                       has not, or takes seconds for
+ *                                       has not, or takes seconds for; then over its other port, with TLS and a login, and
+ *                                       what is not let in there
  */
 #include "log_client.h"
+#include "port_test.h"
+#include "scram.h"
+#include "tls_testcert.h"
 
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <ftw.h>
-#include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -39,15 +42,18 @@ struct world {
     char text[8192];         /* values of records in order, each with a space behind */
     uint32_t places;
     bool flag;
+    struct buf *words;       /* of the last fault; NULL */
 };
 
 static enum log_engine engine_now;
+static int round_now;                                 /* of the same tests: their topics are others */
+static const char *const *settings_now;               /* of every client */
 
 static void world_open(struct world *w)
 {
     struct buf why = {0};
     *w = (struct world){.l = loop_new("test"), .last_offset = -1};
-    struct log_client_conf conf = {.engine = engine_now, .bootstrap = bootstrap, .acks = -1, .timeout_ms = 10000};
+    struct log_client_conf conf = {.engine = engine_now, .bootstrap = bootstrap, .acks = -1, .timeout_ms = 10000, .settings = settings_now};
     enum err er = log_client_new(w->l, &conf, &w->c, &why);
     if (er != OK)
         fail_msg("%s", why.p);
@@ -181,7 +187,7 @@ static void test_order(void **state)
 {
     struct world w;
     char topic[32];
-    snprintf(topic, sizeof topic, "order%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "order%d", 2 * round_now + (int)engine_now);
     topic_make(topic, 1);
     world_open(&w);
     publish_many(&w, topic, 0, "x", 500);
@@ -202,7 +208,7 @@ static void test_headers(void **state)
     static const struct log_header headers[] = {{{"a", 1}, {"1", 1}}, {{"b", 1}, {NULL, 0}}};
     struct world w;
     char topic[32];
-    snprintf(topic, sizeof topic, "headers%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "headers%d", 2 * round_now + (int)engine_now);
     topic_make(topic, 4);
     world_open(&w);
     struct log_message m = {.topic = slice_cstr(topic), .partition = -1, .key = SLICE("k"), .value = SLICE("v"), .headers = headers, .headers_n = 2, .timestamp_ms = 1700000000000, .done = on_done, .ctx = &w};
@@ -220,7 +226,7 @@ static void test_from(void **state)
 {
     struct world w;
     char topic[32];
-    snprintf(topic, sizeof topic, "from%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "from%d", 2 * round_now + (int)engine_now);
     topic_make(topic, 1);
     world_open(&w);
     publish_many(&w, topic, 0, "x", 10);
@@ -244,7 +250,7 @@ static void test_rest(void **state)
 {
     struct world w;
     char topic[32];
-    snprintf(topic, sizeof topic, "rest%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "rest%d", 2 * round_now + (int)engine_now);
     topic_make(topic, 1);
     world_open(&w);
     struct log_consumer *k = consume(&w, topic, NULL, 0, LOG_BEGINNING);
@@ -278,7 +284,7 @@ static void test_repeated(void **state)
 {
     struct world w;
     char topic[32];
-    snprintf(topic, sizeof topic, "repeated%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "repeated%d", 2 * round_now + (int)engine_now);
     topic_make(topic, 1);
     world_open(&w);
     publish_many(&w, topic, 0, "a", 1);
@@ -313,8 +319,8 @@ static void test_group(void **state)
 {
     struct world w;
     char topic[32], group[32];
-    snprintf(topic, sizeof topic, "group%d", (int)engine_now);
-    snprintf(group, sizeof group, "g%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "group%d", 2 * round_now + (int)engine_now);
+    snprintf(group, sizeof group, "g%d", 2 * round_now + (int)engine_now);
     topic_make(topic, 4);
     world_open(&w);
     for (int32_t p = 0; p < 4; p++)
@@ -339,13 +345,13 @@ static void test_rebalance(void **state)
 {
     struct world a, b;
     char topic[32], group[32];
-    snprintf(topic, sizeof topic, "shared%d", (int)engine_now);
-    snprintf(group, sizeof group, "s%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "shared%d", 2 * round_now + (int)engine_now);
+    snprintf(group, sizeof group, "s%d", 2 * round_now + (int)engine_now);
     topic_make(topic, 4);
     world_open(&a);
     *(&b) = (struct world){.l = a.l, .last_offset = -1};
     struct buf why = {0};
-    assert_int_equal(log_client_new(a.l, &(struct log_client_conf){.engine = engine_now, .bootstrap = bootstrap, .acks = -1, .timeout_ms = 10000}, &b.c, &why), OK);
+    assert_int_equal(log_client_new(a.l, &(struct log_client_conf){.engine = engine_now, .bootstrap = bootstrap, .acks = -1, .timeout_ms = 10000, .settings = settings_now}, &b.c, &why), OK);
     struct log_consumer *ka = consume(&a, topic, group, -1, LOG_BEGINNING);
     UNTIL(&a, a.assigned == 5);
     struct log_consumer *kb = consume(&b, topic, group, -1, LOG_BEGINNING);
@@ -367,6 +373,8 @@ static void on_answer(void *ctx, const struct log_fault *e, const struct log_ans
     struct world *w = ctx;
     w->flag = true;
     w->error = e ? e->code : KAFKA_NONE;
+    if (w->words && e)
+        buf_adds(w->words, e->text);
     w->places = (uint32_t)a->topics_n;
     if (a->topics_n == 1) {
         w->last_partition = a->topics[0].partitions;
@@ -393,8 +401,8 @@ static void test_ask(void **state)
 {
     struct world w;
     char topic[32], group[32];
-    snprintf(topic, sizeof topic, "ask%d", (int)engine_now);
-    snprintf(group, sizeof group, "a%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "ask%d", 2 * round_now + (int)engine_now);
+    snprintf(group, sizeof group, "a%d", 2 * round_now + (int)engine_now);
     struct slice name = slice_cstr(topic), none = SLICE("nothing");
     topic_make(topic, 3);
     world_open(&w);
@@ -443,7 +451,7 @@ static void test_topics(void **state)
 {
     struct world w;
     char topic[32];
-    snprintf(topic, sizeof topic, "made%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "made%d", 2 * round_now + (int)engine_now);
     struct slice name = slice_cstr(topic);
     struct log_setting set[] = {{.name = SLICE("retention.ms"), .value = SLICE("5000")}, {.name = SLICE("cleanup.policy"), .value = SLICE("compact")}};
     struct log_setting change[] = {{.name = SLICE("retention.ms")}, {.name = SLICE("segment.bytes"), .value = SLICE("2097152")}};
@@ -507,8 +515,8 @@ static void test_groups(void **state)
     struct world w;
     struct group_seen g = {.w = &w};
     char topic[32], group[32];
-    snprintf(topic, sizeof topic, "seen%d", (int)engine_now);
-    snprintf(group, sizeof group, "watched%d", (int)engine_now);
+    snprintf(topic, sizeof topic, "seen%d", 2 * round_now + (int)engine_now);
+    snprintf(group, sizeof group, "watched%d", 2 * round_now + (int)engine_now);
     topic_make(topic, 3);
     world_open(&w);
     struct log_consumer *k = consume(&w, topic, group, -1, LOG_BEGINNING);
@@ -572,6 +580,108 @@ static void test_nobody_soon(void **state)
     world_close(&w);
 }
 
+/* ---- TLS and logins: Weir's broker ------------------------------------------------------------------------------------------------------ */
+
+static char plain[64], secure[64];       /* bootstrap addresses: of anybody; with TLS, of who logs in */
+static char cert_pem[8192];
+
+static void user_make(const char *name, const char *password)
+{
+    struct world w;
+    struct log_credential c[2];
+    uint8_t salt[16] = "salt salt salt s", salted[2][SCRAM_KEY_MAX];
+    for (int8_t m = SCRAM_SHA256; m <= SCRAM_SHA512; m++) {
+        assert_int_equal(scram_salt_password((enum scram_kind)m, slice_cstr(password), salt, sizeof salt, 4096, salted[m - 1]), OK);
+        c[m - 1] = (struct log_credential){.mechanism = m, .iterations = 4096, .salt = slice_of((char *)salt, sizeof salt), .salted = slice_of((char *)salted[m - 1], scram_key_bytes((enum scram_kind)m))};
+    }
+    world_open(&w);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_USER_SET, .name = slice_cstr(name), .credentials = c, .credentials_n = 2});
+    assert_int_equal(w.error, KAFKA_NONE);
+    world_close(&w);
+}
+
+/* A client with these settings asks for topics: what it is told. NULL ca: the system's. */
+static enum kafka_error asked(const char *protocol, const char *mechanism, const char *password, const char *ca, struct buf *text)
+{
+    const char *list[] = {"security.protocol", protocol, "sasl.mechanism", mechanism, "sasl.username", "weir", "sasl.password", password, "ssl.ca.pem", ca ? ca : "", NULL};
+    struct world w = {.l = loop_new("test")};
+    struct buf why = {0};
+    struct log_client_conf conf = {.engine = LOG_ENGINE_OWN, .bootstrap = secure, .acks = -1, .timeout_ms = 3000, .reach_ms = 300, .settings = list};
+    if (log_client_new(w.l, &conf, &w.c, &why) != OK)
+        fail_msg("%s", why.p);
+    w.words = text;
+    buf_clear(text);
+    ask(&w, (struct log_ask){.kind = LOG_ASK_TOPICS});
+    world_close(&w);
+    return w.error;
+}
+
+static void test_let_in(void **state)
+{
+    struct buf text = {0};
+    static const char *const mechanisms[] = {"PLAIN", "SCRAM-SHA-256", "scram-sha-512"};
+    for (size_t i = 0; i < COUNT_OF(mechanisms); i++) {
+        assert_int_equal(asked("SASL_SSL", mechanisms[i], "a=b,c", cert_pem, &text), KAFKA_NONE);
+        assert_int_equal(asked("sasl_ssl", mechanisms[i], "wrong", cert_pem, &text), KAFKA_SASL_AUTHENTICATION_FAILED);
+        assert_non_null(strstr(text.p, "weir may not log in with"));
+    }
+    assert_int_equal(asked("sasl_ssl", "PLAIN", "a=b,c", NULL, &text), KAFKA_NETWORK_EXCEPTION);
+    assert_non_null(strstr(text.p, "the certificate of the peer is not trusted"));
+    assert_int_equal(asked("ssl", "", "", cert_pem, &text), KAFKA_NETWORK_EXCEPTION);
+    assert_non_null(strstr(text.p, "it may want a login"));
+    assert_int_equal(asked("plaintext", "", "", NULL, &text), KAFKA_NETWORK_EXCEPTION);
+    assert_non_null(strstr(text.p, "security.protocol"));
+    buf_free(&text);
+}
+
+/* The client goes while its password is being salted, and while it waits for the handshake: nothing is left behind. */
+static void test_gone(void **state)
+{
+    const char *list[] = {"security.protocol", "sasl_ssl", "sasl.mechanism", "SCRAM-SHA-256", "sasl.username", "weir", "sasl.password", "a=b,c", "ssl.ca.pem", cert_pem, NULL};
+    for (int turns = 0; turns < 12; turns++) {
+        struct world w = {.l = loop_new("test")};
+        struct buf why = {0};
+        assert_int_equal(log_client_new(w.l, &(struct log_client_conf){.engine = LOG_ENGINE_OWN, .bootstrap = secure, .settings = list}, &w.c, &why), OK);
+        log_ask(w.c, &(struct log_ask){.kind = LOG_ASK_TOPICS, .done = on_answer, .ctx = &w});
+        for (int i = 0; i < turns; i++)
+            loop_turn(w.l, 20);
+        log_client_free(w.c);
+        UNTIL(&w, mem_bytes(MEM_KAFKA) == 0);
+        loop_free(w.l);
+    }
+}
+
+/* Which settings the own engine refuses, and why. */
+static void test_settings(void **state)
+{
+    static const struct {
+        const char *settings[8], *why;
+    } cases[] = {
+        {{"linger.ms", "5"}, "linger.ms is librdkafka's"},
+        {{"security.protocol", "tls"}, "security.protocol is plaintext"},
+        {{"security.protocol", "sasl_ssl"}, "sasl.mechanism is PLAIN"},
+        {{"security.protocol", "sasl_ssl", "sasl.mechanisms", "GSSAPI"}, "not \"GSSAPI\""},
+        {{"security.protocol", "sasl_plaintext", "sasl.mechanism", "PLAIN", "sasl.username", "me"}, "sasl.password"},
+        {{"security.protocol", "ssl", "enable.ssl.certificate.verification", "perhaps"}, "is false or true"},
+        {{"security.protocol", "ssl", "ssl.endpoint.identification.algorithm", ""}, "is none or https"},
+        {{"security.protocol", "ssl", "ssl.key.pem", "x"}, "goes with its key"},
+        {{"security.protocol", "ssl", "ssl.ca.pem", "x"}, ""},
+        {{"sasl.mechanism", "GSSAPI", "sasl.password", "x"}, NULL}, /* of no use, and no harm: nobody logs in */
+    };
+    struct loop *l = loop_new("test");
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct log_client *c;
+        struct buf why = {0};
+        enum err e = log_client_new(l, &(struct log_client_conf){.engine = LOG_ENGINE_OWN, .bootstrap = "127.0.0.1:1", .settings = cases[i].settings}, &c, &why);
+        if (e != (cases[i].why ? ERR_INVALID : OK) || (cases[i].why && (!why.n || !strstr(why.p, cases[i].why))))
+            fail_msg("case %zu: %s", i, why.p ? why.p : "taken");
+        log_client_free(c);
+        buf_free(&why);
+    }
+    assert_int_equal(mem_bytes(MEM_KAFKA), 0);
+    loop_free(l);
+}
+
 static void test_conf(void **state)
 {
     struct loop *l = loop_new("test");
@@ -617,26 +727,30 @@ static void mock_stop(void)
     rd_kafka_destroy(keeper);
 }
 
-/* A port that nobody listens on now. */
-static uint16_t port_free(void)
+static void cert_write(char *cert, char *key, size_t n)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
-    socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && getsockname(fd, (struct sockaddr *)&a, &n) == 0);
-    close(fd);
-    return ntohs(a.sin_port);
+    struct testcert *t = testcert_new(NULL, &(struct testcert_conf){.name = "127.0.0.1", .sans = "IP:127.0.0.1"});
+    snprintf(cert, n, "%s.cert", folder); /* beside it: the broker's folder is its own */
+    snprintf(key, n, "%s.key", folder);
+    snprintf(cert_pem, sizeof cert_pem, "%s", t->cert_pem);
+    assert_int_equal(file_replace(cert, cert_pem, strlen(cert_pem), 0600), OK);
+    assert_int_equal(file_replace(key, t->key_pem, strlen(t->key_pem), 0600), OK);
+    testcert_free(t);
 }
 
 static void weir_start(const char *program)
 {
-    char port[8];
-    snprintf(port, sizeof port, "%u", port_free());
-    snprintf(bootstrap, sizeof bootstrap, "127.0.0.1:%s", port);
+    char port[8], sasl[8], cert[64], key[64];
+    snprintf(port, sizeof port, "%u", test_port());
+    snprintf(sasl, sizeof sasl, "%u", test_port());
+    snprintf(plain, sizeof plain, "127.0.0.1:%s", port);
+    snprintf(secure, sizeof secure, "127.0.0.1:%s", sasl);
+    snprintf(bootstrap, sizeof bootstrap, "%s", plain);
     assert_non_null(mkdtemp(folder));
+    cert_write(cert, key, sizeof cert);
     broker = fork();
     if (broker == 0) {
-        execl(program, program, folder, port, "2", (char *)NULL);
+        execl(program, program, folder, port, "2", sasl, cert, key, "allow.everyone.if.no.acl.found=true", (char *)NULL);
         _exit(127);
     }
     assert_true(broker > 0);
@@ -646,17 +760,42 @@ static int gone(const char *path, const struct stat *st, int type, struct FTW *a
 
 static void weir_stop(void)
 {
+    char path[64];
     int status;
     kill(broker, SIGTERM);
     assert_int_equal(waitpid(broker, &status, 0), broker);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     nftw(folder, gone, 16, FTW_DEPTH | FTW_PHYS);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s.%s", folder, i ? "cert" : "key");
+        remove(path);
+    }
+}
+
+/* Over TLS, as a user who logs in: what goes over all lanes, with both engines, from the same settings. */
+static int secure_run(void)
+{
+    static const char *const list[] = {"security.protocol", "sasl_ssl", "sasl.mechanism", "SCRAM-SHA-512", "sasl.username", "weir", "sasl.password", "a=b,c", "ssl.ca.pem", cert_pem, NULL};
+    const struct CMUnitTest logins[] = {cmocka_unit_test(test_let_in), cmocka_unit_test(test_gone)};
+    const struct CMUnitTest over[] = {cmocka_unit_test(test_headers), cmocka_unit_test(test_ask)};
+    engine_now = LOG_ENGINE_OWN;
+    user_make("weir", "a=b,c");
+    int failures = cmocka_run_group_tests_name("logins", logins, NULL, NULL);
+    snprintf(bootstrap, sizeof bootstrap, "%s", secure);
+    settings_now = list;
+    round_now = 1;
+    for (int e = LOG_ENGINE_OWN; e <= LOG_ENGINE_RDKAFKA; e++) {
+        engine_now = (enum log_engine)e;
+        failures += cmocka_run_group_tests_name(e == LOG_ENGINE_OWN ? "own, TLS and SASL" : "rdkafka, TLS and SASL", over, NULL, NULL);
+    }
+    return failures;
 }
 
 int main(int argc, char **argv)
 {
     const struct CMUnitTest with_mock[] = {cmocka_unit_test(test_conf), cmocka_unit_test(test_partitions), cmocka_unit_test(test_order),    cmocka_unit_test(test_headers), cmocka_unit_test(test_from),
-                                           cmocka_unit_test(test_rest), cmocka_unit_test(test_unknown),    cmocka_unit_test(test_repeated), cmocka_unit_test(test_nobody), cmocka_unit_test(test_nobody_soon)};
+                                           cmocka_unit_test(test_rest), cmocka_unit_test(test_unknown),    cmocka_unit_test(test_repeated), cmocka_unit_test(test_nobody), cmocka_unit_test(test_nobody_soon),
+                                           cmocka_unit_test(test_settings)};
     const struct CMUnitTest with_weir[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_headers),   cmocka_unit_test(test_from), cmocka_unit_test(test_unknown), cmocka_unit_test(test_topics),
                                            cmocka_unit_test(test_group), cmocka_unit_test(test_rebalance), cmocka_unit_test(test_ask),  cmocka_unit_test(test_groups)};
     int failures = 0;
@@ -669,9 +808,10 @@ int main(int argc, char **argv)
         failures += argc > 1 ? cmocka_run_group_tests_name(e == LOG_ENGINE_OWN ? "own" : "rdkafka", with_weir, NULL, NULL)
                              : cmocka_run_group_tests_name(e == LOG_ENGINE_OWN ? "own" : "rdkafka", with_mock, NULL, NULL);
     }
-    if (argc > 1)
+    if (argc > 1) {
+        failures += secure_run();
         weir_stop();
-    else
+    } else
         mock_stop();
     return failures;
 }

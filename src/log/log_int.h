@@ -100,6 +100,7 @@ struct stored {
     bool clean;                        /* all that was there was durable: active and active_bytes are where the log ended */
     int64_t cut;                       /* a sync failed: what is behind goes, what is before is written anew; -1: none did */
     bool sparse;                       /* it was compacted: offsets have gaps */
+    bool known;                        /* durable was known, also where it is no more than log_start: behind it there are no gaps */
     bool folder;                       /* it was there when the store was opened */
     struct epoch_start *epochs;        /* owned */
     uint32_t epochs_n;
@@ -172,6 +173,8 @@ struct seg {
     int64_t made_ms;                   /* wall clock of the first append, or when it was loaded */
     int64_t max_ms, max_offset;        /* greatest timestamp, and the last offset of the batch that has it; -1: none */
     struct segfile *file;              /* NULL: not open */
+    bool emptied;                      /* its file was cut back to nothing, which is not durable: what it had may come back */
+    bool cut_late;                     /* it was cut while a round was on its way, which may not cover that */
     bool swapping;                     /* its file has not got its name yet: it may not be closed */
 };
 
@@ -293,6 +296,7 @@ struct part {
     int32_t epoch;
     uint64_t instance;
     int64_t log_start, stable, high;
+    int64_t start_noted;               /* log_start as it is durable, in partition.state or a checkpoint: never beyond log_start */
     int64_t written;                   /* the log's end on disk */
     int64_t end;                       /* with what this turn appended */
     int64_t durable;
@@ -311,11 +315,14 @@ struct part {
     bool offline;                      /* takes no records: */
     int64_t cut;                       /* suspect: where the log ended whose records may have been answered; -1 */
     bool suspect, failed;              /* a sync failed; something else than a damaged region did */
-    bool gone, compacting;
+    bool gone;                         /* deleted, or replaced by a renewal; changes under notes_lock (part.c) */
+    bool compacting;
     uint64_t renewed_until_ms;         /* loop time; before it requests may come that were sent before it was renewed; 0: it was not */
     bool renewing;                     /* between part_renew_begin() and part_renew_end(): its files are another's to change */
-    bool start_unsure;                 /* log_start was moved by a request, and the note of it failed */
+    bool left_over;                    /* a segment before the start could not be removed: it is in the folder until the next start */
+    bool start_noting;                 /* a note of log_start is on its way, so that segments before it can go */
     bool sparse;                       /* was compacted once: partition.state has it */
+    bool gaps;                         /* as in the recovery that it comes from, until a sync says what is durable */
     bool forced;                       /* to be synced though nobody waits */
     bool rounding;                     /* in the round that is on its way */
     struct part_conf conf;
@@ -350,7 +357,10 @@ struct part_note {
     bool sparse;
 };
 struct part_note part_note_of(const struct part *p);
-enum err part_note_write(const char *folder, const struct part_note *note) WARN_UNUSED;
+/* Durably, for any thread; p is the caller's or pinned. ERR_NOTFOUND, and nothing written: p is gone, and another may have its name. */
+enum err part_note_write(const struct part *p, const struct part_note *note) WARN_UNUSED;
+/* The note as it is now, written in the pool; slow: nobody waits for it. done() comes on the loop, also for one that is gone meanwhile. */
+void part_note_submit(struct part *p, bool slow, void (*done)(struct part *p, const struct part_note *note, enum err e));
 bool part_note_read(const char *folder, struct part_note *note);
 
 /* segment.c */
@@ -442,6 +452,8 @@ void flush_finish(struct log_shard *s, struct part_flush *f, enum kafka_error e)
 /* sync.c */
 void sync_want(struct part *p);        /* somebody waits */
 void sync_force(struct part *p);       /* nobody waits, but it is to be durable soon */
+/* A write that failed was cut off behind s->bytes. That is to be synced, too: the segment may be sealed, or left by a clean stop, before anything follows. */
+void sync_cut(struct part *p, struct seg *s);
 void sync_failed(struct part *p, enum err e); /* what the disk has behind p->durable is not known: p takes no more records, and what has to be cut off is noted */
 void sync_start(struct log_shard *s);  /* the next round, when there is somebody and none is on its way */
 void sync_settle(struct part *p);      /* answers those who wait for what is durable */
@@ -450,7 +462,7 @@ bool part_dirty(const struct part *p);
 
 /* retention.c */
 void part_housekeep(struct part *p, int64_t now_ms);
-void part_start_move(struct part *p, int64_t log_start); /* drops segments before it */
+void part_start_move(struct part *p, int64_t log_start); /* segments before it go when it is durable */
 
 /* compact.c, clean.c */
 void compact_maybe(struct part *p, int64_t now_ms); /* starts one when it is worth it */

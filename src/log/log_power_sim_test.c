@@ -6,7 +6,8 @@
  * process, or by a clean stop, at any change of the disk, also within recovery. Then indexes may be damaged. The next life compares what is there
  * with the model (log_power_model_test.c).
  *
- * Histories that found a fault in the log are listed below, with what it was. POWER_SEED=n runs one, and lets the log speak.
+ * Histories that found a fault in the log are listed below, with what it was. POWER_SEED=n runs one, and lets the log speak (POWER_SOON=400: as it is in
+ * test_written_in_parts()); POWER_FROM=n runs SIM_SEEDS of them from there on.
  */
 #include "log_power_test.h"
 #include "repeat_test.h"
@@ -160,7 +161,7 @@ static void queue_told(struct client *c, struct sent *s)
 
 /* ---- the transactional producer ---- */
 
-static const uint32_t txn_parts[TXN_PARTS] = {1, 2};
+static uint32_t txn_parts[TXN_PARTS] = {1, 2}; /* in every third history the second is the one with retention */
 
 static void txn_begin(struct client *c)
 {
@@ -254,6 +255,7 @@ static void client_told(struct client *c, struct sent *s)
 static void clients_init(void)
 {
     memset(clients, 0, sizeof clients);
+    txn_parts[1] = P.seed % 3 ? 2 : POWER_RETAINED;
     for (uint32_t i = 0; i < CLIENTS; i++) {
         clients[i].pid = 1000 + i;
         clients[i].part = i;
@@ -305,7 +307,7 @@ static void confs_init(void)
 
 static void delete_before(void)
 {
-    struct power_part *m = &P.parts[power_random(3)];
+    struct power_part *m = &P.parts[(const uint8_t[]){0, 1, 2, POWER_COMPACTED}[power_random(4)]];
     struct part_offsets o;
     part_offsets(m->p, &o);
     int64_t at = o.log_start + (int64_t)power_random((uint64_t)(o.high - o.log_start) + 1), start = -1;
@@ -649,17 +651,27 @@ static void test_found(void **state)
         {4210, "aborted transactions were forgotten with records whose deletion failed"},
         {4490, "a torn end that had been cut off came back into a sealed segment"},
         {6738, "a segment behind an empty one was taken for its successor"},
+        {3981, "records were deleted of a compacted partition, and behind them a hole among what was not durable was taken for what compaction leaves"},
         {9671, "a partition that could not be renewed because a sync failed took the next sync of the same file for a good one"},
+        {17295, "of segments that retention removed together a power loss brought back the oldest, and not those between"},
+        {39665, "the epoch of a batch that a power loss brought back was not known, because the one of a later life at that offset was noted"},
         {19602, "segments were removed before the name of what compaction made of them was durable"},
     };
     for (size_t i = 0; i < COUNT_OF(found) && !getenv("POWER_SEED"); i++)
         history(found[i].seed, LIVES);
 }
 
+static uint64_t seeds_from(const char *name, uint64_t otherwise)
+{
+    const char *s = getenv(name);
+    return s ? strtoull(s, NULL, 10) : otherwise;
+}
+
 static void test_histories(void **state)
 {
     const char *one = getenv("POWER_SEED");
-    uint64_t from = one ? strtoull(one, NULL, 10) : 1, n = one ? 1 : test_repeats(200);
+    uint64_t from = seeds_from("POWER_SEED", seeds_from("POWER_FROM", 1)), n = one ? 1 : test_repeats(200);
+    write_soon_bytes = one ? (uint32_t)seeds_from("POWER_SOON", 0) : 0;
     for (uint64_t seed = from; seed < from + n; seed++)
         history(seed, LIVES);
     print_message("%u crashes; %u partitions made anew in the middle of a life, %u could not be\n", crashes, renewals, renewals_failed);
@@ -669,9 +681,9 @@ static void test_histories(void **state)
 /* The same when a turn's batches are written in several parts: crashes and failed writes come between them. */
 static void test_written_in_parts(void **state)
 {
-    uint64_t n = getenv("POWER_SEED") ? 0 : test_repeats(100);
+    uint64_t from = seeds_from("POWER_FROM", 30001), n = getenv("POWER_SEED") ? 0 : test_repeats(100);
     write_soon_bytes = 400;
-    for (uint64_t seed = 30001; seed < 30001 + n; seed++)
+    for (uint64_t seed = from; seed < from + n; seed++)
         history(seed, LIVES);
     write_soon_bytes = 0;
 }

@@ -365,6 +365,77 @@ static void test_full_within_turn(void **state)
     world_stop();
 }
 
+/* A write fails while a sync is on its way, and what it left is cut off. A clean stop leaves nothing of it, whatever the power does then. */
+static bool rounding(void *ctx) { return ((struct part *)ctx)->rounding; }
+static void test_cut_within_round(void **state)
+{
+    for (int round = 0; round < 20; round++) {
+        uint64_t left, total;
+        world_start();
+        node_start();
+        struct part *p = part_get("t-0", NULL);
+        send_some(p, 2, -1);
+        sim_disk_slow(30, 30);
+        struct sent *s = batch_send(p, (struct what){.acks = -1});
+        node_wait(rounding, p);
+        node_idle(15); /* it has begun in the pool */
+        assert_int_equal(disk_space("/", &left, &total), OK);
+        sim_disk_bytes_max(total - left + 100);
+        assert_int_equal(send_error(p, (struct what){.acks = 1, .value_bytes = 500}), KAFKA_KAFKA_STORAGE_ERROR);
+        assert_true(p->rounding);
+        sim_disk_bytes_max(0);
+        sent_wait(s);
+        sent_free(s);
+        sim_disk_slow(0, 0);
+        uint64_t bytes = p->bytes;
+        node_stop();
+        sim_power_loss();
+        sim_restart();
+        assert_int_equal(sim_file(LOG0)->n, bytes);
+        node_start();
+        p = part_get("t-0", NULL);
+        assert_int_equal(p->state, PART_SHELVED);
+        assert_int_equal(fetch(p, 0, PART_HIGH, 10000)->next, part_end(p));
+        node_stop();
+        world_stop();
+    }
+}
+
+/* The same where the segment is empty then: nothing goes behind the cut whose sync would make it durable, and a whole batch of what failed may come back. */
+static void test_cut_to_nothing(void **state)
+{
+    for (int round = 0; round < 40; round++) {
+        uint64_t left, total;
+        world_start();
+        node_start();
+        struct part *p = part_get("t-0", NULL);
+        assert_int_equal(disk_space("/", &left, &total), OK);
+        sim_disk_bytes_max(total - left + 3000);
+        struct sent *a = batch_send(p, (struct what){.acks = 1, .value_bytes = 300}), *b = batch_send(p, (struct what){.acks = 1, .value_bytes = 9000});
+        sent_wait(a);
+        sent_wait(b);
+        assert_true(a->a.error == KAFKA_KAFKA_STORAGE_ERROR && b->a.error == KAFKA_KAFKA_STORAGE_ERROR);
+        sent_free(a);
+        sent_free(b);
+        sim_disk_bytes_max(0);
+        assert_int_equal(p->bytes, 0);
+        if (round % 2)
+            node_idle(50);
+        node_stop();
+        sim_power_loss();
+        sim_restart();
+        if (sim_file(LOG0))
+            assert_int_equal(sim_file(LOG0)->n, 0);
+        node_start();
+        p = part_get("t-0", NULL);
+        assert_int_equal(part_end(p), 0);
+        assert_int_equal(fetch(p, 0, PART_HIGH, 10000)->next, -1); /* nothing; and it is loaded */
+        assert_int_equal(part_end(p), 0);
+        node_stop();
+        world_stop();
+    }
+}
+
 /* Below the reserve nothing is taken but what coordinators write. */
 static bool full_now(void *ctx) { return log_shard_counters(node.shard)->disk_full == 1; }
 static void test_reserve(void **state)
@@ -582,6 +653,57 @@ static void test_epoch_rises(void **state)
     world_stop();
 }
 
+/* An epoch that left nothing behind: a reader who stands at the start, and learned it then, has lost nothing, and must not be told so. */
+static void test_epoch_forgotten(void **state)
+{
+    int32_t epoch;
+    int64_t end;
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    assert_int_equal(p->epoch, 0);
+    node_crash(true);
+    node_start();
+    p = part_get("t-0", NULL);
+    assert_true(p->epoch > 0);
+    send_some(p, 2, -1);
+    part_epoch_end(p, 0, &epoch, &end);
+    assert_int_equal(epoch, 0);
+    assert_int_equal(end, 0);
+    part_epoch_end(p, -1, &epoch, &end);
+    assert_int_equal(epoch, -1);
+    assert_int_equal(end, -1);
+    node_stop();
+    world_stop();
+}
+
+/* Behind the recovery point the epochs are those of the batches that are there, whatever a later life, whose records are gone, has noted. No epoch is used twice. */
+static void test_epoch_of_the_log(void **state)
+{
+    int32_t epoch;
+    int64_t end;
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    assert_int_equal(send_offset(p, (struct what){.acks = -1}), 0);
+    assert_int_equal(send_offset(p, (struct what){.acks = 1}), 1);
+    p->epochs = mem_grow(MEM_PART, p->epochs, 2 * sizeof *p->epochs);
+    p->epochs[p->epochs_n++] = (struct epoch_start){5, 1};
+    shard_checkpoint_go(node.shard);
+    node_idle(100);
+    assert_int_equal(p->durable, 1);
+    node_crash(false);
+    node_start();
+    p = part_get("t-0", NULL);
+    assert_int_equal(p->end, 2);
+    part_epoch_end(p, 0, &epoch, &end);
+    assert_int_equal(epoch, 0);
+    assert_int_equal(end, 2);
+    assert_int_equal(p->epoch, 6);
+    node_stop();
+    world_stop();
+}
+
 /* ---- crashes within a compaction ---- */
 
 /* key=value pairs, the last one of each key: what a compacted topic stands for. */
@@ -739,14 +861,178 @@ static void test_compaction_damage(void **state)
     world_stop();
 }
 
+/* ---- the start of the log ---- */
+
+#define RETAINED 40                    /* batches of one record, a dozen segments */
+
+static void retained_start(struct part_conf *c)
+{
+    part_conf_default(c);
+    c->segment_bytes = 1024;
+    c->index_interval_bytes = 100;
+    c->file_delete_delay_ms = 3600000;
+    c->retention_ms = -1;
+    world_start();
+    log_store_conf_default(&node.conf);
+    node.conf.reserve_bytes = 0;
+    node.conf.housekeeping_ms = 20;
+    node_start();
+}
+
+static void retained_stop(void)
+{
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
+/* Where it begins does not matter here: from there on nothing is missing. */
+static void check_no_hole(struct part *p)
+{
+    struct got *g = fetch(p, p->log_start, PART_END, 1000000);
+    assert_int_equal(g->error, KAFKA_NONE);
+    assert_int_equal(g->next, RETAINED);
+    if (g->first != p->log_start || g->records != g->next - g->first)
+        fail_msg("from %lld on: %u records, %lld to %lld", (long long)p->log_start, g->records, (long long)g->first, (long long)g->next - 1);
+}
+
+static bool one_left(void *ctx) { return sim_is_down() || ((struct part *)ctx)->log->segs_n == 1; }
+
+/* False: the segments were gone before the n-th change. */
+static bool crash_in_removal(uint32_t n)
+{
+    struct part_conf c;
+    retained_start(&c);
+    struct part *p = part_get("t-0", &c);
+    for (int i = 0; i < RETAINED; i++) send_offset(p, (struct what){.acks = -1, .value_bytes = 150});
+    assert_true(p->log->segs_n > 6);
+    c.retention_bytes = 0;
+    part_conf_set(p, &c);
+    sim_crash_after(n, true);
+    node_wait(one_left, p);
+    bool down = sim_is_down();
+    sim_crash_after(0, false);
+    node_crash(true);
+    node_start();
+    c.retention_bytes = -1;
+    p = part_get("t-0", &c);
+    check_no_hole(p);
+    retained_stop();
+    return down;
+}
+
+/* All but the last segment expire at once; the power fails in front of any change of the disk, and behind them. */
+static void test_removal_crashes(void **state)
+{
+    for (int round = 0; round < 10; round++)
+        for (uint32_t n = 1; crash_in_removal(n); n++) {}
+}
+
+/* No room for the note of a new start: the segments go all the same, one at a time, and nothing of it is noted before there is room. */
+static void test_removal_on_full_disk(void **state)
+{
+    for (int round = 0; round < 20; round++) {
+        struct part_conf c;
+        retained_start(&c);
+        struct part *p = part_get("t-0", &c);
+        for (int i = 0; i < RETAINED; i++) send_offset(p, (struct what){.acks = -1, .value_bytes = 150});
+        uint32_t segs = p->log->segs_n;
+        sim_disk_bytes_max(1);
+        sim_disk_slow(0, round % 2 ? 100 : 0); /* several looks, perhaps, before a removal is durable */
+        c.retention_bytes = 0;
+        part_conf_set(p, &c);
+        node_idle(1 + (uint64_t)round * 10);
+        assert_int_equal(p->start_noted, 0);
+        assert_false(p->offline);
+        assert_true(p->log->segs_n >= segs - (uint32_t)round / 2 - 1);
+        if (round % 2) {
+            node_crash(true);
+            sim_disk_bytes_max(0);
+            sim_disk_slow(0, 0);
+            node_start();
+            p = part_get("t-0", &c);
+            check_no_hole(p);
+        } else {
+            node_wait(one_left, p);
+            assert_int_equal(p->start_noted, 0);
+            sim_disk_bytes_max(0);
+            node_wait(room_again, NULL);
+        }
+        assert_int_equal(send_offset(p, (struct what){.acks = -1, .value_bytes = 800}), RETAINED);
+        node_wait(one_left, p);
+        assert_int_equal(p->start_noted, p->log_start);
+        retained_stop();
+    }
+}
+
+static bool some_left(void *ctx) { return ((struct part *)ctx)->start_noted > 0; }
+
+/* A segment before the durable start could not be removed. As long as the one behind it is there, a start knows where it ends: so none goes without a note. */
+static void test_left_over(void **state)
+{
+    struct part_conf c;
+    retained_start(&c);
+    struct part *p = part_get("t-0", &c);
+    for (int i = 0; i < RETAINED; i++) send_offset(p, (struct what){.acks = -1, .value_bytes = 150});
+    c.retention_bytes = (int64_t)(part_bytes(p) / 2);
+    part_conf_set(p, &c);
+    sim_disk_fail_next(SIM_DISK_RENAME, 6, EIO); /* behind the note's own and those of the first segment, the second's .log */
+    node_wait(some_left, p);
+    assert_true(p->left_over);
+    run_wait_flushed(p);
+    node_idle(100);
+    uint32_t segs = p->log->segs_n;
+    assert_true(segs > 2);
+    sim_disk_bytes_max(1);
+    c.retention_bytes = 0;
+    part_conf_set(p, &c);
+    node_idle(500);
+    assert_int_equal(p->log->segs_n, segs);
+    node_crash(false);
+    sim_disk_bytes_max(0);
+    node_start();
+    p = part_get("t-0", &c);
+    check_no_hole(p);
+    assert_false(p->left_over);
+    node_wait(one_left, p);
+    retained_stop();
+}
+
+/* A note that is written when its partition was deleted, and another one has the name: that one's stays. */
+static void test_late_note(void **state)
+{
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", NULL);
+    send_some(p, 10, -1);
+    p->pins++; /* as the work that writes it */
+    struct part_note note = part_note_of(p), found;
+    note.log_start = 15;
+    part_delete(p);
+    struct part *other = part_get("t-0", NULL);
+    assert_int_equal(send_offset(other, (struct what){.acks = -1}), 0);
+    assert_int_equal(part_note_write(p, &note), ERR_NOTFOUND);
+    assert_true(part_note_read("/log/t-0", &found));
+    assert_true(found.instance == other->instance && found.log_start == 0);
+    part_unpin(p);
+    node_crash(false);
+    node_start();
+    assert_int_equal(fetch(part_get("t-0", NULL), 0, PART_END, 1000)->next, 1);
+    node_stop();
+    world_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_torn_tail),   cmocka_unit_test(test_power_loss),  cmocka_unit_test(test_damage),    cmocka_unit_test(test_missing_end),
-        cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_full_within_turn), cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
+        cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_full_within_turn), cmocka_unit_test(test_cut_within_round), cmocka_unit_test(test_cut_to_nothing), cmocka_unit_test(test_reserve),     cmocka_unit_test(test_write_error), cmocka_unit_test(test_sync_error),
         cmocka_unit_test(test_sync_error_unheard), cmocka_unit_test(test_damages_limit), cmocka_unit_test(test_cold), cmocka_unit_test(test_stale_snapshot),
         cmocka_unit_test(test_slow_sync),   cmocka_unit_test(test_untouched),   cmocka_unit_test(test_epoch_rises),
+        cmocka_unit_test(test_epoch_forgotten),
         cmocka_unit_test(test_compaction_crashes), cmocka_unit_test(test_compaction_damage), cmocka_unit_test(test_compaction_room),
+        cmocka_unit_test(test_removal_crashes), cmocka_unit_test(test_removal_on_full_disk), cmocka_unit_test(test_left_over), cmocka_unit_test(test_late_note),
+        cmocka_unit_test(test_epoch_of_the_log),
     };
     int failed = _cmocka_run_group_tests("log_sim", log_scenarios, log_scenarios_n, NULL, NULL);
     return failed + cmocka_run_group_tests(tests, NULL, NULL);

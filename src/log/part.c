@@ -113,24 +113,26 @@ static enum err note_fill(const char *path, const struct part_note *note)
     return e;
 }
 
-/* Notes are written on the loop (DeleteRecords) and in the pool (sync rounds, failed syncs), where one may come late that was made early: none
- * takes anything back. notes_lock is innermost, and nobody who holds it writes or syncs: a note that another one has overtaken meanwhile
- * is made again. */
+/* Notes are written on the loop (DeleteRecords) and in the pool (sync rounds, failed syncs, retention), where one may come late that was made early:
+ * none takes anything back. Nor does one that comes when its partition was deleted take the place of the note of another partition, which by now has that
+ * name and that folder. notes_lock is innermost, and nobody who holds it writes or syncs: a note that another one has overtaken meanwhile is made again. */
 static pthread_mutex_t notes_lock = PTHREAD_MUTEX_INITIALIZER;
 
-enum err part_note_write(const char *folder, const struct part_note *note)
+enum err part_note_write(const struct part *p, const struct part_note *note)
 {
-    char path[LOG_PATH_MAX], tmp[LOG_PATH_MAX];
+    char folder[LOG_PATH_MAX], path[LOG_PATH_MAX], tmp[LOG_PATH_MAX];
     struct part_note as = *note;
     uint64_t unique;
     enum err e;
     random_bytes(&unique, sizeof unique);
+    part_path(p, NULL, folder);
     int n = snprintf(tmp, sizeof tmp, "%s/partition.%016llx.tmp", folder, (unsigned long long)unique);
     MUST(n > 0 && n < LOG_PATH_MAX);
     (void)note_merge(folder, &as);
     for (bool overtaken = true; overtaken;) {
         e = note_fill(tmp, &as);
         pthread_mutex_lock(&notes_lock);
+        e = p->gone ? ERR_NOTFOUND : e;
         overtaken = e == OK && note_merge(folder, &as);
         if (e == OK && !overtaken)
             e = disk_rename(tmp, note_path(folder, path));
@@ -141,6 +143,40 @@ enum err part_note_write(const char *folder, const struct part_note *note)
     if (disk_remove(tmp) != OK)
         log_debug("log", "%s is left for the next start to remove", tmp);
     return e;
+}
+
+struct note_job {
+    struct work work;
+    struct part *part;                 /* pinned */
+    struct part_note note;
+    void (*done)(struct part *p, const struct part_note *note, enum err e);
+    enum err err;
+};
+
+static void note_run(struct work *w)
+{
+    struct note_job *j = CONTAINER_OF(w, struct note_job, work);
+    j->err = part_note_write(j->part, &j->note);
+}
+
+static void note_done(struct work *w)
+{
+    struct note_job *j = CONTAINER_OF(w, struct note_job, work);
+    struct part *p = j->part;
+    struct log_shard *s = p->shard;
+    j->done(p, &j->note, j->err);
+    mem_free(j);
+    part_unpin(p);
+    shard_job_over(s);
+}
+
+void part_note_submit(struct part *p, bool slow, void (*done)(struct part *p, const struct part_note *note, enum err e))
+{
+    struct note_job *j = mem_new(MEM_PART, sizeof *j);
+    *j = (struct note_job){.work = {.run = note_run, .done = note_done, .slow = slow}, .part = p, .note = part_note_of(p), .done = done};
+    p->pins++;
+    p->shard->jobs++;
+    work_submit(p->shard->loop, &j->work);
 }
 
 /* ---- making and freeing ---- */
@@ -252,7 +288,7 @@ static void part_shelve(struct part *p, struct stored *st)
 {
     p->state = PART_SHELVED;
     p->instance = st->instance;
-    p->log_start = st->log_start;
+    p->log_start = p->start_noted = st->log_start;
     p->durable = p->noted = p->written = p->end = p->high = st->durable;
     p->stable = MIN(st->stable, st->durable);
     p->cleaned = st->cleaned;
@@ -293,7 +329,7 @@ static struct recovery recovery_plan(struct part *p, struct stored *st)
     st->epochs = NULL;
     r.durable = st->durable;
     p->sparse |= st->sparse;
-    r.gaps = p->sparse && st->durable <= p->log_start; /* nothing is known to be durable, after a life in which no sync succeeded */
+    r.gaps = p->sparse && !st->known && st->durable <= st->log_start; /* after a life that knew of nothing that is durable */
     if (st->cut >= 0)
         r.cut = r.cut < 0 ? st->cut : MIN(r.cut, st->cut);
     if (st->clean && r.cut < 0) {
@@ -306,11 +342,20 @@ static struct recovery recovery_plan(struct part *p, struct stored *st)
 /* Epochs that the log itself shows are behind what was known: nothing was noted of them. */
 static int32_t epoch_last(const struct part *p) { return p->epochs_n ? p->epochs[p->epochs_n - 1].epoch : -1; }
 
+/* Behind the recovery point the log itself shows its epochs, which may be others than those that were noted: a power loss may bring back what an earlier
+ * life wrote there. */
+static void epochs_forget(struct part *p, int64_t durable)
+{
+    while (p->epochs_n && p->epochs[p->epochs_n - 1].offset >= durable) p->epochs_n--;
+}
+
 static enum err part_reopen(struct part *p, struct stored *st, struct buf *why)
 {
     struct recovery r = recovery_plan(p, st);
+    int32_t last = epoch_last(p); /* as far as was noted */
     if (r.cut >= 0)
         r.durable = MIN(r.durable, r.cut);
+    epochs_forget(p, r.durable);
     part_log_new(p);
     enum err e = part_recover(p, &r, why);
     mem_free(r.snapshots);
@@ -318,17 +363,16 @@ static enum err part_reopen(struct part *p, struct stored *st, struct buf *why)
         return e;
     p->state = PART_LOADED;
     p->names_made++; /* the end of the last life may have come between making a file and syncing its name: before the next answer all names are synced */
-    epoch_begin(p, MAX(store_epoch(p->shard->store), epoch_last(p) + 1), p->end);
+    epoch_begin(p, MAX(store_epoch(p->shard->store), MAX(last, epoch_last(p)) + 1), p->end);
     part_moved(p);
     if (r.cut >= 0) { /* what was to go is cut off: what follows is not to be */
-        char folder[LOG_PATH_MAX];
         random_bytes(&p->instance, sizeof p->instance); /* nor what the checkpoint says of this partition */
         struct part_note note = part_note_of(p);
         e = part_rewrite(p);
         if (e == OK)
-            e = part_note_write(part_path(p, NULL, folder), &note);
+            e = part_note_write(p, &note);
         if (e != OK)
-            buf_printf(why, "%s: what a failed sync left can't be cut off: %s", folder, err_text(e));
+            buf_printf(why, "%s: what a failed sync left can't be cut off: %s", p->name, err_text(e));
     } else if (p->renewing) { /* where the old one was cut back, that need not be durable */
         e = part_rewrite(p);
         if (e != OK)
@@ -536,6 +580,10 @@ void part_epoch_end(const struct part *p, int32_t epoch, int32_t *found, int64_t
 {
     *found = -1;
     *end_offset = -1;
+    if (epoch >= 0 && p->epochs_n && epoch < p->epochs[0].epoch) {
+        *found = epoch;
+        *end_offset = p->epochs[0].offset;
+    }
     for (uint32_t i = p->epochs_n; i-- > 0;) {
         if (p->epochs[i].epoch > epoch)
             continue;
@@ -592,7 +640,9 @@ void part_fail(struct part *p, enum kafka_error e)
 static void part_leave(struct part *p, enum kafka_error e)
 {
     struct log_shard *s = p->shard;
+    pthread_mutex_lock(&notes_lock); /* none of its notes comes later */
     p->gone = true;
+    pthread_mutex_unlock(&notes_lock);
     part_fail(p, e);
     list_del(&p->force_link);
     if (s->housekept == &p->all)
@@ -630,6 +680,8 @@ struct part_renewal {
     struct log_store *store;
     struct part_conf conf;
     struct stored known;               /* what a checkpoint would say of the old one */
+    struct part_note note;             /* of the old one */
+    bool note_due;                     /* its start is not durable yet: a recovery removes what is before */
     enum err lost;                     /* not OK: it failed when it may have written and synced already */
     char name[PART_NAME_MAX + 1];
 };
@@ -655,6 +707,8 @@ struct part_renewal *part_renew_begin(struct part *p, const struct part_conf *co
     part_describe(p, &r->known);
     r->known.generation = r->store->generation;
     r->known.epochs = NULL;
+    r->note = part_note_of(p);
+    r->note_due = p->start_noted < p->log_start;
     if (p->epochs_n) { /* the old one keeps its own */
         r->known.epochs = mem_new(MEM_PART, p->epochs_n * sizeof *p->epochs);
         memcpy(r->known.epochs, p->epochs, p->epochs_n * sizeof *p->epochs);
@@ -673,6 +727,8 @@ enum err part_renew_run(struct part_renewal *r, struct buf *why)
     bool there = e != ERR_NOTFOUND;
     if (e == OK || !there) /* records that were seen under the old one may be gone */
         e = store_epoch_next(r->store);
+    if (e == OK && there && r->note_due)
+        e = part_note_write(r->old, &r->note);
     if (e == OK && !there) {
         epoch_begin(p, store_epoch(r->store), 0);
     } else if (e == OK) {
@@ -734,7 +790,7 @@ void part_describe(const struct part *p, struct stored *st)
 {
     *st = (struct stored){.instance = p->instance, .log_start = p->log_start, .durable = MAX(p->durable, p->log_start), .stable = p->stable, .cleaned = p->cleaned,
                           .oldest_ms = p->oldest_ms, .bytes = p->bytes, .active = p->active, .active_bytes = p->active_bytes, .segs_n = p->shelved_segs,
-                          .cut = p->cut, .sparse = p->sparse, .epochs = p->epochs, .epochs_n = p->epochs_n};
+                          .cut = p->cut, .sparse = p->sparse, .known = !p->gaps, .epochs = p->epochs, .epochs_n = p->epochs_n};
     st->clean = !p->offline && p->durable == p->written;
     if (p->state != PART_LOADED)
         return;

@@ -159,6 +159,7 @@ static enum err tail_cut(struct scan *s, uint64_t bytes)
     counter_add(&p->shard->counters.bytes, -cut);
     g->bytes = bytes;
     g->durable = g->written_back = MIN(g->durable, bytes);
+    g->emptied = cut && !bytes;
     if (cut && g->durable == bytes && bytes) /* the cut is to be synced, too: the next batch may begin a new segment */
         g->durable--;
     uint32_t later = p->log->segs_n - s->i - 1;
@@ -256,6 +257,7 @@ static enum err part_scan(struct part *p, struct recovery *r, struct buf *why)
         e = end_missing(&s);
     p->written = p->end = seg_last(p)->end = MAX(s.expect, seg_last(p)->base);
     p->durable = MIN(r->durable, p->written);
+    p->gaps = r->gaps;
     p->log->held_end = (struct spot){p->written, seg_last(p)->base, (uint32_t)seg_last(p)->bytes};
     if (p->durable == p->written)
         p->log->held.offset = -1;
@@ -283,8 +285,9 @@ static void expired_drop(struct part *p)
 {
     struct part_log *g = p->log;
     uint32_t n = 0;
-    while (n + 1 < g->segs_n && g->segs[n + 1].base <= p->log_start) seg_files_remove(p, g->segs[n++].base);
+    while (n + 1 < g->segs_n && g->segs[n + 1].base <= p->log_start) p->left_over |= seg_files_remove(p, g->segs[n++].base) != OK;
     seg_drop(p, 0, n);
+    p->names_made += n > 0;
 }
 
 /* Records were deleted up to an offset that was given to nobody as durable, and the records are gone: it goes on behind them, so that the
@@ -356,6 +359,7 @@ enum err part_rewrite(struct part *p)
         if (e != OK)
             return e;
         s->durable = s->written_back = s->bytes;
+        s->emptied = false;
     }
     enum err e = disk_sync_dir(part_path(p, NULL, folder));
     if (e != OK)
@@ -372,6 +376,7 @@ enum err part_recover(struct part *p, struct recovery *r, struct buf *why)
     enum err e = part_list(p, r, why);
     if (e != OK)
         return e;
+    p->start_noted = p->log_start; /* it comes from the disk */
     expired_drop(p);
     if (p->log->segs_n == 0)
         e = nothing_there(p, r, why);

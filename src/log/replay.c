@@ -72,7 +72,7 @@ static bool snapshot_load(struct part *p, int64_t offset)
     if (!ok)
         return false;
     part_epoch_end(p, epoch, &found, &end);
-    if (end >= offset)
+    if (end >= offset && p->epochs[0].epoch <= epoch)
         return true;
     producers_fini(&p->log->producers); /* of a log that was lost from `end` on; what is there now is another */
     return false;

@@ -125,6 +125,7 @@ enum err seg_open(struct part *p, struct seg *s, bool create)
         log_error("log", "%s can't be opened: %s", path, bytes < s->bytes && e == ERR_IO ? "it is shorter than it was" : err_text(e));
         return e;
     }
+    s->emptied = s->emptied || (create && bytes > 0);
     seg_adopt(p, s, fd);
     return OK;
 }
@@ -205,15 +206,17 @@ enum err seg_files_remove(const struct part *p, int64_t base)
 void seg_remove_later(struct part *p, int64_t base)
 {
     char path[LOG_PATH_MAX], away[LOG_PATH_MAX];
-    for (size_t i = 0; i < COUNT_OF(seg_exts); i++) {
+    enum err e = OK;
+    for (size_t i = 0; i < COUNT_OF(seg_exts); i++) { /* the log itself is the last */
         seg_path(p, base, seg_exts[i], path);
         int n = snprintf(away, sizeof away, "%s" EXT_DELETED, path);
-        enum err e = n < LOG_PATH_MAX ? disk_rename(path, away) : ERR_LIMIT;
+        e = n < LOG_PATH_MAX ? disk_rename(path, away) : ERR_LIMIT;
         if (e == OK)
             shard_remove_later(p->shard, away, (uint64_t)MAX(p->conf.file_delete_delay_ms, 0), false);
         else if (e != ERR_NOTFOUND)
             log_warn("log", "%s can't be removed: %s; it is tried again at the next start", path, err_text(e));
     }
+    p->left_over |= e != OK && e != ERR_NOTFOUND;
     p->names_made++;
 }
 

@@ -36,6 +36,19 @@ void sync_force(struct part *p)
     shard_end(p->shard);
 }
 
+void sync_cut(struct part *p, struct seg *s)
+{
+    s->cut_late = p->rounding;
+    if (s->durable < s->bytes)
+        return;
+    if (s->bytes == 0)
+        s->emptied = true;
+    else
+        s->durable--;
+    p->names_made++;
+    sync_force(p);
+}
+
 void part_flush(struct part *p, struct part_flush *f)
 {
     list_init(&f->link);
@@ -75,47 +88,20 @@ void sync_settle(struct part *p)
     }
 }
 
-struct note_job {
-    struct work work;
-    struct part *part;
-    struct part_note note;
-    char folder[LOG_PATH_MAX];
-    enum err err;
-};
-
-static void note_run(struct work *w)
+static void cut_noted(struct part *p, const struct part_note *note, enum err e)
 {
-    struct note_job *j = CONTAINER_OF(w, struct note_job, work);
-    j->err = part_note_write(j->folder, &j->note);
-}
-
-static void note_done(struct work *w)
-{
-    struct note_job *j = CONTAINER_OF(w, struct note_job, work);
-    struct part *p = j->part;
-    struct log_shard *s = p->shard;
-    if (j->err != OK && !p->gone)
-        log_error("log", "%s: what has to be cut off at the next start can't be noted: %s", p->name, err_text(j->err));
-    mem_free(j);
-    part_unpin(p);
-    shard_job_over(s);
-}
-
-static void note_submit(struct part *p)
-{
-    struct note_job *j = mem_new(MEM_PART, sizeof *j);
-    *j = (struct note_job){.work = {.run = note_run, .done = note_done}, .part = p, .note = part_note_of(p)};
-    part_path(p, NULL, j->folder);
-    p->pins++;
-    p->shard->jobs++;
-    work_submit(p->shard->loop, &j->work);
+    if (e != OK && !p->gone)
+        log_error("log", "%s: what has to be cut off at the next start can't be noted: %s", p->name, err_text(e));
 }
 
 /* The log in memory ends at end; its files stay as they are until the next start, or until it is renewed. */
 static void view_cut(struct part *p, struct spot end)
 {
     struct part_log *g = p->log;
-    MUST(seg_by_base(p, end.seg));
+    if (!seg_by_base(p, end.seg)) { /* it lay before the start of the log, as all that may have been answered */
+        MUST(end.seg < g->segs[0].base);
+        end = (struct spot){MAX(end.offset, g->segs[0].base), g->segs[0].base, 0};
+    }
     uint32_t i = (uint32_t)(seg_by_base(p, end.seg) - g->segs);
     bool dropped = i + 1 < g->segs_n;
     seg_drop(p, i + 1, g->segs_n - i - 1);
@@ -143,7 +129,7 @@ void sync_failed(struct part *p, enum err e)
     view_cut(p, end);
     part_next(p);
     part_moved(p);
-    note_submit(p);
+    part_note_submit(p, false, cut_noted);
 }
 
 /* ---- a round ---- */
@@ -155,7 +141,7 @@ static void part_sync(struct sync_round *r, struct sync_part *sp)
     char folder[LOG_PATH_MAX];
     for (uint32_t i = sp->files; sp->err == OK && i < sp->files + sp->files_n; i++) sp->err = disk_sync(r->files[i].file->fd);
     if (sp->err == OK && sp->born)
-        sp->err = part_note_write(part_path(sp->part, NULL, folder), &sp->note);
+        sp->err = part_note_write(sp->part, &sp->note);
     else if (sp->err == OK && sp->folder) /* the note's own folder is synced with it */
         sp->err = disk_sync_dir(part_path(sp->part, NULL, folder));
 }
@@ -170,7 +156,9 @@ static void round_run(struct work *w)
 {
     struct sync_round *r = round_of(w);
     bool born = false;
-    for (uint32_t i = 0; i < r->files_n; i++) disk_sync_start(r->files[i].file->fd, r->files[i].from, r->files[i].to - r->files[i].from);
+    for (uint32_t i = 0; i < r->files_n; i++)
+        if (r->files[i].from < r->files[i].to)
+            disk_sync_start(r->files[i].file->fd, r->files[i].from, r->files[i].to - r->files[i].from);
     work_spread(r->parts_n, part_sync_one, r);
     for (uint32_t i = 0; i < r->parts_n; i++) born |= r->parts[i].born;
     enum err e = born ? disk_sync_dir(r->shard->store->dir) : OK;
@@ -187,12 +175,17 @@ static void round_part_done(struct sync_round *r, struct sync_part *sp)
         sync_failed(p, sp->err);
     } else if (!p->gone && sp->err == OK && !p->suspect) {
         p->durable = MAX(p->durable, sp->end);
+        p->gaps = false;
         p->names_synced = sp->names;
         p->born = p->born && !sp->born;
         for (uint32_t i = sp->files; i < sp->files + sp->files_n; i++) {
             struct seg *s = seg_by_base(p, r->files[i].seg);
-            if (s && s->file == r->files[i].file)
-                s->durable = MAX(s->durable, r->files[i].to);
+            if (!s || s->file != r->files[i].file)
+                continue;
+            s->durable = MAX(s->durable, r->files[i].to);
+            s->emptied = false;
+            if (s->cut_late)
+                sync_cut(p, s);
         }
         sync_settle(p);
         part_moved(p);
@@ -233,6 +226,7 @@ static bool round_file(struct sync_round *r, struct part *p, struct seg *s)
     ARRAY_GROW(MEM_PART, r->files, r->files_n, r->files_cap);
     r->files[r->files_n++] = (struct sync_file){p, segfile_ref(s->file), s->base, s->durable, s->bytes};
     s->written_back = s->bytes;
+    s->cut_late = false;
     return true;
 }
 
@@ -250,9 +244,10 @@ static void round_part(struct sync_round *r, struct part *p)
     sp.note = part_note_of(p);
     for (uint32_t i = p->log->segs_n; i-- > 0;) {
         struct seg *s = &p->log->segs[i];
-        if (s->durable == s->bytes && s->base < p->durable)
+        bool whole = s->durable == s->bytes && !s->emptied;
+        if (whole && s->base < p->durable)
             break;
-        if (s->durable == s->bytes)
+        if (whole)
             continue;
         if (!round_file(r, p, s)) {
             sp.err = ERR_IO;

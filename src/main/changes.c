@@ -1,7 +1,17 @@
 /* changes.c - sending a change to the node and showing its answer: {"diagnostics":[...],"changes":[...]}. */
 #include "changes.h"
+#include "diff.h"
 
 #include <ctype.h>
+
+void changes_by(struct buf *body)
+{
+    const char *who = cli_env("SUDO_USER");
+    who = who ? who : cli_env("USER");
+    who = who ? who : cli_env("LOGNAME");
+    buf_adds(body, ",\"by\":");
+    buf_add_json(body, slice_cstr(who ? who : ""));
+}
 
 static char *member(const json_t *o, const char *key)
 {
@@ -35,18 +45,37 @@ static void show_change(const json_t *o, const char *suffix)
     puts(suffix);
 }
 
+/* True: there is one. */
+static bool show_diff(const json_t *o)
+{
+    struct buf name = {0}, out = {0};
+    const char *ns = member(o, "namespace");
+    const json_t *after = json_object_get(o, "after");
+    buf_printf(&name, "%s/%s%s%s", member(o, "kind"), ns, *ns ? "/" : "", member(o, "name"));
+    if (after)
+        diff_json(name.p, json_object_get(o, "before"), after, cli_colour(stdout), &out);
+    bool any = out.n > 0;
+    if (any)
+        fwrite(out.p, 1, out.n, stdout);
+    buf_free(&name);
+    buf_free(&out);
+    return any;
+}
+
 static int show_answer(const struct args *a, const struct client_answer *answer, const char *suffix)
 {
     json_t *o = json_loadb(answer->body.p ? answer->body.p : "", answer->body.n, JSON_ALLOW_NUL, NULL), *e;
     const char *error = json_string_value(json_object_get(o, "error"));
-    size_t i, errors = 0, missing = 0;
+    size_t i, errors = 0, missing = 0, differ = 0;
     int code = EXIT_OK;
     json_array_foreach (json_object_get(o, "diagnostics"), i, e) {
         show_diag(e);
         errors += strcmp(member(e, "level"), "error") == 0;
     }
     json_array_foreach (json_object_get(o, "changes"), i, e) {
-        show_change(e, suffix);
+        differ += show_diff(e);
+        if (suffix)
+            show_change(e, suffix);
         missing += strcmp(member(e, "change"), "not found") == 0;
     }
     if (errors)
@@ -57,6 +86,8 @@ static int show_answer(const struct args *a, const struct client_answer *answer,
         code = cli_fail(EXIT_FAILED, a->cmd->name, member(o, "remedy"), "%s", error);
     else if (missing && !args_has(a, "ignore-not-found"))
         code = cli_fail(EXIT_FAILED, a->cmd->name, "--ignore-not-found makes that no error", "%zu of the objects %s not there", missing, missing == 1 ? "was" : "were");
+    if (!code && !suffix && differ)
+        code = EXIT_FAILED;
     json_decref(o);
     return code;
 }

@@ -122,6 +122,8 @@ enum client_end client_run(const struct client_call *call, struct client_answer 
 #define NODE_CALL_MS 30000
 /* The data folder: --data, $WEIR_DATA, or the nearest .weir upwards. EXIT_NO_NODE after saying why. Absolute; mem_free(). */
 int node_data(const struct args *a, char **dir);
+/* The first process of the node that holds the folder, whether it answers or not; 0: none, or it can't be known. */
+int node_holder(const char *data_dir);
 /* Calls the node; other statuses than 2xx and `also` are said as the command's failure. Returns an exit code. */
 int node_call(const struct args *a, const char *method, const char *target, struct slice body, uint16_t also, struct client_answer *out);
 /* The same for what takes its time. *lost: the node ended the connection before its answer; nothing is said then. */
@@ -155,6 +157,9 @@ struct view {
     enum obj_kind kind;
     bool replicas;
 };
+/* What is no object: seen, not applied. */
+#define VIEW_NODE ((enum obj_kind)(OBJ_KIND_COUNT + 1))
+#define VIEW_ENDPOINTSLICE ((enum obj_kind)(OBJ_KIND_COUNT + 2))
 const struct view *view_find(const char *name); /* NULL: unknown */
 extern const struct view views[];
 extern const size_t views_n;

@@ -33,32 +33,108 @@ static enum err host_address(const char *host, struct addr *out)
     return er;
 }
 
-static void settings_free(const char **settings)
+/* ---- settings of the client ------------------------------------------------------------------------------------------------------ */
+
+#define SETTINGS_FILE_MAX (1u << 20)
+
+/* Pairs, as log_client_conf wants them. */
+struct settings {
+    const char **items;
+    size_t n, cap;
+};
+
+static void settings_free(struct settings *s)
 {
-    for (size_t i = 0; settings && settings[i]; i += 2)
-        mem_free((char *)(uintptr_t)settings[i]); /* the value is behind its name */
-    mem_free(settings);
+    for (size_t i = 0; i < s->n; i += 2) {
+        mem_wipe((char *)(uintptr_t)s->items[i + 1], strlen(s->items[i + 1])); /* a password, perhaps */
+        mem_free((char *)(uintptr_t)s->items[i]);
+        mem_free((char *)(uintptr_t)s->items[i + 1]);
+    }
+    mem_free(s->items);
 }
 
-/* --librdkafka, and -X NAME=VALUE for its settings, cut into pairs. */
-static int client_read(const struct args *a, bool *rdkafka, const char ***settings)
+static void settings_add(struct settings *s, struct slice name, struct slice value)
 {
-    const char *given;
-    size_t n = 0;
-    while (args_nth(a, "setting", n))
-        n++;
-    *settings = mem_new(MEM_MISC, (2 * n + 1) * sizeof **settings);
-    *rdkafka = args_has(a, "librdkafka") || n;
-    for (size_t i = 0; (given = args_nth(a, "setting", i)); i++) {
-        char *name = mem_strdup(MEM_MISC, given), *value = strchr(name, '=');
-        (*settings)[2 * i] = name;
-        (*settings)[2 * i + 1] = name;
-        if (!value || value == name)
-            return cli_fail(EXIT_USAGE, a->cmd->name, "write NAME=VALUE, such as -X security.protocol=sasl_ssl", "-X \"%s\" is no setting", given);
-        *value = 0;
-        (*settings)[2 * i + 1] = value + 1;
+    s->items = mem_grow(MEM_MISC, s->items, (s->n + 3) * sizeof *s->items);
+    s->items[s->n++] = mem_strndup(MEM_MISC, name.p, name.n);
+    s->items[s->n++] = mem_strndup(MEM_MISC, value.n ? value.p : "", value.n);
+    s->items[s->n] = NULL;
+}
+
+static bool settings_add_text(struct settings *s, struct slice text, bool from_file)
+{
+    struct slice value, name = slice_cut(text, '=', &value);
+    if (!name.n || name.n == text.n)
+        return false;
+    settings_add(s, slice_trim(name), from_file ? slice_trim(value) : value);
+    return true;
+}
+
+/* Lines of NAME=VALUE, as Kafka's own tools and librdkafka's have them; # begins a comment. */
+static int settings_add_file(struct settings *s, const struct args *a, const char *path)
+{
+    struct buf text = {0};
+    int code = EXIT_OK;
+    uint32_t at = 0;
+    enum err er = file_read(path, &text, SETTINGS_FILE_MAX);
+    if (er != OK)
+        code = cli_fail(EXIT_USAGE, a->cmd->name, NULL, "%s can't be read: %s", path, err_text(er));
+    for (struct slice rest = buf_slice(&text); !code && rest.n;) {
+        struct slice line = slice_cut(rest, '\n', &rest);
+        line = slice_trim(line.n && line.p[line.n - 1] == '\r' ? slice_of(line.p, line.n - 1) : line);
+        at++;
+        if (line.n && line.p[0] != '#' && !settings_add_text(s, line, true))
+            code = cli_fail(EXIT_USAGE, a->cmd->name, "write NAME=VALUE in each line", "%s, line %u is no setting", path, at);
+    }
+    buf_wipe(&text);
+    return code;
+}
+
+/* ssl.X.location, whose file the own engine wants as ssl.X.pem; else the name itself. */
+static const char *setting_of_file(const char *name)
+{
+    static const char *const pairs[][2] = {{"ssl.ca.location", "ssl.ca.pem"}, {"ssl.certificate.location", "ssl.certificate.pem"}, {"ssl.key.location", "ssl.key.pem"}};
+    for (size_t i = 0; i < COUNT_OF(pairs); i++)
+        if (strcmp(name, pairs[i][0]) == 0)
+            return pairs[i][1];
+    return name;
+}
+
+static int settings_read_files(struct settings *s, const struct args *a)
+{
+    for (size_t i = 0; i < s->n; i += 2) {
+        const char *name = setting_of_file(s->items[i]);
+        struct buf pem = {0};
+        if (name == s->items[i])
+            continue;
+        enum err er = file_read(s->items[i + 1], &pem, SETTINGS_FILE_MAX);
+        if (er != OK) {
+            buf_free(&pem);
+            return cli_fail(EXIT_USAGE, a->cmd->name, NULL, "%s can't be read: %s (%s)", s->items[i + 1], err_text(er), s->items[i]);
+        }
+        mem_free((char *)(uintptr_t)s->items[i]);
+        mem_free((char *)(uintptr_t)s->items[i + 1]);
+        s->items[i] = mem_strdup(MEM_MISC, name);
+        s->items[i + 1] = mem_strndup(MEM_MISC, pem.p, pem.n);
+        buf_wipe(&pem);
     }
     return EXIT_OK;
+}
+
+/* --settings FILE, then -X NAME=VALUE. Weir's own client knows how to encrypt and to log in; for any other setting, and with --librdkafka, it is librdkafka. */
+static int settings_read(struct settings *s, const struct args *a, bool *rdkafka)
+{
+    const char *given;
+    int code = EXIT_OK;
+    for (size_t i = 0; !code && (given = args_nth(a, "settings", i)); i++)
+        code = settings_add_file(s, a, given);
+    for (size_t i = 0; !code && (given = args_nth(a, "setting", i)); i++)
+        if (!settings_add_text(s, slice_cstr(given), false))
+            code = cli_fail(EXIT_USAGE, a->cmd->name, "write NAME=VALUE, such as -X security.protocol=sasl_ssl", "-X \"%s\" is no setting", given);
+    *rdkafka = args_has(a, "librdkafka");
+    for (size_t i = 0; i < s->n; i += 2)
+        *rdkafka |= !log_setting_common(slice_cstr(setting_of_file(s->items[i])));
+    return code || *rdkafka ? code : settings_read_files(s, a);
 }
 
 int cli_log_open(struct cli_log *k, const struct args *a, int16_t acks)
@@ -69,21 +145,21 @@ int cli_log_open(struct cli_log *k, const struct args *a, int16_t acks)
     int code = args_time(a, "timeout", 30000, &k->timeout_ms);
     if (code)
         return code;
-    const char **settings;
+    struct settings settings = {0};
     bool rdkafka = false;
-    code = client_read(a, &rdkafka, &settings);
+    code = settings_read(&settings, a, &rdkafka);
     if (code) {
-        settings_free(settings);
+        settings_free(&settings);
         return code;
     }
     k->loop = loop_new("weir");
-    struct log_client_conf conf = {.engine = rdkafka ? LOG_ENGINE_RDKAFKA : LOG_ENGINE_OWN, .settings = settings, .bootstrap = k->bootstrap, .client_id = "weir-cli", .timeout_ms = k->timeout_ms, .reach_ms = REACH_MS, .acks = acks, .resolve = host_address};
+    struct log_client_conf conf = {.engine = rdkafka ? LOG_ENGINE_RDKAFKA : LOG_ENGINE_OWN, .settings = settings.items, .bootstrap = k->bootstrap, .client_id = "weir-cli", .timeout_ms = k->timeout_ms, .reach_ms = REACH_MS, .acks = acks, .resolve = host_address};
     if (log_client_new(k->loop, &conf, &k->client, &why) != OK) {
         code = cli_fail(EXIT_USAGE, a->cmd->name, NULL, "%s", why.p);
         loop_free(k->loop);
         k->loop = NULL;
     }
-    settings_free(settings);
+    settings_free(&settings);
     buf_free(&why);
     return code;
 }
@@ -103,7 +179,9 @@ int cli_log_failed(const struct cli_log *k, const char *doing, const struct log_
     const char *cmd = k->a->cmd->name;
     switch (e->code) {
     case KAFKA_NETWORK_EXCEPTION:
-        return cli_fail(EXIT_NO_NODE, cmd, "start a node with weir up, or name another broker with --bootstrap HOST:PORT", "%s: nobody answers at %s", doing, k->bootstrap);
+        return cli_fail(EXIT_NO_NODE, cmd, "start a node with weir up, or name another broker with --bootstrap HOST:PORT", "%s: nobody answers at %s: %s", doing, k->bootstrap, e->text);
+    case KAFKA_SASL_AUTHENTICATION_FAILED:
+    case KAFKA_UNSUPPORTED_SASL_MECHANISM: return cli_fail(EXIT_FAILED, cmd, "see sasl.mechanism, sasl.username and sasl.password of -X; weir user makes users", "%s: %s", doing, e->text);
     case KAFKA_REQUEST_TIMED_OUT: return cli_fail(EXIT_TIMEOUT, cmd, "look at the node's log, or allow more with --timeout", "%s: %s", doing, e->text);
     case KAFKA_UNKNOWN_TOPIC_OR_PARTITION: return cli_fail(EXIT_FAILED, cmd, "weir topic list shows what there is", "%s: %s", doing, e->text);
     case KAFKA_NON_EMPTY_GROUP:

@@ -11,6 +11,7 @@ static int delete_files(struct args *a)
         sources_json(&files, &body);
         buf_adds(&body, ",\"namespace\":");
         buf_add_json(&body, slice_cstr(args_namespace(a)));
+        changes_by(&body);
         buf_addc(&body, '}');
         code = changes_request(a, "/v1/delete", buf_slice(&body), "");
     }
@@ -48,6 +49,7 @@ static int delete_one(const struct args *a, const char *kind, const char *name)
     buf_add_json(&body, slice_cstr(args_namespace(a)));
     buf_adds(&body, ",\"name\":");
     buf_add_json(&body, slice_cstr(name));
+    changes_by(&body);
     buf_addc(&body, '}');
     int code = changes_request(a, "/v1/delete", buf_slice(&body), "");
     buf_free(&body);

@@ -1,10 +1,12 @@
 /* cmd_down.c - weir down: asks the node to stop and waits until it is gone.
  *
+ * A node that does not answer yet, because it waits for its control store, is asked by a signal, as Ctrl-C would.
  * Gone means that nobody holds the data folder's lock: sup holds it for life, and sup ends after everything it started.
  */
 #include "cli.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <unistd.h>
 
 #define LOOK_MS 50
@@ -25,8 +27,23 @@ static int wait_gone(const struct args *a, const char *dir, uint32_t timeout_ms)
     }
 }
 
+/* Nobody answers at the socket, and yet the folder is held: not a node that answers too late. */
+static bool starting(const char *dir, int *pid)
+{
+    struct buf path = {0};
+    struct client_answer answer = {0};
+    buf_printf(&path, "%s/" NODE_SOCKET, dir);
+    struct client_call call = {.socket_path = path.p, .method = "GET", .target = "/healthz", .timeout_ms = NODE_CALL_MS};
+    bool mute = client_run(&call, &answer) == CLIENT_NO_NODE;
+    *pid = mute ? node_holder(dir) : 0;
+    buf_free(&answer.body);
+    buf_free(&path);
+    return *pid > 0;
+}
+
 int cmd_down(struct args *a)
 {
+    int pid;
     struct client_answer answer = {0};
     uint32_t timeout_ms;
     char *dir = NULL;
@@ -35,7 +52,9 @@ int cmd_down(struct args *a)
         code = cli_fail(EXIT_USAGE, a->cmd->name, "to remove single objects, use weir delete", "down takes no arguments");
     if (!code)
         code = node_data(a, &dir);
-    if (!code)
+    if (!code && starting(dir, &pid))
+        (void)kill(pid, SIGTERM); /* when it has ended meanwhile, it is gone */
+    else if (!code)
         code = node_call(a, "POST", "/v1/down", SLICE("{}"), 0, &answer);
     if (!code)
         code = wait_gone(a, dir, timeout_ms);

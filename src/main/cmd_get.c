@@ -130,6 +130,27 @@ static long long restarts_of(const json_t *o)
     return n;
 }
 
+/* "a,b:2": where its replicas are, and how many where there are several. */
+static void nodes_cell(struct grid *g, const json_t *replicas)
+{
+    json_t *counts = json_object(), *r, *n;
+    struct buf text = {0};
+    const char *node;
+    size_t i;
+    json_array_foreach (replicas, i, r)
+        if (*text_at(r, "node"))
+            json_object_set_new(counts, text_at(r, "node"), json_integer(1 + json_integer_value(json_object_get(counts, text_at(r, "node")))));
+    json_object_foreach (counts, node, n) {
+        joined_add(&text, ",", "%s", node);
+        if (json_integer_value(n) > 1)
+            buf_printf(&text, ":%lld", (long long)json_integer_value(n));
+    }
+    if (!text.n)
+        buf_addc(&text, '-');
+    cell_take(g, &text);
+    json_decref(counts);
+}
+
 static void row_workload(struct grid *g, const json_t *o, bool wide)
 {
     struct buf why = {0}, pids = {0};
@@ -140,6 +161,7 @@ static void row_workload(struct grid *g, const json_t *o, bool wide)
     grid_add(g, "%lld", number_at(o, "status.availableReplicas"));
     grid_add(g, "%lld", restarts_of(o));
     age_cell(g, o, "metadata.creationTimestamp");
+    nodes_cell(g, at(o, "status.replicaStatuses"));
     if (wide) {
         grid_add(g, "%lld", number_at(o, "status.revision"));
         json_array_foreach (at(o, "status.replicaStatuses"), i, r)
@@ -158,6 +180,7 @@ static void row_replica(struct grid *g, const json_t *o, const json_t *r)
     grid_add(g, "%lld", number_at(r, "restarts"));
     age_cell(g, r, "startedAt");
     grid_add(g, "%lld", number_at(r, "pid"));
+    grid_add(g, "%s", *text_at(r, "node") ? text_at(r, "node") : "-");
     grid_add(g, "%s", text_at(r, "why"));
 }
 
@@ -167,7 +190,7 @@ static void row_service(struct grid *g, const json_t *o, bool wide)
     size_t i, most = 0;
     json_t *p, *e;
     const char *key, *external = text_at(o, "spec.externalName");
-    grid_add(g, "%s", *external ? external : text_at(o, "status.address"));
+    grid_add(g, "%s", *external ? external : at(o, "status.replicas") ? "None" : text_at(o, "status.address"));
     json_array_foreach (at(o, "spec.ports"), i, p)
         joined_add(&ports, ",", "%lld", number_at(p, "port"));
     cell_take(g, &ports);
@@ -394,16 +417,69 @@ static void row_topic(struct grid *g, const json_t *o, bool wide)
         grid_add(g, "%s", condition_message(at(o, "status.conditions"), "Ready"));
 }
 
+static void row_keyspace(struct grid *g, const json_t *o, bool wide)
+{
+    const json_t *acls = at(o, "spec.acls"), *acl;
+    struct buf who = {0};
+    size_t i;
+    text_cell(g, o, "spec.prefix", "-");
+    json_array_foreach(acls, i, acl) buf_printf(&who, "%s%s", i ? "," : "", text_at(acl, "principal"));
+    grid_add(g, "%s", who.n ? who.p : "-");
+    buf_free(&who);
+    grid_add(g, "%s", condition_text(at(o, "status.conditions"), "Ready"));
+    age_cell(g, o, "metadata.creationTimestamp");
+    if (wide)
+        grid_add(g, "%s", condition_message(at(o, "status.conditions"), "Ready"));
+}
+
+static void row_node(struct grid *g, const json_t *o, bool wide)
+{
+    const json_t *conditions = at(o, "status.conditions");
+    bool ready = strcmp(condition_text(conditions, "Ready"), "True") == 0;
+    grid_add(g, "%s%s", ready ? "Ready" : "NotReady", json_is_true(at(o, "status.leaving")) ? ",SchedulingDisabled" : "");
+    grid_add(g, "%s", json_is_true(at(o, "status.leader")) ? "leader" : "-");
+    age_cell(g, o, "metadata.creationTimestamp");
+    text_cell(g, o, "status.nodeInfo.kubeletVersion", "-");
+    grid_add(g, "%lld", number_at(o, "status.readyReplicas"));
+    if (!wide)
+        return;
+    text_cell(g, json_array_get(at(o, "status.addresses"), 0), "address", "-");
+    text_cell(g, o, "status.locality", "-");
+    grid_add(g, "%s", condition_message(conditions, "Ready"));
+}
+
+static void row_slice(struct grid *g, const json_t *o, bool wide)
+{
+    size_t i;
+    json_t *e;
+    struct buf endpoints = {0}, nodes = {0};
+    json_array_foreach (at(o, "endpoints"), i, e) {
+        joined_add(&endpoints, ",", "%s", text_at(e, "targetRef.name"));
+        joined_add(&nodes, ",", "%s", text_at(e, "nodeName"));
+    }
+    long long port = number_at(json_array_get(at(o, "ports"), 0), "port");
+    text_cell(g, o, "addressType", "-");
+    if (port)
+        grid_add(g, "%lld", port);
+    else
+        grid_add(g, "%s", "-");
+    cell_take(g, &endpoints);
+    age_cell(g, o, "metadata.creationTimestamp");
+    if (wide)
+        cell_take(g, &nodes);
+    buf_free(&nodes);
+}
+
 /* The columns behind NAMESPACE and NAME. */
 static const struct layout {
     enum obj_kind kind;
     bool replicas;
-    const char *heads[8], *wide[3]; /* NULL-terminated */
+    const char *heads[9], *wide[3]; /* NULL-terminated */
     bool wide_before_last;          /* the last narrow column stays last: free text */
     void (*row)(struct grid *, const json_t *, bool wide);
 } layouts[] = {
-    {OBJ_DEPLOYMENT, false, {"READY", "UP-TO-DATE", "AVAILABLE", "RESTARTS", "AGE", "STATE"}, {"REVISION", "PIDS"}, true, row_workload},
-    {OBJ_DEPLOYMENT, true, {"WORKLOAD", "READY", "PHASE", "RESTARTS", "AGE", "PID", "WHY"}, {NULL}, false, NULL},
+    {OBJ_DEPLOYMENT, false, {"READY", "UP-TO-DATE", "AVAILABLE", "RESTARTS", "AGE", "NODE", "STATE"}, {"REVISION", "PIDS"}, true, row_workload},
+    {OBJ_DEPLOYMENT, true, {"WORKLOAD", "READY", "PHASE", "RESTARTS", "AGE", "PID", "NODE", "WHY"}, {NULL}, false, NULL},
     {OBJ_SERVICE, false, {"ADDRESS", "PORTS", "ENDPOINTS", "AGE"}, {"SELECTOR", "REPLICAS"}, false, row_service},
     {OBJ_GATEWAY, false, {"ADDRESSES", "PORTS", "ROUTES", "PROGRAMMED", "AGE"}, {NULL}, false, row_gateway},
     {OBJ_HTTPROUTE, false, {"GATEWAYS", "HOSTNAMES", "ACCEPTED", "AGE"}, {"RULES"}, false, row_route},
@@ -425,6 +501,9 @@ static const struct layout {
     {OBJ_HTTPFILTER, false, {"KIND", "RECONCILED", "AGE"}, {NULL}, false, row_filter},
     {OBJ_BACKENDPOLICY, false, {"SERVICES", "RECONCILED", "AGE"}, {NULL}, false, row_policy},
     {OBJ_TOPIC, false, {"TOPIC", "PARTITIONS", "READY", "AGE"}, {"WHY"}, false, row_topic},
+    {OBJ_KEYSPACE, false, {"PREFIX", "PRINCIPALS", "READY", "AGE"}, {"WHY"}, false, row_keyspace},
+    {VIEW_NODE, false, {"STATUS", "ROLES", "AGE", "VERSION", "REPLICAS"}, {"ADDRESS", "LOCALITY", "WHY"}, false, row_node},
+    {VIEW_ENDPOINTSLICE, false, {"ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"}, {"NODES"}, false, row_slice},
     {OBJ_KAFKATOPIC, false, {"TOPIC", "PARTITIONS", "READY", "AGE"}, {"WHY"}, false, row_topic},
 };
 
@@ -446,7 +525,7 @@ static size_t layout_heads(const struct getting *g, const struct layout *l, cons
         narrow++;
     while (g->format == FORMAT_WIDE && wide < COUNT_OF(l->wide) && l->wide[wide])
         wide++;
-    if (g->all_ns && l->kind != OBJ_NAMESPACE)
+    if (g->all_ns && l->kind != OBJ_NAMESPACE && l->kind != VIEW_NODE)
         out[n++] = "NAMESPACE";
     out[n++] = "NAME";
     for (size_t i = 0; i < narrow - (l->wide_before_last && wide); i++)
@@ -468,7 +547,7 @@ static bool wanted(struct getting *g, const char *name)
 
 static void row_begin(const struct getting *g, struct grid *grid, const struct view *v, const json_t *o, const char *name)
 {
-    if (g->all_ns && v->kind != OBJ_NAMESPACE)
+    if (g->all_ns && v->kind != OBJ_NAMESPACE && v->kind != VIEW_NODE)
         grid_add(grid, "%s", text_at(o, "metadata.namespace"));
     if (g->kinds_many)
         grid_add(grid, "%s/%s", v->prefix, name);
@@ -584,6 +663,8 @@ static int show(struct getting *g, const struct view *v)
     struct buf target = {0};
     json_t *list;
     buf_adds(&target, v->endpoint);
+    if (args_has(g->a, "show-managed-fields"))
+        query_add(&target, "owners", "1");
     if (!g->all_ns && v->kind != OBJ_NAMESPACE)
         query_add(&target, "namespace", args_namespace(g->a));
     int code = node_get_json(g->a, target.p, &list);
@@ -636,7 +717,7 @@ static int show_all(struct getting *g)
     int code = EXIT_OK;
     g->kinds_many = true;
     for (size_t i = 0; i < views_n && !code; i++)
-        if (!views[i].replicas && views[i].kind != OBJ_NAMESPACE)
+        if (!views[i].replicas && views[i].kind != OBJ_NAMESPACE && views[i].kind < OBJ_KIND_COUNT)
             code = show(g, &views[i]);
     return code;
 }

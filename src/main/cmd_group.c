@@ -228,41 +228,65 @@ static int reset_rows(struct groups *g, const char *name)
     return code || g->n ? code : cli_fail(EXIT_FAILED, a->cmd->name, "weir topic list shows what there is", "there is no such topic");
 }
 
+/* Partitions without a record so young: their end. */
+static int ends_late(struct groups *g)
+{
+    struct groups rest = {.k = g->k, .a = g->a};
+    for (size_t i = 0; i < g->n; i++)
+        if (g->rows[i].end < 0)
+            row_of(&rest, slice_cstr(g->rows[i].topic), g->rows[i].partition);
+    int code = ends_ask(&rest, LOG_END);
+    for (size_t i = 0; i < rest.n; i++) {
+        row_of(g, slice_cstr(rest.rows[i].topic), rest.rows[i].partition)->end = rest.rows[i].end;
+        mem_free(rest.rows[i].topic);
+    }
+    mem_free(rest.rows);
+    return code;
+}
+
+/* An offset that a partition has not is its beginning or its end, whichever is nearer, as kafka-consumer-groups.sh does: a reader at a place that is not there would
+ * go where its auto.offset.reset says, and perhaps pass records over. How many those are: *moved. */
+static int ends_within(struct groups *g, int64_t to, size_t *moved)
+{
+    int64_t *first = mem_new(MEM_MISC, (g->n + 1) * sizeof *first);
+    int code = ends_ask(g, LOG_BEGINNING);
+    for (size_t i = 0; i < g->n; i++)
+        first[i] = g->rows[i].end;
+    code = code ? code : ends_ask(g, LOG_END);
+    for (size_t i = 0; i < g->n && !code; i++) {
+        int64_t at = MIN(MAX(to, first[i]), MAX(g->rows[i].end, 0));
+        *moved += at != to;
+        g->rows[i].end = at;
+    }
+    mem_free(first);
+    return code;
+}
+
 static int group_reset(struct groups *g, const char *name)
 {
     int64_t to = 0;
     bool is_time;
+    size_t moved = 0;
     struct buf doing = {0};
     const char *text = args_str(g->a, "to", NULL);
     int code = text ? cli_log_place(g->a, text, &to, &is_time) : cli_fail(EXIT_USAGE, g->a->cmd->name, "write --to beginning, end, an offset or a time", "where to is not said");
     if (!code)
         code = reset_rows(g, name);
-    if (!code && (to < 0 || is_time))
-        code = ends_ask(g, to);
-    if (!code && is_time) { /* partitions without a record so young: their end */
-        size_t n = 0;
-        for (size_t i = 0; i < g->n; i++)
-            n += g->rows[i].end < 0;
-        struct groups rest = {.k = g->k, .a = g->a};
-        for (size_t i = 0; i < g->n; i++)
-            if (g->rows[i].end < 0)
-                row_of(&rest, slice_cstr(g->rows[i].topic), g->rows[i].partition);
-        code = n ? ends_ask(&rest, LOG_END) : EXIT_OK;
-        for (size_t i = 0; i < rest.n; i++) {
-            row_of(g, slice_cstr(rest.rows[i].topic), rest.rows[i].partition)->end = rest.rows[i].end;
-            mem_free(rest.rows[i].topic);
-        }
-        mem_free(rest.rows);
-    }
+    if (!code)
+        code = to < 0 || is_time ? ends_ask(g, to) : ends_within(g, to, &moved);
+    if (!code && is_time)
+        code = ends_late(g);
     struct log_place *places = mem_new(MEM_MISC, (g->n + 1) * sizeof *places);
     for (size_t i = 0; i < g->n; i++)
-        places[i] = (struct log_place){.topic = slice_cstr(g->rows[i].topic), .partition = g->rows[i].partition, .offset = to >= 0 && !is_time ? to : g->rows[i].end};
+        places[i] = (struct log_place){.topic = slice_cstr(g->rows[i].topic), .partition = g->rows[i].partition, .offset = g->rows[i].end};
     struct log_ask ask = {.kind = LOG_ASK_GROUP_MOVE, .name = slice_cstr(name), .places = places, .places_n = g->n};
     buf_printf(&doing, "group %s", name);
     if (!code)
         code = cli_log_ask(&g->k, &ask, doing.p, NULL, NULL);
     if (!code)
         printf("group %s: %zu partition%s moved to %s\n", name, g->n, g->n == 1 ? "" : "s", text);
+    if (!code && moved)
+        printf("group %s: %zu of them to the beginning or end, having no such offset\n", name, moved);
     buf_free(&doing);
     mem_free(places);
     return code;

@@ -10,6 +10,7 @@ struct watching {
     struct buf part;   /* the line that is still arriving */
     size_t incomplete; /* workloads whose last line was not complete: only right when the stream was not followed */
     bool gone;
+    bool late;         /* nothing is waited for but rollouts that make no progress */
     bool interrupted;  /* another engine takes over: it is asked again */
 };
 
@@ -19,6 +20,8 @@ static void show_line(struct watching *w, struct slice line)
     const char *name = json_string_value(json_object_get(o, "name")), *why = json_string_value(json_object_get(o, "why"));
     if (json_is_true(json_object_get(o, "gone"))) {
         w->gone = true;
+    } else if (json_is_integer(json_object_get(o, "late"))) {
+        w->late = true;
     } else if (json_is_true(json_object_get(o, "interrupted"))) {
         w->interrupted = true;
     } else if (name && json_is_true(json_object_get(o, "complete"))) {
@@ -79,6 +82,8 @@ static int status_of(const struct args *a, const char *name, uint32_t timeout_ms
     } while (!code && w.interrupted);
     if (!code && w.gone)
         code = cli_fail(EXIT_FAILED, a->cmd->name, NULL, "the workload was deleted meanwhile");
+    if (!code && wait && w.late)
+        code = cli_fail(EXIT_FAILED, a->cmd->name, "correct what is said above and apply it, or go back with weir rollback; the old replicas go on", "no progress within progressDeadlineSeconds");
     if (!code && !wait && w.incomplete)
         code = EXIT_FAILED;
     buf_free(&w.part);

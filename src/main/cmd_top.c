@@ -1,4 +1,4 @@
-/* cmd_top.c - weir top: rates, latency, errors and restarts per service, drawn again each second.
+/* cmd_top.c - weir top: rates, latency, errors and restarts per service, and what the event log does, drawn again each second.
  *
  *     GET /v1/top twice -> differences of counters over the time between -> one frame
  *
@@ -173,6 +173,73 @@ static void frame_workloads(const struct args *a, const json_t *now, const json_
     mem_free(list);
 }
 
+/* ---- the event log ------------------------------------------------------------------------------------------------------- */
+
+static double sync_bucket(const json_t *now, const json_t *then, size_t i)
+{
+    double d = json_number_value(json_array_get(json_object_get(now, "sync_us"), i)) - json_number_value(json_array_get(json_object_get(then, "sync_us"), i));
+    return d > 0 ? d : 0;
+}
+
+/* The 99th percentile in ms of the rounds of syncs between: buckets are powers of two of microseconds. Negative: there was none. */
+static double sync_p99(const json_t *now, const json_t *then)
+{
+    size_t n = json_array_size(json_object_get(now, "sync_us"));
+    double total = 0, seen = 0;
+    for (size_t i = 0; i < n; i++)
+        total += sync_bucket(now, then, i);
+    for (size_t i = 0; i < n && total > 0; i++) {
+        double count = sync_bucket(now, then, i), high = (double)(1ull << i) / 1000, low = i ? high / 2 : 0;
+        if (count > 0 && seen + count >= 0.99 * total)
+            return low + (high - low) * (0.99 * total - seen) / count;
+        seen += count;
+    }
+    return -1;
+}
+
+static void cell_rate(struct grid *g, double bytes)
+{
+    if (bytes < 1024)
+        grid_add(g, "%.0f B/s", bytes);
+    else if (bytes < 10 * 1048576.0)
+        grid_add(g, "%.1f KiB/s", bytes / 1024);
+    else
+        grid_add(g, "%.1f MiB/s", bytes / 1048576);
+}
+
+/* Nothing where no event log serves, or nothing was ever in it. */
+static void frame_log(const json_t *all_now, const json_t *all_then, double seconds, struct buf *out)
+{
+    static const char *const heads[] = {"EVENT LOG", "RECORDS/S", "IN", "OUT", "SYNC P99", "OFFLINE"}, *const groups[] = {"GROUP", "LAG"};
+    const json_t *now = json_object_get(all_now, "log"), *then = json_object_get(all_then, "log"), *o;
+    struct grid g;
+    size_t i;
+    if (number(now, "partitions") <= 0)
+        return;
+    grid_init(&g, heads, COUNT_OF(heads));
+    grid_add(&g, "%.0f partitions", number(now, "partitions"));
+    grid_add(&g, "%.1f", grown(now, then, "records_in") / seconds);
+    cell_rate(&g, grown(now, then, "bytes_in") / seconds);
+    cell_rate(&g, grown(now, then, "bytes_out") / seconds);
+    cell_ms(&g, sync_p99(now, then));
+    grid_add(&g, "%.0f", number(now, "offline"));
+    buf_addc(out, '\n');
+    grid_write(&g, out);
+    grid_free(&g);
+    if (!json_array_size(json_object_get(now, "groups")))
+        return;
+    grid_init(&g, groups, COUNT_OF(groups));
+    json_array_foreach (json_object_get(now, "groups"), i, o) {
+        grid_add(&g, "%s", text(o, "name"));
+        grid_add(&g, "%.0f", number(o, "lag"));
+    }
+    buf_addc(out, '\n');
+    grid_write(&g, out);
+    grid_free(&g);
+}
+
+/* ---- all of it ----------------------------------------------------------------------------------------------------------- */
+
 /* Counters of another engine have begun anew: then == now's own beginning, zero. */
 static void frame(const struct args *a, const json_t *now, const json_t *then, struct buf *out)
 {
@@ -183,6 +250,8 @@ static void frame(const struct args *a, const json_t *now, const json_t *then, s
     frame_services(a, now, then, seconds, out);
     buf_addc(out, '\n');
     frame_workloads(a, now, then, seconds, out);
+    if (!args_has(a, "namespace"))
+        frame_log(now, then, seconds, out);
 }
 
 /* ---- the terminal --------------------------------------------------------------------------------------------------------- */
@@ -232,7 +301,7 @@ static void draw(const char *p)
         size_t n = MIN(line.n, (size_t)ws.ws_col);
         while (n && n < line.n && ((unsigned char)line.p[n] & 0xc0) == 0x80)
             n--; /* never half a character */
-        bool bold = colour && (slice_starts(line, SLICE("SERVICE ")) || slice_starts(line, SLICE("WORKLOAD ")));
+        bool bold = colour && (slice_starts(line, SLICE("SERVICE ")) || slice_starts(line, SLICE("WORKLOAD ")) || slice_starts(line, SLICE("EVENT LOG ")) || slice_starts(line, SLICE("GROUP ")));
         printf("%s%.*s%s\033[K\r\n", bold ? "\033[1m" : "", (int)n, line.p, bold ? "\033[0m" : "");
     }
     fputs("\033[J", stdout);

@@ -11,6 +11,7 @@
  */
 #include "broker.h"
 #include "cli.h"
+#include "join.h"
 #include "names.h"
 #include "sup.h"
 
@@ -29,7 +30,8 @@
 
 #define WORKERS_MAX 64 /* as the engine has it */
 #define LOG_FILE "weir.log"
-#define OBJECTS_FILE "objects.json" /* what the node was told last, kept by the engine */
+#define STORE_FILE "ctl/ctl.db"     /* the control store: what the node was told last, kept by the engine */
+#define OBJECTS_FILE "objects.json" /* the same of Weir before the control store */
 #define STDIN_FILE "stdin.yaml"     /* what came over standard input, where a restarted engine finds it again */
 #define LOOK_MS 50
 #define TAIL_BYTES 16384 /* of the log, shown when a detached node did not come up */
@@ -40,11 +42,18 @@ struct up {
     struct sources files;
     char data[PATH_MAX];       /* absolute */
     uint32_t ticket_ms;        /* of --ticket-time */
+    const char *kernel_tls;    /* "auto" or "off" */
     char access_log[PATH_MAX]; /* absolute, "-" or "off" */
     char name[64];
     uint64_t workers;
     const char *admin, *etcd, *kafka, *kafka_set, *kafka_secure, *dns, *dns_forward;
     char kafka_cert[4096], kafka_key[4096]; /* absolute; "" when not given */
+    const char *node_listen;
+    char node_cert[4096], node_key[4096], node_ca[4096]; /* likewise */
+    char secrets_key[4096];    /* the same */
+    const char *join, *node_labels, *etcd_user; /* "" when not given */
+    char etcd_cert[4096], etcd_key[4096], etcd_ca[4096], etcd_password[4096]; /* files, absolute; "" when not given */
+    const char *secrets_key_command; /* "" when not given */
     const char *locality; /* "region/zone/subzone", perhaps only its beginning; NULL: not said */
     uint32_t timeout_ms;
     int lock_fd;
@@ -169,18 +178,23 @@ static int locality_read(struct up *u)
 }
 
 /* An address and a port. */
-static bool address_good(struct slice text)
+static bool address_parse(struct slice text, struct addr *out)
 {
     size_t host = text.n;
-    struct addr addr;
     uint64_t port;
     while (host && text.p[host - 1] != ':')
         host--;
-    return host && slice_u64(slice_of(text.p + host, text.n - host), 65535, &port) == OK && addr_parse(slice_of(text.p, host - 1), (uint16_t)port, &addr) == OK &&
-           addr.family != ADDR_UNIX;
+    return host && slice_u64(slice_of(text.p + host, text.n - host), 65535, &port) == OK && addr_parse(slice_of(text.p, host - 1), (uint16_t)port, out) == OK &&
+           out->family != ADDR_UNIX;
 }
 
 /* An option that is "off", or an address and a port. */
+static bool address_good(struct slice text)
+{
+    struct addr a;
+    return address_parse(text, &a);
+}
+
 static int address_read(const struct up *u, const char *option, const char *absent, const char **out)
 {
     const char *v = *out = args_str(u->a, option, absent);
@@ -231,6 +245,14 @@ static int access_log_read(struct up *u)
     return EXIT_OK;
 }
 
+static int kernel_tls_read(struct up *u)
+{
+    u->kernel_tls = args_str(u->a, "kernel-tls", "off");
+    if (strcmp(u->kernel_tls, "auto") == 0 || strcmp(u->kernel_tls, "off") == 0)
+        return EXIT_OK;
+    return cli_fail(EXIT_USAGE, u->a->cmd->name, "write auto or off", "--kernel-tls \"%s\" is neither auto nor off", u->kernel_tls);
+}
+
 /* Where this option's file is, absolute: the engine works elsewhere. */
 static int file_option(struct up *u, const char *option, char *out, size_t max)
 {
@@ -252,6 +274,78 @@ static int kafka_secure_read(struct up *u)
     bool on = strcmp(u->kafka_secure ? u->kafka_secure : "off", "off") != 0;
     if (!code && on && (!u->kafka_cert[0] || !u->kafka_key[0]))
         code = cli_fail(EXIT_USAGE, u->a->cmd->name, "give the certificate chain and its key, in PEM", "--kafka-secure needs --kafka-cert and --kafka-key");
+    return code;
+}
+
+/* Anybody can come to an address of all interfaces, but it is none that another node could be told. */
+static bool address_any(const char *text)
+{
+    struct addr a;
+    static const uint8_t zero[sizeof a.ip];
+    return address_parse(slice_cstr(text), &a) && memcmp(a.ip, zero, a.family == ADDR_IP4 ? 4 : sizeof zero) == 0;
+}
+
+static int node_read(struct up *u)
+{
+    int code = address_read(u, "node-listen", "off", &u->node_listen);
+    if (!code)
+        code = file_option(u, "node-cert", u->node_cert, sizeof u->node_cert);
+    if (!code)
+        code = file_option(u, "node-key", u->node_key, sizeof u->node_key);
+    if (!code)
+        code = file_option(u, "node-ca", u->node_ca, sizeof u->node_ca);
+    bool on = strcmp(u->node_listen, "off") != 0, all = u->node_cert[0] && u->node_key[0] && u->node_ca[0], any = u->node_cert[0] || u->node_key[0] || u->node_ca[0];
+    if (!code && (on ? !all : any))
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, "give all four of them, or none", "--node-listen, --node-cert, --node-key and --node-ca belong together");
+    if (!code && on && address_any(u->node_listen))
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, "name the address by which the other nodes reach this one", "--node-listen %s is every address of this host, and other nodes must be told one", u->node_listen);
+    return code;
+}
+
+/* "a=b,c=d": as Kubernetes has labels. */
+static int node_labels_read(struct up *u)
+{
+    struct slice rest = slice_cstr(u->node_labels = args_str(u->a, "node-labels", ""));
+    while (rest.n) {
+        struct slice value, pair = slice_cut(rest, ',', &rest), key = slice_cut(pair, '=', &value);
+        if (!join_label_good(key, value) || slice_find(pair, '=') < 0)
+            return cli_fail(EXIT_USAGE, u->a->cmd->name, "write them as disk=ssd,example.com/rack=r7", "--node-labels \"%s\" is no list of labels", u->node_labels);
+    }
+    return EXIT_OK;
+}
+
+static int join_read(struct up *u)
+{
+    struct slice rest = slice_cstr(u->join = args_str(u->a, "join", ""));
+    int code = EXIT_OK;
+    static const char *const names[] = {"etcd-cert", "etcd-key", "etcd-ca", "etcd-password"};
+    char *const files[] = {u->etcd_cert, u->etcd_key, u->etcd_ca, u->etcd_password};
+    for (size_t i = 0; i < COUNT_OF(names) && !code; i++)
+        code = file_option(u, names[i], files[i], sizeof u->etcd_cert);
+    u->etcd_user = args_str(u->a, "etcd-user", "");
+    while (rest.n && !code) {
+        bool tls;
+        uint16_t port;
+        struct slice host, one = slice_cut(rest, ',', &rest);
+        if (!join_endpoint_parse(one, &tls, &host, &port))
+            code = cli_fail(EXIT_USAGE, u->a->cmd->name, "write it as etcd://10.0.0.1:2379,10.0.0.2:2379, or https:// for TLS", "--join \"%s\" is no list of members of an etcd cluster", u->join);
+    }
+    bool any = u->etcd_cert[0] || u->etcd_key[0] || u->etcd_ca[0] || u->etcd_password[0] || u->etcd_user[0];
+    if (!code && any && !u->join[0])
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, "give --join as well", "--etcd-cert, --etcd-key, --etcd-ca, --etcd-user and --etcd-password are for --join");
+    if (!code && !u->etcd_cert[0] != !u->etcd_key[0])
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, "give both", "--etcd-cert and --etcd-key belong together");
+    if (!code && !u->etcd_user[0] != !u->etcd_password[0])
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, "give both", "--etcd-user and --etcd-password belong together");
+    return code;
+}
+
+static int secrets_key_read(struct up *u)
+{
+    int code = file_option(u, "secrets-key", u->secrets_key, sizeof u->secrets_key);
+    u->secrets_key_command = args_str(u->a, "secrets-key-command", "");
+    if (!code && u->secrets_key[0] && u->secrets_key_command[0])
+        code = cli_fail(EXIT_USAGE, u->a->cmd->name, "give one of them", "--secrets-key and --secrets-key-command are two answers to one question");
     return code;
 }
 
@@ -292,8 +386,11 @@ static void argv_build(struct up *u)
     snprintf(ticket_ms, sizeof ticket_ms, "%u", u->ticket_ms);
     const char *fixed[] = {"weir",   "engine",       "--data",      u->data,  "--workers", workers,       "--admin",
                            u->admin, "--access-log", u->access_log, "--name", u->name,     "--namespace", args_namespace(u->a),
-                           "--ticket-time", ticket_ms,    "--etcd", u->etcd, "--kafka",      u->kafka,  "--kafka-set", u->kafka_set,
-                           "--kafka-secure", u->kafka_secure, "--kafka-cert", u->kafka_cert, "--kafka-key", u->kafka_key, "--dns", u->dns, "--dns-forward", u->dns_forward};
+                           "--ticket-time", ticket_ms,    "--kernel-tls", u->kernel_tls, "--etcd", u->etcd, "--kafka",      u->kafka,  "--kafka-set", u->kafka_set,
+                           "--kafka-secure", u->kafka_secure, "--kafka-cert", u->kafka_cert, "--kafka-key", u->kafka_key, "--dns", u->dns, "--dns-forward", u->dns_forward,
+                           "--join", u->join, "--etcd-cert", u->etcd_cert, "--etcd-key", u->etcd_key, "--etcd-ca", u->etcd_ca, "--etcd-user", u->etcd_user, "--etcd-password", u->etcd_password,
+                           "--node-labels", u->node_labels, "--node-listen", u->node_listen, "--node-cert", u->node_cert, "--node-key", u->node_key, "--node-ca", u->node_ca,
+                           "--secrets-key", u->secrets_key, "--secrets-key-command", u->secrets_key_command};
     size_t n = 0;
     u->argv = mem_new(MEM_MISC, (COUNT_OF(fixed) + u->files.n + 5) * sizeof *u->argv);
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -312,6 +409,8 @@ static void argv_build(struct up *u)
 static int run_sup(struct up *u)
 {
     struct sup_conf conf = {.engine_argv = u->argv, .data_dir = u->data, .name = u->name};
+    if (strcmp(u->kernel_tls, "off") != 0)
+        tls_kernel_start(); /* loads the kernel's module for the engine, which has no right to */
     lock_sign(u);
     sources_free(&u->files); /* sup stays small: the engine reads them itself */
     mem_trim();
@@ -394,8 +493,11 @@ static int wait_ready(const struct up *u, pid_t pid, off_t log_from)
         bool answers = socket_answers(u, "/readyz", &answer);
         bool is_ready = answers && answer.status == 200, late = mono_ns() >= due;
         int code = EXIT_OK;
+        if (!is_ready && late && !answers)
+            log_show(u, log_from);
         if (!is_ready && late)
-            code = cli_fail(EXIT_TIMEOUT, u->a->cmd->name, "see weir get workloads and weir logs; it goes on starting", "the node is not ready yet: " SLICE_FMT,
+            code = cli_fail(EXIT_TIMEOUT, u->a->cmd->name, answers ? "see weir get workloads and weir logs; it goes on starting" : "see above; it goes on starting, and weir down ends it",
+                            "the node is not ready yet: " SLICE_FMT,
                             SLICE_ARG(answer.body.n ? slice_trim(slice_cut(buf_slice(&answer.body), '\n', &(struct slice){0})) : SLICE("it does not answer")));
         buf_free(&answer.body);
         if (is_ready || late)
@@ -433,10 +535,13 @@ static int objects_kept(const struct up *u)
 {
     struct buf path = {0};
     const char *dir = data_named(u);
-    buf_printf(&path, "%s/" OBJECTS_FILE, dir);
+    buf_printf(&path, "%s/" STORE_FILE, dir);
     bool kept = access(path.p, R_OK) == 0;
+    buf_clear(&path);
+    buf_printf(&path, "%s/" OBJECTS_FILE, dir);
+    kept = kept || access(path.p, R_OK) == 0;
     buf_free(&path);
-    return kept || u->files.n ? EXIT_OK
+    return kept || u->files.n || args_has(u->a, "join") ? EXIT_OK
                               : cli_fail(EXIT_USAGE, u->a->cmd->name, "name a manifest file, a folder of them, or - for standard input",
                                          "no file is given, and data folder %s has no objects of an earlier node", dir);
 }
@@ -461,9 +566,19 @@ static int up_prepare(struct up *u)
     if (!code)
         code = kafka_secure_read(u);
     if (!code)
+        code = node_read(u);
+    if (!code)
+        code = join_read(u);
+    if (!code)
+        code = node_labels_read(u);
+    if (!code)
+        code = secrets_key_read(u);
+    if (!code)
         code = locality_read(u);
     if (!code)
         code = workers_read(u);
+    if (!code)
+        code = kernel_tls_read(u);
     if (!code)
         code = args_time(u->a, "timeout", 120000, &u->timeout_ms);
     if (!code)

@@ -106,7 +106,7 @@ static int user_set(struct users *u, const char *name)
     if (code)
         return code;
     bool ok = hash(password, 1, (int32_t)iterations, &h[0], &c[0]) && hash(password, 2, (int32_t)iterations, &h[1], &c[1]);
-    explicit_bzero(password, sizeof password);
+    mem_wipe(password, sizeof password);
     if (!ok)
         return cli_fail(EXIT_FAILED, u->a->cmd->name, NULL, "OpenSSL can't hash the password");
     struct log_ask ask = {.kind = LOG_ASK_USER_SET, .name = slice_cstr(name), .credentials = c, .credentials_n = 2};

@@ -1,7 +1,7 @@
 /* engine.c - the engine's life.
  *
- *   start    sup_client -> take(): run -> adopt_*() -> ready(): objects from the files of `weir up`, or, when another engine was there
- *            before, from the data folder -> run_want(), gates, plan -> api
+ *   start    sup_client -> take(): run -> adopt_*() -> ready(): the control store, objects from it or from the files of `weir up`
+ *            (engine_objects.c) -> run_want(), gates, plan -> engine_settled(): api
  *   stop     gates stop accepting, requests from outside end -> run_stop() -> store_down(), broker_down() -> sup_shutdown()
  *   upgrade  engine_upgrade.c
  *
@@ -9,6 +9,7 @@
  * does not try again.
  */
 #include "engine_int.h"
+#include "secrets_key.h"
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
@@ -22,7 +23,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MANIFEST_BYTES_MAX (8u << 20)
 #define DRAIN_POLL_MS 10
 
 /* ---- stopping ------------------------------------------------------------------------------------------------------------ */
@@ -54,6 +54,10 @@ static void stopped(void *ctx)
 static void drain_poll(struct timer *t)
 {
     struct engine *e = CONTAINER_OF(t, struct engine, drain_poll);
+    if (cluster_moving(e) && loop_now_ms(e->loop) - e->drain_since_ms < CLUSTER_MOVE_MS) { /* others take over what runs here */
+        timer_set(e->loop, &e->drain_poll, DRAIN_POLL_MS);
+        return;
+    }
     if (e->drained_n < e->workers_n && loop_now_ms(e->loop) - e->drain_since_ms < GATEWAY_DRAIN_MS + 1000) {
         timer_set(e->loop, &e->drain_poll, DRAIN_POLL_MS);
         return;
@@ -72,6 +76,7 @@ void engine_stop(struct engine *e)
         return;
     }
     e->drain_since_ms = loop_now_ms(e->loop);
+    cluster_cordon(e);
     workers_post_all(e, (struct msg){.type = W_DRAIN, .n = GATEWAY_DRAIN_MS});
     timer_set(e->loop, &e->drain_poll, DRAIN_POLL_MS);
 }
@@ -97,7 +102,12 @@ void engine_config_failed(struct engine *e)
 
 /* ---- run's and resolver's calls ---------------------------------------------------------------------------------------------- */
 
-static void on_endpoints_changed(void *ctx) { engine_publish(ctx); }
+static void on_endpoints_changed(void *ctx)
+{
+    engine_publish(ctx);
+    status_soon(ctx);
+}
+
 static bool on_in_flight(void *ctx, uint64_t replica_id) { return engine_in_flight(ctx, replica_id); }
 
 static void on_output(void *ctx, const char *ns, const char *deployment, const char *replica, bool from_stderr, struct slice line)
@@ -108,83 +118,27 @@ static void on_output(void *ctx, const char *ns, const char *deployment, const c
 static void on_replica_up(void *ctx, uint64_t id, const char *ns, const char *deployment, const char *replica, int listen_fd)
 {
     mesh_up(ctx, id, ns, deployment, replica, listen_fd);
+    cluster_touch(ctx);
 }
 
-static void on_replica_gone(void *ctx, uint64_t id) { mesh_gone(ctx, id); }
+static void on_replica_gone(void *ctx, uint64_t id)
+{
+    mesh_gone(ctx, id);
+    cluster_touch(ctx);
+}
+
+static uint32_t on_share(void *ctx, const struct object *dep) { return cluster_share(ctx, dep); }
+static void on_once_starting(void *ctx, uint64_t id) { cluster_once_starting(ctx, id); }
+
+static void on_event(void *ctx, const struct run_event *ev)
+{
+    status_soon(ctx);
+    engine_event(ctx, ev->ns, ev->replica ? "Pod" : "Deployment", ev->replica ? ev->replica : ev->workload, ev->warning, ev->reason, ev->message);
+}
 
 static const struct run_ops engine_run_ops = {
-    .endpoints_changed = on_endpoints_changed, .in_flight = on_in_flight, .output = on_output, .replica_up = on_replica_up, .replica_gone = on_replica_gone};
-
-/* ---- the first objects ----------------------------------------------------------------------------------------------------------- */
-
-static void diags_print(const struct diags *d)
-{
-    for (size_t i = 0; i < d->n; i++) {
-        struct buf b = {0};
-        diag_format(&d->items[i], &b);
-        buf_addc(&b, '\n');
-        fwrite(b.p, 1, b.n, stderr);
-        buf_free(&b);
-    }
-}
-
-static void file_apply(struct engine *e, struct objset *set, const char *path, struct diags *d)
-{
-    struct buf text = {0}, dir = {0};
-    const char *slash = strrchr(path, '/');
-    size_t dir_n = slash && slash > path ? (size_t)(slash - path) : 1;
-    enum err er = file_read(path, &text, MANIFEST_BYTES_MAX);
-    char cwd[PATH_MAX];
-    /* `weir up -` keeps standard input in the data folder; its paths are meant from where it was called. */
-    if (strlen(e->conf.data_dir) == dir_n && memcmp(path, e->conf.data_dir, dir_n) == 0 && getcwd(cwd, sizeof cwd))
-        buf_adds(&dir, cwd);
-    else
-        buf_add(&dir, path, dir_n);
-    if (er != OK)
-        diags_add(d, DIAG_ERROR, path, 0, 0, "", "check the path and its permissions", "the file can't be read: %s", err_text(er));
-    else
-        objset_read(set, path, dir.p, buf_slice(&text), e->conf.default_ns, e->conf.strict, d);
-    buf_free(&text);
-    buf_free(&dir);
-}
-
-bool engine_objects_saved(struct engine *e, struct objset *set, struct diags *d)
-{
-    struct buf path = {0}, text = {0};
-    buf_printf(&path, "%s/objects.json", e->conf.data_dir);
-    enum err er = file_read(path.p, &text, OBJECTS_FILE_BYTES_MAX);
-    if (er == OK)
-        er = objset_load(set, path.p, buf_slice(&text), d);
-    bool missing = er == ERR_NOTFOUND;
-    if (er != OK && !missing)
-        diags_add(d, DIAG_ERROR, path.p, 0, 0, "", "mend or remove the file, and start with the manifests", "the saved objects can't be loaded: %s", err_text(er));
-    if (missing && e->mesh.n)
-        diags_add(d, DIAG_ERROR, path.p, 0, 0, "", "put the file back, or stop the node and start it with the manifests", "the saved objects are gone, and %zu replicas run", e->mesh.n);
-    buf_free(&path);
-    buf_free(&text);
-    return er == OK || (missing && e->later && !e->mesh.n); /* a node that was never given any */
-}
-
-static bool objects_first(struct engine *e)
-{
-    struct diags d = {0};
-    struct objset *set = objset_new();
-    bool ok = true;
-    if (!e->later && e->conf.files_n) {
-        for (int i = 0; i < e->conf.files_n; i++)
-            file_apply(e, set, e->conf.files[i], &d);
-        if (!d.errors)
-            ok = engine_apply(e, set, false, &d) == OK;
-    } else if (engine_objects_saved(e, set, &d))
-        engine_restore(e, set);
-    diags_print(&d);
-    ok = ok && !d.errors;
-    if (!ok && d.errors)
-        fprintf(stderr, "weir: %zu error%s; %s\n", d.errors, d.errors == 1 ? "" : "s", e->later ? "what runs goes on" : "nothing was started");
-    diags_free(&d);
-    objset_free(set);
-    return ok;
-}
+    .endpoints_changed = on_endpoints_changed, .in_flight = on_in_flight, .output = on_output, .replica_up = on_replica_up, .replica_gone = on_replica_gone, .event = on_event, .share = on_share,
+    .once_starting = on_once_starting};
 
 /* ---- sup's calls ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -327,7 +281,7 @@ static void leftovers_remove(const char *data_dir)
     DIR *d = opendir(data_dir);
     for (struct dirent *f; d && (f = readdir(d));) {
         struct slice name = slice_cstr(f->d_name);
-        bool ours = slice_starts(name, SLICE("objects.json.")) || slice_starts(name, SLICE("run.state.")) || slice_starts(name, SLICE("topics."));
+        bool ours = slice_starts(name, SLICE("objects.copy.")) || slice_starts(name, SLICE("secrets.key.")) || slice_starts(name, SLICE("run.state.")) || slice_starts(name, SLICE("topics."));
         if (ours && slice_ends(name, SLICE(".tmp")))
             (void)unlinkat(dirfd(d), f->d_name, 0);
     }
@@ -378,19 +332,27 @@ static void sup_ready(void *ctx, const struct sup_caps *caps, const struct sup_h
         store_up(e);
     if (e->stopping)
         return;
-    if (!objects_first(e)) {
-        if (e->later)
-            engine_give_way(e);
-        else
-            engine_config_failed(e);
-        return;
-    }
-    if (e->later)
-        engine_publish(e); /* nothing to apply may have come from the data folder */
+    if (e->store.state == STORE_OPEN)
+        cluster_objects(e);
+    else
+        engine_unsettled(e);
+}
+
+void engine_settled(struct engine *e)
+{
+    objects_copy_remove(e);
     if (!e->leaving_pid)
         engine_api_open(e); /* else when this engine serves: until then the upgrade may come to nothing */
     upgrade_serving_soon(e);
     e->configuring = e->configuring && e->gates_n > 0;
+}
+
+void engine_unsettled(struct engine *e)
+{
+    if (e->later)
+        engine_give_way(e);
+    else
+        engine_config_failed(e);
 }
 
 static void sup_stop(void *ctx) { engine_stop(ctx); }
@@ -437,7 +399,7 @@ static uint32_t cores(void)
 
 static bool conf_parse(struct engine_conf *c, int argc, char **argv)
 {
-    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .etcd = "127.0.0.1:2379", .kafka_set = "", .dns = "off", .dns_forward = "", .kafka_secure = "off", .kafka_cert = "", .kafka_key = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS};
+    *c = (struct engine_conf){.admin = "127.0.0.1:7070", .kafka = "127.0.0.1:9092", .etcd = "127.0.0.1:2379", .kafka_set = "", .dns = "off", .dns_forward = "", .kafka_secure = "off", .kafka_cert = "", .kafka_key = "", .join = "", .etcd_cert = "", .etcd_key = "", .etcd_ca = "", .etcd_password = "", .etcd_user = "", .node_labels = "", .node_listen = "off", .node_cert = "", .node_key = "", .node_ca = "", .secrets_key = "", .secrets_key_command = "", .access_log = "off", .name = "weir", .default_ns = "default", .locality = "", .ticket_ms = TLS_TICKETS_PERIOD_MS, .kernel_tls = "off"};
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char **to = strcmp(argv[i], "--data") == 0         ? &c->data_dir
@@ -450,7 +412,21 @@ static bool conf_parse(struct engine_conf *c, int argc, char **argv)
                           : strcmp(argv[i], "--kafka-key") == 0  ? &c->kafka_key
                           : strcmp(argv[i], "--dns") == 0        ? &c->dns
                           : strcmp(argv[i], "--dns-forward") == 0 ? &c->dns_forward
+                          : strcmp(argv[i], "--join") == 0       ? &c->join
+                          : strcmp(argv[i], "--etcd-cert") == 0  ? &c->etcd_cert
+                          : strcmp(argv[i], "--etcd-key") == 0   ? &c->etcd_key
+                          : strcmp(argv[i], "--etcd-ca") == 0    ? &c->etcd_ca
+                          : strcmp(argv[i], "--etcd-user") == 0  ? &c->etcd_user
+                          : strcmp(argv[i], "--etcd-password") == 0 ? &c->etcd_password
+                          : strcmp(argv[i], "--node-labels") == 0 ? &c->node_labels
+                          : strcmp(argv[i], "--node-listen") == 0 ? &c->node_listen
+                          : strcmp(argv[i], "--node-cert") == 0  ? &c->node_cert
+                          : strcmp(argv[i], "--node-key") == 0   ? &c->node_key
+                          : strcmp(argv[i], "--node-ca") == 0    ? &c->node_ca
+                          : strcmp(argv[i], "--secrets-key") == 0 ? &c->secrets_key
+                          : strcmp(argv[i], "--secrets-key-command") == 0 ? &c->secrets_key_command
                           : strcmp(argv[i], "--access-log") == 0 ? &c->access_log
+                          : strcmp(argv[i], "--kernel-tls") == 0 ? &c->kernel_tls
                           : strcmp(argv[i], "--name") == 0       ? &c->name
                           : strcmp(argv[i], "--namespace") == 0  ? &c->default_ns
                           : strcmp(argv[i], "--locality") == 0   ? &c->locality
@@ -489,9 +465,23 @@ static void conf_keep(struct engine_conf *c)
     c->kafka_secure = mem_strdup(MEM_MISC, c->kafka_secure);
     c->kafka_cert = mem_strdup(MEM_MISC, c->kafka_cert);
     c->kafka_key = mem_strdup(MEM_MISC, c->kafka_key);
+    c->join = mem_strdup(MEM_MISC, c->join);
+    c->etcd_cert = mem_strdup(MEM_MISC, c->etcd_cert);
+    c->etcd_key = mem_strdup(MEM_MISC, c->etcd_key);
+    c->etcd_ca = mem_strdup(MEM_MISC, c->etcd_ca);
+    c->etcd_user = mem_strdup(MEM_MISC, c->etcd_user);
+    c->etcd_password = mem_strdup(MEM_MISC, c->etcd_password);
+    c->node_labels = mem_strdup(MEM_MISC, c->node_labels);
     c->dns = mem_strdup(MEM_MISC, c->dns);
     c->dns_forward = mem_strdup(MEM_MISC, c->dns_forward);
+    c->node_listen = mem_strdup(MEM_MISC, c->node_listen);
+    c->node_cert = mem_strdup(MEM_MISC, c->node_cert);
+    c->node_key = mem_strdup(MEM_MISC, c->node_key);
+    c->node_ca = mem_strdup(MEM_MISC, c->node_ca);
+    c->secrets_key = mem_strdup(MEM_MISC, c->secrets_key);
+    c->secrets_key_command = mem_strdup(MEM_MISC, c->secrets_key_command);
     c->access_log = mem_strdup(MEM_MISC, c->access_log);
+    c->kernel_tls = mem_strdup(MEM_MISC, c->kernel_tls);
     c->name = mem_strdup(MEM_MISC, c->name);
     c->default_ns = mem_strdup(MEM_MISC, c->default_ns);
     c->locality = mem_strdup(MEM_MISC, c->locality);
@@ -508,6 +498,13 @@ static void limits_raise(void)
         r.rlim_cur = r.rlim_max;
         setrlimit(RLIMIT_NOFILE, &r);
     }
+}
+
+/* sup has asked for the module, if it may: an engine has no right to. */
+static void kernel_tls_find(const struct engine_conf *c)
+{
+    if (strcmp(c->kernel_tls, "off") != 0 && !tls_kernel_start())
+        log_info("engine", "the kernel has no TLS of its own (module tls): large bodies that go out over TLS are encrypted here");
 }
 
 static void folder_make(const char *data_dir, const char *name)
@@ -533,6 +530,7 @@ bool engine_address_parse(struct slice text, struct addr *a)
 
 static void engine_init(struct engine *e)
 {
+    kernel_tls_find(&e->conf);
     e->loop = loop_new("weir: engine");
     timer_init(&e->gate_retry, engine_gates_retry);
     timer_init(&e->drain_poll, drain_poll);
@@ -541,9 +539,13 @@ static void engine_init(struct engine *e)
     tickets_init(e);
     broker_init(e);
     store_init(e);
+    cluster_init(e);
+    objects_init(e);
+    e->events = events_new(e->loop, e->conf.name);
     e->objects = objset_new();
     e->memory = plan_memory_new();
     plan_memory_locality(e->memory, e->conf.locality);
+    peers_init(e);
     e->resolver = resolver_new(e->loop, resolve_name, on_endpoints_changed, e);
     if (strcmp(e->conf.access_log, "off") != 0)
         e->access = log_file_open(strcmp(e->conf.access_log, "-") == 0 ? NULL : e->conf.access_log, LOG_FILE_BYTES_MAX * 10);
@@ -566,7 +568,11 @@ static void engine_fini(struct engine *e)
     timer_clear(&e->hand_poll);
     timer_clear(&e->ticket_timer);
     broker_fini(e);
+    objects_fini(e);
+    events_free(e->events);
     store_fini(e);
+    cluster_fini(e);
+    peers_fini(e);
     if (e->run_stopped || e->hand == HAND_LEAVING) {
         run_free(e->run);
         mesh_free(e);
@@ -575,7 +581,19 @@ static void engine_fini(struct engine *e)
         plan_memory_free(e->memory);
         objset_free(e->objects);
     }
+    keyring_free(e->keys);
     engine_logs_close(e);
+}
+
+/* Before there is a second thread: a command may be run for it. */
+static bool keys_open(struct engine *e)
+{
+    struct buf why = {0};
+    bool good = secrets_key_open(e->conf.data_dir, e->conf.secrets_key, e->conf.secrets_key_command, e->conf.join[0] != 0, &e->keys, &why) == OK;
+    if (!good)
+        fprintf(stderr, "weir: %s\n", why.p);
+    buf_free(&why);
+    return good;
 }
 
 int engine_main(int argc, char **argv)
@@ -585,7 +603,8 @@ int engine_main(int argc, char **argv)
     uint64_t sup_fd;
     if (!fd || slice_u64(slice_cstr(fd), 1u << 20, &sup_fd) != OK || !conf_parse(&e.conf, argc, argv) || !engine_address_parse(slice_cstr(e.conf.admin), &e.admin_addr) ||
         !engine_address_parse(slice_cstr(e.conf.etcd), &e.store.address) || !engine_address_parse(slice_cstr(e.conf.kafka), &e.broker.ways[WAY_PLAIN].address) ||
-        !engine_address_parse(slice_cstr(e.conf.kafka_secure), &e.broker.ways[WAY_SECURE].address) || !names_init(&e)) {
+        !engine_address_parse(slice_cstr(e.conf.kafka_secure), &e.broker.ways[WAY_SECURE].address) || !engine_address_parse(slice_cstr(e.conf.node_listen), &e.peers.gate) ||
+        !names_init(&e)) {
         fprintf(stderr, "weir: engine: this command is for the supervisor; use `weir up`\n");
         return SUP_EXIT_CONFIG;
     }
@@ -601,9 +620,12 @@ int engine_main(int argc, char **argv)
     hash_seed(seed);
     folder_make(e.conf.data_dir, "logs");
     folder_make(e.conf.data_dir, "net");
+    if (!keys_open(&e))
+        return SUP_EXIT_CONFIG; /* of a first engine: the end of the start; of a later one: what runs goes on, and sup tries again */
     log_start(LOG_INFO);
     engine_init(&e);
     e.sup = sup_client_new(e.loop, (int)sup_fd, &engine_sup_ops, &e);
+    thread_prompt(); /* a change waits for this loop and for the pool by turns; workers, which move bytes, keep the kernel's turns */
     loop_run(e.loop);
     if (e.broker.stuck || e.store.stuck) { /* its shards are on loops that can't be freed under them */
         log_stop();

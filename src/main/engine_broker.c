@@ -9,6 +9,8 @@
  *     BROKER_FREEING  <-----------  BROKER_STOPPING     what is under way is answered, everything is made durable
  *     each worker frees its shard on its own loop, one after the other
  *
+ *     BROKER_CLOSED <--> BROKER_AWAY              another node keeps the log of all: the doors are open, and lead there (engine_log_home.c)
+ *
  * The data folder has one owner: the engine in charge. It opens the broker when it is so (broker_up), and closes it before it makes way
  * for another or ends (broker_down). Meanwhile clients on the host wait in the backlog of the listening sockets, which are sup's, and those
  * inside namespaces are closed and come again.
@@ -42,6 +44,15 @@ static void caller_host(const struct addr *peer, char text[ADDR_TEXT_MAX], struc
     *host = peer && peer->family != ADDR_NONE && peer->family != ADDR_UNIX ? slice_of(text, addr_format_ip(peer, text)) : SLICE("");
 }
 
+/* To the broker here, or to that of another node. */
+static void connect_client(struct worker *w, int fd, const struct broker_door *door)
+{
+    if (w->shard)
+        broker_accept(w->shard, fd, door);
+    else if (!worker_log_away(w, fd, door))
+        socket_close(fd);
+}
+
 /* From the host: in clear, whoever can reach the port, and nobody says who that is; else a user, once he has logged in. The address that was reached is the one to come back to. */
 static void host_accepted(struct listener *ln, int fd, const struct addr *peer)
 {
@@ -49,7 +60,7 @@ static void host_accepted(struct listener *ln, int fd, const struct addr *peer)
     struct worker *w = d->w;
     char at[ADDR_TEXT_MAX], from[ADDR_TEXT_MAX];
     struct addr local;
-    if (!w->shard || socket_local_addr(fd, &local) != OK) {
+    if (socket_local_addr(fd, &local) != OK) {
         socket_close(fd);
         return;
     }
@@ -59,7 +70,7 @@ static void host_accepted(struct listener *ln, int fd, const struct addr *peer)
         door.sasl = true;
     }
     caller_host(peer, from, &door.caller.host);
-    broker_accept(w->shard, fd, &door);
+    connect_client(w, fd, &door);
 }
 
 /* From a workload: the door that it came through says who it is. */
@@ -68,17 +79,13 @@ bool worker_inside_log(struct worker *w, const struct proxy_caller *c, int fd)
     uint32_t ip = addr_ip4_host(&c->local);
     if (c->local.port != LOG_PORT || (ip != LOG_ADDRESS && ip != 0x7f000001u) || w->e->broker.off)
         return false;
-    if (!w->shard) {
-        socket_close(fd);
-        return true;
-    }
     char from[ADDR_TEXT_MAX], principal[256];
     int n = snprintf(principal, sizeof principal, "User:%s/%s", c->ns, c->workload);
     struct broker_door door = {.advertised_host = ip == LOG_ADDRESS ? SLICE(LOG_HOST) : SLICE("127.0.0.1"),
                                .advertised_port = LOG_PORT,
                                .caller = {.principal = slice_of(principal, MIN((size_t)n, sizeof principal - 1))}};
     caller_host(&c->peer, from, &door.caller.host);
-    broker_accept(w->shard, fd, &door);
+    connect_client(w, fd, &door);
     return true;
 }
 
@@ -116,7 +123,16 @@ static void way_open(struct engine *e, enum log_way_kind kind)
         return;
     char at[ADDR_TEXT_MAX];
     addr_format(&w->address, at);
-    log_info("broker", "the event log speaks Kafka's protocol on %s%s", at, kind == WAY_SECURE ? ", over TLS, with SASL" : "");
+    if (e->broker.state == BROKER_AWAY)
+        log_info("broker", "the event log of node %s is reached on %s%s", e->broker.home.node, at, kind == WAY_SECURE ? ", over TLS, with SASL" : "");
+    else
+        log_info("broker", "the event log speaks Kafka's protocol on %s%s", at, kind == WAY_SECURE ? ", over TLS, with SASL" : "");
+}
+
+void broker_ways_open(struct engine *e)
+{
+    for (enum log_way_kind kind = 0; kind < WAYS; kind++)
+        way_open(e, kind);
 }
 
 static void sockets_take(struct engine *e, enum log_way_kind kind, const int *fds, int n)
@@ -127,7 +143,7 @@ static void sockets_take(struct engine *e, enum log_way_kind kind, const int *fd
             w->fds[w->fds_n++] = fds[i];
         else
             socket_close(fds[i]);
-    if (e->broker.state == BROKER_SERVING)
+    if (e->broker.state == BROKER_SERVING || e->broker.state == BROKER_AWAY)
         way_open(e, kind);
 }
 
@@ -202,10 +218,8 @@ static enum err broker_certificate(struct engine *e, struct buf *why)
         tls_ctx_unref(e->broker.tls);
         e->broker.tls = ctx;
     }
-    if (key.p)
-        explicit_bzero(key.p, key.cap);
     buf_free(&chain);
-    buf_free(&key);
+    buf_wipe(&key);
     return er;
 }
 
@@ -241,8 +255,12 @@ void broker_up(struct engine *e)
         w->asked = true;
         sup_listen(e->sup, way_token(kind), &w->address, 0, (int)e->workers_n);
     }
-    if (b->state != BROKER_CLOSED)
+    if (b->state != BROKER_CLOSED || b->place == LOG_UNKNOWN)
         return;
+    if (b->place == LOG_AWAY) {
+        log_home_open(e);
+        return;
+    }
     enum err er = broker_make(e, &why);
     if (er != OK) {
         if (!why.n)
@@ -299,6 +317,8 @@ void broker_down(struct engine *e, void (*then)(struct engine *e))
     bool under_way = b->then != NULL;
     timer_clear(&b->retry);
     b->then = then;
+    if (b->state == BROKER_AWAY)
+        log_home_close(e);
     if (b->state == BROKER_CLOSED || b->off || b->stuck) {
         broker_closed(e);
         return;
@@ -321,8 +341,7 @@ static void broker_next(struct engine *e)
         broker_stop_now(e);
         return;
     }
-    for (enum log_way_kind kind = 0; kind < WAYS; kind++)
-        way_open(e, kind);
+    broker_ways_open(e);
     topics_follow(e);
 }
 
@@ -356,6 +375,7 @@ void broker_init(struct engine *e)
     buf_printf(&dir, "%s/log", e->conf.data_dir);
     e->broker.dir = buf_take(&dir, NULL);
     e->broker.off = e->broker.ways[WAY_PLAIN].address.family == ADDR_NONE;
+    log_home_init(e);
     topics_init(e);
 }
 
@@ -364,6 +384,7 @@ void broker_fini(struct engine *e)
     timer_clear(&e->broker.retry);
     timer_clear(&e->broker.patience);
     tls_ctx_unref(e->broker.tls);
+    log_home_fini(e);
     mem_free(e->broker.why);
     mem_free(e->broker.dir);
     topics_fini(e);
@@ -372,7 +393,7 @@ void broker_fini(struct engine *e)
 bool broker_ready(const struct engine *e, struct buf *why_not)
 {
     const struct engine_broker *b = &e->broker;
-    bool open = b->state == BROKER_SERVING;
+    bool open = b->state == BROKER_SERVING || b->state == BROKER_AWAY;
     for (enum log_way_kind kind = 0; kind < WAYS; kind++)
         open = open && (b->ways[kind].fds_n || b->ways[kind].address.family == ADDR_NONE);
     if (b->off || open)

@@ -69,7 +69,7 @@ void names_publish(struct engine *e)
 {
     size_t ext_n;
     const struct live_address *ext = resolver_addresses(e->resolver, &ext_n);
-    struct names_zone *z = names_zone_new(e->objects, ext, ext_n, !e->broker.off, (uint32_t)e->plan->generation);
+    struct names_zone *z = names_zone_new(e->objects, ext, ext_n, e->plan->named, e->plan->named_n, !e->broker.off, (uint32_t)e->plan->generation);
     for (uint32_t i = 0; i < e->workers_n; i++)
         worker_post(e, i, (struct msg){.type = W_ZONE, .p = names_zone_ref(z)});
     names_zone_unref(z);

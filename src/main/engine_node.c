@@ -130,8 +130,9 @@ void engine_logs_close(struct engine *e)
 /* ---- node_ops ------------------------------------------------------------------------------------------------------------- */
 
 static const struct objset *node_objects(void *ctx) { return ((struct engine *)ctx)->objects; }
-static enum err node_apply(void *ctx, struct objset *next, bool dry_run, struct diags *d) { return engine_apply(ctx, next, dry_run, d); }
-static enum err node_remove(void *ctx, enum obj_kind k, const char *ns, const char *name) { return engine_remove(ctx, k, ns, name); }
+static void node_change(void *ctx, struct node_change *c) { engine_change(ctx, c); }
+static void node_events(void *ctx, uint64_t after, void (*each)(void *x, const struct node_event *e), void *x) { events_each(((struct engine *)ctx)->events, after, each, x); }
+static void node_history(void *ctx, struct node_history *h) { engine_history(ctx, h); }
 static struct run *node_run(void *ctx) { return ((struct engine *)ctx)->run; }
 static const struct plan *node_plan(void *ctx) { return ((struct engine *)ctx)->plan; }
 
@@ -157,12 +158,36 @@ static void workload_ready(void *ctx, const struct workload_status *w)
     r->ready = false;
 }
 
+/* Of several nodes: what this one is to run is known. */
+static bool all_placed(const struct engine *e, struct buf *why_not)
+{
+    for (size_t i = 0; i < objset_n(e->objects); i++) {
+        const struct object *o = objset_at(e->objects, i);
+        if (o->kind != OBJ_DEPLOYMENT || cluster_placed(e, o))
+            continue;
+        buf_printf(why_not, "workload %s/%s: the leader has not placed it yet", o->ns, o->name);
+        return false;
+    }
+    return true;
+}
+
+static bool node_listens(void *ctx, const struct addr *at, const char **why)
+{
+    const struct engine *e = ctx;
+    for (size_t i = 0; i < e->gates_n; i++)
+        if (e->gates[i].wanted && !e->gates[i].open && addr_eq(&e->gates[i].address, at)) {
+            *why = e->gates[i].why ? e->gates[i].why : "";
+            return false;
+        }
+    return true;
+}
+
 /* Ready: the Gateways listen, the workers use a plan, and every workload has once been whole. What happens to single
  * workloads later is not the node's readiness. */
 static bool node_ready(void *ctx, struct buf *why_not)
 {
     struct engine *e = ctx;
-    if (!e->started || e->stopping) {
+    if (!e->objs.settled || e->stopping) {
         buf_adds(why_not, e->stopping ? "the node is stopping" : "the node is starting");
         return false;
     }
@@ -178,11 +203,14 @@ static bool node_ready(void *ctx, struct buf *why_not)
         }
     if (!broker_ready(e, why_not) || !store_ready(e, why_not))
         return false;
-    if (e->was_ready)
-        return true;
+    if (!e->was_ready && !all_placed(e, why_not))
+        return false;
     struct ready_ctx r = {why_not, true};
-    run_status(e->run, workload_ready, &r);
+    if (!e->was_ready)
+        run_status(e->run, workload_ready, &r);
     e->was_ready = r.ready;
+    if (r.ready)
+        buf_adds(why_not, cluster_trouble(e) ? cluster_trouble(e) : "");
     return r.ready;
 }
 
@@ -263,7 +291,31 @@ static void node_metrics(void *ctx, struct buf *out)
     if (e->broker.state == BROKER_SERVING)
         broker_metrics(e->broker.b, out);
     store_metrics(e, out);
+    events_metrics(e->events, out);
+    nodes_metrics(e, out);
 }
+
+static bool node_shared(void *ctx) { return ((struct engine *)ctx)->cluster.join && ((struct engine *)ctx)->cluster.told; }
+static void node_elsewhere(void *ctx, void (*each)(void *x, const char *node, const struct workload_status *w), void *x) { cluster_elsewhere(ctx, each, x); }
+static const char *node_name(void *ctx) { return ((struct engine *)ctx)->conf.name; }
+
+static uint32_t node_unplaced(void *ctx, const struct object *dep, const char **why)
+{
+    struct engine *e = ctx;
+    *why = "the leader has not placed it yet";
+    return cluster_placed(e, dep) && e->cluster.fleet ? fleet_unplaced(e->cluster.fleet, dep, why) : 0;
+}
+
+static void node_log_top(void *ctx, struct buf *json)
+{
+    const struct engine *e = ctx;
+    if (e->broker.state == BROKER_SERVING)
+        broker_top(e->broker.b, json);
+    else
+        buf_adds(json, "{}");
+}
+
+static void node_nodes(void *ctx, struct buf *json) { cluster_nodes(ctx, json); }
 
 static const char *node_log_path(void *ctx, const char *ns, const char *deployment)
 {
@@ -273,6 +325,7 @@ static const char *node_log_path(void *ctx, const char *ns, const char *deployme
     return log_of(e, ns, deployment, true)->path;
 }
 
+static int node_keyspace(void *ctx, struct buf *why) { return store_keyspace_status(ctx, why); }
 static int node_topic(void *ctx, const struct object *o, struct buf *why) { return topics_status(ctx, o, why); }
 
 static void node_info(void *ctx, struct buf *json)
@@ -299,16 +352,28 @@ static void node_info(void *ctx, struct buf *json)
     buf_adds(json, "]}");
 }
 
+static const struct keyring *node_keys(void *ctx) { return ((struct engine *)ctx)->keys; }
+
 const struct node_ops engine_node_ops = {.objects = node_objects,
-                                         .apply = node_apply,
-                                         .remove = node_remove,
+                                         .keys = node_keys,
+                                         .change = node_change,
+                                         .history = node_history,
+                                         .events = node_events,
                                          .run = node_run,
                                          .plan = node_plan,
                                          .workers = node_workers,
                                          .ready = node_ready,
+                                         .listens = node_listens,
                                          .down = node_down,
                                          .upgrade = node_upgrade,
                                          .metrics = node_metrics,
                                          .log_path = node_log_path,
                                          .topic = node_topic,
+                                         .keyspace = node_keyspace,
+                                         .log_top = node_log_top,
+                                         .nodes = node_nodes,
+                                         .shared = node_shared,
+                                         .elsewhere = node_elsewhere,
+                                         .unplaced = node_unplaced,
+                                         .name = node_name,
                                          .info = node_info};

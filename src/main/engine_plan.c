@@ -72,6 +72,10 @@ void gate_listening(struct engine *e, uint64_t token, enum err er, const char *t
     mem_free(g->why);
     g->why = mem_strdup(MEM_API, text && *text ? text : err_text(er));
     log_error("gateway", "%s: %s", g->gateway, g->why);
+    struct slice name, ns = slice_cut(slice_cstr(g->gateway), '/', &name);
+    char *ns_text = mem_strndup(MEM_API, ns.p, ns.n);
+    engine_event(e, ns_text, "Gateway", name.p, true, "ListenFailed", g->why);
+    mem_free(ns_text);
     if (e->configuring)
         engine_config_failed(e);
     else
@@ -320,11 +324,13 @@ static void leaving_count(struct engine *e, const struct plan *old, const struct
 
 void engine_publish(struct engine *e)
 {
-    if (!e->started || !e->run)
+    if (!e->objs.settled || !e->run) /* a plan of no objects would close every door */
         return;
     size_t eps_n, ext_n;
     const struct live_endpoint *eps = run_endpoints(e->run, &eps_n);
     const struct live_address *ext = resolver_addresses(e->resolver, &ext_n);
+    eps = cluster_endpoints(e, eps, eps_n, &eps_n);
+    ext = cluster_addresses(e, ext, ext_n, &ext_n);
     struct plan *old = e->plan;
     e->plan = plan_compile(e->memory, e->objects, eps, eps_n, ext, ext_n);
     leaving_count(e, old, e->plan);
@@ -336,152 +342,4 @@ void engine_publish(struct engine *e)
     for (struct table_slot *s = NULL; (s = table_next(&e->mesh, s));)
         inside_follow(e, s->value);
     plan_unref(old);
-}
-
-/* ---- objects --------------------------------------------------------------------------------------------------------------------- */
-
-static enum err objects_save(struct engine *e, const struct objset *set, struct diags *d)
-{
-    struct buf path = {0}, text = {0};
-    buf_printf(&path, "%s/objects.json", e->conf.data_dir);
-    objset_save(set, &text);
-    enum err er = file_replace(path.p, text.p, text.n, 0600);
-    if (er != OK)
-        diags_add(d, DIAG_ERROR, path.p, 0, 0, "", "make room or mend the permissions, and apply again; nothing was changed", "the objects could not be saved: %s", err_text(er));
-    buf_free(&path);
-    buf_free(&text);
-    return er;
-}
-
-/* From here on next is what is wanted. */
-static void objects_use(struct engine *e, struct objset *next)
-{
-    struct objset *old = e->objects;
-    e->objects = next;
-    run_want(e->run, next);
-    resolver_want(e->resolver, next);
-    engine_publish(e);
-    topics_follow(e);
-    objset_free(old);
-    engine_logs_trim(e);
-    mem_trim();
-}
-
-/* Without sk_lookup a service's port has a listener of Weir's in every namespace, and a workload there that listens on the
- * same port with all addresses could not start: EADDRINUSE, which it would not explain. */
-static void port_check(const struct object *service, const struct object *dep, struct diags *d)
-{
-    struct buf where = {0};
-    buf_printf(&where, "Service/%s/%s spec.ports", service->ns, service->name);
-    for (size_t i = 0; i < service->svc.ports_n; i++)
-        for (size_t k = 0; k < dep->dep.pod.ports_n; k++)
-            if (service->svc.ports[i].port == dep->dep.pod.ports[k].port)
-                diags_add(d, DIAG_ERROR, service->file, service->line, service->column, where.p, "give the Service another port, such as 80, with this one as targetPort; or run Weir as root",
-                          "port %u is also a container port of Deployment %s/%s, and without root (BPF sk_lookup) the two would be in each other's way", service->svc.ports[i].port, dep->ns, dep->name);
-    buf_free(&where);
-}
-
-/* What this machine does not permit is refused by name, before anything is started. */
-static void machine_check(struct engine *e, const struct objset *set, struct diags *d)
-{
-    for (size_t i = 0; i < objset_n(set) && e->caps.net != SUP_NET_LOOKUP; i++) {
-        const struct object *dep = objset_at(set, i);
-        if (dep->kind != OBJ_DEPLOYMENT || dep->dep.pod.host_network)
-            continue;
-        if (e->caps.net == SUP_NET_HOST)
-            diags_add(d, DIAG_ERROR, dep->file, dep->line, dep->column, dep->name, "run Weir as root, permit user namespaces, or set hostNetwork: true with one replica and a free port",
-                      "this machine permits no network namespaces (%s), and running replicas on host ports is not built yet", e->caps.why);
-        for (size_t k = 0; k < objset_n(set) && e->caps.net == SUP_NET_LISTEN; k++)
-            if (objset_at(set, k)->kind == OBJ_SERVICE)
-                port_check(objset_at(set, k), dep, d);
-    }
-}
-
-/* True when g is about an object of set. */
-static bool about(const struct diag *g, const struct objset *set)
-{
-    bool found = false;
-    for (size_t i = 0; i < objset_n(set) && !found; i++) {
-        const struct object *o = objset_at(set, i);
-        struct buf name = {0};
-        buf_printf(&name, "%s/%s%s%s ", obj_kind_name(o->kind), o->ns, o->ns[0] ? "/" : "", o->name);
-        found = slice_starts(slice_cstr(g->where), buf_slice(&name));
-        buf_free(&name);
-    }
-    return found;
-}
-
-static bool said(const struct diags *d, const struct diag *g)
-{
-    for (size_t i = 0; i < d->n; i++)
-        if (strcmp(d->items[i].where, g->where) == 0 && strcmp(d->items[i].reason, g->reason) == 0)
-            return true;
-    return false;
-}
-
-/* What was amiss before with objects that next does not touch (a reference to what has been deleted) is neither a reason to
- * refuse next nor worth repeating. */
-static void references_check(struct engine *e, const struct objset *merged, const struct objset *next, struct diags *d)
-{
-    struct diags now = {0}, before = {0};
-    objset_check(merged, &now);
-    objset_check(e->objects, &before);
-    for (size_t i = 0; i < now.n; i++) {
-        const struct diag *g = &now.items[i];
-        if (!said(&before, g) || about(g, next))
-            diags_add(d, g->level, g->file, g->line, g->column, g->where, g->remedy, "%s", g->reason);
-    }
-    diags_free(&now);
-    diags_free(&before);
-}
-
-void engine_restore(struct engine *e, const struct objset *saved)
-{
-    struct diags d = {0};
-    struct objset *set = objset_copy(saved);
-    objset_check(set, &d);
-    for (size_t i = 0; i < d.n; i++)
-        if (d.items[i].level == DIAG_ERROR)
-            log_warn("engine", "%s: %s", d.items[i].where, d.items[i].reason);
-    diags_free(&d);
-    objset_addresses(set);
-    objects_use(e, set);
-}
-
-enum err engine_apply(struct engine *e, struct objset *next, bool dry_run, struct diags *d)
-{
-    if (e->stopping)
-        return ERR_AGAIN; /* nothing would be started any more */
-    struct objset *merged = objset_copy(e->objects), *given = objset_copy(next);
-    objset_merge(merged, next); /* next is empty now */
-    references_check(e, merged, given, d);
-    objset_free(given);
-    machine_check(e, merged, d);
-    enum err er = d->errors ? ERR_INVALID : OK;
-    if (er == OK && !dry_run) {
-        objset_addresses(merged);
-        er = objects_save(e, merged, d);
-    }
-    if (er != OK || dry_run) {
-        objset_free(merged);
-        return er;
-    }
-    objects_use(e, merged);
-    return OK;
-}
-
-enum err engine_remove(struct engine *e, enum obj_kind k, const char *ns, const char *name)
-{
-    if (e->stopping)
-        return ERR_AGAIN;
-    struct objset *next = objset_copy(e->objects);
-    struct diags d = {0};
-    enum err er = objset_remove(next, k, ns, name) ? objects_save(e, next, &d) : ERR_NOTFOUND;
-    diags_free(&d);
-    if (er != OK) {
-        objset_free(next);
-        return er;
-    }
-    objects_use(e, next);
-    return OK;
 }

@@ -51,7 +51,7 @@ static void api_serve(struct engine *e)
 {
     struct engine_store *s = &e->store;
     char at[ADDR_TEXT_MAX];
-    if (s->state != STORE_OPEN || s->fd < 0 || s->listening)
+    if (s->state != STORE_OPEN || s->off || s->fd < 0 || s->listening || !s->known)
         return;
     s->listening = true;
     etcd_api_listen(s->api, s->fd);
@@ -62,37 +62,48 @@ static void api_serve(struct engine *e)
 static void api_make(struct engine *e)
 {
     struct engine_store *s = &e->store;
+    if (s->off)
+        return;
     struct etcd_api_conf conf = {.cluster_id = id_of(e->conf.name, 1), .member_id = id_of(e->conf.name, 2), .name = e->conf.name, .client_url = s->url};
     s->api = etcd_api_new(e->loop, s->ctl, &conf);
     s->listening = false;
+}
+
+static enum err own_open(struct engine *e, struct buf *why)
+{
+    struct ctl_own_conf conf;
+    ctl_own_conf_default(&conf);
+    conf.dir = e->store.dir;
+    return ctl_own_open(&conf, e->loop, &e->store.ctl, why);
 }
 
 void store_up(struct engine *e)
 {
     struct engine_store *s = &e->store;
     struct buf why = {0};
-    if (s->off || e->stopping || !e->run)
+    if (e->stopping || !e->run)
         return;
-    if (s->fd < 0 && !s->asked) {
+    if (!s->off && s->fd < 0 && !s->asked) {
         s->asked = true;
         sup_listen(e->sup, TOKEN_ETCD, &s->address, 0, 1);
     }
     if (s->state != STORE_CLOSED)
         return;
-    struct ctl_own_conf conf;
-    ctl_own_conf_default(&conf);
-    conf.dir = s->dir;
-    enum err er = ctl_own_open(&conf, e->loop, &s->ctl, &why);
+    enum err er = e->cluster.join ? cluster_store_open(e, &s->ctl, &why) : own_open(e, &why);
     if (er != OK) {
         if (!why.n)
-            buf_printf(&why, "the control store in %s can't be opened: %s", s->dir, err_text(er));
+            buf_printf(&why, "the control store in %s can't be opened: %s", e->cluster.join ? e->conf.join : s->dir, err_text(er));
         store_trouble(e, why.p);
     } else {
         s->state = STORE_OPEN;
         s->served = true;
         store_well(e);
+        objstore_on(e->objs.store, s->ctl);
+        events_on(e->events, s->ctl);
+        cluster_up(e);
         api_make(e);
-        api_serve(e);
+        if (s->known)
+            store_follow(e);
     }
     buf_free(&why);
 }
@@ -144,16 +155,64 @@ bool worker_inside_etcd(struct worker *w, const struct proxy_caller *c, int fd)
 {
     if (c->local.port != STORE_PORT || addr_ip4_host(&c->local) != 0x7f000001u || w->e->store.off)
         return false;
-    outbox_post(&w->to_control, (struct msg){.type = C_ETCD, .n = (uint32_t)fd});
+    struct buf who = {0}; /* as the event log knows it */
+    buf_printf(&who, "User:%s/%s", c->ns, c->workload);
+    outbox_post(&w->to_control, (struct msg){.type = C_ETCD, .n = (uint32_t)fd, .p = buf_take(&who, NULL)});
     return true;
 }
 
-void store_accept(struct engine *e, int fd)
+void store_accept(struct engine *e, int fd, char *principal)
 {
-    if (e->store.state == STORE_OPEN)
-        etcd_api_accept(e->store.api, fd);
+    if (e->store.state == STORE_OPEN && e->store.api && e->store.known)
+        etcd_api_accept(e->store.api, fd, slice_cstr(principal));
     else
         socket_close(fd); /* it comes again */
+    mem_free(principal);
+}
+
+/* ---- keyspaces ------------------------------------------------------------------------------------------------------------------- */
+
+static struct etcd_keyspace keyspace_of(struct arena *mem, const struct keyspace_spec *k)
+{
+    struct etcd_acl *acls = arena_alloc(mem, (k->acls_n + 1) * sizeof *acls);
+    for (size_t i = 0; i < k->acls_n; i++)
+        acls[i] = (struct etcd_acl){slice_cstr(k->acls[i].principal), (k->acls[i].read ? ETCD_MAY_READ : 0u) | (k->acls[i].write ? ETCD_MAY_WRITE : 0u)};
+    return (struct etcd_keyspace){slice_cstr(k->prefix), acls, k->acls_n};
+}
+
+static void keyspaces_tell(struct engine *e)
+{
+    struct etcd_keyspace *all = NULL;
+    struct arena mem;
+    size_t n = 0, cap = 0;
+    arena_init(&mem, MEM_API, 4096);
+    for (size_t i = 0; i < objset_n(e->objects); i++) {
+        const struct object *o = objset_at(e->objects, i);
+        if (o->kind != OBJ_KEYSPACE)
+            continue;
+        ARRAY_GROW(MEM_API, all, n, cap);
+        all[n++] = keyspace_of(&mem, &o->keyspace);
+    }
+    etcd_api_keyspaces(e->store.api, all, n);
+    mem_free(all);
+    arena_fini(&mem);
+}
+
+void store_follow(struct engine *e)
+{
+    e->store.known = true;
+    if (e->store.api)
+        keyspaces_tell(e);
+    api_serve(e);
+}
+
+int store_keyspace_status(struct engine *e, struct buf *why)
+{
+    if (e->store.off)
+        buf_adds(why, "the node's control store has no etcd API (--etcd off)");
+    else if (!e->store.api)
+        buf_adds(why, "the control store is not open yet");
+    return e->store.off ? -1 : e->store.api != NULL;
 }
 
 /* ---- down ---------------------------------------------------------------------------------------------------------------------- */
@@ -170,6 +229,8 @@ static void store_closed(struct engine *e)
 static void ctl_closed(void *ctx)
 {
     struct engine *e = ctx;
+    objstore_on(e->objs.store, NULL);
+    events_on(e->events, NULL);
     e->store.ctl = NULL;
     e->store.state = STORE_CLOSED;
     timer_clear(&e->store.timer);
@@ -179,6 +240,7 @@ static void ctl_closed(void *ctx)
 static void store_close_now(struct engine *e)
 {
     struct engine_store *s = &e->store;
+    cluster_down(e);
     etcd_api_free(s->api);
     s->api = NULL;
     s->listening = false;
@@ -196,7 +258,7 @@ static void store_timer(struct timer *t)
     case STORE_OPEN:
     case STORE_CLOSED: store_up(e); break;
     case STORE_RESTING:
-        if (etcd_api_busy(s->api) && loop_now_ms(e->loop) - s->since_ms < STORE_REST_MS)
+        if ((e->cluster.leaving || (s->api && etcd_api_busy(s->api)) || events_busy(e->events)) && loop_now_ms(e->loop) - s->since_ms < STORE_REST_MS)
             timer_set(e->loop, &s->timer, STORE_POLL_MS);
         else
             store_close_now(e);
@@ -221,7 +283,10 @@ void store_down(struct engine *e, void (*then)(struct engine *e))
     case STORE_OPEN:
         s->state = STORE_RESTING;
         s->since_ms = loop_now_ms(e->loop);
-        etcd_api_suspend(s->api);
+        if (s->api)
+            etcd_api_suspend(s->api);
+        events_write(e->events);
+        cluster_leave(e);
         timer_set(e->loop, &s->timer, 0);
         break;
     case STORE_RESTING:
@@ -269,7 +334,7 @@ const char *store_host_address(const struct engine *e, char text[ADDR_TEXT_MAX])
 bool store_ready(const struct engine *e, struct buf *why_not)
 {
     const struct engine_store *s = &e->store;
-    if (s->off || (s->state == STORE_OPEN && s->listening))
+    if (s->state == STORE_OPEN && (s->off || s->listening))
         return true;
     buf_printf(why_not, "the control store is not open%s%s", s->why ? ": " : " yet", s->why ? s->why : "");
     return false;
@@ -308,10 +373,18 @@ void store_metrics(const struct engine *e, struct buf *out)
         {"weir_store_leases_expired_total", PROM_COUNTER, "Leases that expired.", counter_read(&c->leases_expired)},
         {"weir_store_compacted_rows_total", PROM_COUNTER, "Rows of history that compaction removed.", counter_read(&c->compacted_rows)},
         {"weir_store_past_reads_total", PROM_COUNTER, "Ranges read at a revision of the past.", counter_read(&c->past_reads)},
+        {"weir_store_values_read_total", PROM_COUNTER, "Values of present keys that were read from disk, since they were not in memory.", counter_read(&c->values_read)},
+        {"weir_store_serves", PROM_GAUGE, "1 while the store takes calls; 0: no member of its cluster serves, or the disk failed.", s.trouble == CTL_OK},
+        {"weir_store_connects_total", PROM_COUNTER, "Connections to members of the etcd cluster that came to serve.", counter_read(&c->connects)},
+        {"weir_store_connects_failed_total", PROM_COUNTER, "Attempts to connect that did not come so far.", counter_read(&c->connects_failed)},
+        {"weir_store_calls_again_total", PROM_COUNTER, "Calls sent to etcd once more, or later, because nothing had been done.", counter_read(&c->calls_again)},
+        {"weir_store_calls_unknown_total", PROM_COUNTER, "Of the failed, changes of which nobody can say whether they were made.", counter_read(&c->calls_unknown)},
+        {"weir_store_watches_again_total", PROM_COUNTER, "Watches made anew at etcd: on another connection, or after a rest.", counter_read(&c->watches_again)},
     };
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         prom_family(out, all[i].name, all[i].type, all[i].help);
         prom_u64(out, all[i].name, "", NULL, 0, all[i].value);
     }
-    etcd_api_metrics(e->store.api, out);
+    if (e->store.api)
+        etcd_api_metrics(e->store.api, out);
 }

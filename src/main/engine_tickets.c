@@ -15,8 +15,7 @@ static void tickets_keep(struct engine *e)
     struct buf b = {0};
     tls_tickets_export(plan_memory_tickets(e->memory), &b);
     sup_keep(e->sup, buf_slice(&b));
-    explicit_bzero(b.p, b.n);
-    buf_free(&b);
+    buf_wipe(&b);
 }
 
 static void tickets_turn(struct timer *t)

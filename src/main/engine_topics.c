@@ -1,6 +1,7 @@
 /* engine_topics.c - topics that objects declare (Topic, KafkaTopic), brought to the broker.
  *
- *     TOPIC_NEW --broker_topic_apply()--> TOPIC_ASKED --told--> TOPIC_READY | TOPIC_REFUSED        again when the object has changed
+ *     TOPIC_NEW --broker_topic_apply()--> TOPIC_ASKED --told--> TOPIC_READY | TOPIC_REFUSED        again when the object has changed, or was applied as it is;
+ *                                                                                               refused: every TOPICS_RETRY_MS
  *     no object has it any more           --broker_topic_delete()--> gone
  *
  * Which topics were declared is kept in DATA/topics: a topic whose object was deleted while the broker was closed, or just before
@@ -10,6 +11,7 @@
 #include "engine_int.h"
 
 #define TOPICS_FILE_BYTES_MAX (16u << 20)
+#define TOPICS_RETRY_MS 10000 /* what the broker refused may do now: a topic in its way is gone, the disk has room */
 
 struct declared {
     struct engine *e;
@@ -18,7 +20,8 @@ struct declared {
     enum { TOPIC_NEW, TOPIC_ASKED, TOPIC_READY, TOPIC_REFUSED } state;
     bool wanted;         /* an object has it */
     bool deleting;       /* TOPIC_ASKED: it is being deleted */
-    char *why;           /* TOPIC_REFUSED: in the broker's words */
+    bool again;          /* the change under way gives its object: asked again afterwards */
+    char *why;           /* TOPIC_REFUSED, and while it is asked again: in the broker's words */
 };
 
 static void topics_path(const struct engine *e, struct buf *path) { buf_printf(path, "%s/topics", e->conf.data_dir); }
@@ -54,8 +57,11 @@ static void declared_free(struct declared *d)
     mem_free(d);
 }
 
+static void topics_retry(struct timer *t);
+
 void topics_init(struct engine *e)
 {
+    timer_init(&e->broker.topics_retry, topics_retry);
     struct buf path = {0}, text = {0};
     topics_path(e, &path);
     enum err er = e->broker.off ? ERR_NOTFOUND : file_read(path.p, &text, TOPICS_FILE_BYTES_MAX);
@@ -72,6 +78,7 @@ void topics_init(struct engine *e)
 
 void topics_fini(struct engine *e)
 {
+    timer_clear(&e->broker.topics_retry);
     for (struct table_slot *s = NULL; (s = table_next(&e->broker.topics, s));)
         declared_free(s->value);
     table_fini(&e->broker.topics);
@@ -98,11 +105,13 @@ static void topic_told(void *ctx, const char *error)
     struct declared *d = ctx;
     struct engine *e = d->e;
     bool deleted = d->deleting;
-    if (error)
+    if (error && (!d->why || strcmp(d->why, error) != 0)) /* once, and not with each try */
         log_error("broker", "topic %s: %s", d->topic, error);
     mem_free(d->why);
     d->why = mem_strdup(MEM_API, error);
     d->state = error ? TOPIC_REFUSED : TOPIC_READY;
+    if (error && !timer_is_set(&e->broker.topics_retry))
+        timer_set(e->loop, &e->broker.topics_retry, TOPICS_RETRY_MS);
     d->deleting = false;
     if (deleted && !d->wanted) { /* also after an error: it was said, and the topic is now its clients' affair */
         table_del(&e->broker.topics, slice_cstr(d->topic));
@@ -242,7 +251,7 @@ static bool topics_mark(struct engine *e)
 
 void topics_follow(struct engine *e)
 {
-    if (e->broker.off || !e->started)
+    if (e->broker.off || !e->objs.settled) /* nobody knows yet what is declared */
         return;
     if (topics_mark(e))
         topics_save(e);
@@ -258,9 +267,46 @@ void topics_follow(struct engine *e)
     quotas_follow(e);
 }
 
+void topics_given(struct engine *e, const struct objset *given)
+{
+    for (size_t i = 0; i < objset_n(given); i++) {
+        const struct object *o = objset_at(given, i);
+        struct declared *d = o->kind == OBJ_TOPIC || o->kind == OBJ_KAFKATOPIC ? table_get(&e->broker.topics, slice_cstr(o->topic.topic)) : NULL;
+        if (d)
+            d->again = true;
+    }
+}
+
+void topics_again(struct engine *e, bool applied)
+{
+    bool any = false;
+    for (struct table_slot *s = NULL; (s = table_next(&e->broker.topics, s));) {
+        struct declared *d = s->value;
+        if (d->again && applied && (d->state == TOPIC_READY || d->state == TOPIC_REFUSED)) {
+            d->state = TOPIC_NEW;
+            any = true;
+        }
+        d->again = false;
+    }
+    if (any)
+        topics_follow(e);
+}
+
+static void topics_retry(struct timer *t)
+{
+    struct engine *e = CONTAINER_OF(t, struct engine, broker.topics_retry);
+    for (struct table_slot *s = NULL; (s = table_next(&e->broker.topics, s));) {
+        struct declared *d = s->value;
+        if (d->state == TOPIC_REFUSED)
+            d->state = TOPIC_NEW;
+    }
+    topics_follow(e);
+}
+
 /* The broker closes: what was asked is asked again of the next one. */
 void topics_rest(struct engine *e)
 {
+    timer_clear(&e->broker.topics_retry);
     for (struct table_slot *s = NULL; (s = table_next(&e->broker.topics, s));) {
         struct declared *d = s->value;
         d->state = TOPIC_NEW;
@@ -276,9 +322,19 @@ int topics_status(struct engine *e, const struct object *o, struct buf *why)
         buf_adds(why, "the node runs without an event log (--kafka off)");
         return -1;
     }
-    if (d && d->state == TOPIC_REFUSED)
+    if (e->broker.place == LOG_AWAY) {
+        buf_printf(why, "node %s keeps the event log; it knows", e->broker.home.node);
+        return 0;
+    }
+    bool serving = e->broker.state == BROKER_SERVING, asked = d && serving && d->hash == o->hash;
+    bool refused = asked && d->why && !d->deleting, ready = asked && d->state == TOPIC_READY; /* refused: also while it is tried again */
+    if (refused) {
         buf_adds(why, d->why);
-    else if (!d || d->state != TOPIC_READY || d->hash != o->hash)
-        buf_adds(why, e->broker.state == BROKER_SERVING ? "the broker has been asked" : "the event log is not open yet");
-    return d && d->state == TOPIC_REFUSED ? -1 : d && d->state == TOPIC_READY && d->hash == o->hash;
+    } else if (!ready) {
+        buf_adds(why, serving ? "the broker has been asked" : "the event log is not open yet");
+    } else if (!broker_topic_there(e->broker.b, slice_cstr(d->topic))) {
+        buf_adds(why, "a client has deleted the topic; apply the object again, and it is made anew");
+        return 0;
+    }
+    return refused ? -1 : ready;
 }

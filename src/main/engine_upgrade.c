@@ -1,6 +1,6 @@
 /* engine_upgrade.c - this engine's part in an upgrade: as the new one, and as the old one.
  *
- *   new   rehearse(): objects from the data folder, a plan of them, external names -> sup_prepared()
+ *   new   rehearse(): the objects that the old engine left in the data folder, a plan of them, external names -> sup_prepared()
  *         take(), adopt_*(), ready(): as after a restart (engine.c) -> every worker uses the plan -> sup_serving() -> the api
  *   old   upgrade_ask() -> sup ... release(): the api rests, the control store and the event log close, run lets go -> sup_released()
  *         drain(): the workers leave -> the process ends;  or take() ... ready(again): run and the api go on
@@ -33,7 +33,7 @@ void upgrade_rehearse(struct engine *e)
     struct diags d = {0};
     struct objset *set = objset_new();
     e->later = true;
-    if (engine_objects_saved(e, set, &d)) {
+    if (objects_rehearse(e, set, &d)) {
         struct diags refs = {0};
         struct plan_memory *memory = plan_memory_new();
         objset_check(set, &refs); /* as at a restart: what is amiss was amiss before */
@@ -113,6 +113,12 @@ enum err upgrade_ask(struct engine *e, const char *path, uint32_t ready_ms, uint
     int fd = binary_open(path ? path : own, why_not);
     if (fd < 0)
         return ERR_INVALID;
+    enum err er = objects_copy(e); /* the control store is this engine's until it makes way */
+    if (er != OK) {
+        buf_printf(why_not, "the objects can't be written for the other engine: %s", err_text(er));
+        close(fd);
+        return er;
+    }
     sup_upgrade(e->sup, fd, path ? path : own, ready_ms, drain_ms);
     close(fd);
     return OK;
@@ -120,6 +126,7 @@ enum err upgrade_ask(struct engine *e, const char *path, uint32_t ready_ms, uint
 
 void upgrade_over(struct engine *e, enum err er, const char *text)
 {
+    objects_copy_remove(e);
     if (e->api_open) /* sup has said it in the log */
         api_upgraded(e->api, er, text, 0);
 }
@@ -161,7 +168,7 @@ static void broker_is_down(struct engine *e)
 
 void upgrade_release(struct engine *e)
 {
-    if (e->stopping || !e->started) {
+    if (e->stopping || !e->objs.settled) {
         sup_released(e->sup, ERR_AGAIN, e->stopping ? "the node is being stopped" : "it is still starting");
         return;
     }

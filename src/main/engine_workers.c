@@ -29,74 +29,72 @@ static void worker_drained(void *ctx)
 }
 
 static const struct proxy_ops worker_proxy_ops = {
-    .sockets_wanted = worker_sockets_wanted, .endpoint_left = worker_endpoint_left, .permits_wanted = worker_permits_wanted, .inside = worker_inside};
+    .sockets_wanted = worker_sockets_wanted, .endpoint_left = worker_endpoint_left, .permits_wanted = worker_permits_wanted, .inside = worker_inside, .service = worker_log_service};
+
+static void worker_door(struct worker *w, struct door_msg *door)
+{
+    proxy_mesh_listen(w->proxy, door->replica_id, door->fd, door->ns, door->workload, door->replica);
+    mem_free(door->ns);
+    mem_free(door->workload);
+    mem_free(door->replica);
+    mem_free(door);
+}
+
+static void worker_sockets(struct worker *w, uint64_t replica_id, int *fds, uint32_t n)
+{
+    proxy_sockets(w->proxy, replica_id, fds, n);
+    mem_free(fds);
+}
+
+static void worker_leave(struct worker *w, uint32_t limit_ms)
+{
+    names_leave(w->names);
+    proxy_leave(w->proxy, limit_ms, worker_drained, w);
+}
+
+static void worker_shard(struct worker *w, struct broker *b)
+{
+    w->shard = w->shard_made = broker_shard_new(b, w->index, w->loop);
+    outbox_post(&w->to_control, (struct msg){.type = C_SHARD});
+}
+
+static void worker_shard_free(struct worker *w)
+{
+    broker_shard_free(w->shard_made);
+    w->shard_made = NULL;
+    outbox_post(&w->to_control, (struct msg){.type = C_SHARD_FREED});
+}
+
+/* No more connections to the event log: neither to a shard here nor to another node. */
+static void worker_log_end(struct worker *w)
+{
+    worker_log_unlisten(w);
+    worker_log_home(w, NULL);
+    w->shard = NULL;
+}
 
 static void worker_message(void *ctx, const struct msg *m)
 {
     struct worker *w = ctx;
-    struct door_msg *door = m->p;
     switch ((enum engine_msg)m->type) {
-    case W_PLAN:
-        proxy_plan(w->proxy, m->p);
-        return;
-    case W_LISTEN:
-        proxy_listen(w->proxy, m->a, (int)m->n);
-        return;
-    case W_UNLISTEN:
-        proxy_unlisten(w->proxy, m->a);
-        return;
-    case W_DOOR:
-        proxy_mesh_listen(w->proxy, door->replica_id, door->fd, door->ns, door->workload, door->replica);
-        mem_free(door->ns);
-        mem_free(door->workload);
-        mem_free(door->replica);
-        mem_free(door);
-        return;
-    case W_DOOR_CLOSE:
-        proxy_mesh_unlisten(w->proxy, m->a);
-        return;
-    case W_SOCKETS:
-        proxy_sockets(w->proxy, m->a, m->p, m->n);
-        mem_free(m->p);
-        return;
-    case W_DRAIN:
-        proxy_drain(w->proxy, m->n, worker_drained, w);
-        return;
-    case W_LEAVE:
-        names_leave(w->names);
-        proxy_leave(w->proxy, m->n, worker_drained, w);
-        return;
-    case W_PERMITS:
-        proxy_permits(w->proxy, m->n);
-        return;
-    case W_SHARD:
-        w->shard = w->shard_made = broker_shard_new(m->p, w->index, w->loop);
-        outbox_post(&w->to_control, (struct msg){.type = C_SHARD});
-        return;
-    case W_SHARD_FREE:
-        broker_shard_free(w->shard_made);
-        w->shard_made = NULL;
-        outbox_post(&w->to_control, (struct msg){.type = C_SHARD_FREED});
-        return;
-    case W_LOG_LISTEN:
-        worker_log_listen(w, (enum log_way_kind)m->a, (int)m->n);
-        return;
-    case W_LOG_UNLISTEN:
-        worker_log_unlisten(w);
-        w->shard = NULL;
-        return;
-    case W_ZONE:
-        names_zone_set(w->names, m->p);
-        return;
-    case W_NAMES_DOOR:
-        worker_names_door(w, m->p);
-        return;
-    case W_NAMES_CLOSE:
-        names_close(w->names, m->a);
-        return;
-    case W_STOP:
-        loop_stop(w->loop);
-        return;
+    case W_PLAN: proxy_plan(w->proxy, m->p); return;
+    case W_LISTEN: proxy_listen(w->proxy, m->a, (int)m->n); return;
+    case W_UNLISTEN: proxy_unlisten(w->proxy, m->a); return;
+    case W_DOOR: worker_door(w, m->p); return;
+    case W_DOOR_CLOSE: proxy_mesh_unlisten(w->proxy, m->a); return;
+    case W_SOCKETS: worker_sockets(w, m->a, m->p, m->n); return;
+    case W_DRAIN: proxy_drain(w->proxy, m->n, worker_drained, w); return;
+    case W_LEAVE: worker_leave(w, m->n); return;
+    case W_PERMITS: proxy_permits(w->proxy, m->n); return;
+    case W_SHARD: worker_shard(w, m->p); return;
+    case W_SHARD_FREE: worker_shard_free(w); return;
+    case W_LOG_LISTEN: worker_log_listen(w, (enum log_way_kind)m->a, (int)m->n); return;
+    case W_LOG_UNLISTEN: worker_log_end(w); return;
+    case W_LOG_AWAY: worker_log_home(w, m->p); return;
+    case W_ZONE: names_zone_set(w->names, m->p); return;
+    case W_NAMES_DOOR: worker_names_door(w, m->p); return;
+    case W_NAMES_CLOSE: names_close(w->names, m->a); return;
+    case W_STOP: loop_stop(w->loop); return;
     case C_SOCKETS:
     case C_LEFT:
     case C_PERMITS:
@@ -149,7 +147,7 @@ static void control_message(void *ctx, const struct msg *m)
         broker_shard_freed(e);
         return;
     case C_ETCD:
-        store_accept(e, (int)m->n);
+        store_accept(e, (int)m->n, m->p);
         return;
     default:
         break;
@@ -213,6 +211,7 @@ void workers_stop(struct engine *e)
     for (uint32_t i = 0; i < e->workers_n; i++) {
         struct worker *w = e->workers[i];
         worker_log_unlisten(w);
+        worker_log_home(w, NULL);
         names_free(w->names);
         proxy_free(w->proxy);
         outbox_fini(&w->to_worker);

@@ -29,7 +29,10 @@ const struct view views[] = {
     {"httpfilters", OBJECTS "HTTPFilter", "httpfilter", OBJ_HTTPFILTER, false},
     {"backendpolicies", OBJECTS "BackendPolicy", "backendpolicy", OBJ_BACKENDPOLICY, false},
     {"topics", OBJECTS "Topic", "topic", OBJ_TOPIC, false},
+    {"keyspaces", OBJECTS "Keyspace", "keyspace", OBJ_KEYSPACE, false},
     {"kafkatopics", OBJECTS "KafkaTopic", "kafkatopic", OBJ_KAFKATOPIC, false},
+    {"nodes", "/v1/nodes", "node", VIEW_NODE, false},
+    {"endpointslices", "/v1/endpointslices", "endpointslice", VIEW_ENDPOINTSLICE, false},
 };
 const size_t views_n = COUNT_OF(views);
 
@@ -37,7 +40,12 @@ const struct view *view_find(const char *name)
 {
     static const char *const workloads[] = {"workload", "workloads"}, *const replicas[] = {"replica", "replicas", "pod", "pods", "po"};
     static const char *const routes[] = {"route", "routes"};
+    static const char *const seen[][2] = {{"node", "nodes"}, {"nodes", "nodes"}, {"no", "nodes"}, {"endpointslice", "endpointslices"}, {"endpointslices", "endpointslices"}, {"endpointslices.discovery.k8s.io", "endpointslices"}};
     enum obj_kind k;
+    for (size_t i = 0; i < COUNT_OF(seen); i++)
+        for (size_t v = 0; v < views_n && strcmp(name, seen[i][0]) == 0; v++)
+            if (strcmp(views[v].name, seen[i][1]) == 0)
+                return &views[v];
     for (size_t i = 0; i < COUNT_OF(workloads); i++)
         if (strcmp(name, workloads[i]) == 0)
             return &views[0];

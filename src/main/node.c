@@ -78,11 +78,23 @@ bool node_lock(const char *data_dir, int *fd, int *pid)
 
 /* ---- requests ---------------------------------------------------------------------------------------------------------------- */
 
+int node_holder(const char *data_dir)
+{
+    int fd, pid = 0;
+    if (access(data_dir, W_OK) == 0 && node_lock(data_dir, &fd, &pid))
+        close(fd);
+    return pid;
+}
+
 static int say_end(const struct args *a, enum client_end e, const char *dir)
 {
+    int pid = e == CLIENT_NO_NODE ? node_holder(dir) : 0;
     switch (e) {
     case CLIENT_OK: return EXIT_OK;
     case CLIENT_NO_NODE:
+        if (pid)
+            return cli_fail(EXIT_NO_NODE, a->cmd->name, "its log says what it waits for: weir.log there, or the terminal that it runs in; weir down ends it",
+                            "the node on %s (process %d) is starting and does not answer yet", dir, pid);
         return cli_fail(EXIT_NO_NODE, a->cmd->name, "start one with weir up FILE, or name another data folder with --data", "no node is running on %s", dir);
     case CLIENT_LATE: return cli_fail(EXIT_TIMEOUT, a->cmd->name, "see the node's log", "the node did not answer in time");
     case CLIENT_BROKEN: break;
@@ -91,11 +103,24 @@ static int say_end(const struct args *a, enum client_end e, const char *dir)
                     "the node ended the connection before its answer was complete");
 }
 
+/* Fields that others own, of an answer to apply. */
+static void say_conflicts(const json_t *list)
+{
+    size_t i;
+    json_t *x;
+    json_array_foreach (list, i, x) {
+        const char *kind, *ns, *name, *manager, *field;
+        if (json_unpack(x, "{s:s,s:s,s:s,s:s,s:s}", "kind", &kind, "namespace", &ns, "name", &name, "manager", &manager, "field", &field) == 0)
+            fprintf(stderr, "weir: conflict: %s %s%s%s %s is owned by %s\n", kind, ns, *ns ? "/" : "", name, field, manager);
+    }
+}
+
 /* The node's {"error","remedy"}, or whatever else it said. */
 static int say_refusal(const struct args *a, const struct client_answer *answer)
 {
     json_t *o = json_loadb(answer->body.p ? answer->body.p : "", answer->body.n, 0, NULL);
     const char *error = json_string_value(json_object_get(o, "error")), *remedy = json_string_value(json_object_get(o, "remedy"));
+    say_conflicts(json_object_get(o, "conflicts"));
     int code =
         error ? cli_fail(EXIT_FAILED, a->cmd->name, remedy, "%s", error)
               : cli_fail(EXIT_FAILED, a->cmd->name, NULL, "the node answered %u: " SLICE_FMT, answer->status, SLICE_ARG(slice_trim(buf_slice(&answer->body))));

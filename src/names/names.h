@@ -18,7 +18,7 @@
 struct names_zone;
 /* ext: the addresses of names outside, as for plan_compile(). log: the event log is there under its name. All is copied. One reference, for the
  * caller. Throws away nothing: a checked set makes a zone. */
-struct names_zone *names_zone_new(const struct objset *s, const struct live_address *ext, size_t ext_n, bool log, uint32_t serial);
+struct names_zone *names_zone_new(const struct objset *s, const struct live_address *ext, size_t ext_n, const struct plan_named *named, size_t named_n, bool log, uint32_t serial);
 struct names_zone *names_zone_ref(struct names_zone *z);
 void names_zone_unref(struct names_zone *z); /* NULL-safe, any thread */
 

@@ -19,6 +19,10 @@ static const char manifest[] =
 
 static char shop_ip[ADDR_TEXT_MAX], other_ip[ADDR_TEXT_MAX], api_ip[ADDR_TEXT_MAX];
 
+/* What headless Services stand for in zones made from now on. */
+static const struct plan_named *named;
+static size_t named_n;
+
 static struct names_zone *zone_of(const char *text)
 {
     struct diags d = {0};
@@ -35,7 +39,7 @@ static struct names_zone *zone_of(const char *text)
             addr_format_ip(&o->entry.addresses[0], api_ip);
     }
     const struct live_address ext[] = {{"default", "far", addr_ip4(0xc0000201, 0)}, {"default", "near", addr_ip4(0xc0000202, 0)}};
-    struct names_zone *z = names_zone_new(s, ext, COUNT_OF(ext), true, 7);
+    struct names_zone *z = names_zone_new(s, ext, COUNT_OF(ext), named, named_n, true, 7);
     objset_free(s);
     diags_free(&d);
     return z;
@@ -168,6 +172,40 @@ static void test_ports(void **state)
     says(z, "default", false, "_http._udp.shop.default.svc.cluster.local", DNS_SRV, "NXDOMAIN -SOA");
     says(z, "default", false, "http._tcp.shop.default.svc.cluster.local", DNS_SRV, "NXDOMAIN -SOA");
     says(z, "default", false, "_._tcp.shop.other.svc.cluster.local", DNS_SRV, "NXDOMAIN -SOA"); /* its port has no name */
+    names_zone_unref(z);
+}
+
+static void test_headless(void **state)
+{
+    static const char text[] =
+        "apiVersion: v1\nkind: Service\nmetadata: { name: db }\nspec: { clusterIP: None, selector: { app: db }, ports: [ { name: sql, port: 80 }, { name: peers, port: 81 } ] }\n---\n"
+        "apiVersion: v1\nkind: Service\nmetadata: { name: idle }\nspec: { clusterIPs: [ None ], selector: { app: idle }, ports: [ { name: sql, port: 80 } ] }\n";
+    static const struct plan_named_port both[] = {{"sql", 5432}, {"peers", 7000}}, one[] = {{"sql", 5432}};
+    const struct plan_named all[] = {{"default", "db", "db-1", addr_ip4(0x7f900001, 0), both, 2}, {"default", "db", "db-2", addr_ip4(0x7f900002, 0), one, 1}, {"default", "gone", "x", addr_ip4(0x7f900003, 0), one, 1}};
+    named = all;
+    named_n = COUNT_OF(all);
+    struct names_zone *z = zone_of(text);
+    named = NULL;
+    named_n = 0;
+    for (size_t i = 0; i < 4; i++) {
+        static const char *const names[] = {"db.default.svc.cluster.local", "db.default.svc", "DB.default", "db"};
+        says(z, "default", false, names[i], DNS_A, "NOERROR A 127.144.0.2 A 127.144.0.1"); /* the question's number is odd */
+    }
+    says(z, "default", false, "db.default.svc.cluster.local", DNS_AAAA, "NOERROR -SOA");
+    says(z, "default", false, "db-1.db.default.svc.cluster.local", DNS_A, "NOERROR A 127.144.0.1");
+    says(z, "", true, "DB-2.db.default.svc.cluster.local", DNS_A, "NOERROR A 127.144.0.2");
+    says(z, "default", false, "db-2.db.default.svc.cluster.local", DNS_AAAA, "NOERROR -SOA");
+    says(z, "default", false, "db-3.db.default.svc.cluster.local", DNS_A, "NXDOMAIN -SOA");
+    says(z, "default", false, "db.default.svc.cluster.local", DNS_SRV, "NOERROR SRV 5432 SRV 5432 SRV 7000 +A 127.144.0.2 +A 127.144.0.1");
+    says(z, "default", false, "_sql._tcp.db.default.svc.cluster.local", DNS_SRV, "NOERROR SRV 5432 SRV 5432 +A 127.144.0.2 +A 127.144.0.1");
+    says(z, "default", false, "_Peers._tcp.db.default.svc.cluster.local", DNS_SRV, "NOERROR SRV 7000 +A 127.144.0.1"); /* the other has no such port */
+    says(z, "default", false, "_none._tcp.db.default.svc.cluster.local", DNS_SRV, "NXDOMAIN -SOA");
+    says(z, "default", false, "_tcp.db.default.svc.cluster.local", DNS_SRV, "NOERROR -SOA");
+    says(z, "default", false, "2.0.144.127.in-addr.arpa", DNS_PTR, "NOERROR PTR db-2.db.default.svc.cluster.local");
+    says(z, "default", false, "idle.default.svc.cluster.local", DNS_A, "NXDOMAIN -SOA"); /* nothing is ready */
+    says(z, "default", false, "idle", DNS_A, "NXDOMAIN -SOA");
+    says(z, "default", false, "_sql._tcp.idle.default.svc.cluster.local", DNS_SRV, "NXDOMAIN -SOA");
+    says(z, "default", false, "x.gone.default.svc.cluster.local", DNS_A, "NXDOMAIN -SOA");
     names_zone_unref(z);
 }
 
@@ -660,7 +698,7 @@ static void test_rough(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_services), cmocka_unit_test(test_ports), cmocka_unit_test(test_outside), cmocka_unit_test(test_reverse), cmocka_unit_test(test_resolv_conf),
+        cmocka_unit_test(test_services), cmocka_unit_test(test_ports), cmocka_unit_test(test_headless), cmocka_unit_test(test_outside), cmocka_unit_test(test_reverse), cmocka_unit_test(test_resolv_conf),
         cmocka_unit_test(test_udp), cmocka_unit_test(test_tcp), cmocka_unit_test(test_tcp_slow), cmocka_unit_test(test_tcp_limit), cmocka_unit_test(test_forward),
         cmocka_unit_test(test_forward_tcp), cmocka_unit_test(test_forward_limit), cmocka_unit_test(test_rough),
     };

@@ -3,12 +3,17 @@
  *     NAME.NAMESPACE.svc.cluster.local                  A: the Service's address            (any caller; also NAME.NAMESPACE.svc, NAME.NAMESPACE)
  *     NAME                                              the same of the caller's namespace
  *     _PORT._tcp.NAME.NAMESPACE.svc.cluster.local       SRV: a named port; of NAME...: all ports
+ *     NAME..., a headless Service                       A: all that it stands for; SRV: each of their ports, at the names below
+ *     ENDPOINT.NAME.NAMESPACE.svc.cluster.local         A: one of them
  *     ADDRESS.in-addr.arpa                              PTR, for addresses in 127.0.0.0/8
  *     a host of a ServiceEntry that the caller may see  A: its address
  *     localhost                                         A: 127.0.0.1 (RFC 6761 section 6.3)
  *
  * An ExternalName is a Service like others to a workload in a network of its own: it could not reach the name's real addresses, and can
  * reach the Service's. Whoever may leave gets CNAME and the addresses that were looked up.
+ *
+ * A headless Service of which nothing is ready is NXDOMAIN (Kubernetes DNS specification 1.1.0, 2.4.1). What stands first in an answer takes turns, by the
+ * question's number, since many clients take the first.
  *
  * Other types of such names are NODATA: NOERROR without a record, with the SOA in the authority section (RFC 2308 section 2.2). Names below
  * cluster.local or in 127.in-addr.arpa that are not there are NXDOMAIN; others are none of ours.
@@ -26,6 +31,14 @@ struct zone_port {
     char *name;                  /* may be "" */
     uint16_t port;
 };
+/* What a headless Service stands for. */
+struct zone_named {
+    struct dns_name full;        /* ENDPOINT.NAME.NAMESPACE.svc.cluster.local */
+    const char *host;            /* ENDPOINT */
+    uint8_t ip[4];
+    struct zone_port *ports;     /* its own: what targetPort is there */
+    size_t ports_n;
+};
 struct zone_service {
     struct dns_name full;        /* NAME.NAMESPACE.svc.cluster.local */
     uint8_t ip[4];
@@ -34,6 +47,9 @@ struct zone_service {
     struct dns_name external;    /* of an ExternalName; n is 0 else */
     struct addr *outside;        /* where that is, as it was looked up */
     size_t outside_n;
+    bool headless;               /* ip is none; it stands for: */
+    struct zone_named *named;
+    size_t named_n;
 };
 /* One ServiceEntry that names a host. */
 struct zone_view {
@@ -68,6 +84,21 @@ static struct dns_name name_must(const char *text)
     return n;
 }
 
+/* a.b in lower case; ERR_LIMIT when it can be no key. */
+static void *service_find(const struct names_zone *z, struct slice name, struct slice ns)
+{
+    char key[2 * DNS_LABEL_MAX + 1];
+    size_t n = 0;
+    if (name.n > DNS_LABEL_MAX || ns.n > DNS_LABEL_MAX || slice_find(name, '.') >= 0)
+        return NULL;
+    for (size_t i = 0; i < name.n; i++)
+        key[n++] = ascii_lower(name.p[i]);
+    key[n++] = '.';
+    for (size_t i = 0; i < ns.n; i++)
+        key[n++] = ascii_lower(ns.p[i]);
+    return table_get(&z->services, slice_of(key, n));
+}
+
 static struct zone_service *service_add(struct names_zone *z, const char *name, const char *ns, uint32_t ip, size_t ports_n)
 {
     struct zone_service *v = arena_zalloc(&z->mem, sizeof *v);
@@ -80,15 +111,17 @@ static struct zone_service *service_add(struct names_zone *z, const char *name, 
     v->ports_n = ports_n;
     table_put(&z->services, slice_cstr(arena_printf(&z->mem, "%s.%s", name, ns)), v);
     table_put(&z->namespaces, slice_cstr(ns), z);
-    table_put(&z->ips, slice_of((const char *)v->ip, 4), &v->full);
+    if (ip)
+        table_put(&z->ips, slice_of((const char *)v->ip, 4), &v->full);
     return v;
 }
 
 static void service_take(struct names_zone *z, const struct object *o, const struct live_address *ext, size_t ext_n)
 {
-    struct zone_service *v = o->svc.address.family == ADDR_IP4 ? service_add(z, o->name, o->ns, addr_ip4_host(&o->svc.address), o->svc.ports_n) : NULL;
+    struct zone_service *v = o->svc.headless || o->svc.address.family == ADDR_IP4 ? service_add(z, o->name, o->ns, addr_ip4_host(&o->svc.address), o->svc.ports_n) : NULL;
     if (!v)
         return;
+    v->headless = o->svc.headless;
     for (size_t i = 0; i < v->ports_n; i++)
         v->ports[i] = (struct zone_port){arena_strdup(&z->mem, o->svc.ports[i].name ? o->svc.ports[i].name : ""), o->svc.ports[i].port};
     if (!o->svc.external_name || dns_name_of(slice_cstr(o->svc.external_name), &v->external) != OK)
@@ -97,6 +130,33 @@ static void service_take(struct names_zone *z, const struct object *o, const str
     for (size_t i = 0; i < ext_n; i++)
         if (strcmp(ext[i].ns, o->ns) == 0 && strcmp(ext[i].service, o->name) == 0)
             v->outside[v->outside_n++] = ext[i].ip;
+}
+
+/* Those of one Service are neighbours in named. */
+static void named_take(struct names_zone *z, const struct plan_named *named, size_t n)
+{
+    struct zone_named *all = arena_zalloc(&z->mem, (n + 1) * sizeof *all);
+    for (size_t i = 0; i < n; i++) {
+        const struct plan_named *from = &named[i];
+        struct zone_named *d = &all[i];
+        struct zone_service *v = service_find(z, slice_cstr(from->service), slice_cstr(from->ns));
+        char *full = arena_printf(&z->mem, "%s.%s.%s.svc.cluster.local", from->host, from->service, from->ns);
+        if (!v || !v->headless || dns_name_of(slice_cstr(full), &d->full) != OK)
+            continue;
+        uint32_t ip = addr_ip4_host(&from->address);
+        for (int k = 0; k < 4; k++)
+            d->ip[k] = (uint8_t)(ip >> (24 - 8 * k));
+        d->host = arena_strdup(&z->mem, from->host);
+        d->ports = arena_zalloc(&z->mem, (from->ports_n + 1) * sizeof *d->ports);
+        for (; d->ports_n < from->ports_n; d->ports_n++)
+            d->ports[d->ports_n] = (struct zone_port){arena_strdup(&z->mem, from->ports[d->ports_n].name), from->ports[d->ports_n].port};
+        if (!v->named_n)
+            v->named = d;
+        if (d == v->named + v->named_n)
+            v->named_n++;
+        if (!table_get(&z->ips, slice_of((const char *)d->ip, 4)))
+            table_put(&z->ips, slice_of((const char *)d->ip, 4), &d->full);
+    }
 }
 
 static void entry_take(struct names_zone *z, const struct object *o)
@@ -143,7 +203,7 @@ static void log_take(struct names_zone *z, const struct objset *s)
     table_fini(&done);
 }
 
-struct names_zone *names_zone_new(const struct objset *s, const struct live_address *ext, size_t ext_n, bool log, uint32_t serial)
+struct names_zone *names_zone_new(const struct objset *s, const struct live_address *ext, size_t ext_n, const struct plan_named *named, size_t named_n, bool log, uint32_t serial)
 {
     struct names_zone *z = mem_new(MEM_NAMES, sizeof *z);
     z->refs = 1;
@@ -163,6 +223,7 @@ struct names_zone *names_zone_new(const struct objset *s, const struct live_addr
         else if (o->kind == OBJ_DEPLOYMENT)
             table_put(&z->namespaces, slice_cstr(o->ns), z);
     }
+    named_take(z, named, named_n);
     if (log)
         log_take(z, s);
     return z;
@@ -201,21 +262,6 @@ struct look {
 static const struct dns_name *asked(const struct look *k) { return &k->q->question.name; }
 static bool wants(const struct look *k, enum dns_type t) { return k->q->question.type == t || k->q->question.type == DNS_ANY; }
 
-/* a.b in lower case; ERR_LIMIT when it can be no key. */
-static void *service_find(const struct names_zone *z, struct slice name, struct slice ns)
-{
-    char key[2 * DNS_LABEL_MAX + 1];
-    size_t n = 0;
-    if (name.n > DNS_LABEL_MAX || ns.n > DNS_LABEL_MAX || slice_find(name, '.') >= 0)
-        return NULL;
-    for (size_t i = 0; i < name.n; i++)
-        key[n++] = ascii_lower(name.p[i]);
-    key[n++] = '.';
-    for (size_t i = 0; i < ns.n; i++)
-        key[n++] = ascii_lower(ns.p[i]);
-    return table_get(&z->services, slice_of(key, n));
-}
-
 static bool namespace_there(const struct names_zone *z, struct slice ns)
 {
     char key[DNS_LABEL_MAX];
@@ -232,6 +278,51 @@ static size_t labels_of(const struct dns_name *name, struct slice *out, size_t m
         if (n < max)
             out[n] = label;
     return n;
+}
+
+static bool port_is(const struct zone_port *p, struct slice name) { return !name.n || slice_ieq(name, slice_cstr(p->name)); }
+
+/* A port of all that a headless Service stands for; "": all ports. True: somebody has it. */
+static bool named_srv(struct look *k, const struct zone_service *v, struct slice port)
+{
+    bool found = false, srv = k->q->question.type == DNS_SRV;
+    for (int more = 0; more < 2; more++) /* the sections come one after the other */
+        for (size_t i = 0; i < v->named_n; i++) {
+            const struct zone_named *d = &v->named[(i + k->q->id) % v->named_n];
+            bool has = false;
+            for (size_t p = 0; p < d->ports_n; p++) {
+                bool it = port_is(&d->ports[p], port);
+                has = has || it;
+                if (it && srv && !more)
+                    dns_add_srv(&k->w, DNS_ANSWER, asked(k), NAMES_TTL_S, 0, 100, d->ports[p].port, &d->full);
+            }
+            if (has && srv && more)
+                dns_add_a(&k->w, DNS_ADDITIONAL, &d->full, NAMES_TTL_S, d->ip);
+            found = found || has;
+        }
+    return found;
+}
+
+/* False: there is none. */
+static bool headless_say(struct look *k, const struct zone_service *v)
+{
+    for (size_t i = 0; i < v->named_n && wants(k, DNS_A); i++)
+        dns_add_a(&k->w, DNS_ANSWER, asked(k), NAMES_TTL_S, v->named[(i + k->q->id) % v->named_n].ip);
+    if (k->q->question.type == DNS_SRV)
+        (void)named_srv(k, v, SLICE(""));
+    return v->named_n > 0;
+}
+
+static bool named_say(struct look *k, const struct zone_service *v, struct slice host)
+{
+    for (size_t i = 0; i < v->named_n; i++) {
+        if (!slice_ieq(host, slice_cstr(v->named[i].host)))
+            continue;
+        if (wants(k, DNS_A))
+            dns_add_a(&k->w, DNS_ANSWER, asked(k), NAMES_TTL_S, v->named[i].ip);
+        return true;
+    }
+    return false;
 }
 
 static void srv_add(struct look *k, const struct zone_service *v, const struct zone_port *p)
@@ -251,20 +342,24 @@ static void external_add(struct look *k, const struct zone_service *v)
             dns_add_aaaa(&k->w, DNS_ANSWER, &v->external, NAMES_TTL_S, v->outside[i].ip);
 }
 
-static void service_say(struct look *k, const struct zone_service *v)
+/* False: a headless one of which nothing is ready. */
+static bool service_say(struct look *k, const struct zone_service *v)
 {
+    if (v->headless)
+        return headless_say(k, v);
     if (v->external.n && k->c->leaves) {
         external_add(k, v);
-        return;
+        return true;
     }
     if (wants(k, DNS_A))
         dns_add_a(&k->w, DNS_ANSWER, asked(k), NAMES_TTL_S, v->ip);
     if (k->q->question.type != DNS_SRV)
-        return;
+        return true;
     for (size_t i = 0; i < v->ports_n; i++)
         srv_add(k, v, &v->ports[i]);
     if (v->ports_n)
         dns_add_a(&k->w, DNS_ADDITIONAL, &v->full, NAMES_TTL_S, v->ip);
+    return true;
 }
 
 /* _PORT._tcp, or _tcp alone, in front of a Service. False: it has no such port. */
@@ -273,6 +368,10 @@ static bool port_say(struct look *k, const struct zone_service *v, struct slice 
     bool found = false;
     if (!slice_ieq(proto, SLICE("_tcp")))
         return false;
+    if (v->headless && port.n > 1 && port.p[0] == '_')
+        return named_srv(k, v, slice_of(port.p + 1, port.n - 1));
+    if (v->headless)
+        return !port.n && v->named_n > 0;
     for (size_t i = 0; i < v->ports_n; i++) {
         const struct zone_port *p = &v->ports[i];
         bool it = port.n > 1 ? port.p[0] == '_' && slice_ieq(slice_of(port.p + 1, port.n - 1), slice_cstr(p->name)) : p->name[0] != 0;
@@ -326,10 +425,11 @@ static bool cluster_say(struct look *k, const struct dns_name *below)
     const struct zone_service *v = service_find(k->z, l[n - 3], l[n - 2]);
     if (!v)
         return false;
+    if (n == 4 && v->headless && named_say(k, v, l[0]))
+        return true;
     if (n > 3)
         return port_say(k, v, n == 5 ? l[0] : SLICE(""), l[n - 4]);
-    service_say(k, v);
-    return true;
+    return service_say(k, v);
 }
 
 /* ---- addresses to names ---- */
@@ -411,8 +511,8 @@ static bool other_say(struct look *k)
         return true;
     }
     const struct zone_service *v = short_find(k);
-    if (v)
-        service_say(k, v);
+    if (v && !service_say(k, v))
+        k->rcode = DNS_NXDOMAIN;
     return v || host_say(k);
 }
 

@@ -6,6 +6,9 @@
  * and keeps it from then on. Two ServiceEntries for one host share its address: their ports add up, as in Istio. A host that
  * is a Service's own name has the Service's.
  *
+ * A headless Service has none. What it stands for has, from the same numbers: by the name of the replica, which tells it from all others in its namespace, so
+ * all nodes give it the same one. Who holds an address of those named above keeps it; two names on one are as good as never, and the later has the next free one.
+ *
  * One address is kept for the event log (LOG_ADDRESS).
  *
  *   127 . 1hhhhhhh . hhhhhhhh . hhhhhhhh     h: 23 bits of the hash; a last byte of 0 or 255 is skipped, because tools
@@ -49,7 +52,7 @@ static struct addr *holder_address(const struct holder *h)
     return h->o->kind == OBJ_SERVICE ? &h->o->svc.address : &h->o->entry.addresses[h->host];
 }
 
-static uint32_t address_pick(const struct table *taken, struct slice name)
+uint32_t service_address_pick(const struct table *taken, struct slice name)
 {
     MUST(taken->n < SERVICE_MAX);
     uint64_t h = stable_hash64(STABLE_HASH_INIT, name);
@@ -79,7 +82,7 @@ static void address_give(struct pass *p, const struct holder *h)
         bool keep = a->family == ADDR_IP4 && address_fits(held) && !table_get(&p->taken, address_key(&held));
         if (!keep && !p->fresh)
             return;
-        held = keep ? held : address_pick(&p->taken, buf_slice(&p->name));
+        held = keep ? held : service_address_pick(&p->taken, buf_slice(&p->name));
         table_put(&p->taken, address_key(&held), (void *)(uintptr_t)1);
         table_put(&p->names, buf_slice(&p->name), (void *)(uintptr_t)held);
         ip = held;
@@ -122,7 +125,9 @@ void objset_addresses(struct objset *s)
         p.fresh = fresh;
         for (size_t i = 0; i < objset_n(s); i++) {
             struct object *o = (struct object *)objset_at(s, i); /* s is ours to change, and so are its boxes */
-            if (o->kind == OBJ_SERVICE)
+            if (o->kind == OBJ_SERVICE && o->svc.headless)
+                o->svc.address = (struct addr){0}; /* it may have been another one */
+            else if (o->kind == OBJ_SERVICE)
                 address_give(&p, &(struct holder){o, 0});
             else if (o->kind == OBJ_SERVICEENTRY)
                 entry_give(&p, s, o);

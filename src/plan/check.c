@@ -58,6 +58,18 @@ static void check_deployment(struct check *c)
         if (!pod->env_from[i].optional)
             check_map_ref(c, path, pod->env_from[i].secret, pod->env_from[i].map, NULL);
     }
+    for (size_t i = 0; i < pod->volumes_n; i++) {
+        const struct volume *v = &pod->volumes[i];
+        snprintf(path, sizeof path, "spec.template.spec.volumes[%zu]", i);
+        for (size_t k = 0; k < v->sources_n; k++) {
+            const struct volume_source *from = &v->sources[k];
+            if (!from->optional && from->map)
+                check_map_ref(c, path, from->secret, from->map, NULL);
+            for (size_t m = 0; m < from->items_n && !from->optional && from->map; m++)
+                if (objset_find(c->s, from->secret ? OBJ_SECRET : OBJ_CONFIGMAP, c->o->ns, from->map))
+                    check_map_ref(c, path, from->secret, from->map, from->items[m].key);
+        }
+    }
     if (pod->host_network && pod->ports_n && c->o->dep.replicas > 1)
         check_add(c, DIAG_WARNING, 0, "spec.template.spec.hostNetwork", "set replicas: 1, or remove hostNetwork",
                   "%u replicas share the host's ports: only one can listen on %u", c->o->dep.replicas, pod->ports[0].port);
@@ -262,6 +274,9 @@ static void check_gateway(struct check *c)
             check_cert(c, &ln->certs[k], path);
         for (size_t k = 0; k < ln->client_ca_n; k++)
             check_ca(c, &ln->client_ca[k], path, false);
+        if (ln->ciphers && !tls_ciphers_known(ln->ciphers))
+            check_add(c, DIAG_ERROR, 0, path, "give names such as ECDHE-RSA-AES128-GCM-SHA256 (openssl ciphers -v); those of TLS 1.3 can't be chosen",
+                      "none of the ciphers is known for TLS 1.2: \"%.60s\"", ln->ciphers);
     }
 }
 
@@ -356,7 +371,7 @@ static void check_backend(struct check *c, const struct route_backend *be, uint3
 
 static void check_filters(struct check *c, const struct route_rule *rule, const char *path)
 {
-    bool here = rule->redirect || rule->direct, delays = false;
+    bool here = rule->redirect || rule->direct, delays = false, transforms = false;
     for (size_t i = 0; i < rule->filters_n; i++) {
         const struct object *f = objset_find(c->s, OBJ_HTTPFILTER, c->o->ns, rule->filters[i]);
         if (!f) {
@@ -365,7 +380,10 @@ static void check_filters(struct check *c, const struct route_rule *rule, const 
         }
         here |= f->filter.kind == FILTER_DIRECT || f->filter.kind == FILTER_STATIC || f->filter.kind == FILTER_AGGREGATE;
         delays |= f->filter.kind == FILTER_FAULT && f->filter.fault.delay_ppm;
+        transforms |= f->filter.kind == FILTER_TRANSFORM;
     }
+    if (here && transforms)
+        check_add(c, DIAG_WARNING, rule->line, path, "let a service answer, or take the transformation out", "its transformation has no effect: Weir itself makes the rule's answers");
     if (here && delays)
         check_add(c, DIAG_WARNING, rule->line, path, "let a service answer, or take the delay out", "the delay of its fault has no effect: Weir itself answers the rule's requests");
 }
@@ -736,6 +754,16 @@ static void check_topic(struct check *c)
     }
 }
 
+/* The control store is one for all namespaces as well. */
+static void check_keyspace(struct check *c)
+{
+    for (size_t i = 0; i < c->index; i++) {
+        const struct object *o = objset_at(c->s, i);
+        if (o->kind == OBJ_KEYSPACE && strcmp(o->keyspace.prefix, c->o->keyspace.prefix) == 0)
+            check_add(c, DIAG_ERROR, 0, "spec.prefix", "put the acls of both into one", "the prefix %s is that of Keyspace %s/%s already", c->o->keyspace.prefix, o->ns, o->name);
+    }
+}
+
 static void check_object(struct check *c)
 {
     switch (c->o->kind) {
@@ -756,6 +784,7 @@ static void check_object(struct check *c)
     case OBJ_HTTPFILTER: check_filter(c); break;
     case OBJ_TOPIC:
     case OBJ_KAFKATOPIC: check_topic(c); break;
+    case OBJ_KEYSPACE: check_keyspace(c); break;
     default: break;
     }
 }

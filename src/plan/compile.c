@@ -5,6 +5,8 @@
  *   targets, live endpoints          -> clusters, one for each port and subset
  *   HTTPRoutes, VirtualServices, ... -> sources: rules, and their matches in order, once for all listeners
  *   Gateways of both kinds           -> listeners, one for each address and port, with host and path tables
+ *   this node, if one of several     -> one more listener, the gate; contexts, and names of its replicas for other nodes
+ *   headless Services                -> targets for each of their endpoints
  *   targets again                    -> mesh: service address and port -> rules
  *
  * Nothing fails: what a checked set cannot contain is asserted, what it can lack (a Service behind a backend, endpoints of
@@ -146,6 +148,8 @@ static void compile_fini(struct compile *c)
     for (struct object_list *l = c->lists; l; l = l->next)
         mem_free(l->items);
     table_fini(&c->hosts);
+    table_fini(&c->named);
+    table_fini(&c->taken);
     table_fini(&c->clusters);
     table_fini(&c->dests);
     table_fini(&c->backend_policies);
@@ -164,7 +168,8 @@ struct plan *plan_compile(struct plan_memory *m, const struct objset *s, const s
     uint64_t start = mono_ns();
     struct plan_whole *whole = mem_new(MEM_PLAN, sizeof *whole);
     struct plan *p = &whole->plan;
-    struct compile c = {.m = m, .s = s, .eps = eps, .eps_n = eps_n, .ext = ext, .ext_n = ext_n, .plan = p, .keep = {&p->mem, sizeof *whole}, .holds = &whole->holds};
+    struct compile c = {.m = m, .s = s, .eps = eps, .eps_n = eps_n, .ext = ext, .ext_n = ext_n, .plan = p, .keep = {&p->mem, sizeof *whole}, .holds = &whole->holds,
+                        .node = memory_node(m)};
     arena_init(&p->mem, MEM_PLAN, PLAN_CHUNK_BYTES);
     arena_init(&c.scratch, MEM_PLAN, SCRATCH_CHUNK_BYTES);
     p->refs = 1;
@@ -173,11 +178,13 @@ struct plan *plan_compile(struct plan_memory *m, const struct objset *s, const s
     grants_index(&c);
     compile_targets(&c);
     policies_index(&c);
+    compile_node(&c);
     compile_clusters(&c);
     compile_routes(&c);
     compile_listeners(&c);
     compile_mesh(&c);
     compile_callers(&c);
+    compile_named(&c);
     compile_slots(&c);
     whole->life = slots_life(m);
     p->bytes = c.keep.bytes;
@@ -217,6 +224,7 @@ void plan_unref(struct plan *p)
     holds_free(&whole->holds);
     table_fini(&p->mesh);
     table_fini(&p->callers);
+    table_fini(&p->targets);
     arena_fini(&p->mem);
     mem_free(whole);
     plan_life_end(life);

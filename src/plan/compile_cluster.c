@@ -9,8 +9,12 @@
  *                       workloadSelector
  *
  * A subset keeps those whose labels match.
+ *
+ * What a headless Service stands for are targets as well, each with the one endpoint (struct plan_named): the policy is the Service's, routes are not, for
+ * who asks for one replica is to get that one.
  */
 #include "compile_int.h"
+#include "plan_int.h"
 
 #include <stdlib.h>
 
@@ -126,6 +130,47 @@ static const char *selected_workload(struct compile *c, const char *ns, const st
     return "unknown";
 }
 
+/* ---- what endpoints have ------------------------------------------------------------------------------------------------- */
+
+/* What the caller resolved for a name, in its order. */
+struct address_list {
+    const struct live_address **items;
+    size_t n, cap;
+};
+
+static const struct address_list addresses_none;
+
+static void addresses_index(struct compile *c)
+{
+    for (size_t i = 0; i < c->ext_n; i++) {
+        struct slice key = slice_cstr(arena_printf(&c->scratch, "%s/%s", c->ext[i].ns, c->ext[i].service));
+        struct address_list *l = table_get(&c->addresses, key);
+        if (!l) {
+            l = arena_zalloc(&c->scratch, sizeof *l);
+            table_put(&c->addresses, key, l);
+        }
+        ARRAY_GROW(MEM_PLAN, l->items, l->n, l->cap);
+        l->items[l->n++] = &c->ext[i];
+    }
+}
+
+static const struct address_list *addresses_of(struct compile *c, const char *ns, const char *name)
+{
+    const struct address_list *l = table_get(&c->addresses, slice_cstr(arena_printf(&c->scratch, "%s/%s", ns, name)));
+    return l ? l : &addresses_none;
+}
+
+/* The port on this endpoint that the service's port leads to; 0 when it has no port of that name. */
+static uint16_t target_port(const struct service_port *sp, const struct live_endpoint *ep)
+{
+    if (!sp->target_name)
+        return sp->target ? sp->target : sp->port;
+    for (size_t i = 0; i < ep->ports_n; i++)
+        if (ep->ports[i].name && strcmp(ep->ports[i].name, sp->target_name) == 0)
+            return ep->ports[i].port;
+    return 0;
+}
+
 /* ---- targets ------------------------------------------------------------------------------------------------------------ */
 
 struct slice host_full(struct compile *c, const char *ns, const char *host)
@@ -169,7 +214,7 @@ const struct target *target_service(struct compile *c, const char *ns, const cha
 }
 
 /* Of two for one host the first counts: Services come before ServiceEntries, and those oldest first. */
-static void target_add(struct compile *c, struct target t)
+static void name_add(struct compile *c, struct target t)
 {
     struct slice key = pattern_of(&c->scratch, t.host);
     if (!key.n || table_get(&c->hosts, key))
@@ -177,6 +222,86 @@ static void target_add(struct compile *c, struct target t)
     c->targets[c->targets_n] = t;
     table_put(&c->hosts, key, &c->targets[c->targets_n++]);
 }
+
+/* ---- headless Services ---------------------------------------------------------------------------------------------------- */
+
+static void taken_fill(struct compile *c)
+{
+    for (size_t i = 0; i < objset_n(c->s); i++) {
+        const struct object *o = objset_at(c->s, i);
+        const struct addr *all = o->kind == OBJ_SERVICE ? &o->svc.address : o->kind == OBJ_SERVICEENTRY ? o->entry.addresses : NULL;
+        size_t n = !all ? 0 : o->kind == OBJ_SERVICE ? 1 : o->entry.addresses_n;
+        for (size_t k = 0; k < n; k++) {
+            uint32_t ip = addr_ip4_host(&all[k]);
+            table_put(&c->taken, slice_of((const char *)&ip, sizeof ip), c);
+        }
+    }
+}
+
+/* The same for all headless Services that have it. */
+static struct addr named_address(struct compile *c, const char *ns, const char *name)
+{
+    struct slice key = slice_cstr(arena_printf(&c->scratch, "%s/%s", ns, name));
+    uintptr_t ip = (uintptr_t)table_get(&c->named, key);
+    if (!c->taken.n)
+        taken_fill(c);
+    if (!ip) {
+        uint32_t new = service_address_pick(&c->taken, slice_cstr(arena_printf(&c->scratch, "replica %s/%s", ns, name)));
+        table_put(&c->taken, slice_of((const char *)&new, sizeof new), c);
+        ip = new;
+        table_put(&c->named, key, (void *)ip);
+    }
+    return addr_ip4((uint32_t)ip, 0);
+}
+
+/* replica or outside. */
+static void named_add(struct compile *c, const struct target *whole, const char *label, const struct live_endpoint *replica, const struct live_address *outside)
+{
+    const struct object *o = whole->o;
+    struct service_port *ports = arena_alloc(&c->scratch, (whole->ports_n + 1) * sizeof *ports);
+    for (size_t i = 0; i < whole->ports_n; i++) {
+        ports[i] = whole->ports[i];
+        ports[i].port = ports[i].target = replica ? target_port(&whole->ports[i], replica) : outside->ip.port;
+        ports[i].target_name = NULL;
+    }
+    name_add(c, (struct target){.o = o, .ports = ports, .ports_n = whole->ports_n, .address = named_address(c, o->ns, label), .whole = whole, .replica = replica, .outside = outside,
+                                .service = keep_str(&c->keep, arena_printf(&c->scratch, "%s.%s", label, o->name)),
+                                .host = keep_str(&c->keep, arena_printf(&c->scratch, "%s.%s.%s.svc.cluster.local", label, o->name, o->ns))});
+}
+
+/* "192-0-2-1-8080": a label of what has no name. */
+static const char *address_label(struct compile *c, const struct addr *a)
+{
+    char text[ADDR_TEXT_MAX];
+    size_t n = addr_format(a, text);
+    for (size_t i = 0; i < n; i++)
+        if (!((text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'z')))
+            text[i] = '-';
+    return arena_printf(&c->scratch, "%s%.*s", text[0] == '-' ? "a" : "", (int)n, text); /* of [::1]:80 */
+}
+
+static size_t named_count(struct compile *c, const struct object *o)
+{
+    uint32_t n = 0;
+    if (o->svc.selector.n)
+        (void)selected_endpoints(c, o->ns, &o->svc.selector, &n);
+    return n + addresses_of(c, o->ns, o->name)->n;
+}
+
+static void named_targets(struct compile *c, const struct target *whole)
+{
+    const struct object *o = whole->o;
+    uint32_t n = 0;
+    const uint32_t *found = o->svc.selector.n ? selected_endpoints(c, o->ns, &o->svc.selector, &n) : NULL;
+    const struct address_list *l = addresses_of(c, o->ns, o->name);
+    for (uint32_t i = 0; i < n; i++)
+        named_add(c, whole, c->eps[found[i]].name, &c->eps[found[i]], NULL);
+    for (size_t i = 0; i < l->n; i++)
+        if (l->items[i]->registered)
+            named_add(c, whole, address_label(c, &l->items[i]->ip), NULL, l->items[i]);
+}
+
+/* ---- all targets ------------------------------------------------------------------------------------------------------------ */
 
 static int entry_cmp(const void *a, const void *b) { return object_age_cmp(*(const struct object *const *)a, *(const struct object *const *)b); }
 
@@ -187,7 +312,7 @@ static void targets_of_entry(struct compile *c, const struct object *o)
         char *host = keep_str(&c->keep, e->hosts[i]);
         for (char *p = host; *p; p++)
             *p = ascii_lower(*p);
-        target_add(c, (struct target){.o = o, .service = host, .host = host, .ports = e->ports, .ports_n = e->ports_n,
+        name_add(c, (struct target){.o = o, .service = host, .host = host, .ports = e->ports, .ports_n = e->ports_n,
                                       .address = i < e->addresses_n ? e->addresses[i] : (struct addr){0}});
     }
 }
@@ -197,23 +322,48 @@ void compile_targets(struct compile *c)
     size_t n = 0, entries_n = 0;
     const struct object **entries = arena_alloc(&c->scratch, (objset_n(c->s) + 1) * sizeof(void *));
     labels_build(c);
+    addresses_index(c);
     for (size_t i = 0; i < objset_n(c->s); i++) {
         const struct object *o = objset_at(c->s, i);
-        n += o->kind == OBJ_SERVICE ? 1 : o->kind == OBJ_SERVICEENTRY ? o->entry.hosts_n : 0;
+        n += o->kind == OBJ_SERVICE ? 1 + (o->svc.headless ? named_count(c, o) : 0) : o->kind == OBJ_SERVICEENTRY ? o->entry.hosts_n : 0;
         if (o->kind == OBJ_SERVICEENTRY)
             entries[entries_n++] = o;
     }
     c->targets = arena_zalloc(&c->scratch, (n + 1) * sizeof *c->targets);
     for (size_t i = 0; i < objset_n(c->s); i++) {
         const struct object *o = objset_at(c->s, i);
-        if (o->kind == OBJ_SERVICE)
-            target_add(c, (struct target){.o = o, .service = keep_str(&c->keep, o->name), .ports = o->svc.ports, .ports_n = o->svc.ports_n, .address = o->svc.address,
-                                          .host = keep_str(&c->keep, arena_printf(&c->scratch, "%s.%s.svc.cluster.local", o->name, o->ns))});
+        if (o->kind != OBJ_SERVICE)
+            continue;
+        name_add(c, (struct target){.o = o, .service = keep_str(&c->keep, o->name), .ports = o->svc.ports, .ports_n = o->svc.ports_n, .address = o->svc.address,
+                                    .host = keep_str(&c->keep, arena_printf(&c->scratch, "%s.%s.svc.cluster.local", o->name, o->ns))});
+        if (o->svc.headless)
+            named_targets(c, &c->targets[c->targets_n - 1]);
     }
     if (entries_n)
         qsort(entries, entries_n, sizeof(void *), entry_cmp);
     for (size_t i = 0; i < entries_n; i++)
         targets_of_entry(c, entries[i]);
+}
+
+void compile_named(struct compile *c)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < c->targets_n; i++)
+        n += c->targets[i].whole != NULL;
+    struct plan_named *all = keep_new(&c->keep, n * sizeof *all);
+    for (size_t i = 0; i < c->targets_n; i++) {
+        const struct target *t = &c->targets[i];
+        if (!t->whole)
+            continue;
+        struct plan_named *d = &all[c->plan->named_n++];
+        struct plan_named_port *ports = keep_new(&c->keep, t->ports_n * sizeof *ports);
+        size_t label_n = strlen(t->service) - strlen(t->whole->service) - 1;
+        *d = (struct plan_named){.ns = keep_str(&c->keep, t->o->ns), .service = t->whole->service, .host = keep_slice(&c->keep, slice_of(t->service, label_n)).p, .address = t->address, .ports = ports};
+        for (size_t k = 0; k < t->ports_n; k++)
+            if (t->ports[k].port)
+                ports[d->ports_n++] = (struct plan_named_port){keep_str(&c->keep, t->ports[k].name ? t->ports[k].name : ""), t->ports[k].port};
+    }
+    c->plan->named = all;
 }
 
 /* ---- endpoints ---------------------------------------------------------------------------------------------------------- */
@@ -229,80 +379,68 @@ static const char *locality_keep(struct compile *c, const char *locality)
     return kept;
 }
 
-/* Gives a new endpoint of cl, whose address is set, the rest. */
-static void endpoint_add(struct compile *c, struct plan_cluster *cl, struct plan_endpoint ep, uint64_t cluster_id, uint32_t weight, const char *locality, const char *name)
+/* What makes an endpoint that is no replica here the same one in the next plan. A replica's name says which on another node; where that is, is part
+ * of what it is. */
+static size_t place_bytes(const struct plan_endpoint *ep, const struct addr *address, char *out)
 {
+    char *at = out;
+    for (const char *s = ep->remote ? ep->remote->sni : ""; *s; s++)
+        *at++ = *s;
+    for (const char *s = ep->remote ? ep->remote->node : ""; *s && at - out < TARGET_NAME_MAX + NODE_NAME_MAX; s++)
+        *at++ = *s;
+    *at++ = '@';
+    *at++ = (char)address->family;
+    memcpy(at, &address->port, sizeof address->port);
+    at += sizeof address->port;
+    size_t n = address->family == ADDR_UNIX ? strlen(address->path) : address->family == ADDR_IP4 ? 4 : sizeof address->ip;
+    memcpy(at, address->family == ADDR_UNIX ? (const void *)address->path : address->ip, n);
+    return (size_t)(at - out) + n;
+}
+
+static struct plan_address address_keep(struct compile *c, const struct addr *a, bool inside)
+{
+    struct plan_address kept = {.port = a->port, .family = (uint8_t)a->family, .inside = inside};
+    if (a->family == ADDR_UNIX)
+        kept.path = keep_str(&c->keep, a->path);
+    else
+        memcpy(kept.ip, a->ip, sizeof kept.ip);
+    return kept;
+}
+
+struct addr plan_endpoint_addr(const struct plan_endpoint *ep)
+{
+    const struct plan_address *from = &ep->address;
+    struct addr a = {.family = (enum addr_family)from->family, .port = from->port};
+    if (from->family == ADDR_UNIX)
+        memcpy(a.path, from->path, strlen(from->path)); /* it came from a struct addr */
+    else
+        memcpy(a.ip, from->ip, sizeof from->ip);
+    return a;
+}
+
+/* Of cl, whose policy is set: at address, and of ep who it is; the rest is found here. */
+static void endpoint_add(struct compile *c, struct plan_cluster *cl, struct plan_endpoint ep, const struct addr *address, uint64_t cluster_id, uint32_t weight, const char *locality, const char *name)
+{
+    const struct cluster_policy *p = cl->policy;
     struct {
         uint64_t cluster_id, replica_id;
-        char address[ADDR_TEXT_MAX];
+        char place[TARGET_NAME_MAX + NODE_NAME_MAX + 1 + ADDR_TEXT_MAX];
     } key = {.cluster_id = cluster_id, .replica_id = ep.replica_id};
-    size_t n = offsetof(__typeof__(key), address);
+    size_t n = offsetof(__typeof__(key), place);
     if (!ep.replica_id)
-        n += addr_format(&ep.address, key.address);
+        n += place_bytes(&ep, address, key.place);
     struct slot_take t = slots_take(c->m, SLOT_ENDPOINT, slice_of((const char *)&key, n));
     if (t.again)
         return; /* the same address given twice */
+    ep.address = address_keep(c, address, ep.address.inside);
     ep.slot = t.slot;
     ep.id = t.id;
     ep.since_ms = t.since_ms;
     ep.weight = weight ? weight : 1;
     ep.locality = locality ? locality_keep(c, locality) : c->plan->locality;
     ep.name = keep_str(&c->keep, name);
-    ep.health = endpoint_health_ref(t.shared);
+    ep.health = endpoint_health_ref(slots_health(c->m, t.slot, p->outlier.on || p->health.kind != HEALTH_NONE));
     cl->eps[cl->eps_n++] = ep;
-}
-
-/* The port on this endpoint that the service's port leads to; 0 when it has no port of that name. */
-static uint16_t target_port(const struct service_port *sp, const struct live_endpoint *ep)
-{
-    if (!sp->target_name)
-        return sp->target ? sp->target : sp->port;
-    for (size_t i = 0; i < ep->ports_n; i++)
-        if (ep->ports[i].name && strcmp(ep->ports[i].name, sp->target_name) == 0)
-            return ep->ports[i].port;
-    return 0;
-}
-
-static void cluster_selected(struct compile *c, struct plan_cluster *cl, const struct service_port *sp, uint64_t id, const struct kvs *labels, const uint32_t *found, uint32_t found_n)
-{
-    cl->eps = keep_new(&c->keep, found_n * sizeof *cl->eps);
-    for (uint32_t i = 0; i < found_n; i++) {
-        const struct live_endpoint *live = &c->eps[found[i]];
-        uint16_t port = target_port(sp, live);
-        if (!port || (labels && !kvs_match(labels, live->labels)))
-            continue;
-        struct plan_endpoint ep = {.replica_id = live->replica_id, .inside = !live->ip};
-        enum err e = addr_parse(live->ip ? slice_cstr(live->ip) : SLICE("127.0.0.1"), port, &ep.address);
-        MUST(e == OK); /* run takes it from the replica it started */
-        endpoint_add(c, cl, ep, id, live->weight, live->locality, live->name);
-    }
-}
-
-/* What the caller resolved for a name, in its order. */
-struct address_list {
-    const struct live_address **items;
-    size_t n, cap;
-};
-
-static void addresses_index(struct compile *c)
-{
-    for (size_t i = 0; i < c->ext_n; i++) {
-        struct slice key = slice_cstr(arena_printf(&c->scratch, "%s/%s", c->ext[i].ns, c->ext[i].service));
-        struct address_list *l = table_get(&c->addresses, key);
-        if (!l) {
-            l = arena_zalloc(&c->scratch, sizeof *l);
-            table_put(&c->addresses, key, l);
-        }
-        ARRAY_GROW(MEM_PLAN, l->items, l->n, l->cap);
-        l->items[l->n++] = &c->ext[i];
-    }
-}
-
-static const struct address_list *addresses_of(struct compile *c, const char *ns, const char *name)
-{
-    static const struct address_list none;
-    const struct address_list *l = table_get(&c->addresses, slice_cstr(arena_printf(&c->scratch, "%s/%s", ns, name)));
-    return l ? l : &none;
 }
 
 static void endpoint_outside(struct compile *c, struct plan_cluster *cl, struct addr a, uint16_t port, uint64_t id, uint32_t weight, const char *locality)
@@ -311,7 +449,49 @@ static void endpoint_outside(struct compile *c, struct plan_cluster *cl, struct 
     if (a.family != ADDR_UNIX)
         a.port = port;
     addr_format(&a, name);
-    endpoint_add(c, cl, (struct plan_endpoint){.address = a}, id, weight, locality, name);
+    endpoint_add(c, cl, (struct plan_endpoint){0}, &a, id, weight, locality, name);
+}
+
+static void endpoint_live(struct compile *c, struct plan_cluster *cl, const struct live_endpoint *live, uint16_t port, uint64_t id)
+{
+    struct plan_endpoint ep = {.replica_id = live->node ? 0 : live->replica_id, .address.inside = !live->node && !live->ip};
+    struct addr a;
+    if (live->node) {
+        if (remote_fill(c, cl, live, port, &ep))
+            endpoint_add(c, cl, ep, &live->gate, id, live->weight, live->locality, live->name);
+        return;
+    }
+    enum err e = addr_parse(live->ip ? slice_cstr(live->ip) : SLICE("127.0.0.1"), port, &a);
+    MUST(e == OK); /* run takes it from the replica it started */
+    uint32_t n = cl->eps_n;
+    endpoint_add(c, cl, ep, &a, id, live->weight, live->locality, live->name);
+    if (c->node && cl->eps_n > n)
+        target_add(c, cl, live, &cl->eps[n]);
+}
+
+static void cluster_selected(struct compile *c, struct plan_cluster *cl, const struct service_port *sp, uint64_t id, const struct kvs *labels, const uint32_t *found, uint32_t found_n)
+{
+    const struct address_list *registered = labels ? &addresses_none : addresses_of(c, cl->ns, cl->service);
+    cl->eps = keep_new(&c->keep, (found_n + registered->n) * sizeof *cl->eps);
+    for (size_t i = 0; i < registered->n; i++)
+        if (registered->items[i]->registered)
+            endpoint_outside(c, cl, registered->items[i]->ip, registered->items[i]->ip.port, id, registered->items[i]->weight, registered->items[i]->locality);
+    for (uint32_t i = 0; i < found_n; i++) {
+        const struct live_endpoint *live = &c->eps[found[i]];
+        uint16_t port = target_port(sp, live);
+        if (port && (!labels || kvs_match(labels, live->labels)))
+            endpoint_live(c, cl, live, port, id);
+    }
+}
+
+/* The one endpoint of what a headless Service stands for. */
+static void cluster_named(struct compile *c, struct plan_cluster *cl, const struct target *t, const struct service_port *sp, uint64_t id)
+{
+    cl->eps = keep_new(&c->keep, sizeof *cl->eps);
+    if (t->replica)
+        endpoint_live(c, cl, t->replica, sp->port, id);
+    else
+        endpoint_outside(c, cl, t->outside->ip, sp->port, id, t->outside->weight, t->outside->locality);
 }
 
 /* ExternalName: the addresses that the caller resolved, at the target port where one is given. */
@@ -328,9 +508,10 @@ static void cluster_external(struct compile *c, struct plan_cluster *cl, const s
 /* The endpoint's own number for the port's name, else the port's target. */
 static uint16_t entry_port(const struct entry_endpoint *ep, const struct service_port *sp)
 {
-    for (size_t i = 0; i < ep->ports_n; i++) {
+    for (size_t i = 0; i < ep->rest->ports.n; i++) {
+        const struct kv *own = &ep->rest->ports.items[i];
         uint64_t n;
-        if (sp->name && strcmp(ep->ports[i].key, sp->name) == 0 && slice_u64(slice_cstr(ep->ports[i].value), UINT16_MAX, &n) == OK)
+        if (sp->name && strcmp(own->key, sp->name) == 0 && slice_u64(slice_cstr(own->value), UINT16_MAX, &n) == OK)
             return (uint16_t)n;
     }
     return sp->target ? sp->target : sp->port;
@@ -342,18 +523,19 @@ static void entry_endpoint_add(struct compile *c, struct plan_cluster *cl, const
     struct addr a;
     uint16_t port = entry_port(from, sp);
     if (addr_parse(slice_cstr(from->address), port, &a) == OK) {
-        endpoint_outside(c, cl, a, port, id, from->weight, from->locality);
+        endpoint_outside(c, cl, a, port, id, from->weight, from->rest->locality);
         return;
     }
     const struct address_list *l = addresses_of(c, "", from->address);
     for (size_t i = 0; i < l->n; i++)
-        endpoint_outside(c, cl, l->items[i]->ip, port, id, from->weight, from->locality);
+        endpoint_outside(c, cl, l->items[i]->ip, port, id, from->weight, from->rest->locality);
 }
 
 static void cluster_entry(struct compile *c, struct plan_cluster *cl, const struct target *t, const struct service_port *sp, uint64_t id, const struct kvs *labels)
 {
     const struct service_entry *e = &t->o->entry;
-    struct entry_endpoint itself = {.address = (char *)t->host};
+    const struct entry_endpoint_rest none = {0};
+    struct entry_endpoint itself = {.address = (char *)t->host, .rest = &none};
     const struct entry_endpoint *from = e->endpoints;
     size_t from_n = e->endpoints_n, n = 0;
     if (!from_n && e->resolution != ENTRY_STATIC && !labels) {
@@ -364,7 +546,7 @@ static void cluster_entry(struct compile *c, struct plan_cluster *cl, const stru
         n += MAX(1, addresses_of(c, "", from[i].address)->n);
     cl->eps = keep_new(&c->keep, n * sizeof *cl->eps);
     for (size_t i = 0; i < from_n; i++)
-        if (!labels || kvs_match(labels, &from[i].labels))
+        if (!labels || kvs_match(labels, &from[i].rest->labels))
             entry_endpoint_add(c, cl, sp, id, &from[i]);
 }
 
@@ -395,7 +577,8 @@ static void checks_expect(const struct plan_cluster *cl)
         struct endpoint_health *h = cl->eps[i].health;
         if (checks && !h->expected)
             __atomic_store_n(&h->unchecked, 1, __ATOMIC_RELAXED);
-        h->expected = checks;
+        if (!h->nobody)
+            h->expected = checks;
     }
 }
 
@@ -409,14 +592,16 @@ static void cluster_make(struct compile *c, const struct target *t, const struct
     *cl = (struct plan_cluster){.ns = t->o->ns, .service = (char *)t->service, .host = (char *)t->host, .workload = workload, .port = sp->port, .address = t->address, .slot = slot.slot,
         .subset = sub ? keep_str(&c->keep, sub->name) : NULL, .shared = cluster_shared_ref(slot.shared)};
     cl->address.port = sp->port;
+    cl->policy = policy_of(c, t->whole ? t->whole : t, t->whole ? &t->whole->ports[sp - t->ports] : sp, sub ? sub->name : NULL, &cl->policy_hash);
     const struct kvs *labels = sub ? &sub->labels : NULL;
-    if (t->o->kind == OBJ_SERVICE && t->o->svc.external_name)
+    if (t->whole)
+        cluster_named(c, cl, t, sp, slot.id);
+    else if (t->o->kind == OBJ_SERVICE && t->o->svc.external_name)
         cluster_external(c, cl, t->o, sp, slot.id);
     else if (t->o->kind == OBJ_SERVICE || t->o->entry.selector.n)
         cluster_selected(c, cl, sp, slot.id, labels, found, found_n);
     else
         cluster_entry(c, cl, t, sp, slot.id, labels);
-    cl->policy = policy_of(c, t, sp, sub ? sub->name : NULL, &cl->policy_hash);
     cluster_hash(cl);
     checks_expect(cl);
     table_put(&c->clusters, key, cl);
@@ -425,12 +610,13 @@ static void cluster_make(struct compile *c, const struct target *t, const struct
 static void clusters_of(struct compile *c, const struct target *t)
 {
     const struct kvs *selector = t->o->kind == OBJ_SERVICE ? &t->o->svc.selector : &t->o->entry.selector;
-    uint32_t found_n = 0, *found = selector->n ? selected_endpoints(c, t->o->ns, selector, &found_n) : NULL;
-    char *workload = keep_str(&c->keep, selector->n ? selected_workload(c, t->o->ns, selector, found, found_n) : "unknown");
+    uint32_t found_n = 0, *found = selector->n && !t->whole ? selected_endpoints(c, t->o->ns, selector, &found_n) : NULL;
+    char *workload = keep_str(&c->keep, t->replica ? t->replica->deployment : selector->n && !t->whole ? selected_workload(c, t->o->ns, selector, found, found_n) : "unknown");
     char *ns = keep_str(&c->keep, t->o->ns);
     uint32_t first = c->plan->clusters_n;
     for (size_t i = 0; i < t->ports_n; i++)
-        cluster_make(c, t, &t->ports[i], NULL, workload, found, found_n);
+        if (t->ports[i].port) /* what a headless Service stands for may lack one */
+            cluster_make(c, t, &t->ports[i], NULL, workload, found, found_n);
     for (size_t d = 0; d < t->dests_n; d++)
         for (size_t s = 0; s < t->dests[d]->dest.subsets_n; s++)
             for (size_t i = 0; i < t->ports_n; i++)
@@ -443,11 +629,11 @@ static void clusters_of(struct compile *c, const struct target *t)
 void compile_clusters(struct compile *c)
 {
     size_t n = 0;
-    addresses_index(c);
     for (size_t i = 0; i < c->targets_n; i++) {
         struct target *t = &c->targets[i];
         size_t subsets = 0;
-        policies_bind(c, t);
+        if (!t->whole)
+            policies_bind(c, t);
         for (size_t d = 0; d < t->dests_n; d++)
             subsets += t->dests[d]->dest.subsets_n;
         n += t->ports_n * (1 + subsets);

@@ -4,6 +4,7 @@
  *   compile_cluster.c   names that traffic can go to (targets), their clusters and endpoints
  *   compile_policy.c    DestinationRule, BackendPolicy, BackendTLSPolicy: the policy of a cluster
  *   compile_tls.c       contexts from Secrets and ConfigMaps, kept over plans
+ *   compile_node.c      the gate, and replicas of other nodes
  *   compile_rule.c      what a rule does: backends, filters, mirrors
  *   compile_route.c     what a rule matches: sources, their order, delegates
  *   compile_listener.c  Gateways of both kinds: listeners, and what is attached to them
@@ -42,6 +43,9 @@ struct target {
     const struct object_list *backend_policies, *backend_tls; /* oldest first; may be NULL */
     const struct object *split;     /* TrafficSplit whose root it is */
     struct object_list *mesh_routes; /* HTTPRoutes and GRPCRoutes that name it as a parent */
+    const struct target *whole;     /* of what a headless Service stands for (struct plan_named): the Service; NULL: of all others. It has as many ports, */
+    const struct live_endpoint *replica; /* ... with its own numbers, 0 where it has no such one; and serves them alone: */
+    const struct live_address *outside;  /* ... either of the two */
 };
 /* One compilation. */
 struct compile {
@@ -55,6 +59,8 @@ struct compile {
     struct label_index ep_labels, dep_labels;
     const struct object **deps; size_t deps_n;
     struct target *targets; size_t targets_n;
+    struct table named;           /* "NAMESPACE/NAME" of an endpoint of headless Services -> its address */
+    struct table taken;           /* addresses that are held -> 1; empty without headless Services */
     struct table hosts;           /* host, or ".example.com" for "*.example.com" -> struct target */
     struct table clusters;        /* see cluster_key() -> struct plan_cluster */
     struct table dests;           /* host as a pattern -> struct object_list of DestinationRules */
@@ -73,6 +79,8 @@ struct compile {
     const struct cluster_policy *policy_none_kept, *policy_none_h2_kept;
     uint64_t policy_none_h2_hash;
     struct plan_holds *holds;
+    const struct plan_node *node; /* NULL: there are no other nodes */
+    const char *remote_node;      /* the node of the remote endpoint before, in the plan: they come in runs */
 };
 /* What a plan holds of what outlives it; let go with the plan. */
 struct plan_holds {
@@ -125,6 +133,9 @@ enum mesh_protocol port_protocol(const struct service_port *sp);
 
 /* A client's context; NULL when something it needs is missing or wrong, which is logged once. */
 struct tls_ctx *tls_upstream(struct compile *c, const struct upstream_tls *tls, enum upstream_http http, const char *name, uint64_t *hash);
+/* The contexts of a node among others: of its gate, and to other gates by what is spoken there. NULL as above. */
+enum node_tls { NODE_TLS_GATE, NODE_TLS_HTTP, NODE_TLS_BYTES };
+struct tls_ctx *tls_node(struct compile *c, enum node_tls kind);
 /* One server behind an address. */
 struct tls_site {
     struct slice pattern;  /* as a hostname: "", "a.com", "*.a.com" */
@@ -132,6 +143,18 @@ struct tls_site {
     const struct gw_listener *ln;
 };
 struct tls_ctx *tls_listener(struct compile *c, const struct tls_site *sites, size_t n);
+
+/* ---- compile_node.c -------------------------------------------------------------------------------------------------------- */
+
+#define TARGET_NAME_MAX 127
+/* Before the clusters: contexts, the rule of what comes from other nodes. Nothing without c->node. */
+void compile_node(struct compile *c);
+/* The endpoint's other half where it runs on another node: fills address, and remote. False: it can't be reached. */
+bool remote_fill(struct compile *c, const struct plan_cluster *cl, const struct live_endpoint *live, uint16_t port, struct plan_endpoint *ep);
+/* ep, of this node and of cl, can be asked for by other nodes. */
+void target_add(struct compile *c, const struct plan_cluster *cl, const struct live_endpoint *live, const struct plan_endpoint *ep);
+/* The gate's listener. */
+void gate_listener(struct compile *c, uint64_t token, struct plan_listener *ln);
 
 /* ---- compile_rule.c --------------------------------------------------------------------------------------------------------- */
 
@@ -180,6 +203,7 @@ bool gateways_have(char *const *gateways, size_t n, const char *ns, const char *
 
 void compile_listeners(struct compile *c);
 void compile_mesh(struct compile *c);
+void compile_named(struct compile *c);
 void compile_callers(struct compile *c);
 
 #endif

@@ -212,13 +212,19 @@ void compile_listeners(struct compile *c)
     for (size_t i = 0; i < objset_n(c->s); i++)
         if (objset_at(c->s, i)->kind == OBJ_GATEWAY || objset_at(c->s, i)->kind == OBJ_ISTIO_GATEWAY)
             gateway_places(c, &places, objset_at(c->s, i));
-    c->plan->listeners = keep_new(&c->keep, places.n * sizeof *c->plan->listeners);
-    c->plan->listeners_n = places.n;
+    bool gate = c->node && c->node->listen.family != ADDR_NONE;
+    struct plan_listener *ln = c->plan->listeners = keep_new(&c->keep, (places.n + gate) * sizeof *ln);
+    if (gate)
+        gate_listener(c, address_token(&c->node->listen), ln++);
     for (uint32_t i = 0; i < places.n; i++) {
-        listener_fill(c, &c->plan->listeners[i], &places.items[i]);
+        if (gate && addr_eq(&places.items[i].address, &c->node->listen))
+            log_error("plan", "%s: its listener's address is the one that other nodes come to, and is not opened", places.items[i].gateway);
+        else
+            listener_fill(c, ln++, &places.items[i]);
         mem_free(places.items[i].sites);
         mem_free(places.items[i].tls);
         mem_free(places.items[i].at);
     }
+    c->plan->listeners_n = (uint32_t)(ln - c->plan->listeners);
     mem_free(places.items);
 }

@@ -240,7 +240,7 @@ void compile_mesh(struct compile *c)
             memcpy(key, t->address.ip, 4);
             key[4] = (char)(t->ports[k].port >> 8);
             key[5] = (char)(t->ports[k].port & 0xff);
-            if (port_protocol(&t->ports[k]) == MESH_NONE || table_get(&p->mesh, slice_of(key, sizeof key)))
+            if (!t->ports[k].port || port_protocol(&t->ports[k]) == MESH_NONE || table_get(&p->mesh, slice_of(key, sizeof key)))
                 continue;
             struct mesh_entry *e = keep_new(&c->keep, sizeof *e);
             entry_fill(c, e, t, &t->ports[k], &virtuals, name, slot);

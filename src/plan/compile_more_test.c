@@ -52,6 +52,12 @@ static struct object *object_of(struct world *w, enum obj_kind k, const char *ns
     return o;
 }
 
+static bool address_is(const struct plan_endpoint *ep, const struct addr *want)
+{
+    struct addr is = plan_endpoint_addr(ep);
+    return addr_eq(&is, want);
+}
+
 static const struct plan_cluster *subset_cluster(const struct plan *p, const char *ns, const char *service, uint16_t port, const char *subset)
 {
     for (uint32_t i = 0; i < p->clusters_n; i++) {
@@ -308,6 +314,60 @@ static void test_splits(void **state)
     world_end(&w);
 }
 
+/* Each ready replica of a headless Service has an address of its own, which leads to it alone, at its own ports; the same in every plan and on every node. */
+static void test_headless(void **state)
+{
+    struct world w = world_of(SVC("name: db", "clusterIP: None, selector: {app: db}, ports: [{name: http, port: 80, targetPort: web}, {name: tcp-sql, port: 5432}]")
+        SVC("name: all", "clusterIP: None, selector: {app: db}, ports: [{name: http, port: 9000, targetPort: 8080}]") SVC("name: far", "clusterIP: None, ports: [{name: tcp, port: 80}]")
+        GATEWAY("gw", LISTENER("http", "")) ROUTE("name: r", "{name: gw}", "", "{name: r, backendRefs: [{name: db, port: 80}]}")
+        ISTIO("DestinationRule", "name: d", "host: db, trafficPolicy: {connectionPool: {http: {http1MaxPendingRequests: 3}}}"));
+    struct kv label = {"app", "db", 2};
+    struct kvs labels = {&label, 1};
+    struct container_port port = {.name = "web", .port = 8080};
+    struct live_endpoint eps[] = {{.replica_id = 1, .ns = "default", .deployment = "db", .name = "db-1", .labels = &labels, .ports = &port, .ports_n = 1},
+                                  {.replica_id = 2, .ns = "default", .deployment = "db", .name = "db-2", .labels = &labels}};
+    struct live_address ext[] = {{.ns = "default", .service = "far", .ip = addr_ip4(0xc0000201, 7000), .registered = true}, {.ns = "default", .service = "far", .ip = addr_ip4(0xc0000201, 7001), .registered = true}};
+    assert_int_equal(w.p->named_n, 0);
+    assert_int_equal(object_of(&w, OBJ_SERVICE, "default", "db")->svc.address.family, ADDR_NONE);
+    world_compile(&w, eps, 2, ext, 2);
+    assert_int_equal(w.p->named_n, 6);
+    struct addr first = {0}, second = {0}, far = {0};
+    for (uint32_t i = 0; i < w.p->named_n; i++) {
+        const struct plan_named *d = &w.p->named[i];
+        struct addr *a = strcmp(d->host, "db-1") == 0 ? &first : strcmp(d->host, "db-2") == 0 ? &second : &far;
+        assert_int_equal(addr_ip4_host(&d->address) >> 23, 0x7f800000u >> 23);
+        if (a != &far && a->family)
+            assert_true(addr_eq(a, &d->address)); /* one replica, one address, whatever Services it has */
+        *a = d->address;
+        if (strcmp(d->service, "db") == 0)
+            assert_int_equal(d->ports_n, a == &first ? 2 : 1); /* db-2 has no port web */
+        if (strcmp(d->service, "far") == 0)
+            assert_string_equal(d->host, d->ports[0].port == 7000 ? "192-0-2-1-7000" : "192-0-2-1-7001");
+    }
+    assert_false(addr_eq(&first, &second));
+    first.port = 8080;
+    mesh_want(w.p, first, NULL, "GET x /", " (0) db-1.all:8080*1");
+    first.port = 80; /* the Service's number, not the replica's */
+    assert_int_equal(plan_mesh_protocol(w.p, &first), MESH_NONE);
+    second.port = 5432;
+    tcp_want(plan_tcp_mesh(w.p, &second, SLICE(""), NULL), " db-2.db:5432*1");
+    for (uint32_t i = 0; i < w.p->clusters_n; i++) {
+        const struct plan_cluster *c = &w.p->clusters[i];
+        if (strcmp(c->service, "db-2.db") == 0) {
+            assert_true(c->eps_n == 1 && c->eps[0].replica_id == 2 && c->eps[0].address.port == 5432);
+            assert_int_equal(c->policy->pool.pending_max, 3); /* as the Service's */
+        }
+    }
+    gate_want(w.p, 80, "GET x /", "default/r r (0) db:80*1"); /* routes reach all of them, balanced */
+    struct addr before = second;
+    world_compile(&w, &eps[1], 1, ext, 1);
+    assert_int_equal(w.p->named_n, 3);
+    assert_true(plan_tcp_mesh(w.p, &before, SLICE(""), NULL) != NULL);
+    first.port = 8080;
+    assert_int_equal(plan_mesh_protocol(w.p, &first), MESH_NONE); /* it is gone, and so is its address */
+    world_end(&w);
+}
+
 /* Sums that have no small common multiple: shares are rounded, nobody with a weight gets none, sums fit. */
 static void test_large_splits(void **state)
 {
@@ -438,14 +498,179 @@ static void test_subsets(void **state)
     assert_int_equal(v2->eps[0].address.port, 81);
     assert_int_equal(subset_cluster(w.p, "default", "web", 80, "none")->eps_n, 0);
     assert_null(all->subset);
-    assert_true(all->slot != v1->slot && v1->slot != v2->slot && all->shared != v1->shared && all->eps[0].health != v1->eps[0].health && all->eps[0].id != v1->eps[0].id);
+    assert_true(all->slot != v1->slot && v1->slot != v2->slot && all->shared != v1->shared && all->eps[0].id != v1->eps[0].id);
+    assert_true(all->eps[0].health->nobody && v1->eps[0].health->nobody); /* no policy asks for it */
     world_end(&w);
+}
+
+/* ---- other nodes --------------------------------------------------------------------------------------------------------------- */
+
+struct nodes_world {
+    struct testcert *ca, *a, *b;
+    struct plan_node node_a, node_b;
+};
+
+static struct nodes_world nodes_world(void)
+{
+    struct nodes_world n = {.ca = testcert_new(NULL, &(struct testcert_conf){.name = "nodes", .ca = true})};
+    n.a = testcert_new(n.ca, &(struct testcert_conf){.name = "a", .sans = "DNS:a"});
+    n.b = testcert_new(n.ca, &(struct testcert_conf){.name = "b", .sans = "DNS:b"});
+    n.node_a = (struct plan_node){"a", addr_ip4(0x0a000001u, 7443), slice_cstr(n.a->chain_pem), slice_cstr(n.a->key_pem), slice_cstr(n.ca->cert_pem)};
+    n.node_b = (struct plan_node){"b", addr_ip4(0x0a000002u, 7443), slice_cstr(n.b->chain_pem), slice_cstr(n.b->key_pem), slice_cstr(n.ca->cert_pem)};
+    return n;
+}
+
+static void nodes_end(struct nodes_world *n)
+{
+    testcert_free(n->a);
+    testcert_free(n->b);
+    testcert_free(n->ca);
+}
+
+static const struct plan_listener *gate_of(const struct plan *p)
+{
+    const struct plan_listener *found = NULL;
+    for (uint32_t i = 0; i < p->listeners_n; i++)
+        if (p->listeners[i].node) {
+            assert_null(found);
+            found = &p->listeners[i];
+        }
+    return found;
+}
+
+/* The endpoints that one node calls remote are the targets of the other, whatever numbers they have there; and only those. */
+static void test_nodes(void **state)
+{
+    static const char manifests[] = SVC("name: web", "selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: admin, port: 81, targetPort: 8080}]")
+        ISTIO("DestinationRule", "name: d", "host: web, subsets: [{name: v1, labels: {version: v1}}]") GATEWAY("gw", LISTENER("http", ""));
+    struct nodes_world n = nodes_world();
+    struct world a = world_of(manifests), b = world_of(manifests);
+    struct live_endpoint of_a[3] = {live_web[0], live_web[1], live_web[1]};
+    of_a[0].node = of_a[1].node = "b"; /* the third is a's own; it has the same number as the second */
+    of_a[0].gate = of_a[1].gate = n.node_b.listen;
+    of_a[2].name = "web-3";
+    world_compile(&a, of_a, 3, NULL, 0);
+    assert_null(a.p->gate); /* a knows of no other nodes */
+    assert_int_equal(cluster_find(a.p, "default", "web", 80)->eps_n, 1);
+    assert_int_equal(a.p->targets.n, 0);
+    plan_memory_node(a.m, &n.node_a);
+    plan_memory_node(b.m, &n.node_b);
+    world_compile(&a, of_a, 3, NULL, 0);
+    world_compile(&b, live_web, 2, NULL, 0);
+    assert_int_equal(b.p->targets.n, 2 * 2 + 2); /* two ports; those of the subset */
+    assert_int_equal(a.p->targets.n, 2);
+    const struct plan_cluster *all = cluster_find(a.p, "default", "web", 80), *admin = cluster_find(a.p, "default", "web", 81), *v1 = subset_cluster(a.p, "default", "web", 80, "v1");
+    assert_int_equal(all->eps_n, 3);
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct plan_endpoint *ep = &all->eps[i];
+        assert_true(ep->remote && !ep->address.inside && ep->replica_id == 0 && address_is(ep, &n.node_b.listen));
+        assert_string_equal(ep->remote->node, "b");
+        assert_true(slice_starts(slice_cstr(ep->remote->sni), i ? SLICE("web-2.8080.") : SLICE("web-1.8080.")) && slice_ends(slice_cstr(ep->remote->sni), SLICE(".weir.internal")));
+        const struct plan_target *t = plan_target_find(b.p, slice_cstr(ep->remote->sni));
+        assert_non_null(t);
+        assert_ptr_equal(t->backend.cluster, cluster_find(b.p, "default", "web", 80));
+        assert_true(t->id == t->backend.cluster->eps[i].id && t->slot == t->backend.cluster->eps[i].slot);
+        assert_null(plan_target_find(a.p, slice_cstr(ep->remote->sni)));
+    }
+    assert_true(!all->eps[2].remote && all->eps[2].address.inside && all->eps[2].replica_id == 2);
+    assert_true(all->eps[0].id != all->eps[1].id && all->eps[1].id != all->eps[2].id && all->eps[1].slot != all->eps[2].slot);
+    assert_int_equal(all->eps[0].weight, 3);
+    assert_string_equal(all->eps[0].locality, "eu/a");
+    assert_ptr_equal(plan_target_find(b.p, slice_cstr(admin->eps[0].remote->sni))->backend.cluster, cluster_find(b.p, "default", "web", 81));
+    assert_ptr_equal(plan_target_find(b.p, slice_cstr(v1->eps[0].remote->sni))->backend.cluster, subset_cluster(b.p, "default", "web", 80, "v1"));
+    assert_null(plan_target_find(b.p, SLICE("")));
+    assert_null(plan_target_find(b.p, SLICE("web-1.8080.00000000000000000000000000000000.weir.internal")));
+    uint64_t id = all->eps[0].id;
+    world_compile(&a, of_a, 3, NULL, 0);
+    assert_int_equal(cluster_find(a.p, "default", "web", 80)->eps[0].id, id); /* the same in the next plan */
+    of_a[1].gate.port = 1;
+    world_compile(&a, of_a, 3, NULL, 0);
+    assert_true(cluster_find(a.p, "default", "web", 80)->eps[0].id == id && cluster_find(a.p, "default", "web", 80)->eps[1].id > id + 2); /* elsewhere: another one */
+    of_a[0].gate = (struct addr){0};
+    world_compile(&a, of_a, 3, NULL, 0);
+    assert_int_equal(cluster_find(a.p, "default", "web", 80)->eps_n, 2); /* nobody could reach it */
+    world_end(&a);
+    world_end(&b);
+    nodes_end(&n);
+}
+
+/* A listener that no Gateway has, in nobody's way, with contexts that follow the certificate and stay as long as it does. */
+static void test_gate(void **state)
+{
+    struct nodes_world n = nodes_world();
+    struct world w = world_of(WEB("web") GATEWAY("gw", "{name: http, protocol: HTTP, port: 7443}, {name: more, protocol: HTTP, port: 80}"));
+    uint64_t token = listener_at(w.p, 7443)->token;
+    assert_null(gate_of(w.p));
+    plan_memory_node(w.m, &n.node_a);
+    world_compile(&w, live_web, 2, NULL, 0);
+    const struct plan_listener *g = gate_of(w.p);
+    assert_int_equal(w.p->listeners_n, 3);
+    assert_true(g && g->tls && g->protocol == LISTEN_TLS && addr_eq(&g->address, &n.node_a.listen) && g->token != token && plan_listener_find(w.p, g->token) == g);
+    struct tls_ctx *gate = g->tls, *http = w.p->gate->http, *bytes = w.p->gate->bytes;
+    assert_true(http && bytes && http != bytes);
+    world_compile(&w, live_web, 2, NULL, 0);
+    assert_true(gate_of(w.p)->tls == gate && w.p->gate->http == http && w.p->gate->bytes == bytes);
+    struct plan_node renewed = n.node_a;
+    struct testcert *again = testcert_new(n.ca, &(struct testcert_conf){.name = "a", .sans = "DNS:a"});
+    renewed.cert_pem = slice_cstr(again->chain_pem);
+    renewed.key_pem = slice_cstr(again->key_pem);
+    plan_memory_node(w.m, &renewed);
+    world_compile(&w, live_web, 2, NULL, 0);
+    assert_true(gate_of(w.p)->tls != gate && w.p->gate->http != http);
+    renewed.listen = addr_ip4(0x7f000001u, 7443); /* where a Gateway listens: it makes way */
+    plan_memory_node(w.m, &renewed);
+    world_compile(&w, live_web, 2, NULL, 0);
+    assert_int_equal(w.p->listeners_n, 2);
+    assert_true(gate_of(w.p) && gate_of(w.p)->token == token);
+    renewed.listen = (struct addr){0}; /* no gate: others can be reached all the same */
+    plan_memory_node(w.m, &renewed);
+    world_compile(&w, live_web, 2, NULL, 0);
+    assert_true(!gate_of(w.p) && w.p->listeners_n == 2 && w.p->gate->http);
+    renewed.key_pem = n.node_b.key_pem; /* of another certificate */
+    plan_memory_node(w.m, &renewed);
+    world_compile(&w, live_web, 2, NULL, 0);
+    assert_true(!w.p->gate->http && !w.p->gate->bytes);
+    plan_memory_node(w.m, NULL);
+    world_compile(&w, live_web, 2, NULL, 0);
+    assert_null(w.p->gate);
+    testcert_free(again);
+    world_end(&w);
+    nodes_end(&n);
+}
+
+static void test_node_check(void **state)
+{
+    struct nodes_world n = nodes_world();
+    struct testcert *other = testcert_new(NULL, &(struct testcert_conf){.name = "others", .ca = true});
+    struct testcert *old = testcert_new(n.ca, &(struct testcert_conf){.name = "a", .sans = "DNS:a", .from_s = -7200, .to_s = -3600});
+    struct plan_node good = n.node_a, cases[5] = {good, good, good, good, good};
+    static const char *const why[5] = {"is for a, not for b", "not of that CA", "key", "expired", "no certificate in PEM"};
+    cases[0].name = "b";
+    cases[1].ca_pem = slice_cstr(other->cert_pem);
+    cases[2].key_pem = n.node_b.key_pem;
+    cases[3].cert_pem = slice_cstr(old->chain_pem);
+    cases[3].key_pem = slice_cstr(old->key_pem);
+    cases[4].ca_pem = SLICE("nothing");
+    struct buf text = {0};
+    assert_int_equal(plan_node_check(&good, &text), OK);
+    assert_int_equal(text.n, 0);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        assert_int_not_equal(plan_node_check(&cases[i], &text), OK);
+        buf_addc(&text, 0);
+        if (!strstr(text.p, why[i]))
+            fail_msg("case %zu: %s", i, text.p);
+        buf_clear(&text);
+    }
+    buf_free(&text);
+    testcert_free(old);
+    testcert_free(other);
+    nodes_end(&n);
 }
 
 /* What workers learnt of an endpoint or a cluster is there in the next plan, and as long as anybody holds it. */
 static void test_shared(void **state)
 {
-    struct world w = world_of(WEB("web"));
+    struct world w = world_of(WEB("web") ISTIO("DestinationRule", "name: d", "host: web, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}"));
     world_compile(&w, live_web, 2, NULL, 0);
     const struct plan_cluster *c = cluster_find(w.p, "default", "web", 80);
     struct endpoint_health *first = c->eps[0].health, *held = endpoint_health_ref(c->eps[1].health);
@@ -482,6 +707,68 @@ static void test_shared(void **state)
     cluster_shared_unref(NULL);
 }
 
+/* An endpoint has counters of its own from the first plan on whose policy asks for them, and keeps them; until then it shares some that nobody writes. */
+static void test_shared_when_asked(void **state)
+{
+    struct world w = world_of(WEB("web") ISTIO("DestinationRule", "name: d", "host: web, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}"));
+    struct outlier_policy *outlier = &object_of(&w, OBJ_DESTINATIONRULE, "default", "d")->dest.policy.outlier;
+    struct health_policy *health = &object_of(&w, OBJ_DESTINATIONRULE, "default", "d")->dest.policy.health;
+    outlier->on = false;
+    world_compile(&w, live_web, 2, NULL, 0);
+    const struct plan_cluster *c = cluster_find(w.p, "default", "web", 80);
+    assert_true(c->eps[0].health->nobody && c->eps[0].health == c->eps[1].health);
+    outlier->on = true;
+    world_compile(&w, live_web, 2, NULL, 0);
+    c = cluster_find(w.p, "default", "web", 80);
+    struct endpoint_health *own = c->eps[0].health;
+    assert_true(!own->nobody && !c->eps[1].health->nobody && own != c->eps[1].health);
+    own->ejections = 3;
+    outlier->on = false;
+    world_compile(&w, live_web, 2, NULL, 0);
+    c = cluster_find(w.p, "default", "web", 80);
+    assert_true(c->eps[0].health == own && own->ejections == 3 && !own->expected && !own->unchecked);
+    health->kind = HEALTH_TCP;
+    world_compile(&w, live_web, 2, NULL, 0);
+    c = cluster_find(w.p, "default", "web", 80);
+    assert_true(c->eps[0].health == own && own->expected && own->unchecked);
+    world_end(&w);
+    w = world_of(WEB("web") ISTIO("DestinationRule", "name: d", "host: web, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}"));
+    object_of(&w, OBJ_DESTINATIONRULE, "default", "d")->dest.policy.outlier.on = false;
+    object_of(&w, OBJ_DESTINATIONRULE, "default", "d")->dest.policy.health.kind = HEALTH_TCP;
+    world_compile(&w, live_web, 1, NULL, 0);
+    c = cluster_find(w.p, "default", "web", 80);
+    assert_true(!c->eps[0].health->nobody && c->eps[0].health->unchecked); /* checks alone ask for it, too */
+    world_end(&w);
+}
+
+/* Keys that come and go, many at once: each is found, none twice. */
+static void test_many_slots(void **state)
+{
+    enum { MANY = 3000 };
+    struct plan_memory *m = plan_memory_new();
+    static uint64_t ids[MANY];
+    char key[32];
+    for (uint32_t round = 0; round < 8; round++) {
+        (void)slots_begin(m);
+        for (uint32_t i = 0; i < MANY; i++) {
+            if ((i + round) % 3 == 0)
+                continue; /* absent this time */
+            size_t n = (size_t)snprintf(key, sizeof key, "%u-endpoint", i);
+            struct slot_take t = slots_take(m, SLOT_ENDPOINT, slice_of(key, n)), again = slots_take(m, SLOT_ENDPOINT, slice_of(key, n));
+            assert_true(!t.again && again.again && t.slot == again.slot && t.id == again.id);
+            assert_true(slice_eq(slots_key(m, SLOT_ENDPOINT, t.slot), slice_of(key, n)));
+            if (round && (i + round - 1) % 3 != 0)
+                assert_int_equal(t.id, ids[i]); /* it was in the plan before */
+            else
+                assert_int_not_equal(t.id, ids[i]); /* back again: another endpoint */
+            ids[i] = t.id;
+        }
+        slots_end(m);
+        assert_true(slots_top(m, SLOT_ENDPOINT) <= 2 * MANY);
+    }
+    plan_memory_free(m);
+}
+
 static const struct plan_endpoint *endpoint_named(const struct plan_cluster *c, const char *name)
 {
     for (uint32_t i = 0; i < c->eps_n; i++)
@@ -513,6 +800,8 @@ static void test_service_entries(void **state)
     assert_int_equal(endpoint_named(db, "192.0.2.2:7432")->address.port, 7432);
     assert_int_equal(endpoint_named(db, "192.0.2.2:7432")->replica_id, 0);
     assert_int_equal(db->eps[2].address.family, ADDR_UNIX);
+    assert_string_equal(plan_endpoint_addr(&db->eps[2]).path, db->eps[2].address.path);
+    assert_int_equal(db->eps[2].address.path[0], '/');
     assert_int_equal(cluster_find(w.p, "default", "alias.example.com", 5432)->eps_n, 3);
     assert_int_equal(subset_cluster(w.p, "default", "db.example.com", 5432, "primary")->eps_n, 1);
     assert_int_equal(api->eps_n, 2);
@@ -942,8 +1231,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ordered), cmocka_unit_test(test_delegates), cmocka_unit_test(test_both_apis), cmocka_unit_test(test_gateways), cmocka_unit_test(test_mesh_virtuals), cmocka_unit_test(test_mesh_choice),
-        cmocka_unit_test(test_mesh_routes), cmocka_unit_test(test_splits), cmocka_unit_test(test_large_splits), cmocka_unit_test(test_mesh_protocols), cmocka_unit_test(test_tcp), cmocka_unit_test(test_grants), cmocka_unit_test(test_subsets),
-        cmocka_unit_test(test_shared), cmocka_unit_test(test_service_entries), cmocka_unit_test(test_destination_choice), cmocka_unit_test(test_policy_merge), cmocka_unit_test(test_tls), cmocka_unit_test(test_misdirected),
+        cmocka_unit_test(test_mesh_routes), cmocka_unit_test(test_splits), cmocka_unit_test(test_large_splits), cmocka_unit_test(test_headless), cmocka_unit_test(test_mesh_protocols), cmocka_unit_test(test_tcp), cmocka_unit_test(test_grants), cmocka_unit_test(test_nodes), cmocka_unit_test(test_gate), cmocka_unit_test(test_node_check), cmocka_unit_test(test_subsets),
+        cmocka_unit_test(test_shared), cmocka_unit_test(test_shared_when_asked), cmocka_unit_test(test_many_slots), cmocka_unit_test(test_service_entries), cmocka_unit_test(test_destination_choice), cmocka_unit_test(test_policy_merge), cmocka_unit_test(test_tls), cmocka_unit_test(test_misdirected),
         cmocka_unit_test(test_filters), cmocka_unit_test(test_regex), cmocka_unit_test(test_regex_limits), cmocka_unit_test(test_regex_replace), cmocka_unit_test(test_regex_threads), cmocka_unit_test(test_regex_kept), cmocka_unit_test(test_bounds_mesh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -392,15 +392,21 @@ static const char cluster_manifests[] =
           "{name: ext, port: 8443, weight: 0, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x-b]}}]}], "
           "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-a, value: one}]}}]}");
 
+static uint32_t ip4_of(const struct plan_endpoint *ep)
+{
+    struct addr a = plan_endpoint_addr(ep);
+    return addr_ip4_host(&a);
+}
+
 static void endpoints_check(const struct plan *p)
 {
     const struct plan_cluster *web = cluster_find(p, "default", "web", 80);
     assert_int_equal(web->eps_n, 2);
     assert_string_equal(web->eps[0].name, "web-1");
     assert_int_equal(web->eps[0].address.port, 8080);
-    assert_int_equal(addr_ip4_host(&web->eps[0].address), 0x7f000001);
+    assert_int_equal(ip4_of(&web->eps[0]), 0x7f000001);
     assert_int_equal(web->eps[1].replica_id, 12);
-    assert_int_equal(addr_ip4_host(&web->eps[1].address), 0x7f000005);
+    assert_int_equal(ip4_of(&web->eps[1]), 0x7f000005);
     assert_string_equal(web->workload, "web");
     assert_string_equal(web->host, "web.default.svc.cluster.local");
     assert_int_equal(cluster_find(p, "default", "web", 81)->eps[0].address.port, 7000);

@@ -143,6 +143,61 @@ struct tls_ctx *tls_upstream(struct compile *c, const struct upstream_tls *tls, 
     return ctx_hold(c, ctx);
 }
 
+/* ---- between nodes --------------------------------------------------------------------------------------------------------- */
+
+static const struct slice alpn_bytes[] = {{NODE_ALPN_BYTES, sizeof NODE_ALPN_BYTES - 1}}, alpn_gate[] = {{"h2", 2}, {NODE_ALPN_BYTES, sizeof NODE_ALPN_BYTES - 1}};
+
+/* TLS 1.3 only: both ends are Weir. tickets may be NULL. */
+static enum err node_make(const struct plan_node *n, enum node_tls kind, struct tls_tickets *tickets, struct tls_ctx **ctx, struct buf *why)
+{
+    struct tls_cert_conf cert = {.chain_pem = n->cert_pem, .key_pem = n->key_pem};
+    if (kind == NODE_TLS_GATE) {
+        struct tls_server_conf conf = {.certs = &cert, .certs_n = 1, .client_auth = TLS_CLIENT_REQUIRED, .client_ca_pem = n->ca_pem, .min = TLS_VERSION_1_3, .max = TLS_VERSION_1_3,
+                                       .alpn = alpn_gate, .alpn_n = COUNT_OF(alpn_gate), .tickets = tickets};
+        return tls_server_new(&conf, ctx, why);
+    }
+    struct tls_client_conf conf = {.trust = TLS_TRUST_CA, .ca_pem = n->ca_pem, .cert = &cert, .min = TLS_VERSION_1_3, .max = TLS_VERSION_1_3,
+                                   .alpn = kind == NODE_TLS_HTTP ? alpn_h2 : alpn_bytes, .alpn_n = 1};
+    return tls_client_new(&conf, ctx, why);
+}
+
+struct tls_ctx *tls_node(struct compile *c, enum node_tls kind)
+{
+    const struct plan_node *n = c->node;
+    struct tls_tickets *tickets = plan_memory_tickets(c->m);
+    struct buf text = {0}, why = {0};
+    uint64_t key[2];
+    bool found;
+    buf_printf(&text, "node %d %s", (int)kind, n->name);
+    text_add(&text, slice_of((const char *)&tickets, sizeof tickets));
+    text_add(&text, n->cert_pem);
+    text_add(&text, n->key_pem);
+    text_add(&text, n->ca_pem);
+    text_hash(&text, key);
+    struct tls_ctx *ctx = memory_tls(c->m, key, &found);
+    if (!found) {
+        if (node_make(n, kind, tickets, &ctx, &why) != OK) {
+            ctx = NULL;
+            log_error("plan", "TLS between nodes: %s; nothing goes from or to other nodes until that is mended", why.p ? why.p : "no context could be made");
+        }
+        memory_tls_put(c->m, key, ctx);
+    }
+    buf_free(&why);
+    text_free(&text);
+    return ctx_hold(c, ctx);
+}
+
+enum err plan_node_check(const struct plan_node *n, struct buf *why)
+{
+    enum err e = OK;
+    for (int kind = NODE_TLS_GATE; e == OK && kind <= NODE_TLS_BYTES; kind++) {
+        struct tls_ctx *ctx = NULL;
+        if ((e = node_make(n, (enum node_tls)kind, NULL, &ctx, why)) == OK)
+            tls_ctx_unref(ctx);
+    }
+    return e ? e : tls_cert_belongs(n->cert_pem, n->ca_pem, slice_cstr(n->name), why);
+}
+
 /* ---- listeners ----------------------------------------------------------------------------------------------------------- */
 
 /* Gateway API: "References to a resource in different namespace are invalid UNLESS there is a ReferenceGrant". */

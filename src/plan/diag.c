@@ -61,6 +61,15 @@ void diags_add(struct diags *d, enum diag_level lv, const char *file, uint32_t l
     buf_free(&reason);
 }
 
+void diags_cut(struct diags *d, size_t n, size_t errors, struct diags *out)
+{
+    *out = (struct diags){.errors = d->errors - errors};
+    for (size_t i = n; i < d->n; i++)
+        diag_push(out, d->items[i]);
+    d->n = MIN(d->n, n);
+    d->errors = errors;
+}
+
 void diags_free(struct diags *d)
 {
     for (size_t i = 0; i < d->n; i++) {

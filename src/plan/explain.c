@@ -122,7 +122,8 @@ void explain_table(struct buf *out)
         const struct kind_row *row = &kind_rows[i];
         if (i && kind_rows[i - 1].schema == row->schema)
             continue; /* another apiVersion of the same */
-        buf_printf(out, "\n## %s\n\n`apiVersion: %s`", obj_kind_name(row->obj), row->api_version);
+        bool older = i && kind_rows[i - 1].obj == row->obj;
+        buf_printf(out, "\n## %s%s\n\n`apiVersion: %s`", obj_kind_name(row->obj), older ? ", as it was" : "", row->api_version);
         for (size_t k = i + 1; k < kind_rows_n && kind_rows[k].schema == row->schema; k++)
             buf_printf(out, " or `%s`", kind_rows[k].api_version);
         buf_printf(out, "\n\n%s", table_head);

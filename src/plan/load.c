@@ -26,7 +26,13 @@ bool load_bool(const struct ynode *map, const char *key, bool def)
     return n && n->type == Y_BOOL ? n->flag : def;
 }
 
-void *load_array(struct object *o, size_t n, size_t size) { return arena_zalloc(&o->mem, MAX(n, 1u) * size); }
+/* Lists that are not there are most of them: they are all the same one, which has no members. */
+void *load_array(struct object *o, size_t n, size_t size)
+{
+    static const uint64_t none[128];
+    MUST(size <= sizeof none);
+    return n ? arena_zalloc(&o->mem, n * size) : (void *)(uintptr_t)none;
+}
 
 uint32_t load_list_n(const struct ynode *map, const char *key)
 {
@@ -239,6 +245,14 @@ static void load_service_ports(struct reader *r, struct object *o, const struct 
     }
 }
 
+/* Also clusterIPs: [None]. */
+static bool is_headless(const struct ynode *spec)
+{
+    const struct ynode *list = y_get(spec, "clusterIPs");
+    bool listed = list && list->type == Y_LIST && list->n && slice_is(y_str(list->items[0]), "None");
+    return listed || slice_is(y_str(y_get(spec, "clusterIP")), "None");
+}
+
 void load_service(struct reader *r, struct object *o, const struct ynode *doc)
 {
     const struct ynode *spec = y_get(doc, "spec");
@@ -247,6 +261,7 @@ void load_service(struct reader *r, struct object *o, const struct ynode *doc)
     bool external = slice_is(y_str(y_get(spec, "type")), "ExternalName");
     load_kvs(o, y_get(spec, "selector"), &o->svc.selector);
     load_service_ports(r, o, spec);
+    o->svc.headless = !external && is_headless(spec);
     if (external)
         o->svc.external_name = load_str(o, spec, "externalName");
     if (external && !y_get(spec, "externalName"))
@@ -254,8 +269,8 @@ void load_service(struct reader *r, struct object *o, const struct ynode *doc)
     if (!external && y_get(spec, "externalName"))
         reader_error(r, y_get(spec, "externalName"), "spec.externalName", "add type: ExternalName, or remove it", "has no meaning without type ExternalName");
     if (!external && !o->svc.selector.n)
-        reader_error(r, spec, "spec.selector", "add the labels of the workload's template, or use type ExternalName",
-                     "missing: endpoints that are written by hand are not built");
+        reader_warn(r, spec, "spec.selector", "add the labels of the workload's template, unless that is what is meant",
+                    "missing: only what registers itself in the control store, below /services/%s/%s/, is called", o->ns, o->name);
     if (!o->svc.ports_n && (!y_get(spec, "ports") || y_get(spec, "ports")->type == Y_LIST))
         reader_error(r, spec, "spec.ports", "list the ports that callers use", "missing: nothing can be called");
 }

@@ -172,7 +172,7 @@ static void load_http_destinations(struct reader *r, struct object *o, const str
 {
     const struct ynode *list = y_get(n, "route");
     rule->backends_n = load_list_n(n, "route");
-    rule->backends = load_array(o, rule->backends_n, sizeof *rule->backends);
+    rule->backends = load_array(o, MAX(rule->backends_n, 1u), sizeof *rule->backends); /* its place says which rules were one (check.c), also when it is empty */
     for (size_t i = 0; i < rule->backends_n; i++) {
         size_t mark = reader_push(r, ".route[%zu]", i);
         load_destination(o, y_get(list->items[i], "destination"), &rule->backends[i]);
@@ -362,7 +362,7 @@ static void load_mirrors(struct reader *r, struct object *o, const struct ynode 
 {
     const struct ynode *one = y_get(n, "mirror"), *list = y_get(n, "mirrors");
     uint32_t all = 1000000;
-    rule->mirrors = load_array(o, load_list_n(n, "mirrors") + 1, sizeof *rule->mirrors);
+    rule->mirrors = load_array(o, load_list_n(n, "mirrors") + (one != NULL), sizeof *rule->mirrors);
     if (one && list)
         reader_error(r, one, ".mirror", "move it into mirrors", "both mirror and mirrors");
     if (one) {
@@ -636,6 +636,23 @@ static void check_entry_address(struct reader *r, const struct object *o, const 
                      "not an address here: \"%.*s\"", (int)MIN(s.n, 60), s.p);
 }
 
+static const struct entry_endpoint_rest *load_entry_rest(struct object *o, const struct ynode *n)
+{
+    static const struct entry_endpoint_rest none;
+    const struct ynode *ports = y_get(n, "ports"), *labels = y_get(n, "labels");
+    if (!ports && !labels && !y_get(n, "locality"))
+        return &none;
+    struct entry_endpoint_rest *rest = load_array(o, 1, sizeof *rest);
+    rest->ports.items = load_array(o, map_n(n, "ports"), sizeof *rest->ports.items);
+    for (uint32_t k = 0; k < map_n(n, "ports"); k++) {
+        struct slice number = arena_slice(&o->mem, ports->pairs[k].value->text);
+        rest->ports.items[rest->ports.n++] = (struct kv){.key = (char *)arena_slice(&o->mem, ports->pairs[k].key).p, .value = (char *)number.p, .value_n = number.n};
+    }
+    load_kvs(o, labels, &rest->labels);
+    rest->locality = load_str(o, n, "locality");
+    return rest;
+}
+
 static void load_entry_endpoints(struct reader *r, struct object *o, const struct ynode *spec)
 {
     const struct ynode *list = y_get(spec, "endpoints");
@@ -643,19 +660,13 @@ static void load_entry_endpoints(struct reader *r, struct object *o, const struc
     e->endpoints_n = load_list_n(spec, "endpoints");
     e->endpoints = load_array(o, e->endpoints_n, sizeof *e->endpoints);
     for (size_t i = 0; i < e->endpoints_n; i++) {
-        const struct ynode *n = list->items[i], *ports = y_get(n, "ports");
+        const struct ynode *n = list->items[i];
         struct entry_endpoint *ep = &e->endpoints[i];
         size_t mark = reader_push(r, "spec.endpoints[%zu]", i);
         ep->address = load_str(o, n, "address");
         if (ep->address)
             check_entry_address(r, o, y_get(n, "address"), ep->address);
-        ep->ports = load_array(o, map_n(n, "ports"), sizeof *ep->ports);
-        for (uint32_t k = 0; k < map_n(n, "ports"); k++) {
-            struct slice number = arena_slice(&o->mem, ports->pairs[k].value->text);
-            ep->ports[ep->ports_n++] = (struct kv){.key = (char *)arena_slice(&o->mem, ports->pairs[k].key).p, .value = (char *)number.p, .value_n = number.n};
-        }
-        load_kvs(o, y_get(n, "labels"), &ep->labels);
-        ep->locality = load_str(o, n, "locality");
+        ep->rest = load_entry_rest(o, n);
         ep->weight = (uint32_t)load_int(n, "weight", 1, 1000000);
         reader_pop(r, mark);
     }

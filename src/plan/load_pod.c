@@ -299,6 +299,7 @@ static void load_container(struct reader *r, struct object *o, const struct ynod
     load_ports(o, c);
     load_env(r, o, c);
     load_env_from(r, o, c);
+    load_mounts(r, o, c);
     load_probe(r, o, c, "readinessProbe", true, &pod->readiness);
     load_probe(r, o, c, "livenessProbe", false, &pod->liveness);
     load_probe(r, o, c, "startupProbe", false, &pod->startup);
@@ -318,7 +319,9 @@ static void load_template(struct reader *r, struct object *o, const struct ynode
     pod->grace_s = (uint32_t)load_int(spec, "terminationGracePeriodSeconds", 30, 86400);
     pod->host_network = load_bool(spec, "hostNetwork", false);
     pod->service_links = load_bool(spec, "enableServiceLinks", true);
+    load_volumes(r, o, spec);
     load_container(r, o, spec);
+    load_place(r, o, spec);
     if (!template)
         return;
     struct buf json = {0};
@@ -353,6 +356,16 @@ static void load_strategy(struct reader *r, struct object *o, const struct ynode
                      "maxSurge and maxUnavailable are both 0: no replica could ever be replaced");
 }
 
+/* What is never to run on two nodes at once: a Deployment that is recreated never runs twice on one. */
+static void load_run_once(struct reader *r, struct object *o, const struct ynode *doc)
+{
+    const struct ynode *n = y_get(y_path(doc, "metadata.annotations"), "weir.dev/run-once");
+    bool yes = y_is_str(n) && slice_is(n->text, "true");
+    if (y_is_str(n) && !yes && !slice_is(n->text, "false"))
+        reader_error(r, n, "metadata.annotations[\"weir.dev/run-once\"]", "give \"true\" or \"false\"", "not known: \"%.*s\"", (int)MIN(n->text.n, 60), n->text.p);
+    o->dep.run_once = yes || o->dep.recreate;
+}
+
 static void load_selector(struct reader *r, struct object *o, const struct ynode *spec)
 {
     const struct ynode *selector = y_get(spec, "selector"), *labels = y_get(selector, "matchLabels");
@@ -378,6 +391,7 @@ void load_deployment(struct reader *r, struct object *o, const struct ynode *doc
     load_template(r, o, y_get(spec, "template"));
     load_selector(r, o, spec);
     load_strategy(r, o, spec);
+    load_run_once(r, o, doc);
     if (dep->progress_deadline_s <= dep->min_ready_s)
         reader_error(r, spec, "spec.progressDeadlineSeconds", "give more", "must be more than minReadySeconds (%u)", dep->min_ready_s);
 }

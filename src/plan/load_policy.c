@@ -361,14 +361,38 @@ static char **load_san_list(struct reader *r, struct object *o, const struct yno
 
 static void check_ca(struct reader *r, const struct ynode *n, size_t ca_n, bool system_ca)
 {
+    bool old = y_get(n, "caCertRefs") || y_get(n, "wellKnownCACerts");
+    const char *refs = old ? "caCertRefs" : "caCertificateRefs", *known = old ? "wellKnownCACerts" : "wellKnownCACertificates";
     if (n && n->type == Y_MAP && !ca_n == !system_ca)
-        reader_error(r, n, "", "give exactly one of them", ca_n ? "both caCertificateRefs and wellKnownCACertificates" : "neither caCertificateRefs nor wellKnownCACertificates");
+        reader_error(r, n, "", "give exactly one of them", "%s %s %s %s", ca_n ? "both" : "neither", refs, ca_n ? "and" : "nor", known);
+}
+
+/* gateway.networking.k8s.io/v1alpha2, as Gateway API 1.0 had it. */
+static void load_backend_tls_alpha2(struct reader *r, struct object *o, const struct ynode *spec)
+{
+    const struct ynode *target = y_get(spec, "targetRef"), *v = y_get(spec, "tls");
+    struct backend_tls *tls = &o->backend_tls;
+    tls->services_n = target ? 1 : 0;
+    tls->services = load_array(o, 1, sizeof *tls->services);
+    tls->sections = load_array(o, 1, sizeof *tls->sections);
+    tls->services[0] = load_str(o, target, "name");
+    tls->sections[0] = load_str(o, target, "sectionName");
+    tls->hostname = load_str(o, v, "hostname");
+    tls->ca = load_secret_refs(o, v, "caCertRefs", &tls->ca_n);
+    tls->system_ca = load_is(v, "wellKnownCACerts", "System");
+    size_t mark = reader_push(r, "spec.tls");
+    check_ca(r, v, tls->ca_n, tls->system_ca);
+    reader_pop(r, mark);
 }
 
 void load_backend_tls(struct reader *r, struct object *o, const struct ynode *doc)
 {
     const struct ynode *spec = y_get(doc, "spec"), *v = y_get(spec, "validation");
     struct backend_tls *tls = &o->backend_tls;
+    if (!v && y_get(spec, "tls")) {
+        load_backend_tls_alpha2(r, o, spec);
+        return;
+    }
     tls->services = load_targets(o, spec, &tls->services_n, &tls->sections);
     tls->hostname = load_str(o, v, "hostname");
     tls->ca = load_secret_refs(o, v, "caCertificateRefs", &tls->ca_n);

@@ -1,7 +1,6 @@
-/* load_topic.c - topics of the event log: Weir's Topic, and Strimzi's KafkaTopic, which has less.
+/* load_topic.c - topics of the event log: Weir's Topic, and Strimzi's KafkaTopic, which has less; and Weir's Keyspace, which is about keys of the control store.
  *
- * Names and values of settings pass through as they are: the broker knows them, and says what it does not take in the object's
- * condition Ready. Numbers and booleans become the text that Kafka's tools would send.
+ * Names and values of settings pass through as they are: the broker knows them, and main asks it about them before objects are in force (topic_check.c). Numbers and booleans become the text that Kafka's tools would send.
  */
 #include "plan_int.h"
 
@@ -32,9 +31,20 @@ static void load_settings(struct object *o, const struct ynode *map, struct kvs 
     }
 }
 
+/* A principal of an entry of acls, and its operations, of which there has to be one. */
+static char *load_principal(struct reader *r, struct object *o, const struct ynode *n)
+{
+    char *principal = load_str(o, n, "principal");
+    if (principal && !slice_starts(slice_cstr(principal), SLICE("User:")))
+        reader_error(r, y_get(n, "principal"), ".principal", "write User:NAMESPACE/WORKLOAD, or another name behind User:", "not a principal: \"%s\"", principal);
+    if (y_get(n, "operations") && y_get(n, "operations")->type == Y_LIST && !load_list_n(n, "operations"))
+        reader_error(r, y_get(n, "operations"), ".operations", "name at least one, such as Read", "an empty list permits nothing, and denies nothing");
+    return principal;
+}
+
 static void load_acl(struct reader *r, struct object *o, const struct ynode *n, struct topic_acl *acl)
 {
-    acl->principal = load_str(o, n, "principal");
+    acl->principal = load_principal(r, o, n);
     acl->host = load_str(o, n, "host");
     acl->deny = load_is(n, "permission", "Deny");
     if (!acl->host)
@@ -43,10 +53,6 @@ static void load_acl(struct reader *r, struct object *o, const struct ynode *n, 
         for (uint32_t op = 0; op < TOPIC_OPERATIONS; op++)
             if (slice_is(y_str(y_get(n, "operations")->items[i]), topic_operation_names[op]))
                 acl->operations |= 1u << op;
-    if (acl->principal && !slice_starts(slice_cstr(acl->principal), SLICE("User:")))
-        reader_error(r, y_get(n, "principal"), ".principal", "write User:NAMESPACE/WORKLOAD, or another name behind User:", "not a principal: \"%s\"", acl->principal);
-    if (y_get(n, "operations") && y_get(n, "operations")->type == Y_LIST && !load_list_n(n, "operations"))
-        reader_error(r, y_get(n, "operations"), ".operations", "name at least one, such as Read", "an empty list permits nothing, and denies nothing");
 }
 
 static void load_quota(struct reader *r, struct object *o, const struct ynode *n, struct topic_quota *q)
@@ -86,6 +92,30 @@ void load_topic(struct reader *r, struct object *o, const struct ynode *doc)
     for (uint32_t i = 0; i < load_list_n(spec, "acls"); i++) {
         size_t mark = reader_push(r, "spec.acls[%u]", i);
         load_acl(r, o, y_get(spec, "acls")->items[i], &t->acls[t->acls_n++]);
+        reader_pop(r, mark);
+    }
+}
+
+void load_keyspace(struct reader *r, struct object *o, const struct ynode *doc)
+{
+    const struct ynode *spec = y_get(doc, "spec"), *acls = y_get(spec, "acls");
+    struct keyspace_spec *k = &o->keyspace;
+    k->prefix = load_str(o, spec, "prefix");
+    struct slice prefix = slice_cstr(k->prefix), reserved = SLICE(KEYSPACE_RESERVED);
+    if (slice_starts(prefix, reserved))
+        reader_error(r, y_get(spec, "prefix"), "spec.prefix", "choose another one", "keys below " KEYSPACE_RESERVED " are the node's own: nobody writes them, and they are read from the host only");
+    if (acls && acls->type == Y_LIST && !acls->n)
+        reader_error(r, acls, "spec.acls", "name who may use the keys, or remove the Keyspace", "an empty list would not say who may use the keys");
+    k->acls = load_array(o, load_list_n(spec, "acls"), sizeof *k->acls);
+    for (uint32_t i = 0; i < load_list_n(spec, "acls"); i++) {
+        const struct ynode *n = acls->items[i];
+        size_t mark = reader_push(r, "spec.acls[%u]", i);
+        struct keyspace_acl *acl = &k->acls[k->acls_n++];
+        acl->principal = load_principal(r, o, n);
+        for (uint32_t op = 0; op < load_list_n(n, "operations"); op++) {
+            acl->read |= slice_is(y_str(y_get(n, "operations")->items[op]), "Read");
+            acl->write |= slice_is(y_str(y_get(n, "operations")->items[op]), "Write");
+        }
         reader_pop(r, mark);
     }
 }

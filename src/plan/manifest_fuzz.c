@@ -18,10 +18,10 @@ static void round_trip(struct objset *s)
     struct diags d = {0};
     struct objset *loaded = objset_new();
     objset_addresses(s);
-    objset_save(s, &first);
-    enum err e = objset_load(loaded, "state.json", buf_slice(&first), &d);
+    objset_save(s, NULL, &first);
+    enum err e = objset_load(loaded, "state.json", buf_slice(&first), NULL, &d);
     MUST(e == OK && d.n == 0);
-    objset_save(loaded, &second);
+    objset_save(loaded, NULL, &second);
     MUST(slice_eq(buf_slice(&first), buf_slice(&second)));
     for (size_t i = 0; i < objset_n(s); i++) {
         const struct object *a = objset_at(s, i), *b = objset_at(loaded, i);

@@ -1,13 +1,9 @@
-/* objset.c - the set of objects: an array in the order of kind, namespace and name; and its file.
+/* objset.c - the set of objects: an array in the order of kind, namespace and name.
  *
  * Objects are immutable but for an address, a generation and a time, and are shared between copies of a set (struct
- * obj_box in plan_int.h), so copying a set costs a few hundred bytes per object. The file format is in README.md.
+ * obj_box in plan_int.h), so copying a set costs a few hundred bytes per object. How they are kept: stored.c.
  */
 #include "plan_int.h"
-
-#include <jansson.h>
-
-#define STATE_VERSION 1
 
 /* ---- objects ------------------------------------------------------------------------------------------------------- */
 
@@ -31,8 +27,12 @@ void object_unref(struct object *o)
     if (--box->refs)
         return;
     arena_fini(&o->mem);
-    if (box->base)
+    if (box->base) {
         object_unref(&box->base->o);
+    } else if (o->lacks) {
+        diags_free(o->lacks);
+        mem_free(o->lacks);
+    }
     mem_free(box);
 }
 
@@ -192,6 +192,8 @@ struct objset *objset_copy(const struct objset *s)
     return copy;
 }
 
+void objset_share(struct objset *into, const struct object *o) { objset_put(into, object_copy((struct object *)(uintptr_t)o)); }
+
 /* A host that was in old keeps its address. */
 static void entry_inherit(struct object *o, const struct object *old)
 {
@@ -207,7 +209,7 @@ static void object_inherit(struct object *o, const struct object *old)
     bool same = o->hash == old->hash && strcmp(o->dir, old->dir) == 0;
     o->created_ns = old->created_ns;
     o->generation = old->generation + !same;
-    if (o->kind == OBJ_SERVICE && o->svc.address.family == ADDR_NONE)
+    if (o->kind == OBJ_SERVICE && o->svc.address.family == ADDR_NONE && !o->svc.headless)
         o->svc.address = old->svc.address;
     if (o->kind == OBJ_SERVICEENTRY)
         entry_inherit(o, old);
@@ -226,186 +228,41 @@ void objset_merge(struct objset *into, struct objset *from)
     objset_clear(from);
 }
 
-/* ---- the file: writing ------------------------------------------------------------------------------------------------- */
+/* ---- what is to be written ------------------------------------------------------------------------------------------------ */
 
-static void save_text(struct buf *out, const char *key, const char *value)
+static bool addresses_same(const struct object *a, const struct object *b)
 {
-    buf_printf(out, ",\"%s\":", key);
-    buf_add_json(out, slice_cstr(value));
+    if (a->kind == OBJ_SERVICE)
+        return addr_eq(&a->svc.address, &b->svc.address);
+    if (a->kind != OBJ_SERVICEENTRY)
+        return true;
+    bool same = a->entry.addresses_n == b->entry.addresses_n;
+    for (size_t i = 0; same && i < a->entry.addresses_n; i++)
+        same = addr_eq(&a->entry.addresses[i], &b->entry.addresses[i]);
+    return same;
 }
 
-static void save_addresses(const struct object *o, struct buf *out)
+/* But for file, line and column; and for who owns which field, unless owners. */
+static bool object_same_content(const struct object *a, const struct object *b, bool owners)
 {
-    char address[ADDR_TEXT_MAX];
-    buf_adds(out, ",\"addresses\":[");
-    for (size_t i = 0; i < o->entry.addresses_n; i++) {
-        bool given = o->entry.addresses[i].family != ADDR_NONE;
-        if (given)
-            addr_format_ip(&o->entry.addresses[i], address);
-        buf_printf(out, "%s\"%s\"", i ? "," : "", given ? address : "");
+    return a->hash == b->hash && (!owners || strcmp(a->json, b->json) == 0) && strcmp(a->dir, b->dir) == 0 && a->generation == b->generation && a->created_ns == b->created_ns &&
+           addresses_same(a, b);
+}
+
+bool object_same(const struct object *a, const struct object *b)
+{
+    return object_same_content(a, b, true) && a->line == b->line && a->column == b->column && strcmp(a->file, b->file) == 0;
+}
+
+void objset_keep_same(struct objset *into, const struct objset *old, bool owners)
+{
+    for (size_t i = 0; i < into->n; i++) {
+        bool found;
+        size_t k = objset_index(old, into->items[i]->kind, into->items[i]->ns, into->items[i]->name, &found);
+        if (found && !object_same(into->items[i], old->items[k]) && object_same_content(into->items[i], old->items[k], owners)) {
+            struct object *kept = object_copy(old->items[k]);
+            object_unref(into->items[i]);
+            into->items[i] = kept;
+        }
     }
-    buf_addc(out, ']');
-}
-
-static void save_object(const struct object *o, struct buf *out)
-{
-    char address[ADDR_TEXT_MAX];
-    buf_adds(out, "{\"kind\":");
-    buf_add_json(out, slice_cstr(obj_kind_name(o->kind)));
-    save_text(out, "namespace", o->ns);
-    save_text(out, "name", o->name);
-    save_text(out, "file", o->file);
-    buf_printf(out, ",\"line\":%u,\"column\":%u", o->line, o->column);
-    save_text(out, "dir", o->dir);
-    buf_printf(out, ",\"created_ns\":%llu,\"generation\":%llu", (unsigned long long)o->created_ns, (unsigned long long)o->generation);
-    if (o->kind == OBJ_SERVICE && o->svc.address.family != ADDR_NONE) {
-        addr_format_ip(&o->svc.address, address);
-        save_text(out, "address", address);
-    }
-    if (o->kind == OBJ_SERVICEENTRY)
-        save_addresses(o, out);
-    buf_printf(out, ",\"manifest\":%s}", o->json);
-}
-
-void objset_save(const struct objset *s, struct buf *out)
-{
-    buf_printf(out, "{\"version\":%d,\"objects\":[", STATE_VERSION);
-    for (size_t i = 0; i < s->n; i++) {
-        buf_adds(out, i ? ",\n" : "\n");
-        save_object(s->items[i], out);
-    }
-    buf_adds(out, "\n]}\n");
-}
-
-/* ---- the file: reading --------------------------------------------------------------------------------------------------- */
-
-/* A tree from JSON, each node at the place where its object came from. Depth was limited when the manifest was read. */
-struct from_json {
-    struct arena *a;
-    uint32_t line, column;
-    bool failed;
-};
-
-static struct ynode *tree_from_json(struct from_json *f, json_t *j, uint32_t depth);
-
-static void map_from_json(struct from_json *f, json_t *j, struct ynode *n, uint32_t depth)
-{
-    const char *key;
-    json_t *value;
-    n->pairs = arena_alloc(f->a, (json_object_size(j) + 1) * sizeof *n->pairs);
-    json_object_foreach(j, key, value) n->pairs[n->n++] =
-        (struct ypair){.key = arena_slice(f->a, slice_cstr(key)), .line = f->line, .column = f->column, .value = tree_from_json(f, value, depth + 1)};
-}
-
-static void scalar_from_json(struct from_json *f, json_t *j, struct ynode *n)
-{
-    char *text = NULL;
-    if (json_is_string(j))
-        n->text = arena_slice(f->a, slice_of(json_string_value(j), json_string_length(j)));
-    else if (json_is_integer(j))
-        text = arena_printf(f->a, "%lld", (long long)(n->num = json_integer_value(j)));
-    else if (json_is_real(j))
-        text = arena_printf(f->a, "%.17g", n->real = json_real_value(j));
-    else
-        text = arena_strdup(f->a, (n->flag = json_is_true(j)) ? "true" : json_is_null(j) ? "null" : "false");
-    if (text)
-        n->text = slice_cstr(text);
-}
-
-static struct ynode *tree_from_json(struct from_json *f, json_t *j, uint32_t depth)
-{
-    static const enum ytype types[] = {[JSON_OBJECT] = Y_MAP, [JSON_ARRAY] = Y_LIST, [JSON_STRING] = Y_STR, [JSON_INTEGER] = Y_INT,
-                                       [JSON_REAL] = Y_FLOAT, [JSON_TRUE] = Y_BOOL,  [JSON_FALSE] = Y_BOOL, [JSON_NULL] = Y_NULL};
-    struct ynode *n = arena_zalloc(f->a, sizeof *n);
-    n->type = types[json_typeof(j)];
-    n->line = f->line;
-    n->column = f->column;
-    n->complete = true;
-    if (depth > MANIFEST_DEPTH_MAX) {
-        f->failed = true;
-        n->type = Y_NULL;
-    } else if (json_is_object(j)) {
-        map_from_json(f, j, n, depth);
-    } else if (json_is_array(j)) {
-        n->items = arena_alloc(f->a, (json_array_size(j) + 1) * sizeof(struct ynode *));
-        for (size_t i = 0; i < json_array_size(j); i++)
-            n->items[n->n++] = tree_from_json(f, json_array_get(j, i), depth + 1);
-    } else {
-        scalar_from_json(f, j, n);
-    }
-    return n;
-}
-
-static const char *entry_text(json_t *entry, const char *key)
-{
-    const char *s = json_string_value(json_object_get(entry, key));
-    return s ? s : "";
-}
-
-static uint64_t entry_u64(json_t *entry, const char *key)
-{
-    json_int_t v = json_integer_value(json_object_get(entry, key));
-    return v > 0 ? (uint64_t)v : 0;
-}
-
-static void load_addresses(struct object *o, json_t *list)
-{
-    for (size_t i = 0; i < o->entry.addresses_n; i++) {
-        const char *text = json_string_value(json_array_get(list, i));
-        if (!text || addr_parse(slice_cstr(text), 0, &o->entry.addresses[i]) != OK)
-            o->entry.addresses[i] = (struct addr){0}; /* objset_addresses() gives another */
-    }
-}
-
-static enum err load_entry(struct objset *s, json_t *entry, struct diags *d)
-{
-    struct arena a;
-    arena_init(&a, MEM_MANIFEST, 16 << 10);
-    struct from_json f = {.a = &a, .line = (uint32_t)entry_u64(entry, "line"), .column = (uint32_t)entry_u64(entry, "column")};
-    json_t *manifest = json_object_get(entry, "manifest");
-    struct ynode *doc = manifest ? tree_from_json(&f, manifest, 1) : NULL;
-    struct reader r = {
-        .file = entry_text(entry, "file"), .dir = entry_text(entry, "dir"), .default_ns = entry_text(entry, "namespace"), .silent = true, .d = d};
-    struct object *o = doc && doc->type == Y_MAP && !f.failed ? reader_object(&r, doc) : NULL;
-    if (o) {
-        const char *address = entry_text(entry, "address");
-        o->created_ns = entry_u64(entry, "created_ns");
-        o->generation = MAX(entry_u64(entry, "generation"), 1u);
-        if (o->kind == OBJ_SERVICE && address[0] && addr_parse(slice_cstr(address), 0, &o->svc.address) != OK)
-            o->svc.address = (struct addr){0}; /* objset_addresses() gives another */
-        if (o->kind == OBJ_SERVICEENTRY)
-            load_addresses(o, json_object_get(entry, "addresses"));
-        objset_put(s, o);
-    }
-    reader_fini(&r);
-    arena_fini(&a);
-    return o ? OK : ERR_INVALID;
-}
-
-enum err objset_load(struct objset *s, const char *file, struct slice text, struct diags *d)
-{
-    static const char remedy[] = "move the file away and apply the manifests again";
-    json_error_t e;
-    json_t *root = text.n > STATE_BYTES_MAX ? NULL : json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, &e);
-    if (!root) {
-        if (text.n > STATE_BYTES_MAX)
-            diags_add(d, DIAG_ERROR, file, 0, 0, "", remedy, "the file has %zu bytes, and %u is the most", text.n, STATE_BYTES_MAX);
-        else
-            diags_add(d, DIAG_ERROR, file, (uint32_t)MAX(e.line, 0), (uint32_t)MAX(e.column, 0), "", remedy, "not JSON: %s", e.text);
-        return ERR_SYNTAX;
-    }
-    enum err result = OK;
-    json_t *objects = json_object_get(root, "objects");
-    if (json_integer_value(json_object_get(root, "version")) != STATE_VERSION || !json_is_array(objects)) {
-        diags_add(d, DIAG_ERROR, file, 0, 0, "", remedy, "not a set of objects of version %d", STATE_VERSION);
-        result = ERR_INVALID;
-    }
-    for (size_t i = 0; result == OK && i < json_array_size(objects); i++) {
-        size_t errors = d->errors;
-        result = load_entry(s, json_array_get(objects, i), d);
-        if (result != OK && d->errors == errors)
-            diags_add(d, DIAG_ERROR, file, 0, 0, "", remedy, "object %zu of the file cannot be read", i + 1);
-    }
-    json_decref(root);
-    return result;
 }

@@ -38,7 +38,7 @@ enum obj_kind {
     OBJ_VIRTUALSERVICE, OBJ_DESTINATIONRULE, OBJ_ISTIO_GATEWAY, OBJ_SERVICEENTRY, OBJ_SIDECAR, /* networking.istio.io */
     OBJ_PEERAUTHENTICATION,                                                                /* security.istio.io */
     OBJ_TRAFFICSPLIT,                                                                      /* split.smi-spec.io */
-    OBJ_HTTPFILTER, OBJ_BACKENDPOLICY, OBJ_TOPIC,                                          /* weir.dev */
+    OBJ_HTTPFILTER, OBJ_BACKENDPOLICY, OBJ_TOPIC, OBJ_KEYSPACE,                            /* weir.dev */
     OBJ_KAFKATOPIC,                                                                        /* kafka.strimzi.io */
     OBJ_KIND_COUNT
 };
@@ -61,6 +61,16 @@ struct env_var {
 struct env_from { char *map; char *prefix; bool secret, optional; };
 struct container_port { char *name; uint16_t port; };
 
+/* Volumes are files of ConfigMaps and Secrets. */
+struct volume_item { char *key, *path; int32_t mode; /* -1: the volume's */ };
+struct volume_source { char *map; bool secret, optional; struct volume_item *items; size_t items_n; /* none: every key */ };
+struct volume { char *name; struct volume_source *sources; size_t sources_n; uint32_t mode; };
+struct volume_mount {
+    uint32_t volume;         /* its index */
+    char *path;              /* where: absolute, without ".." and a '/' at its end */
+    char *sub_path;          /* the file of the volume that is shown there; NULL: all of it */
+};
+
 enum probe_kind { PROBE_NONE, PROBE_HTTP, PROBE_TCP, PROBE_EXEC, PROBE_GRPC };
 struct probe {
     enum probe_kind kind;
@@ -74,14 +84,42 @@ struct probe {
 };
 struct int_or_pct { int32_t value; bool pct; };
 
+/* ---- where replicas may run: read by load_place.c, judged by place.c ------------------------------------------------------- */
+
+enum label_op { LABEL_IN, LABEL_NOT_IN, LABEL_EXISTS, LABEL_DOES_NOT_EXIST, LABEL_GT, LABEL_LT };
+extern const char *const label_op_names[]; /* as in a manifest: "NotIn" */
+struct label_expr { char *key; enum label_op op; char **values; size_t values_n; };
+/* A label selector: all of it holds. Empty: everything; not given: nothing. */
+struct label_select { bool given; struct kvs labels; struct label_expr *exprs; size_t exprs_n; };
+/* One term of a node affinity: all of it holds. names: expressions on metadata.name. */
+struct node_term { struct label_expr *exprs; size_t exprs_n; struct label_expr *names; size_t names_n; uint32_t weight; /* preferred: 1 to 100 */ };
+/* One term of affinity or anti-affinity to replicas of who, in these namespaces, in the same domain: nodes whose label topology is equal. */
+struct pod_term { struct label_select who; char **namespaces; size_t namespaces_n; /* none: the Deployment's own */ char *topology; uint32_t weight; };
+struct spread_rule { struct label_select who; char *topology; uint32_t max_skew, min_domains /* 0: not given */; bool hard; /* DoNotSchedule */ };
+struct place_spec {
+    struct kvs node_selector;
+    char *node_name;                                       /* NULL: any */
+    struct node_term *node_terms; size_t node_terms_n;     /* one of them must hold; given but none: no node */
+    bool node_required;                                    /* node_terms was given */
+    struct node_term *node_preferred; size_t node_preferred_n;
+    struct pod_term *near; size_t near_n;                  /* podAffinity, required */
+    struct pod_term *near_preferred; size_t near_preferred_n;
+    struct pod_term *apart; size_t apart_n;                /* podAntiAffinity, required */
+    struct pod_term *apart_preferred; size_t apart_preferred_n;
+    struct spread_rule *spread; size_t spread_n;
+};
+
 struct pod_template {
     struct kvs labels, annotations;
+    struct place_spec place;
     char *container;         /* the container's name */
     char *image;
     char **argv;             /* command then args, NULL-terminated, $(VAR) not yet expanded */
     char *cwd;               /* absolute: workingDir, relative ones from the manifest's folder; default that folder */
     struct env_var *env; size_t env_n;
     struct env_from *env_from; size_t env_from_n;
+    struct volume *volumes; size_t volumes_n;
+    struct volume_mount *mounts; size_t mounts_n; /* ordered by path */
     struct container_port *ports; size_t ports_n;
     struct probe readiness, liveness, startup;
     uint32_t cpu_milli_request, cpu_milli_limit;
@@ -103,6 +141,7 @@ struct deployment {
     struct int_or_pct max_surge, max_unavailable; /* defaults 25 % */
     uint32_t min_ready_s, progress_deadline_s;
     bool paused;
+    bool run_once;           /* never on two nodes at once: recreate, or annotation weir.dev/run-once: "true" */
 };
 struct service_port {
     char *name;              /* may be "" */
@@ -115,7 +154,8 @@ struct service {
     struct kvs selector;
     char *external_name;     /* type ExternalName; else NULL */
     struct service_port *ports; size_t ports_n;
-    struct addr address;     /* in 127.128.0.0/9, given by objset_addresses() */
+    bool headless;           /* clusterIP: None: no address; its replicas have some (plan.named) */
+    struct addr address;     /* in 127.128.0.0/9, given by objset_addresses(); ADDR_NONE when headless */
 };
 /* What a Gateway (of either kind) listens for. */
 enum listen_protocol { LISTEN_HTTP, LISTEN_HTTPS, LISTEN_TLS, LISTEN_TCP };
@@ -324,7 +364,9 @@ struct destination_rule {
     struct kvs workload_selector;
     char **export_to; size_t export_to_n;
 };
-struct entry_endpoint { char *address; /* IP, host name, or unix path */ struct kv *ports; size_t ports_n; /* name -> number as text */ struct kvs labels; char *locality; uint32_t weight; };
+/* There may be very many of them, and most have an address and nothing else. */
+struct entry_endpoint { char *address; /* IP, host name, or unix path */ const struct entry_endpoint_rest *rest; /* never NULL */ uint32_t weight; };
+struct entry_endpoint_rest { struct kvs ports; /* name -> number as text */ struct kvs labels; char *locality; };
 struct service_entry {
     char **hosts; size_t hosts_n;
     struct service_port *ports; size_t ports_n;
@@ -403,6 +445,16 @@ struct topic_spec {
     struct topic_quota *quotas; size_t quotas_n;
     struct topic_acl *acls; size_t acls_n; /* none: nothing is said about who may use it */
 };
+/* Who may do what with the control store's keys that begin with a prefix. */
+struct keyspace_acl {
+    char *principal;           /* "User:shop/orders", "User:ANONYMOUS" for the host, "User:*" */
+    bool read, write;
+};
+struct keyspace_spec {
+    char *prefix;
+    struct keyspace_acl *acls; size_t acls_n; /* at least one */
+};
+#define KEYSPACE_RESERVED "/weir/" /* the node's own keys */
 bool topic_name_is_good(struct slice s);  /* 1 to 249 of letters, digits, '.', '_', '-'; neither "." nor ".." (Kafka's Topic.validate()) */
 
 struct object {
@@ -413,8 +465,10 @@ struct object {
     char *dir;               /* absolute folder of that file */
     char *json;              /* the manifest as given, compact JSON */
     uint64_t hash;           /* of json */
+    uint64_t serial;         /* of the reading of a stored value that made its content: no other has it, but copies; 0: it was made otherwise */
     uint64_t created_ns;     /* wall clock, kept over updates */
     uint64_t generation;     /* +1 for each change */
+    struct diags *lacks;     /* objset_read_parts(): it is a part of an object, whose fields here are right; why it can't stand alone. NULL: it is whole */
     union {
         struct deployment dep;
         struct service svc;
@@ -429,6 +483,7 @@ struct object {
         struct http_filter filter;
         struct backend_policy backend;
         struct topic_spec topic; /* Topic, KafkaTopic */
+        struct keyspace_spec keyspace;
     };
     struct arena mem;        /* owns all of the above */
 };
@@ -442,6 +497,8 @@ void objset_free(struct objset *s);
  * the same file it is an error). Everything wrong goes to d; s is meaningless when errors were added. strict: what is
  * unknown or ignored is an error. default_ns: for objects that name none. */
 void objset_read(struct objset *s, const char *file, const char *dir, struct slice text, const char *default_ns, bool strict, struct diags *d);
+/* The same for objset_own(): what lacks required fields, but has no other mistake, is put into s as well, and becomes whole there, or not. */
+void objset_read_parts(struct objset *s, const char *file, const char *dir, struct slice text, const char *default_ns, bool strict, struct diags *d);
 /* References that must hold in the whole set: routes to Gateways and Services, ConfigMaps and Secrets that are not
  * optional, selectors that match nothing, port clashes. */
 void objset_check(const struct objset *s, struct diags *d);
@@ -450,6 +507,7 @@ void objset_check_object(const struct objset *s, const struct object *o, struct 
 void objset_merge(struct objset *into, struct objset *from);
 bool objset_remove(struct objset *s, enum obj_kind k, const char *ns, const char *name);
 struct objset *objset_copy(const struct objset *s);
+void objset_share(struct objset *into, const struct object *o); /* a copy, which shares its content with o */
 size_t objset_n(const struct objset *s);
 const struct object *objset_at(const struct objset *s, size_t i); /* ordered by kind, namespace, name */
 const struct object *objset_find(const struct objset *s, enum obj_kind k, const char *ns, const char *name);
@@ -460,9 +518,25 @@ bool objset_granted(const struct objset *s, const struct object *from, enum obj_
 enum err objset_cert(const struct object *secret, struct buf *why) WARN_UNUSED;
 /* Gives each Service that has none an address, the same one for the same namespace and name where that is free. */
 void objset_addresses(struct objset *s);
-/* To and from the file in the data folder (JSON; see plan/README.md). */
-void objset_save(const struct objset *s, struct buf *out);
-enum err objset_load(struct objset *s, const char *file, struct slice text, struct diags *d) WARN_UNUSED;
+/* Objects of into that are the same in old, but for the place where they were read, are old's again: nothing is to be written for them. owners: who
+ * owns which field has to be the same, too. */
+void objset_keep_same(struct objset *into, const struct objset *old, bool owners);
+bool object_same(const struct object *a, const struct object *b); /* what would be stored of them is the same */
+
+/* ---- how objects are kept (stored.c; README.md has the format) ------------------------------------------------------- */
+
+struct keyring; /* seal.h: with it values of Secrets are sealed; NULL: plain */
+/* Adds "KIND.GROUP/NAMESPACE/NAME"; the namespace of what has none is "-", and no group leaves out its dot. */
+void object_key(enum obj_kind k, const char *ns, const char *name, struct buf *out);
+bool object_key_parse(struct slice key, enum obj_kind *k, struct slice *ns, struct slice *name);
+/* Adds the object as JSON. ERR_INVALID: it has a number that JSON's readers do not take. */
+enum err object_store(const struct object *o, const struct keyring *keys, struct buf *out) WARN_UNUSED;
+const struct object *objset_find_stored(const struct objset *s, struct slice key); /* by its object_key(); NULL: it is not there */
+/* The reverse, into s. An error is in d, with key as its place and the remedy if the manifest itself has none. */
+enum err objset_load_stored(struct objset *s, struct slice key, struct slice value, const struct keyring *keys, const char *remedy, struct diags *d) WARN_UNUSED;
+/* All of them to and from one file. What can't be stored is left out. Loading takes files of Weir before the control store, too. */
+void objset_save(const struct objset *s, const struct keyring *keys, struct buf *out);
+enum err objset_load(struct objset *s, const char *file, struct slice text, const struct keyring *keys, struct diags *d) WARN_UNUSED;
 /* The event log's name, address and port inside each workload's namespace: an address that no Service gets. */
 #define LOG_HOST "kafka"
 #define LOG_ADDRESS 0x7ffffffeu /* 127.255.255.254 */
@@ -477,6 +551,13 @@ void objset_hosts(const struct objset *s, const char *ns, struct buf *out);
 /* The replica's environment after env, envFrom, $(VAR) expansion and the service variables; NULL-terminated, in a. Missing
  * references that are not optional are errors in d. extra: pairs that come first (HOSTNAME, PATH, ...), may be NULL. */
 char **objset_env(const struct objset *s, const struct object *dep, const char *const *extra, struct arena *a, struct diags *d);
+/* The files of a volume of dep, in a. What is missing and not optional is an error in d. */
+struct volume_file { const char *path; struct slice bytes; uint32_t mode; };
+struct volume_file *objset_volume(const struct objset *s, const struct object *dep, const struct volume *v, struct arena *a, size_t *n, struct diags *d);
+/* A hash of all ConfigMaps and Secrets whose change shall restart dep, the same in every process; 0: there are none. A Secret in the environment counts
+ * unless an annotation says no; the rest when one says yes: weir.dev/restart-on-config or reloader.stakater.com/auto, on the Deployment or its template.
+ * configmap.reloader.stakater.com/reload and secret.... name further ones. */
+uint64_t objset_config_hash(const struct objset *s, const struct object *dep);
 /* The command line with $(VAR) expanded from env. */
 char **objset_argv(const struct object *dep, char *const *env, struct arena *a);
 
@@ -504,6 +585,7 @@ struct endpoint_health {
     uint64_t checked_ms;         /* monotonic: its checker's last sign of life */
     uint64_t checks[3];          /* made so far: well, unwell, without an answer in time */
     bool expected;               /* the control thread's: the plan before had checks for it */
+    bool nobody;                 /* not of one endpoint: shared by all for which no policy ever asked, and never written but for refs */
 };
 /* The same for a cluster: its circuit breakers count over all workers. */
 struct cluster_shared {
@@ -518,17 +600,33 @@ struct endpoint_health *endpoint_health_ref(struct endpoint_health *h);
 void endpoint_health_unref(struct endpoint_health *h); /* NULL-safe, any thread */
 struct cluster_shared *cluster_shared_ref(struct cluster_shared *s);
 void cluster_shared_unref(struct cluster_shared *s);   /* NULL-safe, any thread */
+/* A struct addr without the room for a path that few have: there are many endpoints. plan_endpoint_addr() makes one of it. */
+struct plan_address {
+    union {
+        uint8_t ip[16];   /* network byte order; the first 4 for IPv4 */
+        const char *path; /* ADDR_UNIX */
+    };
+    uint16_t port;        /* host byte order */
+    uint8_t family;       /* enum addr_family */
+    bool inside;          /* it is inside the replica's network namespace: only sockets made there reach it */
+};
 struct plan_endpoint {
     uint64_t id;          /* of the endpoint: never reused */
     uint64_t replica_id;  /* 0: an address outside Weir */
-    bool inside;          /* address is inside the replica's network namespace: only sockets made there reach it */
-    struct addr address;  /* to connect to: inside the replica's namespace, or outside; a unix path for ServiceEntry */
+    struct plan_address address; /* to connect to: inside the replica's namespace, or outside; a unix path for ServiceEntry */
     uint32_t slot;        /* small index, unique among live endpoints: index into per-worker tables */
     uint32_t weight;      /* relative, from 1; 1 when nothing says otherwise */
     uint64_t since_ms;    /* monotonic time of the first plan that named it: for slow start */
     const char *locality; /* "region/zone/subzone"; "" */
     struct endpoint_health *health; /* never NULL */
     const char *name;     /* replica's name or address, for logs */
+    const struct plan_remote *remote; /* a replica on another node: address is that node's gate; NULL: none */
+};
+struct addr plan_endpoint_addr(const struct plan_endpoint *ep);
+/* How a replica on another node is reached. See ROUTING.md, "Other nodes". */
+struct plan_remote {
+    const char *node;     /* the node's name: its certificate must be for it */
+    const char *sni;      /* what its gate knows the replica by: target_name() */
 };
 struct plan_cluster {
     char *ns, *service;
@@ -575,6 +673,7 @@ struct plan_tcp_rule {
     struct plan_backend *backends; uint32_t backends_n; uint32_t weight_sum; /* req and resp NULL */
 };
 struct plan_listener {
+    bool node;              /* the gate: other nodes come here, with requests for replicas (plan_target_find()); tls is its context, hosts NULL */
     struct addr address;
     uint64_t token;         /* stable for the same address: names its sockets */
     char *gateway;          /* "namespace/name" */
@@ -583,6 +682,27 @@ struct plan_listener {
     bool proxy_protocol;
     struct tls_ctx *tls;    /* terminate with this; NULL: no TLS or all passed through */
     struct plan_hosts *hosts; /* compiled; private */
+};
+/* What a connection of another node is for: an endpoint of this node in one of its clusters. */
+struct plan_target {
+    struct plan_backend backend;  /* its cluster, nothing to edit */
+    uint32_t slot;                /* of the endpoint */
+    uint64_t id;
+};
+/* Between this node and others. */
+struct plan_gate {
+    const char *node;             /* this node's name */
+    struct tls_ctx *http, *bytes; /* to other gates, by what is spoken there; NULL: could not be made, and the plan has no remote endpoints */
+    struct plan_rule rule;        /* of all requests that come from other nodes: it does nothing */
+};
+/* One of what a headless Service stands for: a ready replica, here or on another node, or an endpoint outside that has registered itself. In the mesh its address
+ * leads to it alone, at its own ports (targetPort). The address follows from its name, on all nodes alike. */
+struct plan_named_port { const char *name; uint16_t port; /* the endpoint's */ };
+struct plan_named {
+    const char *ns, *service;
+    const char *host;             /* a label, below the Service's name: the replica's name; of what is outside its address, with dashes */
+    struct addr address;          /* in 127.128.0.0/9 */
+    const struct plan_named_port *ports; uint32_t ports_n;
 };
 /* Who calls from inside: what source matches look at. */
 struct plan_caller { const char *ns, *workload; const struct kvs *labels; };
@@ -596,6 +716,9 @@ struct plan {
     struct table mesh;      /* 6 bytes of address and port -> private */
     struct table callers;   /* "ns/workload" -> struct plan_caller * */
     const char *locality;   /* of this node: "region/zone/subzone"; "" */
+    const struct plan_gate *gate; /* NULL: there are no other nodes */
+    struct table targets;   /* with gate: target_name() -> const struct plan_target */
+    const struct plan_named *named; uint32_t named_n; /* by Service */
     uint64_t bytes;         /* memory held */
     uint64_t compile_ns;
     struct arena mem;
@@ -609,10 +732,25 @@ struct live_endpoint {
     const struct container_port *ports; size_t ports_n; /* for named target ports */
     const char *ip; /* NULL: inside its namespace, 127.0.0.1 */
     uint32_t weight;      /* 0: 1 */
-    const char *locality; /* "region/zone/subzone"; NULL: that of this node */
+    const char *locality; /* "region/zone/subzone"; NULL: that of this node. Of another node: its own */
+    const char *node;     /* the other node that it runs on; NULL: this one. Then ip, replica_id are nothing to us, and */
+    struct addr gate;     /* ... this is where that node takes requests for it; ADDR_NONE: nowhere, the endpoint is left out */
+};
+/* This node as one of several. */
+#define NODE_NAME_MAX 63
+struct plan_node {
+    const char *name;     /* its certificate is for this DNS name */
+    struct addr listen;   /* of its gate; ADDR_NONE: it has none, and its replicas serve this node alone */
+    struct slice cert_pem, key_pem, ca_pem; /* its chain, its key, and the CA that signs the nodes' certificates, and only those */
 };
 /* An address of an ExternalName service, resolved by the caller. */
-struct live_address { const char *ns, *service; struct addr ip; }; /* service: of an ExternalName Service, or a host name in a ServiceEntry (ns "") */
+struct live_address {
+    const char *ns, *service;
+    struct addr ip;
+    bool registered;      /* ip, with its port, serves the Service ns/service beside the replicas that this selects, whatever targetPort says; */
+    uint32_t weight;      /* ... 0: 1 */
+    const char *locality; /* ... NULL: that of this node */
+}; /* service: of an ExternalName Service, or a host name in a ServiceEntry (ns "") */
 
 /* Keeps slots and ids stable from one plan to the next. Control thread only. */
 struct plan_memory;
@@ -620,6 +758,11 @@ struct plan_memory *plan_memory_new(void);
 void plan_memory_free(struct plan_memory *m);
 /* "region/zone/subzone" of this node, for plans compiled from now on. */
 void plan_memory_locality(struct plan_memory *m, const char *locality);
+/* There are other nodes: for plans compiled from now on. NULL: there are none, as in the beginning. All is copied. */
+void plan_memory_node(struct plan_memory *m, const struct plan_node *n);
+/* Whether a node with these texts can talk to others: they are sound, fit together, and the certificate is of the CA and for the name. why: a
+ * sentence that says what is wrong. */
+enum err plan_node_check(const struct plan_node *n, struct buf *why) WARN_UNUSED;
 /* Session ticket keys of all listeners of all plans: to be rotated, or exported for the next engine; _set takes a reference, before the first plan. */
 struct tls_tickets *plan_memory_tickets(struct plan_memory *m);
 void plan_memory_tickets_set(struct plan_memory *m, struct tls_tickets *t);
@@ -664,5 +807,8 @@ bool plan_regex_check(struct slice text, struct buf *why);
 /* m holds for s. r: the compiled m->value of a MATCH_REGEX, NULL for others. */
 bool plan_string_match(const struct string_match *m, const struct plan_regex *r, struct slice s);
 const struct plan_listener *plan_listener_find(const struct plan *p, uint64_t token);
+/* What the name in a connection from another node stands for; NULL: nothing here. Hot path. */
+const struct plan_target *plan_target_find(const struct plan *p, struct slice sni);
+#define NODE_ALPN_BYTES "weir-bytes/1" /* ALPN of connections between nodes that carry bytes; the others have h2 */
 
 #endif

@@ -145,6 +145,7 @@ enum field_flag {
     FL_REQUIRED = 1,
     FL_QUIET = 2,  /* approximated, but shown by explain only: nearly every manifest has it */
     FL_UNIQUE = 4, /* a list of maps whose "name" must differ */
+    FL_SECRET = 8, /* no message repeats what is in it */
 };
 /* A map with known keys; ids come from the SCHEMA rows of fields.def. */
 enum schema_id {
@@ -216,6 +217,8 @@ struct reader {
     const char *file, *dir, *default_ns;
     bool strict;
     bool silent; /* no warnings: they were given when the manifest was first read */
+    bool parts;  /* an object that lacks what is required is put into the set, too: see object.lacks */
+    size_t missing; /* required fields that the object being read lacks */
     struct diags *d;
     struct objset *set; /* NULL for explain */
     struct table seen;  /* kind/ns/name -> object, of this call: the same twice is an error */
@@ -244,6 +247,9 @@ void walk_map(struct reader *r, enum schema_id s, const struct ynode *n);
 /* The typed loaders: fill o from a document that walk_map() has seen. They bear wrong types (reported already, read as
  * absent) and report only what spans several fields. */
 void load_deployment(struct reader *r, struct object *o, const struct ynode *doc);
+void load_place(struct reader *r, struct object *o, const struct ynode *spec); /* of a template's spec */
+void load_volumes(struct reader *r, struct object *o, const struct ynode *spec);   /* of a template's spec */
+void load_mounts(struct reader *r, struct object *o, const struct ynode *c);       /* of its container, after them */
 void load_service(struct reader *r, struct object *o, const struct ynode *doc);
 void load_data(struct reader *r, struct object *o, const struct ynode *doc);
 void load_gateway(struct reader *r, struct object *o, const struct ynode *doc);
@@ -259,6 +265,7 @@ void load_backend_tls(struct reader *r, struct object *o, const struct ynode *do
 void load_backend_policy(struct reader *r, struct object *o, const struct ynode *doc);
 void load_http_filter(struct reader *r, struct object *o, const struct ynode *doc);
 void load_topic(struct reader *r, struct object *o, const struct ynode *doc); /* and KafkaTopic */
+void load_keyspace(struct reader *r, struct object *o, const struct ynode *doc);
 /* The helpers of the loaders. NULL or the default when the key is absent or of another type. */
 char *load_str(struct object *o, const struct ynode *map, const char *key);
 int64_t load_int(const struct ynode *map, const char *key, int64_t def, int64_t max);
@@ -267,7 +274,7 @@ void load_kvs(struct object *o, const struct ynode *map, struct kvs *out);
 /* A NULL-terminated list of strings; NULL when absent. */
 char **load_strings(struct object *o, const struct ynode *map, const char *key, size_t *n);
 uint32_t load_list_n(const struct ynode *map, const char *key); /* 0 unless a list */
-/* Room for n (>= 0) of size bytes, zeroed, in the object's arena. */
+/* Room for n of size bytes, zeroed, in the object's arena. With n 0 never NULL, not to be written, and the same for all. */
 void *load_array(struct object *o, size_t n, size_t size);
 uint32_t load_duration(const struct ynode *map, const char *key);                     /* Gateway API's, in ms; 0 when absent */
 uint32_t load_go_duration(const struct ynode *map, const char *key, uint32_t def);    /* Istio's, in ms */
@@ -299,6 +306,8 @@ struct objset {
     struct object **items; /* ordered by kind, namespace, name; each inside a box */
     size_t n, cap;
 };
+/* addresses.c: the address in 127.128.0.0/9 that follows from name, or the next that is not among taken (4 bytes in the host's order -> anything). */
+uint32_t service_address_pick(const struct table *taken, struct slice name);
 /* The objects of one kind in one namespace ("": of all) are neighbours: the index of the first, or where it would be. */
 size_t objset_first(const struct objset *s, enum obj_kind k, const char *ns);
 const char *obj_kind_group(enum obj_kind k); /* of the API, "" for the core group */
@@ -310,6 +319,15 @@ void objset_put(struct objset *s, struct object *o); /* takes o; replaces one of
 /* Reads one manifest that is already a tree: the common part of objset_read() and objset_load(). NULL when there were
  * errors, or when the kind is not one of ours. */
 struct object *reader_object(struct reader *r, const struct ynode *doc);
+/* The same of a manifest in JSON, without warnings: they were given when it was first read. */
+struct object_origin {
+    const char *file, *dir, *ns; /* as of an object; ns: for a manifest that names none */
+    uint32_t line, column;
+};
+struct json_t; /* jansson's */
+/* Moves what d has from n on into out, which is empty: d had so many errors then. */
+void diags_cut(struct diags *d, size_t n, size_t errors, struct diags *out);
+struct object *object_from_json(struct json_t *manifest, const struct object_origin *from, struct diags *d);
 /* Reads all documents of text through r, which stays the caller's: reader_fini(). */
 void reader_text(struct reader *r, struct slice text);
 void reader_fini(struct reader *r);

@@ -172,6 +172,10 @@ static void test_network_objects(void **state)
     "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: a }\n"                                                                                           \
     "spec:\n  selector: { matchLabels: { a: b } }\n"                                                                                                           \
     "  template:\n    metadata: { labels: { a: b } }\n    spec: { containers: [ { name: c, command: [x],\n" more " } ] }\n"
+#define VOL(volumes, mounts)                                                                                                                                   \
+    "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: a }\n"                                                                                           \
+    "spec:\n  selector: { matchLabels: { a: b } }\n"                                                                                                           \
+    "  template:\n    metadata: { labels: { a: b } }\n    spec: { volumes: [ " volumes " ],\n containers: [ { name: c, command: [x],\n  volumeMounts: " mounts " } ] }\n"
 #define AT_C "Deployment/default/a spec.template.spec.containers[0]."
 #define SVC(spec) "apiVersion: v1\nkind: Service\nmetadata: { name: s }\nspec: " spec "\n"
 #define AT_S "Service/default/s spec."
@@ -218,7 +222,16 @@ static const struct bad_case bad_cases[] = {
     /* fields */
     {"unknown field, with a guess", DEP("  imagePulPolicy: Always"), "m.yaml:9:3: warning: " AT_C "imagePulPolicy: unknown field of a container; did you mean imagePullPolicy?"},
     {"ignored field", DEP("  imagePullPolicy: Always"), "m.yaml:9:3: warning: " AT_C "imagePullPolicy: ignored: no images are pulled"},
-    {"refused field", DEP("  volumeMounts: []"), "m.yaml:9:3: error: " AT_C "volumeMounts: refused: volumes are not built yet"},
+    {"refused field", DEP("  volumeDevices: []"), "m.yaml:9:3: error: " AT_C "volumeDevices: refused: block devices are not built"},
+    {"mount of no volume", DEP("  volumeMounts: [ { name: v, mountPath: /v } ]"), "m.yaml:9:27: error: " AT_C "volumeMounts[0].name: there is no volume v"},
+    {"mounts at bad places", VOL("{ name: v, configMap: { name: c } }", "[ { name: v, mountPath: v },\n{ name: v, mountPath: /a/../b },\n{ name: v, mountPath: / },\n{ name: v, mountPath: /proc/x },\n{ name: v, mountPath: /a/ },\n{ name: v, mountPath: /a } ]"),
+     "m.yaml:10:41: error: " AT_C "volumeMounts[0].mountPath: \"v\" is no place for a volume\nm.yaml:11:23: error: " AT_C "volumeMounts[1].mountPath: \"/a/../b\" is no place\n"
+     "m.yaml:12:23: error: " AT_C "volumeMounts[2].mountPath: \"/\" is no place\nm.yaml:13:23: error: " AT_C "volumeMounts[3].mountPath: /proc is Weir's to give\n"
+     "m.yaml:15:23: error: " AT_C "volumeMounts[5].mountPath: /a is given twice"},
+    {"bad volumes", VOL("{ name: v },\n{ name: w, configMap: { name: c }, secret: { secretName: s } },\n{ name: x, emptyDir: {} }, { name: z, secret: { secretName: s, items: [ { key: k, path: ../k } ] } }", "[]"),
+     "m.yaml:8:24: error: Deployment/default/a spec.template.spec.volumes[0]: none of configMap, secret\nm.yaml:9:1: error: Deployment/default/a spec.template.spec.volumes[1]: more than one of\n"
+     "m.yaml:10:12: error: Deployment/default/a spec.template.spec.volumes[2].emptyDir: refused: empty folders are not built yet\n"
+     "m.yaml:10:89: error: Deployment/default/a spec.template.spec.volumes[3].secret.items[0].path: \"../k\" is no path in a volume"},
     {"number as a string", DEP("  env: [ { name: PORT, value: 8080 } ]"), "m.yaml:9:31: error: " AT_C "env[0].value: 8080 is a whole number, and must be a string; put it in quotes: \"8080\""},
     {"yes as a string", DEP("  env: [ { name: X, value: yes } ]"), "m.yaml:9:28: error: " AT_C "env[0].value: yes is a boolean, and must be a string; put it in quotes: \"yes\""},
     {"float as a string", DEP("  env: [ { name: X, value: 1.50 } ]"), "m.yaml:9:28: error: " AT_C "env[0].value: 1.50 is a fraction, and must be a string; put it in quotes: \"1.50\""},
@@ -280,12 +293,10 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:9:65: error: Deployment/default/a spec.template.spec.hostPID: refused: replicas are kept in PID namespaces"},
 
     /* Services, data */
-    {"headless", SVC("{ clusterIP: None, selector: { a: b }, ports: [ { port: 80 } ] }"), "m.yaml:4:20: error: " AT_S "clusterIP: refused: headless services are refused for now"},
-    {"headless by list", SVC("{ clusterIPs: [ None ], selector: { a: b }, ports: [ { port: 80 } ] }"), "m.yaml:4:23: error: " AT_S "clusterIPs: refused: headless services are refused for now"},
     {"NodePort", SVC("{ type: NodePort, selector: { a: b }, ports: [ { port: 80 } ] }"), "m.yaml:4:15: warning: " AT_S "type: approximated: works as ClusterIP"},
     {"session affinity", SVC("{ sessionAffinity: ClientIP, selector: { a: b }, ports: [ { port: 80, protocol: SCTP } ] }"),
      "m.yaml:4:26: error: " AT_S "sessionAffinity: refused: session affinity is not a Service's here; remove it, and write a DestinationRule\nm.yaml:4:87: error: " AT_S "ports[0].protocol: refused: SCTP is not built"},
-    {"nothing in a Service", SVC("{}"), "m.yaml:4:7: error: " AT_S "ports: missing: nothing can be called\nm.yaml:4:7: error: " AT_S "selector: missing: endpoints that are written by hand"},
+    {"nothing in a Service", SVC("{}"), "m.yaml:4:7: error: " AT_S "ports: missing: nothing can be called\nm.yaml:4:7: warning: " AT_S "selector: missing: only what registers itself"},
     {"ports of a Service", SVC("{ selector: { a: b }, ports: [ { port: 80 }, { port: 80, name: b, targetPort: \"80\" } ] }"),
      "m.yaml:4:38: error: " AT_S "ports[0].name: missing, where there are several ports\n"
      "m.yaml:4:52: error: " AT_S "ports[1].port: the port 80 is given twice: first at line 4\n"
@@ -297,6 +308,10 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:4:15: error: ConfigMap/default/m data[\"b c\"]: not a valid key\n"
      "m.yaml:5:15: error: ConfigMap/default/m binaryData: the key d is in data as well\n"
      "m.yaml:5:24: error: ConfigMap/default/m binaryData[\"e\"]: not base64"},
+    {"Secret of numbers", "apiVersion: v1\nkind: Secret\nmetadata: { name: m }\nstringData: { a: 17171717, b: yes }\n",
+     "m.yaml:4:18: error: Secret/default/m stringData[\"a\"]: is a whole number, and must be a string; put it in quotes\n"
+     "m.yaml:4:31: error: Secret/default/m stringData[\"b\"]: is a boolean, and must be a string; put it in quotes"},
+    {"Secret that is a number", "apiVersion: v1\nkind: Secret\nmetadata: { name: m }\ndata: 17171717\n", "m.yaml:4:7: error: Secret/default/m data: is a whole number, and must be a map"},
     {"Secret data in clear", "apiVersion: v1\nkind: Secret\nmetadata: { name: m }\ndata: { a: hunter2! }\n", "m.yaml:4:9: error: Secret/default/m data[\"a\"]: not base64"},
 
     /* Gateways, routes */
@@ -522,10 +537,10 @@ static void test_save_load(void **state)
     objset_addresses(s);
     ((struct object *)objset_find(s, OBJ_DEPLOYMENT, "default", "web"))->generation = 7;
     struct buf first = {0}, second = {0};
-    objset_save(s, &first);
-    assert_int_equal(objset_load(loaded, "state.json", buf_slice(&first), &d), OK);
+    objset_save(s, NULL, &first);
+    assert_int_equal(objset_load(loaded, "state.json", buf_slice(&first), NULL, &d), OK);
     expect_diags("load", &d, "");
-    objset_save(loaded, &second);
+    objset_save(loaded, NULL, &second);
     assert_string_equal(first.p, second.p);
     assert_int_equal(objset_n(loaded), objset_n(s));
     for (size_t i = 0; i < objset_n(s); i++) {
@@ -551,19 +566,120 @@ static void test_load_bad(void **state)
         const char *want;
     } cases[] = {
         {"{", ERR_SYNTAX, "state.json:1:1: error: not JSON"},
-        {"{\"version\":2,\"objects\":[]}", ERR_INVALID, "state.json: error: not a set of objects of version 1"},
+        {"{\"version\":3,\"objects\":[]}", ERR_INVALID, "state.json: error: not a set of objects of version 1 or 2"},
         {"{\"version\":1,\"objects\":[{}]}", ERR_INVALID, "state.json: error: object 1 of the file cannot be read"},
+        {"{\"version\":2,\"objects\":[{}]}", ERR_INVALID, "state.json: error: object 1 of the file cannot be read: it has no member weir.dev/stored"},
         {"{\"version\":1,\"objects\":[{\"file\":\"f\",\"line\":3,\"column\":4,\"manifest\":{\"apiVersion\":\"v1\",\"kind\":\"Namespace\"}}]}", ERR_INVALID,
+         "f:3:4: error: Namespace/ metadata: missing"},
+        {"{\"version\":2,\"objects\":[{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"weir.dev/stored\":{\"file\":\"f\",\"line\":3,\"column\":4}}]}", ERR_INVALID,
          "f:3:4: error: Namespace/ metadata: missing"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct objset *s = objset_new();
         struct diags d = {0};
-        assert_int_equal(objset_load(s, "state.json", slice_cstr(cases[i].text), &d), cases[i].e);
+        assert_int_equal(objset_load(s, "state.json", slice_cstr(cases[i].text), NULL, &d), cases[i].e);
         expect_diags(cases[i].text, &d, cases[i].want);
         diags_free(&d);
         objset_free(s);
     }
+}
+
+/* What Weir wrote before the control store. */
+static void test_load_plain(void **state)
+{
+    static const char text[] =
+        "{\"version\":1,\"objects\":[\n{\"kind\":\"Service\",\"namespace\":\"shop\",\"name\":\"web\",\"file\":\"/srv/web.yaml\",\"line\":12,\"column\":1,\"dir\":\"/srv\","
+        "\"created_ns\":1795254305755815034,\"generation\":3,\"address\":\"127.253.145.179\",\"manifest\":{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":"
+        "{\"name\":\"web\"},\"spec\":{\"selector\":{\"a\":\"b\"},\"ports\":[{\"port\":80}]}}}\n]}\n";
+    struct objset *s = objset_new();
+    struct diags d = {0};
+    assert_int_equal(objset_load(s, "objects.json", SLICE(text), NULL, &d), OK);
+    const struct object *o = objset_find(s, OBJ_SERVICE, "shop", "web");
+    assert_true(o && o->line == 12 && o->generation == 3 && o->created_ns == 1795254305755815034u && addr_ip4_host(&o->svc.address) == 0x7ffd91b3u);
+    assert_string_equal(o->json, "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"web\"},\"spec\":{\"selector\":{\"a\":\"b\"},\"ports\":[{\"port\":80}]}}");
+    objset_free(s);
+}
+
+/* One object as it is in the control store: completed for who reads it there, as given for who loads it. */
+static void test_stored(void **state)
+{
+    static const char given[] = "apiVersion: v1\nkind: ConfigMap\nmetadata: {generation: 9, name: c, namespace: shop}\nweir.dev/stored: mine\ndata: {a: \"1\"}\n---\n"
+                                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndata: {b: \"2\"}\n";
+    struct diags d = {0};
+    struct objset *s = objset_new(), *loaded = objset_new();
+    objset_read(s, "f.yaml", "/srv", SLICE(given), "shop", false, &d);
+    assert_int_equal(d.errors, 0);
+    for (size_t i = 0; i < objset_n(s); i++) {
+        struct object *o = (struct object *)objset_at(s, i);
+        struct buf key = {0}, value = {0};
+        o->created_ns = 1795254305755815034u;
+        o->generation = 4;
+        object_key(o->kind, o->ns, o->name, &key);
+        assert_int_equal(object_store(o, NULL, &value), OK);
+        assert_int_equal(objset_load_stored(loaded, buf_slice(&key), buf_slice(&value), NULL, "", &d), OK);
+        if (i == 1)
+            assert_string_equal(value.p, "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"d\",\"namespace\":\"shop\",\"creationTimestamp\":\"2026-11-21T09:45:05Z\","
+                                         "\"generation\":4},\"data\":{\"b\":\"2\"},\"weir.dev/stored\":{\"namespace\":\"shop\",\"file\":\"f.yaml\",\"line\":7,\"column\":1,\"dir\":\"/srv\","
+                                         "\"created_ns\":1795254305755815034,\"generation\":4,\"added\":[\"namespace\",\"creationTimestamp\",\"generation\"]}}");
+        const struct object *back = objset_find(loaded, OBJ_CONFIGMAP, "shop", o->name);
+        assert_true(back && object_same(o, back));
+        buf_free(&key);
+        buf_free(&value);
+    }
+    diags_free(&d);
+    objset_free(s);
+    objset_free(loaded);
+}
+
+static void test_object_keys(void **state)
+{
+    static const struct {
+        enum obj_kind kind;
+        const char *ns, *name, *key;
+    } keys[] = {
+        {OBJ_DEPLOYMENT, "shop", "web", "Deployment.apps/shop/web"},
+        {OBJ_NAMESPACE, "", "shop", "Namespace/-/shop"},
+        {OBJ_CONFIGMAP, "default", "a.b-c", "ConfigMap/default/a.b-c"},
+        {OBJ_GATEWAY, "default", "gw", "Gateway.gateway.networking.k8s.io/default/gw"},
+        {OBJ_ISTIO_GATEWAY, "default", "gw", "Gateway.networking.istio.io/default/gw"},
+    };
+    static const char *const bad[] = {"", "/", "Deployment/shop/web", "Deployment.apps/shop", "Deployment.apps/shop/", "Deployment.apps/shop/a/b", "Thing.apps/shop/web", "deployment.apps/shop/web"};
+    enum obj_kind k;
+    struct slice ns, name;
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        struct buf b = {0};
+        object_key(keys[i].kind, keys[i].ns, keys[i].name, &b);
+        assert_string_equal(b.p, keys[i].key);
+        assert_true(object_key_parse(buf_slice(&b), &k, &ns, &name) && k == keys[i].kind && slice_is(ns, keys[i].ns) && slice_is(name, keys[i].name));
+        buf_free(&b);
+    }
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        assert_false(object_key_parse(slice_cstr(bad[i]), &k, &ns, &name));
+    struct objset *s = objset_new();
+    struct diags d = {0};
+    assert_int_equal(objset_load_stored(s, SLICE("ConfigMap/default/a"), SLICE("{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"b\"},\"weir.dev/stored\":{\"namespace\":\"default\"}}"), NULL, "mend it", &d), ERR_INVALID);
+    assert_int_equal(objset_load_stored(s, SLICE("ConfigMap/default/a"), SLICE("{"), NULL, "mend it", &d), ERR_INVALID);
+    expect_diags("keys", &d, "ConfigMap/default/a: error: the stored object can't be read: it holds ConfigMap default/b; mend it\nConfigMap/default/a: error: the stored object can't be read: it is no JSON");
+    diags_free(&d);
+    objset_free(s);
+}
+
+static void test_keep_same(void **state)
+{
+    struct objset *old = read_good("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"), *moved = read_good("\n\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"),
+                  *now = objset_copy(old);
+    objset_merge(now, moved);
+    assert_false(object_same(objset_at(old, 0), objset_at(now, 0)));
+    objset_keep_same(now, old, true);
+    assert_true(object_same(objset_at(old, 0), objset_at(now, 0)));
+    struct objset *other = read_good("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n");
+    objset_merge(now, other);
+    objset_keep_same(now, old, true);
+    assert_true(objset_at(now, 0)->generation == 2 && !object_same(objset_at(old, 0), objset_at(now, 0)));
+    objset_free(old);
+    objset_free(moved);
+    objset_free(other);
+    objset_free(now);
 }
 
 static void test_kinds(void **state)
@@ -732,7 +848,7 @@ static void test_explain(void **state)
         "     3  ignored       metadata.uid                                          written by Kubernetes\n"
         "     4  honoured      spec\n"
         "     5  approximated  spec.type                                             works as ClusterIP: no address outside is given\n"
-        "     6  refused       spec.clusterIP                                        headless services are refused for now: a workload has no address of its own to be found by\n"
+        "     6  honoured      spec.clusterIP                                        headless: its name leads to the addresses of the ready replicas, and each of these has a name below it\n"
         "     7  honoured      spec.selector                                         requests go to the ready replicas whose template has these labels\n"
         "     8  unknown       spec.colour                                           no field of this name is known here\n"
         "    10  honoured      spec.ports[0].port                                    what callers connect to\n"
@@ -740,7 +856,7 @@ static void test_explain(void **state)
         "12 Job/default/j\n"
         "    13  ignored       kind                                                  Job is not built yet; run it from your shell or your CI until then\n";
     assert_string_equal(out.p, want);
-    assert_int_equal(d.errors, 1);
+    assert_int_equal(d.errors, 0);
     diags_free(&d);
     buf_free(&out);
 }
@@ -800,7 +916,7 @@ int main(void)
         cmocka_unit_test(test_values),          cmocka_unit_test(test_kinds),    cmocka_unit_test(test_table),   cmocka_unit_test(test_deployment),
         cmocka_unit_test(test_network_objects), cmocka_unit_test(test_bad),      cmocka_unit_test(test_strict),  cmocka_unit_test(test_limits),
         cmocka_unit_test(test_many_diags),      cmocka_unit_test(test_check),    cmocka_unit_test(test_merge),   cmocka_unit_test(test_pod_hash),
-        cmocka_unit_test(test_save_load),       cmocka_unit_test(test_load_bad), cmocka_unit_test(test_env),     cmocka_unit_test(test_env_bomb),
+        cmocka_unit_test(test_save_load),       cmocka_unit_test(test_load_bad), cmocka_unit_test(test_load_plain), cmocka_unit_test(test_stored), cmocka_unit_test(test_object_keys), cmocka_unit_test(test_keep_same), cmocka_unit_test(test_env),     cmocka_unit_test(test_env_bomb),
         cmocka_unit_test(test_explain),         cmocka_unit_test(test_docs),     cmocka_unit_test(test_no_leak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* plan_topic_test.c - Topics and KafkaTopics as they are read, what is said about bad ones, and what manifests say of the event log's name and port. */
+/* plan_topic_test.c - Topics and KafkaTopics as they are read, what is said about bad ones, Keyspaces, and what manifests say of the event log's name and port. */
 #include "plan_reader_test.h"
 
 #define TOPIC(spec) "apiVersion: weir.dev/v1\nkind: Topic\nmetadata: { name: orders }\nspec: {\n" spec " }\n"
@@ -71,6 +71,50 @@ static void test_twice(void **state)
     objset_free(s);
 }
 
+/* ---- keyspaces ---- */
+
+#define KEYSPACE(spec) "apiVersion: weir.dev/v1\nkind: Keyspace\nmetadata: { name: k }\nspec: {\n" spec " }\n"
+#define AT_K "Keyspace/default/k spec."
+
+static void test_keyspace(void **state)
+{
+    struct objset *s = read_good(KEYSPACE("prefix: /orders/, acls: [ { principal: \"User:shop/orders\", operations: [ Read, Write ] }, { principal: \"User:*\", operations: [ Read ] }, "
+                                          "{ principal: \"User:ANONYMOUS\", operations: [ Write ] } ]"));
+    const struct keyspace_spec *k = &only(s)->keyspace;
+    assert_string_equal(k->prefix, "/orders/");
+    assert_int_equal(k->acls_n, 3);
+    assert_string_equal(k->acls[0].principal, "User:shop/orders");
+    assert_true(k->acls[0].read && k->acls[0].write && k->acls[1].read && !k->acls[1].write && !k->acls[2].read && k->acls[2].write);
+    objset_free(s);
+}
+
+// clang-format off
+static const struct bad_case bad_keyspaces[] = {
+    {"no prefix", KEYSPACE("acls: [ { principal: \"User:a\", operations: [ Read ] } ]"), "m.yaml:4:7: error: " AT_K "prefix: missing"},
+    {"no acls", KEYSPACE("prefix: a"), "m.yaml:4:7: error: " AT_K "acls: missing"},
+    {"nobody", KEYSPACE("prefix: a, acls: []"), "m.yaml:5:18: error: " AT_K "acls: an empty list would not say who may use the keys; name who may use the keys, or remove the Keyspace"},
+    {"the node's", KEYSPACE("prefix: /weir/nodes, acls: [ { principal: \"User:a\", operations: [ Read ] } ]"),
+     "m.yaml:5:9: error: " AT_K "prefix: keys below /weir/ are the node's own"},
+    {"acls", KEYSPACE("prefix: a, acls: [ { principal: orders, operations: [ Delete ] }, { principal: \"User:a\", operations: [] } ]"),
+     "m.yaml:5:33: error: " AT_K "acls[0].principal: not a principal: \"orders\"; write User:NAMESPACE/WORKLOAD, or another name behind User:\n"
+     "m.yaml:5:55: error: " AT_K "acls[0].operations[0]: \"Delete\" is not known; known here: Read, Write\n"
+     "m.yaml:5:102: error: " AT_K "acls[1].operations: an empty list permits nothing"},
+};
+// clang-format on
+
+static void test_keyspace_bad(void **state) { expect_bad(bad_keyspaces, COUNT_OF(bad_keyspaces)); }
+
+static void test_keyspace_twice(void **state)
+{
+    struct diags d = {0};
+    struct objset *s = read_good(KEYSPACE("prefix: a, acls: [ { principal: \"User:a\", operations: [ Read ] } ]") "---\n"
+                                 "apiVersion: weir.dev/v1\nkind: Keyspace\nmetadata: { name: k, namespace: two }\nspec: { prefix: a, acls: [ { principal: \"User:b\", operations: [ Read ] } ] }\n");
+    objset_check(s, &d);
+    expect_diags("twice", &d, "m.yaml:7:1: error: Keyspace/two/k spec.prefix: the prefix a is that of Keyspace default/k already; put the acls of both into one");
+    diags_free(&d);
+    objset_free(s);
+}
+
 /* ---- the name kafka, and its port ------------------------------------------------------------------------------------------ */
 
 static const char log_objects[] = "apiVersion: v1\nkind: Service\nmetadata: { name: kafka, namespace: own }\nspec: { selector: { app: k }, ports: [ { port: 9092 } ] }\n---\n"
@@ -109,6 +153,6 @@ static void test_log_address(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_topic), cmocka_unit_test(test_bad), cmocka_unit_test(test_twice), cmocka_unit_test(test_log), cmocka_unit_test(test_log_address)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_topic), cmocka_unit_test(test_bad), cmocka_unit_test(test_twice), cmocka_unit_test(test_keyspace), cmocka_unit_test(test_keyspace_bad), cmocka_unit_test(test_keyspace_twice), cmocka_unit_test(test_log), cmocka_unit_test(test_log_address)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -180,6 +180,28 @@ static void test_grants_and_backend_tls(void **state)
     objset_free(s);
 }
 
+/* Gateway API 1.0 and before: the same fields, and those that had other names. */
+static void test_old_versions(void **state)
+{
+    struct objset *s = read_good(
+        "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: Gateway\nmetadata: { name: g }\nspec: { gatewayClassName: weir, listeners: [ { name: h, protocol: HTTP, port: 1 } ] }\n---\n"
+        "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { parentRefs: [ { name: g } ], rules: [ { backendRefs: [ { name: web, port: 1 } ] } ] }\n---\n"
+        "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: BackendTLSPolicy\nmetadata: { name: a }\nspec:\n"
+        "  targetRef: { group: \"\", kind: Service, name: web, sectionName: https }\n"
+        "  tls: { hostname: web.internal, caCertRefs: [ { group: \"\", kind: ConfigMap, name: ca } ] }\n---\n"
+        "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: BackendTLSPolicy\nmetadata: { name: b }\nspec:\n"
+        "  targetRef: { group: \"\", kind: Service, name: api }\n  tls: { hostname: api.internal, wellKnownCACerts: System }\n");
+    const struct backend_tls *a = &objset_find(s, OBJ_BACKENDTLSPOLICY, "default", "a")->backend_tls, *b = &objset_find(s, OBJ_BACKENDTLSPOLICY, "default", "b")->backend_tls;
+    assert_true(a->services_n == 1 && a->ca_n == 1 && !a->system_ca && b->services_n == 1 && b->ca_n == 0 && b->system_ca);
+    assert_string_equal(a->services[0], "web");
+    assert_string_equal(a->sections[0], "https");
+    assert_string_equal(a->hostname, "web.internal");
+    assert_string_equal(a->ca[0].name, "ca");
+    assert_string_equal(b->services[0], "api");
+    assert_null(b->sections[0]);
+    objset_free(s);
+}
+
 /* ---- VirtualService ------------------------------------------------------------------------------------------------------------ */
 
 static void test_vs_match(void **state)
@@ -426,9 +448,9 @@ static void test_service_entry(void **state)
     assert_true(e->resolution == ENTRY_STATIC && e->inside && e->hosts_n == 1 && e->ports_n == 2 && e->export_to_n == 1 && e->sans_n == 1);
     assert_string_equal(e->ports[0].app_protocol, "https");
     assert_true(e->ports[0].target == 443 && e->ports[1].target == 8080 && !e->ports[1].app_protocol);
-    assert_true(e->endpoints_n == 2 && e->endpoints[0].weight == 5 && e->endpoints[1].weight == 1 && e->endpoints[0].ports_n == 1);
-    assert_string_equal(e->endpoints[0].ports[0].value, "81");
-    assert_string_equal(e->endpoints[0].locality, "r/z");
+    assert_true(e->endpoints_n == 2 && e->endpoints[0].weight == 5 && e->endpoints[1].weight == 1 && e->endpoints[0].rest->ports.n == 1);
+    assert_string_equal(e->endpoints[0].rest->ports.items[0].value, "81");
+    assert_string_equal(e->endpoints[0].rest->locality, "r/z");
     objset_free(s);
     s = read_good(SE("resolution: DNS_ROUND_ROBIN, ports: [ { number: 443, name: tls, protocol: TLS } ]"));
     assert_true(only(s)->entry.resolution == ENTRY_DNS && only(s)->entry.endpoints_n == 0);
@@ -569,6 +591,9 @@ static const struct bad_case bad_traffic[] = {
      "m.yaml:4:32: error: BackendTLSPolicy/default/r spec.targetRefs[0].group: \"apps\" is not known\n"
      "m.yaml:4:78: error: BackendTLSPolicy/default/r spec.validation: neither caCertificateRefs nor wellKnownCACertificates; give exactly one\n"
      "m.yaml:4:120: error: BackendTLSPolicy/default/r spec.validation.subjectAltNames[0].uri: missing, with this type"},
+    {"BackendTLSPolicy before", "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: BackendTLSPolicy\nmetadata: { name: r }\nspec: { targetRef: { group: \"\", kind: Service, name: s, namespace: o }, tls: { hostname: a.example, wellKnownCACerts: System, caCertRefs: [ { kind: Secret, name: c } ] } }\n",
+     "m.yaml:4:57: error: BackendTLSPolicy/default/r spec.targetRef.namespace: refused: a policy is for Services of its own namespace\n"
+     "m.yaml:4:78: error: BackendTLSPolicy/default/r spec.tls: both caCertRefs and wellKnownCACerts; give exactly one"},
 
     /* VirtualService */
     {"no rules", VS("gateways: [ mesh ]"), "m.yaml:4:7: error: " AT_V "http: missing: nothing is routed"},
@@ -765,6 +790,12 @@ static void test_check_routes(void **state)
                  "m.yaml:20:1: error: GRPCRoute/default/r spec.rules[0].backendRefs[0]: the Service web has no port 81\n"
                  "m.yaml:22:1: error: TCPRoute/default/t spec.parentRefs[0]: no listener of the Gateway g takes a TCPRoute\n"
                  "m.yaml:25:1: error: TCPRoute/default/t spec.rules[0].backendRefs[0]: there is no Service absent in the namespace default");
+    expect_checked("transformed here", GW_ON("g", "default", "80", "protocol: HTTP")
+                 "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: { name: all }\nspec: { aggregate: { parts: [ { name: w, backendRef: { name: web, port: 80 }, path: / } ] } }\n---\n"
+                 "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: { name: less }\nspec: { transform: { response: [ { remove: { pointer: /s } } ] } }\n---\n" API
+                 "kind: HTTPRoute\nmetadata: { name: h }\nspec: { parentRefs: [ { name: g } ],\n"
+                 "rules: [ { filters: [ { type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: all } }, { type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: less } } ] } ] }\n",
+                 "m.yaml:31:1: warning: HTTPRoute/default/h spec.rules[0].filters: its transformation has no effect: Weir itself makes the rule's answers; let a service answer, or take the transformation out");
     expect_checked("no grant", GW_ON("g", "default", "80", "protocol: HTTP") ROUTE_TO("HTTPRoute", "{ name: db, namespace: data, port: 1 }"),
                  "m.yaml:20:1: warning: HTTPRoute/default/r spec.rules[0].backendRefs[0]: the Service db of the namespace data is not granted: its share fails; add a ReferenceGrant");
     expect_checked("a grant", GW_ON("g", "default", "80", "protocol: HTTP") ROUTE_TO("HTTPRoute", "{ name: db, namespace: data, port: 1 }")
@@ -801,6 +832,16 @@ static void test_check_istio(void **state)
 
 static void test_check_policies(void **state)
 {
+    expect_checked("ciphers", API "kind: Gateway\nmetadata: { name: a }\nspec: { gatewayClassName: weir, listeners: [\n"
+                 "{ name: a, port: 443, protocol: HTTPS, tls: { certificateRefs: [ { name: absent } ], options: { weir.dev/ciphers: NO-SUCH } } } ] }\n---\n"
+                 "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: { name: b }\nspec: { servers: [\n"
+                 "{ port: { number: 444, protocol: HTTPS }, hosts: [ \"*\" ], tls: { mode: SIMPLE, credentialName: absent, cipherSuites: [ NO-SUCH, ECDHE-RSA-AES128-GCM-SHA256 ] } },\n"
+                 "{ port: { number: 445, protocol: HTTPS }, hosts: [ \"*\" ], tls: { mode: SIMPLE, credentialName: absent, cipherSuites: [ TLS_AES_128_GCM_SHA256 ] } } ] }\n",
+                 "m.yaml:12:1: error: Gateway/default/a spec.listeners[0].tls: there is no Secret absent in the namespace default\n"
+                 "m.yaml:12:1: error: Gateway/default/a spec.listeners[0].tls: none of the ciphers is known for TLS 1.2: \"NO-SUCH\"\n"
+                 "m.yaml:18:1: error: Gateway.networking.istio.io/default/b spec.servers[0].tls: there is no Secret absent in the namespace default\n"
+                 "m.yaml:18:1: error: Gateway.networking.istio.io/default/b spec.servers[1].tls: there is no Secret absent in the namespace default\n"
+                 "m.yaml:18:1: error: Gateway.networking.istio.io/default/b spec.servers[1].tls: none of the ciphers is known for TLS 1.2: \"TLS_AES_128_GCM_SHA256\"");
     expect_checked("targets", API "kind: BackendTLSPolicy\nmetadata: { name: t }\nspec: { targetRefs: [ { group: \"\", kind: Service, name: web, sectionName: https }, { group: \"\", kind: Service, name: absent } ], validation: { hostname: a.example, caCertificateRefs: [ { kind: ConfigMap, name: ca } ] } }\n---\n"
                  "apiVersion: weir.dev/v1\nkind: BackendPolicy\nmetadata: { name: a }\nspec: { targetRefs: [ { name: web } ], slowStart: { duration: 1s } }\n---\n"
                  "apiVersion: weir.dev/v1\nkind: BackendPolicy\nmetadata: { name: b }\nspec: { targetRefs: [ { name: web }, { name: absent } ], slowStart: { duration: 1s } }\n---\n"
@@ -867,10 +908,10 @@ static void round_trip(struct objset *s)
     struct diags d = {0};
     struct buf first = {0}, second = {0};
     objset_addresses(s);
-    objset_save(s, &first);
-    assert_int_equal(objset_load(loaded, "state.json", buf_slice(&first), &d), OK);
+    objset_save(s, NULL, &first);
+    assert_int_equal(objset_load(loaded, "state.json", buf_slice(&first), NULL, &d), OK);
     expect_diags("load", &d, "");
-    objset_save(loaded, &second);
+    objset_save(loaded, NULL, &second);
     assert_string_equal(first.p, second.p);
     assert_int_equal(objset_n(loaded), objset_n(s));
     objset_free(loaded);
@@ -1017,7 +1058,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_grammars),       cmocka_unit_test(test_kind_names),     cmocka_unit_test(test_gateway_tls),    cmocka_unit_test(test_http_route),
-        cmocka_unit_test(test_grpc_route),     cmocka_unit_test(test_stream_routes),  cmocka_unit_test(test_grants_and_backend_tls), cmocka_unit_test(test_vs_match),
+        cmocka_unit_test(test_grpc_route),     cmocka_unit_test(test_stream_routes),  cmocka_unit_test(test_grants_and_backend_tls), cmocka_unit_test(test_old_versions), cmocka_unit_test(test_vs_match),
         cmocka_unit_test(test_vs_actions),     cmocka_unit_test(test_vs_old_and_split), cmocka_unit_test(test_vs_streams),   cmocka_unit_test(test_dr_blocks),
         cmocka_unit_test(test_dr_old),         cmocka_unit_test(test_dr_levels),      cmocka_unit_test(test_istio_gateway),  cmocka_unit_test(test_service_entry),
         cmocka_unit_test(test_accepted_kinds), cmocka_unit_test(test_traffic_split),  cmocka_unit_test(test_filters),        cmocka_unit_test(test_backend_policy),

@@ -40,6 +40,7 @@ static const struct kind_names {
     [OBJ_HTTPFILTER] = {"HTTPFilter", "HTTPFilter", "weir.dev", ""},
     [OBJ_BACKENDPOLICY] = {"BackendPolicy", "BackendPolicy", "weir.dev", "backendpolicies"},
     [OBJ_TOPIC] = {"Topic", "Topic", "weir.dev", ""},
+    [OBJ_KEYSPACE] = {"Keyspace", "Keyspace", "weir.dev", ""},
     [OBJ_KAFKATOPIC] = {"KafkaTopic", "KafkaTopic", "kafka.strimzi.io", "kt"},
 };
 
@@ -172,8 +173,45 @@ static void load_kind(struct reader *r, struct object *o, const struct ynode *do
     case OBJ_BACKENDPOLICY: load_backend_policy(r, o, doc); break;
     case OBJ_TOPIC:
     case OBJ_KAFKATOPIC: load_topic(r, o, doc); break;
+    case OBJ_KEYSPACE: load_keyspace(r, o, doc); break;
     default: break; /* Namespace, Sidecar, PeerAuthentication: nothing is kept but the manifest */
     }
+}
+
+/* map without key; in itself when it has none. */
+static const struct ynode *without(const struct ynode *map, const char *key, struct arena *a)
+{
+    if (!y_get(map, key))
+        return map;
+    struct ynode *n = arena_alloc(a, sizeof *n);
+    *n = *map;
+    n->pairs = arena_alloc(a, map->n * sizeof *n->pairs);
+    n->n = 0;
+    for (uint32_t i = 0; i < map->n; i++)
+        if (!slice_is(map->pairs[i].key, key))
+            n->pairs[n->n++] = map->pairs[i];
+    return n;
+}
+
+/* Of the manifest without managedFields: who gave a field is no change of the object. json: the whole, in it. */
+static uint64_t manifest_hash(const struct ynode *doc, struct buf *json)
+{
+    struct arena a;
+    arena_init(&a, MEM_MANIFEST, 4096);
+    const struct ynode *meta = y_get(doc, "metadata"), *bare = without(meta, "managedFields", &a);
+    if (bare != meta) {
+        struct ynode copy = *doc;
+        copy.pairs = arena_alloc(&a, doc->n * sizeof *copy.pairs);
+        for (uint32_t i = 0; i < doc->n; i++) {
+            copy.pairs[i] = doc->pairs[i];
+            if (doc->pairs[i].value == meta)
+                copy.pairs[i].value = (struct ynode *)(uintptr_t)bare;
+        }
+        buf_clear(json);
+        y_json(&copy, false, json);
+    }
+    arena_fini(&a);
+    return stable_hash64(STABLE_HASH_INIT, buf_slice(json));
 }
 
 static void load_common(struct reader *r, struct object *o, const struct ynode *doc, struct slice ns)
@@ -189,8 +227,27 @@ static void load_common(struct reader *r, struct object *o, const struct ynode *
     struct buf json = {0};
     y_json(doc, false, &json);
     o->json = (char *)arena_slice(&o->mem, buf_slice(&json)).p;
-    o->hash = stable_hash64(STABLE_HASH_INIT, buf_slice(&json));
+    o->hash = manifest_hash(doc, &json);
     buf_free(&json);
+}
+
+static int diag_order(const void *a, const void *b)
+{
+    const struct diag *x = a, *y = b;
+    if (x->line != y->line)
+        return x->line < y->line ? -1 : 1;
+    if (x->column != y->column)
+        return x->column < y->column ? -1 : 1;
+    int c = strcmp(x->where, y->where);
+    return c ? c : strcmp(x->reason, y->reason);
+}
+
+/* What this file added, in the order of its text: the walk reports a map before what spans its fields. */
+static void sort_diags(struct diags *d, size_t from)
+{
+    size_t end = MIN(d->n, (size_t)DIAGS_MAX); /* beyond is the word that there are more */
+    if (end > from)
+        qsort(d->items + from, end - from, sizeof *d->items, diag_order);
 }
 
 struct object *reader_object(struct reader *r, const struct ynode *doc)
@@ -209,13 +266,19 @@ struct object *reader_object(struct reader *r, const struct ynode *doc)
         unknown_kind(r, doc, version, kind);
         return NULL;
     }
-    size_t errors = r->d->errors;
+    size_t errors = r->d->errors, first = r->d->n;
     struct object *o = object_new(row->obj);
+    r->missing = 0;
     walk_map(r, row->schema, doc);
     check_name(r, row, doc);
+    bool part = r->parts && name.n && r->missing && r->d->errors - errors == r->missing && r->d->n <= DIAGS_MAX; /* what it gives is right */
     load_common(r, o, doc, ns);
     load_kind(r, o, doc);
-    if (r->d->errors != errors) {
+    if (part) {
+        o->lacks = mem_new(MEM_MANIFEST, sizeof *o->lacks);
+        diags_cut(r->d, first, errors, o->lacks);
+        sort_diags(o->lacks, 0);
+    } else if (r->d->errors != errors) {
         object_unref(o);
         return NULL;
     }
@@ -270,25 +333,6 @@ static void read_doc(struct reader *r, const struct ynode *doc)
         object_unref(o);
 }
 
-static int diag_order(const void *a, const void *b)
-{
-    const struct diag *x = a, *y = b;
-    if (x->line != y->line)
-        return x->line < y->line ? -1 : 1;
-    if (x->column != y->column)
-        return x->column < y->column ? -1 : 1;
-    int c = strcmp(x->where, y->where);
-    return c ? c : strcmp(x->reason, y->reason);
-}
-
-/* What this file added, in the order of its text: the walk reports a map before what spans its fields. */
-static void sort_diags(struct diags *d, size_t from)
-{
-    size_t end = MIN(d->n, (size_t)DIAGS_MAX); /* beyond is the word that there are more */
-    if (end > from)
-        qsort(d->items + from, end - from, sizeof *d->items, diag_order);
-}
-
 /* Reads the documents of text through r; r->set NULL: checks only. */
 void reader_text(struct reader *r, struct slice text)
 {
@@ -314,9 +358,19 @@ void reader_fini(struct reader *r)
     buf_free(&r->where);
 }
 
-void objset_read(struct objset *s, const char *file, const char *dir, struct slice text, const char *default_ns, bool strict, struct diags *d)
+static void read_into(struct objset *s, const char *file, const char *dir, struct slice text, const char *default_ns, bool strict, bool parts, struct diags *d)
 {
-    struct reader r = {.file = file, .dir = dir, .default_ns = default_ns && default_ns[0] ? default_ns : "default", .strict = strict, .d = d, .set = s};
+    struct reader r = {.file = file, .dir = dir, .default_ns = default_ns && default_ns[0] ? default_ns : "default", .strict = strict, .parts = parts, .d = d, .set = s};
     reader_text(&r, text);
     reader_fini(&r);
+}
+
+void objset_read(struct objset *s, const char *file, const char *dir, struct slice text, const char *default_ns, bool strict, struct diags *d)
+{
+    read_into(s, file, dir, text, default_ns, strict, false, d);
+}
+
+void objset_read_parts(struct objset *s, const char *file, const char *dir, struct slice text, const char *default_ns, bool strict, struct diags *d)
+{
+    read_into(s, file, dir, text, default_ns, strict, true, d);
 }

@@ -238,13 +238,16 @@ struct slot_take {
     uint32_t slot;
     uint64_t id;       /* new with each first appearance of the key, never given twice */
     uint64_t since_ms; /* monotonic time of that appearance */
-    void *shared;      /* the memory's struct endpoint_health or struct cluster_shared: take a reference to keep it; NULL for routes */
+    void *shared;      /* SLOT_CLUSTER: the memory's struct cluster_shared: take a reference to keep it; else NULL */
     bool again;        /* taken in this compilation already */
 };
 /* One compilation: begin, a take for each thing in the plan (again for the same key gives the same), end. */
 uint64_t slots_begin(struct plan_memory *m);
 struct slot_take slots_take(struct plan_memory *m, enum slot_kind kind, struct slice key);
 void slots_end(struct plan_memory *m);
+/* What workers share of the endpoint that was given this slot in this compilation; a reference of the memory's. wanted: its policy asks for that. An
+ * endpoint for which none ever did has what all such share, which is not to be written (endpoint_health.nobody). */
+struct endpoint_health *slots_health(struct plan_memory *m, uint32_t slot, bool wanted);
 uint32_t slots_top(const struct plan_memory *m, enum slot_kind kind); /* one more than the largest ever given */
 /* The key that holds the slot, or held it last. */
 struct slice slots_key(const struct plan_memory *m, enum slot_kind kind, uint32_t slot);
@@ -256,6 +259,7 @@ struct plan_regex *memory_regex(struct plan_memory *m, struct slice text, bool w
 struct tls_ctx *memory_tls(struct plan_memory *m, const uint64_t hash[2], bool *found);
 void memory_tls_put(struct plan_memory *m, const uint64_t hash[2], struct tls_ctx *ctx); /* takes over the caller's reference; ctx may be NULL */
 const char *memory_locality(const struct plan_memory *m);
+const struct plan_node *memory_node(const struct plan_memory *m); /* NULL: there are no other nodes */
 
 /* Says, from any thread, that the plan of one generation is gone. */
 struct plan_life;

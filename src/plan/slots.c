@@ -21,19 +21,29 @@
  */
 #include "route_int.h"
 
+#define SLOT_INDEX_MIN 8
+
+/* There is one for each endpoint, and of those there may be many: one block, and 8 bytes in the index. */
 struct slot_entry {
     struct list link;      /* on retired or free of its space; alone while live */
     uint32_t slot;
+    uint32_t hash;         /* of key */
     uint64_t id;
-    uint64_t first, last;  /* generations of the first and the last plan that has it */
-    bool live;             /* it is in the last plan, or in the one being compiled */
-    bool keyed;            /* the table still leads here; false for an endpoint's old entry after it came back */
+    uint32_t first, last;  /* generations of the first and the last plan that has it */
     uint64_t since_ms;     /* monotonic: when the entry was made */
-    void *shared;          /* one reference: struct endpoint_health, struct cluster_shared, or NULL for routes */
-    struct slice key;      /* the table's, while keyed: so that deletion may name it */
+    void *shared;          /* one reference: struct endpoint_health, once it was asked for; struct cluster_shared; NULL for routes */
+    uint32_t key_n;
+    bool live;             /* it is in the last plan, or in the one being compiled */
+    bool keyed;            /* the index still leads here; false for an endpoint's old entry after it came back */
+    char key[];
+};
+/* Key -> entry: open addressing as in base/table.c, but the keys are in the entries. */
+struct slot_index {
+    struct slot_entry **at;      /* NULL: free */
+    uint32_t n, cap;             /* cap: a power of two, or 0 */
 };
 struct slot_space {
-    struct table keys;           /* key -> struct slot_entry */
+    struct slot_index keys;
     struct list retired;         /* not in the last plan; oldest first */
     struct list free;            /* the same, and the slot may go to another key */
     struct slot_entry **by_slot; /* the holder, or the last one */
@@ -60,13 +70,26 @@ struct plan_memory {
     struct table regexes;    /* 'w' or 'p' and the text -> struct made of struct plan_regex */
     struct table tls;        /* 16 bytes of hash -> struct made of struct tls_ctx */
     struct tls_tickets *tickets;
+    struct endpoint_health *nobody; /* for endpoints that have none of their own; one reference */
     char *locality;
+    struct plan_node node;   /* its texts are one block at node_text; name NULL: there are no other nodes */
+    char *node_text;
+    size_t node_text_n;
 };
+
+static struct endpoint_health *health_new(void)
+{
+    struct endpoint_health *h = mem_new(MEM_PLAN, sizeof *h);
+    h->refs = 1;
+    return h;
+}
 
 struct plan_memory *plan_memory_new(void)
 {
     struct plan_memory *m = mem_new(MEM_PLAN, sizeof *m);
     m->next_id = 1;
+    m->nobody = health_new();
+    m->nobody->nobody = true;
     for (int k = 0; k < SLOT_KINDS; k++) {
         list_init(&m->spaces[k].retired);
         list_init(&m->spaces[k].free);
@@ -102,19 +125,11 @@ void cluster_shared_unref(struct cluster_shared *s)
         mem_free(s);
 }
 
-static void *shared_new(enum slot_kind kind)
+static struct cluster_shared *shared_new(void)
 {
-    if (kind == SLOT_ENDPOINT) {
-        struct endpoint_health *h = mem_new(MEM_PLAN, sizeof *h);
-        h->refs = 1;
-        return h;
-    }
-    if (kind == SLOT_CLUSTER) {
-        struct cluster_shared *s = mem_new(MEM_PLAN, sizeof *s);
-        s->refs = 1;
-        return s;
-    }
-    return NULL;
+    struct cluster_shared *s = mem_new(MEM_PLAN, sizeof *s);
+    s->refs = 1;
+    return s;
 }
 
 static void entry_free(enum slot_kind kind, struct slot_entry *e)
@@ -126,6 +141,63 @@ static void entry_free(enum slot_kind kind, struct slot_entry *e)
     else if (kind == SLOT_CLUSTER)
         cluster_shared_unref(e->shared);
     mem_free(e);
+}
+
+/* ---- entries by key --------------------------------------------------------------------------------------------------- */
+
+static struct slice entry_key(const struct slot_entry *e) { return slice_of(e->key, e->key_n); }
+
+/* Where the entry with that key is, or the free place where it belongs. cap is not 0. */
+static uint32_t index_place(const struct slot_index *x, struct slice key, uint32_t hash)
+{
+    uint32_t i = hash & (x->cap - 1);
+    while (x->at[i] && (x->at[i]->hash != hash || !slice_eq(entry_key(x->at[i]), key)))
+        i = (i + 1) & (x->cap - 1);
+    return i;
+}
+
+static struct slot_entry *index_get(const struct slot_index *x, struct slice key, uint32_t hash)
+{
+    return x->n ? x->at[index_place(x, key, hash)] : NULL;
+}
+
+static void index_enlarge(struct slot_index *x)
+{
+    struct slot_index old = *x;
+    MUST(old.cap <= UINT32_MAX / 2);
+    x->cap = old.cap ? old.cap * 2 : SLOT_INDEX_MIN;
+    x->at = mem_new(MEM_PLAN, x->cap * sizeof *x->at);
+    for (uint32_t i = 0; i < old.cap; i++)
+        if (old.at[i])
+            x->at[index_place(x, entry_key(old.at[i]), old.at[i]->hash)] = old.at[i];
+    mem_free(old.at);
+}
+
+/* The key is not there. */
+static void index_put(struct slot_index *x, struct slot_entry *e)
+{
+    if (x->n >= x->cap / 4 * 3)
+        index_enlarge(x);
+    uint32_t i = index_place(x, entry_key(e), e->hash);
+    MUST(!x->at[i]);
+    x->at[i] = e;
+    x->n++;
+}
+
+/* Closes the gap, so that whoever lies behind it is still found. */
+static void index_del(struct slot_index *x, const struct slot_entry *e)
+{
+    uint32_t mask = x->cap - 1, gap = index_place(x, entry_key(e), e->hash);
+    MUST(x->at[gap] == e);
+    for (uint32_t i = (gap + 1) & mask; x->at[i]; i = (i + 1) & mask) {
+        uint32_t home = x->at[i]->hash & mask;
+        if (((i - home) & mask) < ((i - gap) & mask))
+            continue; /* its home lies behind the gap: it may not move in front of it */
+        x->at[gap] = x->at[i];
+        gap = i;
+    }
+    x->at[gap] = NULL;
+    x->n--;
 }
 
 /* ---- the memory ------------------------------------------------------------------------------------------------------- */
@@ -161,6 +233,15 @@ static void made_drop(struct table *t, uint64_t before, void (*drop)(void *))
     *t = keep;
 }
 
+static void node_drop(struct plan_memory *m)
+{
+    if (m->node_text)
+        memset(m->node_text, 0, m->node_text_n); /* it had the key in it */
+    mem_free(m->node_text);
+    m->node_text = NULL;
+    m->node = (struct plan_node){0};
+}
+
 void plan_memory_free(struct plan_memory *m)
 {
     if (!m)
@@ -170,8 +251,9 @@ void plan_memory_free(struct plan_memory *m)
         for (uint32_t i = 0; i < sp->top; i++) /* every entry that exists holds a slot, or held it last */
             entry_free((enum slot_kind)k, sp->by_slot[i]);
         mem_free(sp->by_slot);
-        table_fini(&sp->keys);
+        mem_free(sp->keys.at);
     }
+    endpoint_health_unref(m->nobody);
     while (m->lives) {
         struct plan_life *life = m->lives;
         m->lives = life->next;
@@ -181,6 +263,7 @@ void plan_memory_free(struct plan_memory *m)
     made_drop(&m->tls, UINT64_MAX, tls_drop);
     tls_tickets_unref(m->tickets);
     mem_free(m->locality);
+    node_drop(m);
     mem_free(m);
 }
 
@@ -191,6 +274,31 @@ void plan_memory_locality(struct plan_memory *m, const char *locality)
 }
 
 const char *memory_locality(const struct plan_memory *m) { return m->locality ? m->locality : ""; }
+
+static struct slice text_keep(char **at, struct slice s)
+{
+    struct slice kept = {*at, s.n};
+    if (s.n)
+        memcpy(*at, s.p, s.n);
+    *at += s.n;
+    return kept;
+}
+
+void plan_memory_node(struct plan_memory *m, const struct plan_node *n)
+{
+    node_drop(m);
+    if (!n)
+        return;
+    m->node_text_n = strlen(n->name) + 1 + n->cert_pem.n + n->key_pem.n + n->ca_pem.n;
+    char *at = m->node_text = mem_new(MEM_PLAN, m->node_text_n);
+    m->node.name = text_keep(&at, slice_of(n->name, strlen(n->name) + 1)).p;
+    m->node.cert_pem = text_keep(&at, n->cert_pem);
+    m->node.key_pem = text_keep(&at, n->key_pem);
+    m->node.ca_pem = text_keep(&at, n->ca_pem);
+    m->node.listen = n->listen;
+}
+
+const struct plan_node *memory_node(const struct plan_memory *m) { return m->node.name ? &m->node : NULL; }
 
 struct tls_tickets *plan_memory_tickets(struct plan_memory *m)
 {
@@ -270,6 +378,7 @@ static bool slot_held(const struct plan_memory *m, const struct slot_entry *e)
 uint64_t slots_begin(struct plan_memory *m)
 {
     m->generation++;
+    MUST(m->generation <= UINT32_MAX); /* a plan a second for 136 years */
     m->now_ms = mono_ns() / 1000000;
     lives_sweep(m);
     for (int k = 0; k < SLOT_KINDS; k++) {
@@ -293,7 +402,7 @@ static uint32_t slot_pick(struct slot_space *sp, enum slot_kind kind)
         uint32_t slot = old->slot;
         list_del(&old->link);
         if (old->keyed)
-            table_del(&sp->keys, old->key);
+            index_del(&sp->keys, old);
         entry_free(kind, old);
         sp->by_slot[slot] = NULL;
         return slot;
@@ -303,42 +412,55 @@ static uint32_t slot_pick(struct slot_space *sp, enum slot_kind kind)
     return sp->top++;
 }
 
-static struct slot_entry *slot_new(struct plan_memory *m, enum slot_kind kind, struct slice key)
+static struct slot_entry *slot_new(struct plan_memory *m, enum slot_kind kind, struct slice key, uint32_t hash)
 {
     struct slot_space *sp = &m->spaces[kind];
     uint32_t slot = slot_pick(sp, kind);
-    struct slot_entry *e = mem_new(MEM_PLAN, sizeof *e);
+    MUST(key.n <= UINT32_MAX); /* made of names that are bounded */
+    struct slot_entry *e = mem_new(MEM_PLAN, offsetof(struct slot_entry, key) + key.n);
     list_init(&e->link);
     e->slot = slot;
+    e->hash = hash;
+    e->key_n = (uint32_t)key.n;
+    if (key.n)
+        memcpy(e->key, key.p, key.n);
     e->id = m->next_id++;
-    e->first = m->generation;
+    e->first = (uint32_t)m->generation;
     e->since_ms = m->now_ms;
-    e->shared = shared_new(kind);
+    e->shared = kind == SLOT_CLUSTER ? shared_new() : NULL;
     e->keyed = true;
     sp->by_slot[slot] = e;
-    struct slot_entry *before = table_put(&sp->keys, key, e);
-    MUST(!before);
-    e->key = table_key(&sp->keys, key);
+    index_put(&sp->keys, e);
     return e;
 }
 
 struct slot_take slots_take(struct plan_memory *m, enum slot_kind kind, struct slice key)
 {
     struct slot_space *sp = &m->spaces[kind];
-    struct slot_entry *e = table_get(&sp->keys, key);
+    uint32_t hash = (uint32_t)hash_slice(key);
+    struct slot_entry *e = index_get(&sp->keys, key, hash);
     if (e && !e->live && kind == SLOT_ENDPOINT) {
-        table_del(&sp->keys, key); /* the entry stays in its list with its slot */
+        index_del(&sp->keys, e); /* the entry stays in its list with its slot */
         e->keyed = false;
-        e->key = SLICE("");
         e = NULL;
     }
     if (!e)
-        e = slot_new(m, kind, key);
+        e = slot_new(m, kind, key, hash);
     bool again = e->live && e->last == m->generation;
     list_del(&e->link);
     e->live = true;
-    e->last = m->generation;
+    e->last = (uint32_t)m->generation;
     return (struct slot_take){e->slot, e->id, e->since_ms, e->shared, again};
+}
+
+/* Once an endpoint has its own it keeps it: workers may still hold what they know of it. */
+struct endpoint_health *slots_health(struct plan_memory *m, uint32_t slot, bool wanted)
+{
+    MUST(slot < m->spaces[SLOT_ENDPOINT].top);
+    struct slot_entry *e = m->spaces[SLOT_ENDPOINT].by_slot[slot];
+    if (!e->shared && wanted)
+        e->shared = health_new();
+    return e->shared ? e->shared : m->nobody;
 }
 
 void slots_end(struct plan_memory *m)
@@ -365,8 +487,7 @@ uint32_t slots_top(const struct plan_memory *m, enum slot_kind kind)
 struct slice slots_key(const struct plan_memory *m, enum slot_kind kind, uint32_t slot)
 {
     MUST(slot < m->spaces[kind].top);
-    const struct slot_entry *e = m->spaces[kind].by_slot[slot];
-    return e->key;
+    return entry_key(m->spaces[kind].by_slot[slot]);
 }
 
 /* ---- lives ------------------------------------------------------------------------------------------------------------ */

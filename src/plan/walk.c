@@ -142,8 +142,11 @@ static void wrong_type(struct reader *r, const struct field *f, const struct yno
 {
     const char *wanted = field_type_text(f->type);
     bool scalar = n->type == Y_BOOL || n->type == Y_INT || n->type == Y_FLOAT;
+    bool shown = scalar && !(f->flags & FL_SECRET);
     struct buf remedy = {0};
-    if (scalar && str_fits(f->type, n->text))
+    if (scalar && !shown && str_fits(f->type, n->text))
+        buf_adds(&remedy, "put it in quotes");
+    else if (scalar && str_fits(f->type, n->text))
         buf_printf(&remedy, "put it in quotes: \"%.*s\"", SHOW(n->text));
     else if (n->type == Y_STR && (f->type == FT_INT || f->type == FT_BOOL || f->type == FT_PORT))
         buf_adds(&remedy, "write it without quotes");
@@ -151,7 +154,7 @@ static void wrong_type(struct reader *r, const struct field *f, const struct yno
         buf_printf(&remedy, "give %s", wanted);
     else
         buf_adds(&remedy, "correct the value; the indentation may be wrong");
-    if (scalar)
+    if (shown)
         reader_error(r, n, "", remedy.p, "%.*s is %s, and must be %s", SHOW(n->text), ytype_name(n->type), wanted);
     else
         reader_error(r, n, "", remedy.p, "is %s, and must be %s", ytype_name(n->type), wanted);
@@ -314,7 +317,7 @@ static void check_str_map(struct reader *r, const struct field *f, const struct 
         wrong_type(r, f, n);
         return;
     }
-    static const struct field any_string = {.type = FT_STR};
+    const struct field any_string = {.type = FT_STR, .flags = f->flags & FL_SECRET};
     for (uint32_t i = 0; i < n->n; i++) {
         const struct ypair *p = &n->pairs[i];
         if (p->value->type == Y_NULL && f->type != FT_LABELS)
@@ -553,6 +556,7 @@ void walk_map(struct reader *r, enum schema_id s, const struct ynode *n)
         struct buf remedy = {0};
         buf_printf(&remedy, "add it%s%s", f->note[0] ? ": " : "", f->note);
         reader_error(r, n, "", remedy.p, "missing");
+        r->missing++;
         buf_free(&remedy);
         reader_pop(r, mark);
     }

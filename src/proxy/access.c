@@ -59,6 +59,10 @@ void access_end(struct exchange *x)
         json_field(&b, "service", slice_cstr(x->cluster->host));
     if (x->ep)
         json_field(&b, "endpoint", slice_cstr(x->ep->name));
+    if (UNLIKELY(x->ep && x->ep->remote))
+        json_field(&b, "to_node", slice_cstr(x->ep->remote->node));
+    if (UNLIKELY(x->down->peer_node != NULL))
+        json_field(&b, "from_node", slice_cstr(x->down->peer_node));
     if (x->trace_id[0])
         json_field(&b, "trace_id", slice_of((const char *)x->trace_id, sizeof x->trace_id));
     if (x->request_id_n)

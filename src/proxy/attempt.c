@@ -304,12 +304,19 @@ void attempt_failed(struct exchange *x, enum err e, bool unsent)
         counter_inc(&p->c.up_connect_failures);
         counter_inc(&x->us->c->count->connect_failures);
     }
-    if (LIKELY(x->call.reset_code != REFUSED_STREAM)) { /* to take no more streams now is no failure */
+    bool refused = x->call.reset_code == REFUSED_STREAM; /* to take no more streams now is no failure */
+    if (UNLIKELY(refused && x->ep->remote)) /* a gate says so of the replica, unless it leaves */
+        refused = x->up && x->up->cli.ending;
+    if (LIKELY(!refused)) {
         x->ep->lb.shun_until_ms = loop_now_ms(p->loop) + SHUN_MS;
         outlier_result(x->us->c, &x->ep->lb, OUTCOME_LOCAL, loop_now_ms(p->loop), loop_random(p->loop));
     }
     if (!x->replayable && x->idempotent)
         counter_inc(&p->c.replay_over);
+    if (UNLIKELY(x->target != NULL)) { /* where else, is decided by its node */
+        gate_give_back(x, unsent, unsent ? FLAG_UF : e == ERR_SYNTAX ? FLAG_UPE : FLAG_UC);
+        return;
+    }
     uint32_t causes = unsent ? (uint32_t)(RETRY_CONNECT_FAILURE | RETRY_REFUSED_STREAM | RETRY_RESET | RETRY_5XX | RETRY_GATEWAY_ERROR) : (uint32_t)(RETRY_RESET | RETRY_5XX);
     if (e != ERR_SYNTAX && retry_take(x, causes, unsent || x->idempotent)) {
         attempt_again(x);
@@ -852,6 +859,7 @@ static void up_released(struct http_cli *c)
 {
     struct up *u = up_of(c);
     counter_add(&u->p->c.up_connections_now, (uint64_t)-1);
+    tls_ctx_unref(u->tls);
     mem_free(u);
 }
 

@@ -192,8 +192,9 @@ static void aggregate_complete(struct exchange *x)
         x->flag = x->status == 504 ? FLAG_UT : g->flag ? g->flag : FLAG_UPE;
     head_local(x, x->status, "application/json");
     steps_put(x, NULL, &x->p->out);
-    struct iovec v = {out.p, out.n};
-    answer_pieces(x, (struct pieces){&v, 1, out.n});
+    struct slice body = steps_compress(x, SLICE("application/json"), buf_slice(&out));
+    struct iovec v = {(void *)(uintptr_t)body.p, body.n};
+    answer_pieces(x, (struct pieces){&v, 1, body.n});
     buf_free(&out);
 }
 

@@ -284,13 +284,13 @@ static struct exchange *client_exchange(struct down *d, struct http_req *r, cons
     x->down = d;
     list_push(&d->xs, &x->in_down);
     x->secure = d->srv.secure;
-    x->mutual = d->identity != NULL;
+    x->mutual = d->identity != NULL || d->node;
     x->method_id = (uint8_t)h->method_id;
     x->framing = (uint8_t)h->framing;
     x->idempotent = method_idempotent(h->method_id);
     x->request_end = end;
     x->request_bytes = bytes;
-    if (h->major == 2)
+    if (h->major == 2 && LIKELY(!d->node)) /* else its node has done that, and tells the client */
         grpc_request(x, h);
     if (UNLIKELY(wants_tunnel(h))) {
         x->framing = H1_TUNNEL;
@@ -369,6 +369,12 @@ static void down_request(struct http_srv *c, struct http_req *r, const struct h1
     bool trailers = end && h->framing == H1_CHUNKED && http_req_trailers(r, &none, 1) != 0;
     struct exchange *x = client_exchange(d, r, h, body.bytes, end && !trailers);
     struct plan_hit hit = {0};
+    if (UNLIKELY(d->node)) {
+        gate_request(x, h, body);
+        if (trailers && r->owner == x)
+            down_body(r, (struct pieces){0}, true);
+        return;
+    }
     if (refused_early(x, h))
         return;
     if (!route(x, h, &hit)) {
@@ -481,6 +487,10 @@ void down_close(struct down *d)
         tcp_close(d);
         return;
     }
+    if (d->linked) {
+        link_close(d->linked);
+        return;
+    }
     LIST_FOREACH(l, &d->xs)
         exchange_abandon(CONTAINER_OF(l, struct exchange, in_down), FLAG_DC);
     http_srv_close(&d->srv);
@@ -495,12 +505,14 @@ void down_gone(struct down *d)
     MUST(list_empty(&d->xs));
     list_del(&d->link);
     p->downs_n--;
+    p->kinds_n[d->kind]--;
     counter_set(&p->c.connections_now, p->downs_n);
     if (d->door->token)
         p->outside_n--;
     d->door->users--;
     door_release(d->door);
     mem_free(d->identity);
+    mem_free(d->peer_node);
     mem_free(d);
     if (p->draining && (p->leaving ? p->downs_n : p->outside_n) == 0 && p->drained) {
         void (*done)(void *) = p->drained;

@@ -9,7 +9,13 @@
 
 /* ---- which fields pass ----------------------------------------------------------------------------------------------- */
 
-enum { DROP_REQUEST = 1, DROP_RESPONSE = 2, DROP_GATEWAY = 4 /* rewritten where the client is outside */ };
+enum {
+    DROP_REQUEST = 1, DROP_RESPONSE = 2,
+    DROP_GATEWAY = 4,                    /* rewritten where the client is outside */
+    DROP_OURS = 8, DROP_OURS_BACK = 16,  /* put anew in requests, in answers; but not between nodes, where it is as it should be */
+    DROP_CHECKED = 32,                   /* only who has checked it may say it: dropped from clients outside and from workloads alike */
+};
+#define DROP_CLAIMS (DROP_GATEWAY | DROP_CHECKED) /* what services go by who their client is */
 static const uint8_t drop[H1_NAME_COUNT] = {
     [H1_HOST] = DROP_REQUEST,
     [H1_CONNECTION] = DROP_REQUEST | DROP_RESPONSE,
@@ -21,16 +27,40 @@ static const uint8_t drop[H1_NAME_COUNT] = {
     [H1_PROXY_CONNECTION] = DROP_REQUEST | DROP_RESPONSE,
     [H1_PROXY_AUTHENTICATE] = DROP_RESPONSE,
     [H1_PROXY_AUTHORIZATION] = DROP_REQUEST,
-    [H1_VIA] = DROP_REQUEST | DROP_RESPONSE,
+    [H1_VIA] = DROP_OURS | DROP_OURS_BACK,
     [H1_FORWARDED] = DROP_GATEWAY,
     [H1_X_FORWARDED_FOR] = DROP_GATEWAY,
     [H1_X_FORWARDED_PROTO] = DROP_GATEWAY,
     [H1_X_FORWARDED_HOST] = DROP_GATEWAY,
     [H1_X_FORWARDED_PORT] = DROP_GATEWAY,
-    [H1_X_FORWARDED_CLIENT_CERT] = DROP_GATEWAY,
-    [H1_X_REQUEST_ID] = DROP_REQUEST,
-    [H1_TRACEPARENT] = DROP_REQUEST,
+    [H1_X_FORWARDED_CLIENT_CERT] = DROP_CHECKED,
+    [H1_X_REQUEST_ID] = DROP_OURS,
+    [H1_TRACEPARENT] = DROP_OURS,
 };
+
+/* What of the client's request goes no further. */
+static uint8_t request_drops(const struct exchange *x)
+{
+    if (UNLIKELY(x->target != NULL))
+        return DROP_REQUEST;
+    return x->door->token ? DROP_REQUEST | DROP_OURS | DROP_GATEWAY | DROP_CHECKED : DROP_REQUEST | DROP_OURS | DROP_CHECKED;
+}
+
+/* Programs that get fields as CGI has them can't tell X_Forwarded_For from X-Forwarded-For (RFC 3875 section 4.1.18: both are HTTP_X_FORWARDED_FOR). What
+ * is dropped by the one name is dropped by the other. */
+static bool dropped_in_disguise(const struct h1_field *f, uint8_t dropped)
+{
+    char name[sizeof "x-forwarded-client-cert"];
+    if (LIKELY(f->id != H1_OTHER) || !(dropped & DROP_CLAIMS) || ((f->name.p[0] | 32) != 'x' && (f->name.p[0] | 32) != 'f'))
+        return false;
+    if (f->name.n >= sizeof name || !memchr(f->name.p, '_', f->name.n))
+        return false;
+    for (size_t i = 0; i < f->name.n; i++)
+        name[i] = f->name.p[i] == '_' ? '-' : f->name.p[i];
+    return drop[h1_name_id(slice_of(name, f->name.n))] & dropped & DROP_CLAIMS;
+}
+
+static uint8_t answer_drops(const struct exchange *x) { return UNLIKELY(x->target != NULL) ? DROP_RESPONSE : DROP_RESPONSE | DROP_OURS_BACK; }
 
 static bool edited(const struct header_edit *e, struct slice name)
 {
@@ -105,7 +135,7 @@ static void fields_put(struct head_out *o, const struct h1_head *h, uint8_t drop
     bool slow = a || b || m || listed.n;
     for (uint16_t i = 0; i < h->n; i++) {
         const struct h1_field *f = &h->fields[i];
-        if (drop[f->id] & dropped)
+        if (drop[f->id] & dropped || dropped_in_disguise(f, dropped))
             continue;
         if (UNLIKELY(slow) && (edited(a, f->name) || edited(b, f->name) || listed_has(&listed, f->name) || (m && (dropped & DROP_REQUEST ? steps_withholds(m, f) : steps_owns(m, f)))))
             continue;
@@ -270,7 +300,8 @@ static void forwarded_element_put(struct head_out *o, const struct h1_head *h, s
 /* Forwarded and X-Forwarded-*: for clients outside only; between workloads the caller's own fields pass as they are. */
 static void forwarded_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
 {
-    struct slice peer = slice_of(x->down->peer, x->down->peer_n);
+    const struct down *d = UNLIKELY(x->role == X_PART) ? x->more->parent->down : x->down;
+    struct slice peer = slice_of(d->peer, d->peer_n);
     if (ours(x, SLICE("x-forwarded-for"))) {
         chain_put(o, h, H1_X_FORWARDED_FOR, SLICE("x-forwarded-for"));
         head_slice(o, peer);
@@ -282,8 +313,8 @@ static void forwarded_put(struct head_out *o, struct exchange *x, const struct h
         head_field(o, SLICE("x-forwarded-host"), h->authority);
     if (ours(x, SLICE("forwarded")))
         forwarded_element_put(o, h, peer, x->secure);
-    if (UNLIKELY(x->down->identity != NULL) && ours(x, SLICE("x-forwarded-client-cert")))
-        head_field(o, SLICE("x-forwarded-client-cert"), slice_cstr(x->down->identity));
+    if (UNLIKELY(d->identity != NULL) && ours(x, SLICE("x-forwarded-client-cert")))
+        head_field(o, SLICE("x-forwarded-client-cert"), slice_cstr(d->identity));
 }
 
 static void via_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
@@ -418,19 +449,25 @@ static void upgrade_put(struct head_out *o, struct exchange *x, const struct h1_
     }
 }
 
-bool head_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
+/* What every request is given by the node that it came to first. */
+static void added_put(struct head_out *o, struct exchange *x, const struct h1_head *h)
 {
-    struct head_out *o = &x->p->out;
-    bool gateway = x->door->token != 0;
-    head_clear(o);
-    request_line_put(o, x, h, hit);
-    fields_put(o, h, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req, x->more);
-    if (gateway)
+    if (x->door->token)
         forwarded_put(o, x, h);
     if (ours(x, SLICE("via")))
         via_put(o, x, h);
     trace_put(o, x);
     request_id_put(o, x);
+}
+
+bool head_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
+{
+    struct head_out *o = &x->p->out;
+    head_clear(o);
+    request_line_put(o, x, h, hit);
+    fields_put(o, h, request_drops(x), x->rule->req, x->backend->req, x->more);
+    if (LIKELY(!x->target))
+        added_put(o, x, h);
     if (UNLIKELY(x->framing == H1_TUNNEL))
         upgrade_put(o, x, h);
     else if (h->te_trailers)
@@ -447,11 +484,13 @@ bool head_request(struct exchange *x, const struct h1_head *h, const struct plan
     return head_keep(x);
 }
 
-/* What a part asks for is JSON, as it is: conditions, ranges and codings of the client's request concern the merged answer. */
+/* What a part asks for is JSON, as it is: conditions, ranges and codings of the client's request concern the merged answer. What a gateway adds
+ * and what the route's own edits say of requests holds for parts as for any request. */
 bool head_part(struct exchange *x, const struct h1_head *h, struct slice path)
 {
-    static const char *const dropped[] = {"accept-encoding", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "content-type"};
+    static const char *const withheld[] = {"accept-encoding", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "content-type"};
     struct head_out *o = &x->p->out;
+    uint8_t dropped = request_drops(x);
     head_clear(o);
     head_lit(o, "GET ");
     head_slice(o, path);
@@ -460,14 +499,14 @@ bool head_part(struct exchange *x, const struct h1_head *h, struct slice path)
     head_lit(o, "\r\n");
     for (uint16_t i = 0; i < h->n; i++) {
         const struct h1_field *f = &h->fields[i];
-        bool skip = (drop[f->id] & (DROP_REQUEST | DROP_GATEWAY)) || f->id == H1_EXPECT || h1_connection_names(h, f->name);
-        for (size_t k = 0; k < COUNT_OF(dropped) && !skip; k++)
-            skip = slice_ieq(f->name, slice_cstr(dropped[k]));
-        if (!skip)
+        bool skip = (drop[f->id] & dropped) || dropped_in_disguise(f, dropped) || f->id == H1_EXPECT || h1_connection_names(h, f->name);
+        for (size_t k = 0; k < COUNT_OF(withheld) && !skip; k++)
+            skip = slice_ieq(f->name, slice_cstr(withheld[k]));
+        if (!skip && !edited(x->rule->req, f->name))
             head_field(o, f->name, f->value);
     }
-    trace_put(o, x);
-    request_id_put(o, x);
+    added_put(o, x, h);
+    edit_put(o, x->rule->req);
     head_lit(o, "\r\n");
     return head_keep(x);
 }
@@ -530,7 +569,7 @@ void head_response(struct exchange *x, const struct h1_head *h)
     head_clear(o);
     head_status(o, h->status, h->reason);
     bool interim = h->status < 200 && h->status != 101;
-    fields_put(o, h, DROP_RESPONSE, x->rule->resp, x->backend->resp, x->more);
+    fields_put(o, h, answer_drops(x), x->rule->resp, x->backend->resp, x->more);
     if (interim)
         return;
     if (UNLIKELY(h->status == 101))
@@ -541,7 +580,7 @@ void head_response(struct exchange *x, const struct h1_head *h)
     const struct header_edit *a = x->rule->resp, *b = x->backend->resp;
     if (!h->known[H1_DATE] && !edited(a, SLICE("date")) && !edited(b, SLICE("date")))
         date_put(o, x->p);
-    if (!edited(a, SLICE("via")) && !edited(b, SLICE("via")))
+    if (LIKELY(!x->target) && !edited(a, SLICE("via")) && !edited(b, SLICE("via")))
         via_put(o, x, h);
     if (UNLIKELY(x->more != NULL))
         steps_put(x, h, o);
@@ -557,7 +596,7 @@ static int trailers_put(struct proxy *p, const struct h1_field *f, int n, uint8_
     int put = 0;
     head_clear(&p->out);
     for (int i = 0; i < n; i++) {
-        if ((drop[f[i].id] & dropped) || edited(a, f[i].name) || edited(b, f[i].name))
+        if ((drop[f[i].id] & dropped) || dropped_in_disguise(&f[i], dropped) || edited(a, f[i].name) || edited(b, f[i].name))
             continue;
         head_field(&p->out, f[i].name, f[i].value);
         put++;
@@ -567,17 +606,41 @@ static int trailers_put(struct proxy *p, const struct h1_field *f, int n, uint8_
 
 int trailers_request(struct exchange *x, const struct h1_field *f, int n)
 {
-    bool gateway = x->door->token != 0;
-    return trailers_put(x->p, f, n, gateway ? DROP_REQUEST | DROP_GATEWAY : DROP_REQUEST, x->rule->req, x->backend->req);
+    return trailers_put(x->p, f, n, request_drops(x), x->rule->req, x->backend->req);
 }
 
-int trailers_response(struct exchange *x, const struct h1_field *f, int n) { return trailers_put(x->p, f, n, DROP_RESPONSE, x->rule->resp, x->backend->resp); }
+int trailers_response(struct exchange *x, const struct h1_field *f, int n) { return trailers_put(x->p, f, n, answer_drops(x), x->rule->resp, x->backend->resp); }
 
+/* Takes out of a head that is being written, status line first, the fields that e sets or removes. */
+static void edited_out(struct head_out *o, const struct header_edit *e)
+{
+    struct slice line, rest = slice_of(o->p, o->n);
+    slice_cut(rest, '\n', &rest);
+    size_t kept = o->n - rest.n;
+    while (rest.n) {
+        struct slice from = rest, value;
+        slice_cut(rest, '\n', &rest);
+        line = slice_of(from.p, from.n - rest.n);
+        if (edited(e, slice_cut(line, ':', &value)))
+            continue;
+        memmove(o->p + kept, line.p, line.n);
+        kept += line.n;
+    }
+    o->n = kept;
+}
+
+/* The route's edits hold for what Weir itself answers, refusals too: a policy such as Strict-Transport-Security is for every answer of a
+ * route. (Envoy does the same with its routes' response_headers_to_add.) A backend's edits are for its own answers. */
 void head_local_end(struct exchange *x, struct head_out *o)
 {
+    const struct header_edit *e = x->rule ? x->rule->resp : NULL;
     date_put(o, x->p);
     if (x->request_id_n)
         head_field(o, SLICE("x-request-id"), slice_of(x->request_id, x->request_id_n));
+    if (LIKELY(!e) || o->over)
+        return;
+    edited_out(o, e);
+    edit_put(o, e);
 }
 
 /* ---- answers of our own ---------------------------------------------------------------------------------------------------------------- */

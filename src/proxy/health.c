@@ -93,12 +93,12 @@ void health_init(struct proxy *p)
     task_init(&p->health.pump, pump);
 }
 
-static void checker_new(struct proxy *p, struct endpoint *ep)
+static void checker_new(struct proxy *p, struct endpoint *ep, const struct plan_endpoint *pe)
 {
     struct checker *k = mem_new(MEM_CONN, sizeof *k);
     k->p = p;
     k->ep = ep;
-    k->health = endpoint_health_ref(ep->lb.health);
+    k->health = endpoint_health_ref(pe->health); /* what the policy that asks for checks gave it */
     timer_init(&k->timer, checker_timer);
     list_init(&k->link);
     ep->checker = k;
@@ -200,15 +200,20 @@ static void checker_ask(struct checker *k, int fd)
     struct buf authority = {0};
     char ahead[PP_V2_BYTES_MAX];
     struct pp_header pp = {.version = policy->pool.proxy_protocol, .local = true};
-    bool h2 = policy->pool.http == UPSTREAM_HTTP2;
+    bool h2 = policy->pool.http == UPSTREAM_HTTP2, remote = k->ep->remote != NULL;
     authority_put(k, &authority);
-    if (h->port && to.family != ADDR_UNIX)
+    if (h->port && !remote && to.family != ADDR_UNIX)
         to.port = h->port;
     struct http_check_conf conf = {
         .kind = kinds[h->kind], .path = slice_cstr(h->path), .authority = buf_slice(&authority), .agent = SLICE("weir-health-check"), .status_min = h->status_min,
         .status_max = h->status_max, .service = slice_cstr(h->grpc_service), .tls = policy->tls.ctx ? &tls : NULL,
         .version = h2 ? HTTP_2 : policy->tls.ctx && policy->pool.http == UPSTREAM_AUTO ? HTTP_UNKNOWN : HTTP_1};
-    if (pp.version)
+    if (remote) { /* its node passes the question on; what is no HTTP, and what is for another port than the service's, ends at the gate */
+        tls = remote_tls(k->ep, k->ep->remote->http, &k->sessions);
+        conf.tls = &tls;
+        conf.version = HTTP_2;
+        conf.kind = h->port ? HTTP_CHECK_CONNECT : conf.kind;
+    } else if (pp.version)
         conf.ahead = slice_of(ahead, pp.version == 1 ? pp_write_v1(&pp, ahead) : pp_write_v2(&pp, ahead, sizeof ahead));
     k->state = CHECKER_ASKED;
     timer_set(k->p->loop, &k->timer, h->timeout_ms);
@@ -305,7 +310,7 @@ static void cluster_plan(struct proxy *p, const struct plan_cluster *pc, struct 
         if (!checks && k)
             checker_retract(k);
         else if (checks && !k && in_share(p, &pc->eps[i]))
-            checker_new(p, ep);
+            checker_new(p, ep, &pc->eps[i]);
         else if (checks && k && k->state == CHECKER_WAIT && k->timer.due_ms > loop_now_ms(p->loop) + pc->policy->health.interval_ms)
             checker_wait(k); /* the interval is shorter now */
     }
@@ -327,7 +332,7 @@ static void endpoint_sweep(struct proxy *p, const struct plan_endpoint *pe, cons
         return;
     __atomic_store_n(&pe->health->checked_ms, now, __ATOMIC_RELAXED); /* so that nobody takes it from us before our first check */
     counter_inc(&p->c.checks_taken);
-    checker_new(p, p->eps[pe->slot]);
+    checker_new(p, p->eps[pe->slot], pe);
 }
 
 void health_sweep(struct proxy *p)

@@ -3,6 +3,9 @@
  *     [PROXY header] -> [ClientHello: server name] -> down_speaks(): HTTP, or bytes
  *                                              '-> TLS handshake of a listener whose bytes go on in clear -> down_speaks()
  *
+ *     the gate: TLS handshake -> ALPN h2: HTTP
+ *                             '-> ALPN of bytes: PROXY header -> down_speaks()
+ *
  * Only listeners that ask for it come here: those with PROXY headers, those where some names are passed through, those that speak
  * no HTTP. All of it has to arrive within the time for a request's head.
  */
@@ -140,6 +143,8 @@ static void hello_go(struct down *d, struct slice all)
         }
         if (!h.local)
             ends_from(d, &h);
+        else if (d->node)
+            d->peer_addr = (struct addr){0}; /* the other node is nobody's client */
         o->proxy_header = false;
         all = slice_of(all.p + used, all.n - used);
         if (o->tls) { /* the ClientHello is looked at from its first byte */
@@ -168,10 +173,45 @@ static void hello_data(struct stream *s, char *p, size_t n)
     hello_go(d, buf_slice(&o->in));
 }
 
+/* The first DNS name in the other node's certificate. */
+static char *node_name(struct stream *s)
+{
+    struct arena a;
+    struct tls_cert_info info;
+    char *name = NULL;
+    arena_init(&a, MEM_CONN, 4096);
+    enum err e = stream_tls_peer(s, &a, &info);
+    for (size_t i = 0; e == OK && i < info.sans_n && !name; i++)
+        if (info.sans[i].kind == TLS_SAN_DNS)
+            name = mem_strndup(MEM_CONN, info.sans[i].text.p, info.sans[i].text.n);
+    arena_fini(&a);
+    return name ? name : mem_strdup(MEM_CONN, "unknown");
+}
+
+/* It is another node: what does it speak? */
+static void gate_secured(struct down *d)
+{
+    struct stream *s = http_srv_stream(&d->srv);
+    struct slice alpn = stream_tls_alpn(s);
+    d->peer_node = node_name(s);
+    if (slice_is(alpn, NODE_ALPN_BYTES)) {
+        d->hello->handshake = false;
+        d->hello->proxy_header = true;
+    } else if (slice_is(alpn, "h2")) {
+        hello_free(d);
+        d->peer_addr = (struct addr){0}; /* the other node is nobody's client */
+        http_srv_take(&d->srv, &d->p->gate_conf, &down_ops, NULL, SLICE(""));
+    } else
+        hello_fail(d, "no_alpn");
+}
+
 static void hello_secured(struct stream *s)
 {
     struct down *d = down_of(s);
-    hello_over(d, stream_tls_server_name(s), false, SLICE(""));
+    if (UNLIKELY(d->node))
+        gate_secured(d);
+    else
+        hello_over(d, stream_tls_server_name(s), false, SLICE(""));
 }
 
 static void hello_eof(struct stream *s) { hello_stop(down_of(s)); }
@@ -202,4 +242,27 @@ void hello_start(struct down *d, int fd, bool proxy_protocol, bool tls)
     o->tls = tls;
     timer_init(&o->timer, hello_late);
     timer_set(p->loop, &o->timer, p->conf.head_timeout_ms);
+}
+
+void hello_gate(struct down *d, int fd, struct tls_ctx *tls)
+{
+    struct proxy *p = d->p;
+    struct stream *s = http_srv_stream(&d->srv);
+    stream_adopt(s, p->loop, &hello_ops, fd);
+    stream_silence(s, NODE_SILENT_MS);
+    struct hello *o = d->hello = mem_new(MEM_CONN, sizeof *o);
+    o->d = d;
+    o->handshake = true;
+    timer_init(&o->timer, hello_late);
+    timer_set(p->loop, &o->timer, p->conf.head_timeout_ms);
+    if (!tls) { /* no usable certificate */
+        hello_fail(d, "unknown_server_name");
+        return;
+    }
+    if (down_over(d)) { /* who is told so goes elsewhere; a status would be taken for the service's */
+        counter_inc(&p->c.connections_over);
+        hello_stop(d);
+        return;
+    }
+    stream_tls_accept(s, tls, SLICE(""));
 }

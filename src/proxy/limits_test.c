@@ -99,6 +99,21 @@ static void test_local_errors_apart(void **state)
     world_free(w);
 }
 
+/* An endpoint that left before the policy asked for outliers has no counters of its own: what it still answers is written nowhere. */
+static void test_nobodys_counters(void **state)
+{
+    struct world *w = outlier_world(10);
+    struct endpoint_health nobody = {.refs = 1, .nobody = true}, as_before = nobody;
+    struct lb_host gone = {.id = 77, .health = &nobody};
+    for (int i = 0; i < 50; i++) {
+        outlier_result(w->c, &gone, OUTCOME_5XX, w->now_ms, 0);
+        outlier_result(w->c, &gone, OUTCOME_LOCAL, w->now_ms, 0);
+        outlier_result(w->c, &gone, OUTCOME_OK, w->now_ms, 0);
+    }
+    assert_memory_equal(&nobody, &as_before, sizeof nobody);
+    world_free(w);
+}
+
 /* Twice, three times, four times the base, at most max; an interval in use takes one off. */
 static void test_ejection_grows(void **state)
 {
@@ -604,7 +619,7 @@ static void test_adaptive_finds_capacity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_consecutive), cmocka_unit_test(test_after_ejection), cmocka_unit_test(test_gateway_errors), cmocka_unit_test(test_local_errors_apart),
+        cmocka_unit_test(test_consecutive), cmocka_unit_test(test_after_ejection), cmocka_unit_test(test_gateway_errors), cmocka_unit_test(test_local_errors_apart), cmocka_unit_test(test_nobodys_counters),
         cmocka_unit_test(test_ejection_grows), cmocka_unit_test(test_ejection_cap), cmocka_unit_test(test_ejection_jitter),
         cmocka_unit_test(test_success_rate), cmocka_unit_test(test_failure_percentage), cmocka_unit_test(test_breakers),
         cmocka_unit_test(test_retry_budget), cmocka_unit_test(test_shedding), cmocka_unit_test(test_backoff), cmocka_unit_test(test_workers), cmocka_unit_test(test_one_place),

@@ -67,6 +67,10 @@ void answer_text(struct exchange *x, uint16_t status, enum flag f, const char *t
         child_failed(x, status, f, text);
         return;
     }
+    if (UNLIKELY(x->target != NULL)) {
+        gate_give_back(x, x->state < X_SENT, f);
+        return;
+    }
     if (UNLIKELY(x->more && hedges_pending(x))) { /* another attempt may still answer */
         attempt_drop(x);
         x->state = X_LOCAL;
@@ -80,6 +84,8 @@ void answer_text(struct exchange *x, uint16_t status, enum flag f, const char *t
     x->status = status;
     x->flag = (uint8_t)f;
     head_local(x, status, "text/plain; charset=utf-8");
+    if (status == 405 && f == FLAG_NONE) /* what is aggregated, the only refusal of this kind (RFC 9110 section 15.5.6) */
+        head_lit(&x->p->out, "Allow: GET, HEAD\r\n");
     if (x->more)
         steps_put(x, NULL, &x->p->out);
     struct iovec v[3] = {{(void *)(uintptr_t) "weir: ", 6}, {(void *)(uintptr_t)text, strlen(text)}, {(void *)(uintptr_t) "\n", 1}};

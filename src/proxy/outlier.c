@@ -134,6 +134,8 @@ void outlier_count(struct cluster *c, struct lb_host *h, enum outcome o, uint64_
 {
     const struct outlier_policy *p = &c->policy->outlier;
     struct endpoint_health *eh = h->health;
+    if (eh->nobody) /* it left before the policy asked for this */
+        return;
     if (o == OUTCOME_LOCAL && p->split_local) {
         if (reaches(&eh->consecutive_local, p->consecutive_local))
             eject(c, h, EJECTION_CONSECUTIVE_LOCAL, now_ms, random);

@@ -7,6 +7,9 @@
 #include "proxy_int.h"
 
 #define SWEEP_MS 1000
+#define GATE_WINDOW_BYTES (256u << 10)
+#define GATE_CONN_WINDOW_BYTES (4u << 20)
+#define GATE_IDLE_MORE_MS 10000
 
 void proxy_conf_default(struct proxy_conf *c)
 {
@@ -35,7 +38,7 @@ static void sweep(struct timer *t)
 }
 
 /* What is asked for on it are requests, so that it can be told that no more are wanted. Bytes go on until they end, or all does. */
-static bool has_requests(const struct down *d) { return !d->hello && !d->tcp; }
+static bool has_requests(const struct down *d) { return !d->hello && !d->tcp && !d->linked; }
 
 /* Ends connections at once: those from outside, or all. */
 static void downs_close(struct proxy *p, bool all)
@@ -86,13 +89,22 @@ struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct
                                           .out = &p->out,
                                           .preface = true,
                                           .eof_leaves = true};
+    p->gate_conf = p->srv_conf;
+    p->gate_conf.resets_max = UINT32_MAX; /* of many clients of another node, who come and go */
+    p->gate_conf.window_bytes = GATE_WINDOW_BYTES;
+    p->gate_conf.conn_window_bytes = GATE_CONN_WINDOW_BYTES;
+    p->gate_conf.h1.idle_timeout_ms = MAX(c->idle_timeout_ms, c->upstream_idle_ms + GATE_IDLE_MORE_MS); /* the other node's limit comes first */
     http_cli_conf_default(&p->cli_conf);
-    p->srv_conf.count = p->cli_conf.count = &p->http;
+    p->srv_conf.count = p->gate_conf.count = p->cli_conf.count = &p->http;
     p->cli_conf.limits = &p->conf.limits;
     p->cli_conf.out = &p->out;
+    p->node_conf = p->cli_conf;
+    p->node_conf.ask_ms = NODE_ASK_MS;
+    p->node_conf.hung_ms = NODE_HUNG_MS;
     list_init(&p->doors);
     list_init(&p->downs);
     list_init(&p->tcps);
+    list_init(&p->links);
     p->series = mem_new(MEM_METRIC, SERIES_MAX * sizeof *p->series);
     health_init(p);
     p->records = mem_new(MEM_METRIC, RECORDS_MAX * sizeof *p->records);
@@ -118,7 +130,7 @@ static void http_begin(struct down *d, int fd, struct tls_ctx *tls)
 {
     struct proxy *p = d->p;
     http_srv_open(&d->srv, p->loop, &p->srv_conf, &down_ops, fd, tls);
-    if (UNLIKELY(p->downs_n > p->conf.connections_max)) {
+    if (UNLIKELY(down_over(d))) {
         counter_inc(&p->c.connections_over);
         http_srv_refuse(&d->srv, 503, "too_many_connections", "this gateway has as many connections as it may; try again");
     }
@@ -128,6 +140,11 @@ static void gateway_begin(struct down *d, int fd)
 {
     const struct plan *plan = door_hold(d->door)->plan;
     const struct plan_listener *ln = plan_listener_find(plan, d->door->token);
+    d->node = d->kind == DOOR_NODE;
+    if (UNLIKELY(d->node)) {
+        hello_gate(d, fd, ln->tls);
+        return;
+    }
     if (ln && ln->protocol == LISTEN_HTTPS && !ln->tls && !ln->tls_peek) { /* no usable certificate: nothing is said in clear */
         counter_inc(&d->p->c.hello_failed);
         http_begin(d, fd, NULL);
@@ -165,6 +182,10 @@ static void mesh_begin(struct down *d, int fd)
 void down_speaks(struct down *d, struct slice sni, bool passed, struct slice early)
 {
     const struct plan *plan = door_hold(d->door)->plan;
+    if (UNLIKELY(d->node)) {
+        gate_bytes(d, early);
+        return;
+    }
     if (!d->door->token) {
         tcp_begin(d, plan_tcp_mesh(plan, &d->local, sni, d->door->caller), early);
         return;
@@ -188,6 +209,13 @@ static bool taken_inside(const struct door *o, int fd, const struct addr *local,
     return ops->inside && ops->inside(o->p->ctx, &c, fd);
 }
 
+static enum door_kind kind_of(struct door *o)
+{
+    const struct plan_listener *ln = o->token ? plan_listener_find(door_hold(o)->plan, o->token) : NULL;
+    o->node = ln && ln->node;
+    return o->node ? DOOR_NODE : o->token ? DOOR_GATEWAY : DOOR_MESH;
+}
+
 static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
 {
     struct door *o = ln->owner;
@@ -195,8 +223,9 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     struct addr local = {.family = ADDR_NONE};
     if (!o->token && socket_local_addr(fd, &local) == OK && taken_inside(o, fd, &local, peer))
         return;
+    enum door_kind kind = kind_of(o);
     counter_inc(&p->c.connections_total);
-    if (p->downs_n >= p->conf.connections_max + REFUSING_MAX) {
+    if (p->kinds_n[kind] >= p->conf.connections_max + REFUSING_MAX) {
         counter_inc(&p->c.connections_over);
         socket_close(fd);
         return;
@@ -209,10 +238,12 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     d->p = p;
     d->door = o;
     d->local = local;
+    d->kind = (uint8_t)kind;
     o->users++;
     list_init(&d->xs);
     list_push(&p->downs, &d->link);
     p->downs_n++;
+    p->kinds_n[kind]++;
     if (o->token)
         p->outside_n++;
     counter_set(&p->c.connections_now, p->downs_n);
@@ -337,6 +368,33 @@ void proxy_mesh_unlisten(struct proxy *p, uint64_t replica_id)
 
 /* ---- plans -------------------------------------------------------------------------------------------------------------- */
 
+static struct tls_ctx *gate_tls(const struct plan *plan)
+{
+    for (uint32_t i = 0; plan && i < plan->listeners_n; i++)
+        if (plan->listeners[i].node)
+            return plan->listeners[i].tls;
+    return NULL;
+}
+
+/* The gate has other certificates now. Who came with one that it would not take any more is shown out: requests under way end, nothing new is begun; bytes end at
+ * once. It is the way to give a node up, or a CA. */
+static void gate_follow(struct proxy *p, const struct plan *old)
+{
+    const struct tls_ctx *tls = gate_tls(p->hold->plan);
+    if (!tls || tls == gate_tls(old))
+        return;
+    LIST_FOREACH(l, &p->downs) {
+        struct down *d = CONTAINER_OF(l, struct down, link);
+        if (d->kind != DOOR_NODE || !d->peer_node || stream_tls_trusted(http_srv_stream(&d->srv), tls))
+            continue;
+        counter_inc(&p->c.node_distrusted);
+        if (has_requests(d))
+            http_srv_last(&d->srv);
+        else
+            down_close(d);
+    }
+}
+
 void proxy_plan(struct proxy *p, struct plan *plan)
 {
     struct plan_hold *old = p->hold;
@@ -351,6 +409,7 @@ void proxy_plan(struct proxy *p, struct plan *plan)
         o->caller = o->token ? NULL : plan_caller_find(plan, o->source_ns, o->source_workload);
     }
     doors_follow(p, old);
+    gate_follow(p, old ? old->plan : NULL);
     counter_inc(&p->c.swaps);
     counter_set(&p->generation, plan->generation);
     LIST_FOREACH(l, &p->doors)
@@ -378,6 +437,7 @@ void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
         if (d->door->token && has_requests(d))
             http_srv_last(&d->srv);
     }
+    links_close(p, false); /* of other nodes, which would last as long as their clients; those come again */
     p->drained = done;
     p->drained_ctx = ctx;
     timer_set(p->loop, &p->drain_timer, p->outside_n ? ms : 0);
@@ -399,6 +459,7 @@ void proxy_leave(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ct
         if (has_requests(d) && !d->rested && http_srv_can_say_last(&d->srv)) /* else it rests when its answer is over, for as long as any now */
             http_srv_last(&d->srv);
     }
+    links_close(p, true); /* as the event log's connections do that stay on the node: the next engine has the new ones */
     p->drained = done;
     p->drained_ctx = ctx;
     timer_set(p->loop, &p->rest_timer, PROXY_REST_MS);
@@ -411,6 +472,7 @@ void proxy_free(struct proxy *p)
         return;
     p->drained = NULL;
     downs_close(p, true);
+    links_close(p, true);
     loop_turn(p->loop, 0); /* released() of what was just closed */
     LIST_FOREACH(l, &p->doors)
         door_close(CONTAINER_OF(l, struct door, link));

@@ -11,7 +11,7 @@
 struct proxy_conf {
     uint32_t worker;               /* index of this worker */
     uint32_t workers;              /* how many there are: each checks its share of the endpoints; default 1 */
-    uint32_t connections_max;      /* client connections; above: 503 and close; default 20,000 */
+    uint32_t connections_max;      /* client connections through Gateways, as many of workloads, and of other nodes; above: 503 and close; default 20,000 */
     uint32_t head_timeout_ms;      /* a request head must be complete: 408; default 10,000 */
     uint32_t idle_timeout_ms;      /* keep-alive without a request; default 60,000 */
     uint32_t body_timeout_ms;      /* no progress of a body in either direction; default 60,000 */
@@ -29,6 +29,13 @@ struct proxy_conf {
 void proxy_conf_default(struct proxy_conf *c);
 
 struct proxy;
+/* A way to a service of another node itself, such as its event log: link.c. */
+#define PROXY_LINK_LINE_MAX 1024
+struct proxy_link {
+    const char *node;              /* its certificate has to be for this name */
+    struct addr gate;
+    struct slice line;             /* what the connection is, in words that both nodes' ops know; no line feed, at most PROXY_LINK_LINE_MAX - 1 bytes */
+};
 /* A connection from inside the mesh: who makes it, and what to. */
 struct proxy_caller {
     struct addr local, peer;       /* what it was made to; where from, ADDR_NONE when that is not known */
@@ -46,6 +53,9 @@ struct proxy_ops {
     /* A connection was accepted through a door of the mesh: true when it is not for the proxy, and somebody else owns fd now. Before it is counted
      * or anything is made for it. On the worker's thread; NULL: all are the proxy's. */
     bool (*inside)(void *ctx, const struct proxy_caller *caller, int fd);
+    /* Another node asks for a service of this node itself, with its proxy_link.line: true with *fd, one end of a connection to it, which is the
+     * proxy's from then on. False: there is none. On the worker's thread; NULL: there is none. */
+    bool (*service)(void *ctx, struct slice line, int *fd);
 };
 struct proxy *proxy_new(struct loop *l, const struct proxy_conf *c, const struct proxy_ops *ops, void *ctx);
 void proxy_free(struct proxy *p); /* closes everything at once */
@@ -58,6 +68,8 @@ void proxy_mesh_listen(struct proxy *p, uint64_t replica_id, int fd, const char 
 void proxy_mesh_unlisten(struct proxy *p, uint64_t replica_id);          /* its connections end too */
 void proxy_sockets(struct proxy *p, uint64_t replica_id, const int *fds, uint32_t n); /* owns fds */
 void proxy_permits(struct proxy *p, uint32_t cluster_slot);             /* closes its resting connections that others wait for */
+void proxy_link(struct proxy *p, int fd, const struct proxy_link *to);   /* owns fd, a client's connection; to is copied. What comes to nothing is closed */
+void proxy_links_close(struct proxy *p);                                 /* those of this node's clients */
 /* Gateway doors stop accepting, keep-alive ends after the current requests; done(ctx) when no client from outside is left, or
  * after ms. The mesh goes on: workloads that are being stopped still need each other. */
 void proxy_drain(struct proxy *p, uint32_t ms, void (*done)(void *ctx), void *ctx);
@@ -76,7 +88,7 @@ enum proxy_protocol { PROXY_HTTP, PROXY_GRPC, PROXY_TCP };
 /* One series of istio_requests_total and its histogram, or of istio_tcp_*, merged over workers by the reader. */
 struct proxy_series {
     const char *source_workload, *source_ns;  /* "unknown" from outside (through the gateway: the Gateway's name) */
-    const char *reporter;                     /* "source" for the mesh, "gateway" */
+    const char *reporter;                     /* "source" for the mesh, "gateway", "destination" for what comes from other nodes */
     const char *service, *service_ns, *workload, *route;
     uint8_t protocol;                         /* enum proxy_protocol */
     uint8_t grpc_status;                      /* of gRPC: the code plus 1; 0: none came */

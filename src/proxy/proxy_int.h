@@ -2,6 +2,7 @@
  *
  *   struct proxy        one per worker; owns all below
  *    |- door            an open listener: a Gateway's address, or a replica's way out into the mesh
+ *    |- link            a connection to a service of another node itself, or from another node to one of this node
  *    |- down            a client's connection (http_srv); HTTP/1 has one exchange at a time, HTTP/2 many
  *    |- exchange        one request on its way: from the head's arrival until answered, failed or abandoned
  *    |- upstream        a cluster of the plan as this worker sees it: balancer, breakers, requests that wait for a connection
@@ -24,18 +25,27 @@
 #define REPLAY_BYTES_MAX 65536    /* of a request's body kept for another attempt */
 #define HEAD_INLINE_BYTES 1024    /* an upstream head up to this size needs no allocation */
 #define SHUN_MS 500               /* an endpoint that failed is the last choice for so long */
-#define REFUSING_MAX 256          /* connections above connections_max that still get a 503 */
+#define REFUSING_MAX 256          /* connections above connections_max that still get a 503, of each kind of door */
 #define SERIES_MAX 8192           /* distinct label combinations per worker; above: one series named "other" */
 #define SERIES_CACHE 1024
+#define SERIES_TCP_CACHE 64u      /* of those, for sessions of bytes; a power of two */
 #define RECORDS_MAX 4096          /* distinct names of clusters per worker; above: one record named "other" */
 #define TRIED_MAX 4
 #define STALE_REST_MS 100         /* a kept connection that rested for so long may be just about to be closed by its peer */
+#define NODE_SILENT_MS 3000       /* a connection between nodes on which no segment comes for so long fails */
+#define NODE_ASK_MS 2000          /* requests wait at another node and nothing comes: it is asked by PING */
+#define NODE_HUNG_MS 5000         /* ... and does not answer: its engine hangs */
 #define GRPC_CODE_MAX 16          /* UNAUTHENTICATED is the last one that is defined */
 
 /* Envoy's response flags, in the order of their names in flag_names[]. */
 enum flag { FLAG_NONE, FLAG_UF, FLAG_UH, FLAG_UT, FLAG_UC, FLAG_UO, FLAG_UPE, FLAG_NR, FLAG_NC, FLAG_DC, FLAG_DI, FLAG_FI, FLAG_SI, FLAG_URX, FLAG_UR, FLAG_OM, FLAG_COUNT };
 extern const char *const flag_names[FLAG_COUNT];
 
+/* Whose connections come through a door: each kind has its own connections_max, so that a crowd in front of a Gateway keeps neither workloads nor other
+ * nodes out. */
+enum door_kind { DOOR_MESH, DOOR_GATEWAY, DOOR_NODE, DOOR_KINDS };
+
+struct link;
 struct plan_hold {
     struct plan *plan;
     uint32_t uses;              /* exchanges, plus one while it is the current one */
@@ -50,6 +60,7 @@ struct door {
     uint64_t replica_id;        /* mesh: whose namespace it stands in */
     uint32_t id;                /* unique for the life of the worker: part of the series' key */
     uint32_t users;             /* connections accepted here and still open, and exchanges */
+    bool node;                  /* the gate: connections come from other nodes */
     bool closed;                /* unlistened; freed with its last user */
     struct plan_hold *last;     /* the newest plan that knew its address, once one has come that does not: what connections that are still
                                  * open ask for goes by it. Held; else NULL */
@@ -62,6 +73,7 @@ struct down {
     struct proxy *p;
     struct hello *hello;        /* while it has to be found out what is spoken; NULL */
     struct tcp *tcp;            /* bytes are passed on; NULL: HTTP */
+    struct link *linked;        /* another node's, to a service of this node itself; NULL: it is not */
     struct door *door;
     struct list link;           /* in proxy.downs */
     struct list xs;             /* its exchanges */
@@ -70,6 +82,9 @@ struct down {
     char peer[46];              /* the client's address, for X-Forwarded-For and logs */
     uint8_t peer_n;
     char *identity;             /* X-Forwarded-Client-Cert, of a client whose certificate was checked; NULL */
+    uint8_t kind;               /* enum door_kind */
+    bool node;                  /* it came through the gate: from another node, for the replica that its SNI names */
+    char *peer_node;            /* with node: the name in its certificate, for the access log; NULL until the handshake is over */
     bool rested;                /* it was at rest when this engine began to leave */
 };
 
@@ -102,6 +117,7 @@ struct exchange {
     const struct plan_backend *backend;
     const struct plan_tcp_rule *tcp_rule; /* X_TCP, which has no rule */
     const struct plan_cluster *cluster;
+    const struct plan_target *target; /* from another node: no other endpoint will do; in hold's plan. NULL: of this node's own */
     struct list pending;        /* X_SOCKET: in endpoint.pending; X_PERMIT: in upstream.waiting */
     struct list in_up;          /* with up: in up.xs */
     struct timer timer;
@@ -194,6 +210,7 @@ struct up {
     uint64_t rest_ms;           /* when it came to rest */
     uint64_t born_ms;
     struct upstream *us;        /* where it is counted; held */
+    struct tls_ctx *tls;        /* to a gate: what the connection was begun with; with another one the endpoint has it takes no more. One reference */
     uint8_t held;               /* what breakers count of it */
     bool resting;               /* in endpoint.idle */
     bool closed;                /* by us, or by its peer: nothing more goes over it */
@@ -221,6 +238,11 @@ struct cluster_record {
     char *name;                 /* owned */
 };
 
+/* What it takes to reach an endpoint on another node. */
+struct remote {
+    char *node, *sni;           /* owned */
+    struct tls_ctx *http, *bytes; /* one reference each; of the newest plan that names the endpoint */
+};
 struct endpoint {
     struct lb_host lb;          /* id, requests in flight, what the balancer knows */
     uint64_t replica_id;
@@ -242,6 +264,7 @@ struct endpoint {
     struct tls_session_slot sessions;
     struct checker *checker;    /* makes its active checks, on the one worker whose share it is; NULL */
     char *name;                 /* owned; for the access log */
+    struct remote *remote;      /* on another node: address is its gate's; NULL: it is not */
 };
 
 struct series {
@@ -262,15 +285,16 @@ struct proxy {
     struct proxy_conf conf;
     const struct proxy_ops *ops;
     void *ctx;
-    struct http_srv_conf srv_conf;
-    struct http_cli_conf cli_conf;
+    struct http_srv_conf srv_conf, gate_conf; /* of clients; of other nodes */
+    struct http_cli_conf cli_conf, node_conf; /* of services; of gates of other nodes */
     struct head_out out;
     struct plan_hold *hold;     /* the current plan; NULL before the first */
     counter generation;
     struct list doors;
     struct list downs;
     uint32_t downs_n, door_id;
-    uint32_t outside_n;         /* of downs: those that came through a Gateway */
+    uint32_t outside_n;         /* of downs: those that came through a Gateway, or the gate */
+    uint32_t kinds_n[DOOR_KINDS]; /* of downs: by kind of door */
     struct endpoint **eps;      /* by slot */
     uint32_t eps_n;
     struct upstream **upstreams; /* by cluster slot */
@@ -288,8 +312,11 @@ struct proxy {
     counter records_n;
     struct table record_index;
     struct list tcps;           /* sessions of bytes, see tcp.c */
+    struct list links;          /* see link.c */
+    uint32_t links_n;           /* of these: this node's clients */
     uint64_t tcps_counted_ms;   /* when their bytes were last counted */
     struct { uint64_t key; struct series *s; } cache[SERIES_CACHE];
+    struct series_tcp { uint64_t door; const void *rule, *cluster; struct series *s; uint8_t flag; } tcp_cache[SERIES_TCP_CACHE];
     char date[30];              /* IMF-fixdate of date_s */
     uint64_t date_s;
     bool draining;
@@ -331,6 +358,7 @@ void step_delayed(struct exchange *x);                     /* the delay is over 
 void step_file_timer(struct exchange *x);
 void step_file_more(struct exchange *x);
 enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h); /* at the answer's head: chooses its filter; the framing that it goes out with */
+struct slice steps_compress(struct exchange *x, struct slice type, struct slice body); /* of an answer of ours, whose head is in proxy.out */
 enum err steps_body(struct exchange *x, struct body_filter *f, struct pieces body, bool end, struct iovec *v, struct pieces *out); /* through a filter; valid until the next call */
 bool steps_withholds(const struct exchange_more *m, const struct h1_field *f); /* a field of the client's request that the service is not sent */
 bool steps_owns(const struct exchange_more *m, const struct h1_field *f);  /* a field of the service's answer that is dropped */
@@ -359,20 +387,32 @@ void sticky_put(struct exchange *x, struct head_out *o);   /* tells the client i
 /* hello.c: what a new connection begins with */
 void hello_start(struct down *d, int fd, bool proxy_protocol, bool tls);
 void hello_stop(struct down *d);
+void hello_gate(struct down *d, int fd, struct tls_ctx *tls); /* another node's: which of both it speaks; tls NULL: closed */
+/* gate.c: what comes from other nodes */
+void gate_request(struct exchange *x, const struct h1_head *h, struct pieces body); /* for one replica; or refused */
+void gate_bytes(struct down *d, struct slice early);
+void gate_give_back(struct exchange *x, bool unsent, enum flag f); /* instead of an answer: x ends, its node is told */
 /* proxy.c */
 void down_speaks(struct down *d, struct slice sni, bool passed, struct slice early); /* hello.c has found out */
 void down_peer(struct down *d, const struct addr *peer);   /* who the client is */
+static inline bool down_over(const struct down *d) { return d->p->kinds_n[d->kind] > d->p->conf.connections_max; } /* there are more of its kind than may be */
 /* identity.c */
 void identity_take(struct down *d); /* the TLS handshake is complete */
 void down_gone(struct down *d);                            /* its stream is released */
 /* tcp.c: bytes from a client to a service */
 void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early); /* the stream is adopted */
+void tcp_begin_target(struct down *d, const struct plan_target *t, struct slice early); /* the same for another node's; t NULL: not here */
 void tcp_socket(struct exchange *x);                       /* a socket is in stock */
 void tcp_failed(struct exchange *x);                       /* no way to the endpoint */
 void tcp_timer(struct exchange *x);
 void tcp_close(struct down *d);
 void tcp_closed(struct exchange *x);                       /* it is counted; the exchange is about to end */
 void tcp_sweep(struct proxy *p);                           /* bytes of open sessions are counted */
+/* link.c: bytes between nodes, for services of their own */
+bool link_asked(struct down *d);                           /* by its SNI */
+void link_begin(struct down *d, struct slice early);       /* it came through the gate */
+void link_close(struct link *k);
+void links_close(struct proxy *p, bool all);               /* all: also those of this node's clients */
 /* local.c: answers of our own */
 void answer_pieces(struct exchange *x, struct pieces body); /* what lies in p->out, and these */
 void answer_length(struct exchange *x, uint64_t length, struct pieces body); /* the same for a HEAD: the length that a GET would have */
@@ -388,6 +428,7 @@ struct up *up_get(struct exchange *x);
 /* A socket for connecting to x->ep: *fd, or -1 when any will do. False: x waits for one (X_SOCKET). */
 bool socket_take(struct exchange *x, int *fd);
 void service_keepalive(struct stream *s, const struct pool_policy *pool); /* TCP's, where the policy has it */
+struct http_tls remote_tls(struct endpoint *ep, struct tls_ctx *ctx, struct tls_session_slot *slot); /* ctx: of ep->remote */
 int socket_spare(struct proxy *p, struct endpoint *ep);  /* one from the stock of an endpoint inside; -1: none now, more are asked for */
 bool up_room(const struct up *u); /* it takes one more */
 void up_done(struct up *u);                              /* a call of it is over: it rests, goes on, or closes */

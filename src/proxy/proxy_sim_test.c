@@ -1,10 +1,15 @@
 /* proxy_sim_test.c - the request path on the simulator: clients, one worker's proxy and origins in one virtual world, from
  * seeds. Origins and clients use the http room itself; the proxy's sockets into replicas are made in namespaces of the
  * simulated network, as sup makes them.
+ *
+ * Built with OTHER_NODE (proxy_gate_sim), the origins are replicas of another node: the same promises hold through its gate.
  */
 #include "proxy_int.h"
 #include "repeat_test.h"
 #include "sim.h"
+#ifdef OTHER_NODE
+#include "other_node_test.h"
+#endif
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -51,12 +56,18 @@ static struct {
     uint32_t left;      /* endpoint_left() calls */
     uint32_t running;   /* client requests not yet ended */
     uint32_t ok, failed, status_other;
+    uint32_t parts;     /* requests that are parts of an aggregated answer */
     bool drained;
     bool hold_sockets;  /* sockets_wanted() is not answered */
     uint32_t rest_ms;   /* origins close connections that rest for so long; 0: never */
+#ifdef OTHER_NODE
+    struct other_node other;
+#endif
     uint32_t think_ms;  /* clients pause for so long, or a few milliseconds less or more */
 } W;
 
+#define EXT(name) "{type: ExtensionRef, extensionRef: {group: weir.dev, kind: HTTPFilter, name: " name "}}"
+#define BACK "{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Policy, value: here}], add: [{name: X-Too, value: too}], remove: [X-Request-Id]}}"
 static const char manifest[] =
     "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw}\n"
     "spec: {gatewayClassName: weir, listeners: [{name: http, protocol: HTTP, port: 8080}]}\n---\n"
@@ -70,6 +81,15 @@ static const char manifest[] =
     "spec:\n  parentRefs: [{name: gw}]\n  hostnames: [up.test, no.test]\n  rules:\n"
     "  - filters: [{type: ExtensionRef, extensionRef: {group: weir.dev, kind: HTTPFilter, name: tunnel}}]\n    backendRefs: [{name: svc, port: 80}]\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: tunnel}\nspec: {upgrades: {connect: true}}\n---\n"
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: edits}\n"
+    "spec:\n  parentRefs: [{name: gw}]\n  hostnames: [edits.test]\n  rules:\n"
+    "  - matches: [{path: {value: /direct}}]\n    filters: [" EXT("direct") ", " BACK "]\n"
+    "  - matches: [{path: {value: /moved}}]\n    filters: [{type: RequestRedirect, requestRedirect: {hostname: a.b}}, " BACK "]\n"
+    "  - matches: [{path: {value: /none}}]\n    backendRefs: [{name: empty, port: 80}]\n    filters: [" BACK "]\n"
+    "  - matches: [{path: {value: /all}}]\n    filters: [" EXT("all") ", " EXT("zip") ", " BACK ", {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-edit, value: part}]}}]\n---\n"
+    "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: direct}\nspec: {directResponse: {body: hello, contentType: text/csv}}\n---\n"
+    "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: all}\nspec: {aggregate: {parts: [{name: one, path: /b/7777, backendRef: {name: svc, port: 80}}]}}\n---\n"
+    "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: zip}\nspec: {compression: {minBytes: 1}}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: svc}\nspec: {selector: {app: svc}, ports: [{port: 80, targetPort: 8080}]}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: none}, ports: [{port: 80, targetPort: 8080}]}\n";
 
@@ -132,6 +152,14 @@ static void o_request(struct h1_srv *s, const struct h1_head *h, struct pieces b
     assert_non_null(h1_get(h, H1_X_REQUEST_ID));
     assert_non_null(h1_get(h, H1_VIA));
     c->o->requests++;
+    if (slice_is(h->path, "/b/7777")) { /* a part: edited by its route, and of a client that the gateway names */
+        assert_non_null(h1_find(h, SLICE("x-edit")));
+        assert_true(slice_is(h1_find(h, SLICE("x-edit"))->value, "part"));
+        assert_non_null(h1_get(h, H1_FORWARDED));
+        assert_true(slice_ends(h1_get(h, H1_X_FORWARDED_FOR)->value, SLICE("127.0.0.1")));
+        assert_true(slice_is(h1_get(h, H1_X_FORWARDED_HOST)->value, "edits.test"));
+        W.parts++;
+    }
     c->body_bytes = body.bytes;
     c->connect = h->method_id == H1_CONNECT;
     if (c->connect) { /* what it sends comes back, after a "refused" for no.test */
@@ -260,6 +288,10 @@ static void publish(uint32_t mask)
         if (mask & 1u << i)
             eps[n++] = W.live[i];
     struct plan *old = W.plan;
+#ifdef OTHER_NODE
+    other_plan(&W.other, W.objects, eps, n);
+    other_remote(eps, eps, n);
+#endif
     W.plan = plan_compile(W.memory, W.objects, eps, n, NULL, 0);
     proxy_plan(W.proxy, plan_ref(W.plan));
     plan_unref(old);
@@ -292,11 +324,17 @@ static void world_start(uint64_t seed, const struct sim_conf *faults, const stru
     W.memory = plan_memory_new();
     W.label = (struct kv){"app", "svc", 3};
     W.labels = (struct kvs){&W.label, 1};
+    static const char *const names[ORIGINS] = {"svc-0", "svc-1", "svc-2"};
     for (int i = 0; i < ORIGINS; i++) {
         W.origins[i].replica_id = (uint64_t)i + 1;
-        W.live[i] = (struct live_endpoint){.replica_id = (uint64_t)i + 1, .ns = "default", .deployment = "svc", .name = "svc-x", .labels = &W.labels};
+        W.live[i] = (struct live_endpoint){.replica_id = (uint64_t)i + 1, .ns = "default", .deployment = "svc", .name = names[i], .labels = &W.labels};
         origin_up(&W.origins[i]);
     }
+#ifdef OTHER_NODE
+    struct plan_node node = node_conf("a", node_certs.a, node_certs.ca);
+    plan_memory_node(W.memory, &node);
+    other_start(&W.other, W.objects, NULL, 0);
+#endif
     publish(7);
     struct addr a = addr_ip4(GATE_IP, 8080);
     int fd = sim_listen(0, &a);
@@ -311,6 +349,10 @@ static void world_stop(void)
 {
     sim_run(never, NULL, 5);
     proxy_free(W.proxy);
+#ifdef OTHER_NODE
+    sim_run(never, NULL, 5);
+    other_stop(&W.other);
+#endif
     plan_unref(W.plan);
     plan_memory_free(W.memory);
     objset_free(W.objects);
@@ -477,7 +519,17 @@ static bool all_ended(void *ctx) { return W.running == 0; }
 
 /* ---- scenarios --------------------------------------------------------------------------------------------------------------- */
 
+#ifdef OTHER_NODE
+#define UPGRADE_IGNORED "502" /* HTTP/2 has no way to say it: README.md, "Between nodes" */
+static uint64_t seeds(void) { return test_repeats(16); } /* handshakes take their time */
+static struct proxy *nearest(void) { return W.other.proxy; } /* the one that talks to the origins */
+static void sockets_hold(bool on) { W.other.hold_sockets = on; }
+#else
+#define UPGRADE_IGNORED "200"
 static uint64_t seeds(void) { return test_repeats(200); }
+static struct proxy *nearest(void) { return W.proxy; }
+static void sockets_hold(bool on) { W.hold_sockets = on; }
+#endif
 
 static void mixed_load(uint32_t each)
 {
@@ -525,7 +577,7 @@ static void test_stale(void **state)
         assert_int_equal(W.failed, 0);
         assert_int_equal(W.status_other, 0);
         assert_int_equal(heard, 48);
-        stale += counter_read(&W.proxy->c.up_stale);
+        stale += counter_read(&nearest()->c.up_stale);
         assert_int_equal(counter_read(&W.proxy->c.retries), 0);
         sim_run(never, NULL, W.think_ms + 10); /* they close when they have thought for the last time */
         clients_free();
@@ -679,12 +731,12 @@ static void test_local_answers(void **state)
 static void test_no_sockets(void **state)
 {
     world_start(1, NULL, NULL);
-    W.hold_sockets = true;
+    sockets_hold(true);
     client_new("/b", 5, 0, 1, false)->expect_status = 503;
     client_new("/b", 5, 100000, 1, false)->expect_status = 503;
     assert_true(sim_run(all_ended, NULL, 60000));
     assert_int_equal(W.ok, 2);
-    W.hold_sockets = false;
+    sockets_hold(false);
     clients_free();
     world_stop();
 }
@@ -767,7 +819,7 @@ static void test_raw(void **state)
         {"POST /b/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
         {"POST /b/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "501"},
         {"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nConnection: close\r\n\r\n", "501"},
-        {"GET /b/1 HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n", "200"},
+        {"GET /b/1 HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n", UPGRADE_IGNORED},
         {"GET /b/../x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "400"},
         {"GET /b/%2E./x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "400"},
         {"GET /b/..x/.y/...?/../ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "200"},
@@ -802,6 +854,35 @@ static void test_raw(void **state)
     r = raw_exchange("POST /b/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc", 120000);
     assert_non_null(strstr(r->got.p, "HTTP/1.1 408"));
     raw_free(r);
+    world_stop();
+}
+
+/* What the route says of heads holds for what Weir answers itself, and for parts of an aggregated answer; compression for the latter's whole. */
+static void test_edits(void **state)
+{
+    static const struct { const char *method, *path, *fields, *status, *has, *lacks; } cases[] = {
+        {"GET", "/direct", "", "200", "Content-Type: text/csv\r\n", "Content-Encoding"},
+        {"GET", "/moved", "", "302", "Location: http://a.b", "\r\nContent-Type"},
+        {"GET", "/none", "", "503", "Content-Type: text/plain", "\r\nLocation"},
+        {"GET", "/all", "X-Edit: client\r\nX-Forwarded-For: 1.2.3.4\r\n", "200", "\"missing\"", "Content-Encoding"},
+        {"GET", "/all", "Accept-Encoding: gzip\r\n", "200", "Content-Encoding: gzip\r\n", "\"missing\""},
+        {"POST", "/all", "Content-Length: 0\r\n", "405", "\r\nAllow: GET, HEAD\r\n", "\"missing\""},
+    };
+    world_start(1, NULL, NULL);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct buf b = {0};
+        buf_printf(&b, "%s %s HTTP/1.1\r\nHost: edits.test\r\nConnection: close\r\n%s\r\n", cases[i].method, cases[i].path, cases[i].fields);
+        struct raw *r = raw_exchange(b.p, 30000);
+        if (memcmp(r->got.p + 9, cases[i].status, 3) != 0 || !strstr(r->got.p, cases[i].has) || strstr(r->got.p, cases[i].lacks) || count_of(r->got.p, "X-Policy: here\r\n") != 1)
+            fail_msg("%s: %s", cases[i].path, r->got.p);
+        assert_int_equal(count_of(r->got.p, "X-Too: too\r\n"), 1);
+        assert_null(strstr(r->got.p, "x-request-id"));
+        assert_int_equal(count_of(r->got.p, "date: "), 1);
+        assert_int_equal(count_of(r->got.p, "Vary: Accept-Encoding"), strcmp(cases[i].path, "/all") == 0 && cases[i].status[0] == '2');
+        raw_free(r);
+        buf_free(&b);
+    }
+    assert_int_equal(W.parts, 2);
     world_stop();
 }
 
@@ -868,7 +949,14 @@ int main(void)
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills), cmocka_unit_test(test_rolling),
         cmocka_unit_test(test_left_unused), cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
         cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_connect),
-        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits),
     };
+#ifdef OTHER_NODE
+    node_certs_make();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    node_certs_free();
+    return failed;
+#else
     return cmocka_run_group_tests(tests, NULL, NULL);
+#endif
 }

@@ -4,6 +4,9 @@
  * given to others then), and behind it a table keyed by the labels themselves. Series live as long as the worker. They are
  * published to readers by series_n; their counters are written by the worker alone.
  *
+ * For sessions of bytes the first step is a cache of their own, keyed by what the labels are taken from: rules and clusters of plans that still live are
+ * told apart by their addresses, and what a later plan puts there is met after the cache was emptied.
+ *
  * A TCP session keeps the series that it was opened under, and its bytes are counted there, from time to time while it lasts; it
  * is closed under the series of its end, which has the flag.
  */
@@ -57,7 +60,7 @@ static struct series *series_find(struct proxy *p, const struct labels *l)
     const struct door *o = l->door;
     const struct plan_cluster *c = l->cluster;
     struct buf key = {0};
-    buf_printf(&key, "%u\n%s\n%s\n%s\n%s\n%u\n%u\n%u\n%u\n%u", o->token != 0, o->source_ns, o->source_workload, c ? c->host : "", l->route, l->status, l->flag,
+    buf_printf(&key, "%u\n%s\n%s\n%s\n%s\n%u\n%u\n%u\n%u\n%u", (o->token != 0) + o->node, o->source_ns, o->source_workload, c ? c->host : "", l->route, l->status, l->flag,
                l->protocol, l->grpc_status, l->mutual);
     struct series *s = table_get(&p->series_index, buf_slice(&key));
     if (!s && p->series_n >= SERIES_MAX - PROXY_TCP - 1)
@@ -65,7 +68,7 @@ static struct series *series_find(struct proxy *p, const struct labels *l)
     if (!s) {
         struct proxy_series v = {.source_workload = keep(o->source_workload),
                                  .source_ns = keep(o->source_ns),
-                                 .reporter = o->token ? "gateway" : "source",
+                                 .reporter = o->node ? "destination" : o->token ? "gateway" : "source",
                                  .service = keep(c ? c->service : NULL),
                                  .service_ns = keep(c ? c->ns : NULL),
                                  .workload = keep(c ? c->workload : NULL),
@@ -133,8 +136,14 @@ void series_count(struct exchange *x)
 
 struct series *series_tcp(struct proxy *p, const struct door *door, const struct plan_tcp_rule *r, const struct plan_cluster *c, enum flag f)
 {
+    const uint64_t m = 0x9fb21c651e98df25ull;
+    uint64_t mix = ((door->id * m ^ (uintptr_t)r) * m ^ (uintptr_t)c) * m ^ (uint64_t)f << 58;
+    struct series_tcp *k = &p->tcp_cache[mix >> 58 & (SERIES_TCP_CACHE - 1)];
+    if (LIKELY(k->s && k->door == door->id && k->rule == r && k->cluster == c && k->flag == f))
+        return k->s;
     struct labels l = {.door = door, .cluster = c, .route = r ? r->route : "", .flag = (uint8_t)f, .protocol = PROXY_TCP};
-    return series_find(p, &l);
+    *k = (struct series_tcp){door->id, r, c, series_find(p, &l), (uint8_t)f};
+    return k->s;
 }
 
 void series_tcp_bytes(struct series *s, uint64_t received, uint64_t sent)
@@ -146,7 +155,11 @@ void series_tcp_bytes(struct series *s, uint64_t received, uint64_t sent)
 void series_tcp_opened(struct series *s) { counter_inc(&s->s.opened); }
 void series_tcp_closed(struct series *s) { counter_inc(&s->s.closed); }
 
-void series_swap(struct proxy *p) { memset(p->cache, 0, sizeof p->cache); }
+void series_swap(struct proxy *p)
+{
+    memset(p->cache, 0, sizeof p->cache);
+    memset(p->tcp_cache, 0, sizeof p->tcp_cache);
+}
 
 void series_free(struct proxy *p)
 {
@@ -365,24 +378,28 @@ static const struct {
 } below[] = {
 #define H(metric, text, field) {metric, text, NULL, OF_HTTP, offsetof(struct http_counters, field)}
 #define T(metric, text, why, field) {metric, text, why, OF_TLS, offsetof(struct tls_counters, field)}
-    H("weir_http2_connections_total", "Connections of clients that spoke HTTP/2.", h2_connections),
-    H("weir_http2_requests_total", "Requests of clients over HTTP/2.", h2_requests),
-    H("weir_http2_resets_total", "Streams that clients reset.", h2_resets),
-    H("weir_http2_resets_sent_total", "Streams of clients that were reset for a fault of theirs.", h2_resets_ours),
-    H("weir_http2_floods_total", "Connections of clients that were ended because of a flood of resets or frames.", h2_calm),
+    H("weir_http2_connections_total", "Connections of clients and other nodes that spoke HTTP/2.", h2_connections),
+    H("weir_http2_requests_total", "Requests of clients and other nodes over HTTP/2.", h2_requests),
+    H("weir_http2_resets_total", "Streams that clients or other nodes reset.", h2_resets),
+    H("weir_http2_resets_sent_total", "Streams of clients or other nodes that were reset for a fault of theirs.", h2_resets_ours),
+    H("weir_http2_floods_total", "Connections of clients or other nodes that were ended because of a flood of resets or frames.", h2_calm),
     H("weir_http2_upstream_connections_total", "Connections to services that spoke HTTP/2.", h2_up_connections),
     H("weir_http2_upstream_resets_total", "Calls that services reset.", h2_up_resets),
     H("weir_http2_upstream_goaways_total", "Connections that services asked to leave.", h2_up_goaways),
+    H("weir_http2_upstream_hung_total", "Connections to other nodes that were given up because the node did not even answer PING.", h2_up_hung),
     T("weir_tls_accepted_total", "TLS handshakes with clients that came to their end.", NULL, accepted),
     T("weir_tls_connected_total", "TLS handshakes with services that came to their end.", NULL, connected),
     T("weir_tls_resumed_total", "Of both, those that resumed an earlier session.", NULL, resumed),
     T("weir_tls_truncated_total", "TLS connections whose peer ended them without saying so.", NULL, truncated),
+    T("weir_tls_kernel_total", "TLS connections whose records the kernel came to make, for a large body.", NULL, kernel),
+    T("weir_tls_kernel_refused_total", "TLS connections for which it refused that.", NULL, kernel_refused),
     T("weir_tls_failed_total", "TLS handshakes and connections that failed by a fault of TLS, by reason.", "plain_http", plain_http),
     T("weir_tls_failed_total", NULL, "certificate", certificate),
     T("weir_tls_failed_total", NULL, "alert", alerts),
     T("weir_tls_failed_total", NULL, "parameters", parameters),
     T("weir_tls_failed_total", NULL, "closed", closed),
     T("weir_tls_failed_total", NULL, "limit", limits),
+    T("weir_tls_failed_total", NULL, "kernel_key", kernel_outdated),
 #undef H
 #undef T
 };

@@ -5,6 +5,7 @@
 #define BODY_MAX (1u << 20)
 
 struct sim_world_test T;
+bool world_secure;
 static struct head_out host_out, client_out;
 static struct http_srv_conf host_conf;
 static struct http_cli_conf client_conf;
@@ -148,13 +149,38 @@ static void host_body_take(struct host_req *q, struct pieces body)
     }
 }
 
+static void host_check(struct host_conn *c, struct http_req *r)
+{
+    head_clear(&host_out);
+    head_status(&host_out, T.check((uint32_t)(c->h - T.hosts)), SLICE(""));
+    http_req_answer(r, &host_out, H1_LENGTH, 0, (struct pieces){0}, true);
+}
+
+static void host_tunnel(struct http_req *r)
+{
+    head_clear(&host_out);
+    head_status(&host_out, 101, SLICE(""));
+    head_lit(&host_out, "Upgrade: websocket\r\nSec-WebSocket-Accept: host\r\n");
+    http_req_answer(r, &host_out, H1_TUNNEL, 0, (struct pieces){0}, false);
+}
+
 static void host_request(struct http_srv *s, struct http_req *r, const struct h1_head *h, struct pieces body, bool end)
 {
     struct host_conn *c = CONTAINER_OF(s, struct host_conn, srv);
+    if (T.hosts_tunnel && h->upgrade) {
+        host_tunnel(r);
+        return;
+    }
+    if (T.check && slice_is(h->path, "/health")) {
+        host_check(c, r);
+        return;
+    }
     struct host_req *q = mem_new(MEM_SIM, sizeof *q);
     const struct h1_field *f = h1_find(h, SLICE("x-id"));
     uint64_t id = 0;
     assert_true(f && slice_u64(f->value, T.asks_n - 1, &id) == OK);
+    if (T.seen)
+        T.seen(h);
     q->r = r;
     q->c = c;
     r->owner = q;
@@ -174,6 +200,11 @@ static void host_request(struct http_srv *s, struct http_req *r, const struct h1
 static void host_body(struct http_req *r, struct pieces body, bool end)
 {
     struct host_req *q = r->owner;
+    if (!q && T.hosts_tunnel) {
+        http_req_send(r, body);
+        if (end)
+            http_req_end(r, SLICE(""));
+    }
     if (!q)
         return;
     host_body_take(q, body);
@@ -364,8 +395,8 @@ static void ask_begin(struct client *c)
     timer_init(&k->rest, ask_rest);
     c->left--;
     c->running++;
-    char head[256];
-    int n = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: x\r\nX-Id: %u\r\n", names[c->method], c->path, a->id);
+    char head[512];
+    int n = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: x\r\nX-Id: %u\r\n%s", names[c->method], c->path, a->id, c->fields ? c->fields : "");
     if (c->body_bytes)
         n += snprintf(head + n, sizeof head - (size_t)n, "Content-Length: %u\r\n", c->body_bytes);
     n += snprintf(head + n, sizeof head - (size_t)n, "\r\n");
@@ -566,7 +597,7 @@ void world_start(uint64_t seed, const struct sim_conf *faults, uint32_t hosts, c
     objects_read(more);
     T.memory = plan_memory_new();
     T.plan = plan_compile(T.memory, T.objects, live, hosts, NULL, 0);
-    assert_true(T.plan->listeners_n == 1);
+    assert_true(T.plan->listeners_n >= 1 && T.plan->listeners[0].address.port == 8080);
     proxy_start(0);
 }
 
@@ -721,7 +752,7 @@ void each_seed(uint64_t n, void (*body)(uint64_t seed))
         uint64_t h = world_stop();
         if (seed == 0)
             first = h;
-        else if (seed == 1 && first && h != first)
+        else if (seed == 1 && first && h != first && !world_secure)
             fail_msg("seed 1 has two histories");
     }
 }

@@ -64,6 +64,7 @@ struct client {
     struct http_cli cli;
     enum http_version version;
     const char *path;
+    const char *fields;     /* more lines of the head, each with CRLF; NULL: none */
     enum h1_method method;
     uint32_t body_bytes;    /* of each request */
     uint32_t left;          /* requests still to begin */
@@ -96,7 +97,10 @@ extern struct sim_world_test {
     struct host hosts[HOSTS_MAX];
     uint32_t hosts_n;
     struct deed (*script)(const struct visit *v);
+    uint16_t (*check)(uint32_t host);      /* what a host answers to /health, which is no visit; NULL: there is no such path */
+    void (*seen)(const struct h1_head *h); /* each request's head, as a host gets it; NULL: nobody looks */
     bool hosts_h2;                     /* they speak HTTP/2 by prior knowledge */
+    bool hosts_tunnel;                 /* they agree to upgrades, which are no visits, and send back what comes */
     bool hosts_notice;                 /* that an HTTP/1 connection is ended while they work for it: then they stop */
     struct visit *visits;
     uint32_t visits_n, visits_cap;
@@ -137,7 +141,8 @@ uint64_t counted(const counter *c);
 struct cluster *cluster_now(void);            /* of svc, in the first proxy */
 uint32_t ejected_now(void);                   /* of the plan's endpoints */
 uint32_t count_status(uint16_t status);
-/* Runs body for seeds 1 to n, the first of them twice: with the same history. */
+/* Runs body for seeds 1 to n, the first of them twice: with the same history, unless there is TLS in it, which draws by a chance of its own. */
+extern bool world_secure;
 void each_seed(uint64_t n, void (*body)(uint64_t seed));
 
 #endif

@@ -2,6 +2,7 @@
  * on their way. Only routes that are not plan_rule.plain come here.
  *
  *     steps_request()  in this order: CORS, fault, redirect, direct answer, then HTTPFilters: file, aggregation, what is only noted for the answer
+ *                      (compression before all of these, since an aggregation may be compressed)
  *     steps_answer()   at the answer's head: which filter its body goes through
  */
 #include "proxy_int.h"
@@ -226,10 +227,7 @@ static enum step filter_step(struct exchange *x, const struct plan_filter *pf, c
         return static_step(x, &f->files, h, hit);
     case FILTER_AGGREGATE:
         return aggregate_begin(x, pf, h);
-    case FILTER_COMPRESS:
-        m = exchange_more(x);
-        m->compress = &f->compress;
-        m->accepts = compress_accepts(h);
+    case FILTER_COMPRESS: /* noted before any of them answers: compress_note() */
         return STEP_ON;
     case FILTER_TRANSFORM:
         m = exchange_more(x);
@@ -247,6 +245,16 @@ static enum step filter_step(struct exchange *x, const struct plan_filter *pf, c
     return STEP_ON;
 }
 
+/* Compression is the last thing that happens to an answer, wherever in the list it stands: behind an aggregation, too. */
+static void compress_note(struct exchange *x, const struct plan_filter *pf, const struct h1_head *h)
+{
+    if (pf->spec->kind != FILTER_COMPRESS)
+        return;
+    struct exchange_more *m = exchange_more(x);
+    m->compress = &pf->spec->compress;
+    m->accepts = compress_accepts(h);
+}
+
 enum step steps_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
 {
     const struct plan_rule *r = x->rule;
@@ -262,6 +270,8 @@ enum step steps_request(struct exchange *x, const struct h1_head *h, const struc
     }
     if (s == STEP_ON && spec && spec->direct)
         s = direct_step(x, spec->direct_status, NULL, spec->direct_body, spec->direct_body_n);
+    for (uint32_t i = 0; s == STEP_ON && i < r->filters_n; i++)
+        compress_note(x, &r->filters[i], h);
     for (uint32_t i = 0; s == STEP_ON && i < r->filters_n; i++)
         s = filter_step(x, &r->filters[i], h, hit);
     if (s == STEP_ON && spec && spec->hedge.max)
@@ -331,6 +341,24 @@ enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h)
         m->answer_filter = body_filter_chain(m->answer_filter, compress_begin(m->compress, m->accepts, h, &m->coding));
     }
     return m->answer_filter ? H1_CHUNKED : h->framing;
+}
+
+/* Puts the fields of compression into a head of ours, and returns the body, compressed where the route and the client want that. */
+struct slice steps_compress(struct exchange *x, struct slice type, struct slice body)
+{
+    struct exchange_more *m = x->more;
+    struct h1_head h = {.status = x->status, .framing = H1_LENGTH, .length = body.n, .n = 1, .known[H1_CONTENT_TYPE] = 1};
+    h.fields[0] = (struct h1_field){.name = SLICE("content-type"), .value = type, .id = H1_CONTENT_TYPE};
+    struct iovec v = {(void *)(uintptr_t)body.p, body.n};
+    struct pieces out;
+    if (!m->compress || !compress_varies(m->compress, &h))
+        return body;
+    head_lit(&x->p->out, "Vary: Accept-Encoding\r\n");
+    m->answer_filter = compress_begin(m->compress, m->accepts, &h, &m->coding);
+    if (!m->answer_filter || steps_body(x, m->answer_filter, (struct pieces){&v, 1, v.iov_len}, true, &v, &out) != OK)
+        return body;
+    head_field(&x->p->out, SLICE("Content-Encoding"), m->coding);
+    return buf_slice(&m->filtered);
 }
 
 enum err steps_body(struct exchange *x, struct body_filter *f, struct pieces body, bool end, struct iovec *v, struct pieces *out)

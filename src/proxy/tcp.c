@@ -32,6 +32,7 @@ struct tcp {
     bool client_gone, service_gone; /* released */
     bool relayed, copying;
     bool client_ended, service_ended;
+    bool waits;                   /* service is another node's gate, and has not yet said that the replica stands */
     bool again;                   /* another attempt, when the failed one's stream is released */
 };
 
@@ -169,13 +170,15 @@ static const struct stream_ops client_ops = {
 
 /* ---- the service's side ------------------------------------------------------------------------------------------------------- */
 
-static void service_connected(struct stream *s)
+/* Bytes pass from here on. */
+static void service_stands(struct tcp *t, struct stream *s)
 {
-    struct tcp *t = tcp_of(s);
     struct exchange *x = t->x;
     struct stream *client = client_of(t);
     timer_clear(&x->timer);
     x->state = X_ANSWER;
+    if (UNLIKELY(x->target != NULL)) /* the node that the session came from waits for it */
+        stream_write_slice(client, SLICE("\0"));
     if (t->early.n) {
         t->client_bytes += t->early.n;
         stream_write_slice(s, buf_slice(&t->early));
@@ -192,14 +195,49 @@ static void service_connected(struct stream *s)
         stream_reading(client, true);
 }
 
+static void service_connected(struct stream *s)
+{
+    struct tcp *t = tcp_of(s);
+    t->waits = t->x->ep->remote != NULL;
+    if (LIKELY(!t->waits))
+        service_stands(t, s);
+}
+
+/* The gate could not connect, or speaks out of turn: nothing of the client's has been sent. */
+static void service_declined(struct tcp *t)
+{
+    t->waits = false;
+    stream_close(&t->service);
+    tcp_failed(t->x);
+}
+
 static void service_data(struct stream *s, char *p, size_t n)
 {
     struct tcp *t = tcp_of(s);
+    if (UNLIKELY(t->waits)) {
+        if (*p) {
+            service_declined(t);
+            return;
+        }
+        t->waits = false;
+        service_stands(t, s);
+        p++;
+        if (--n == 0)
+            return;
+    }
     t->service_bytes += n;
     copy(t, s, client_of(t), p, n);
 }
 
-static void service_eof(struct stream *s) { copy_ended(tcp_of(s), client_of(tcp_of(s)), &tcp_of(s)->service_ended); }
+static void service_eof(struct stream *s)
+{
+    struct tcp *t = tcp_of(s);
+    if (UNLIKELY(t->waits))
+        service_declined(t);
+    else
+        copy_ended(t, client_of(t), &t->service_ended);
+}
+
 static void service_drained(struct stream *s)
 {
     struct tcp *t = tcp_of(s);
@@ -239,17 +277,11 @@ static const struct stream_ops service_ops = {.connected = service_connected,
 
 /* ---- choosing and connecting ---------------------------------------------------------------------------------------------------- */
 
-void tcp_socket(struct exchange *x)
+/* What the policy wants on a new connection before the client's bytes. */
+static void service_secure(struct tcp *t)
 {
-    struct tcp *t = x->down->tcp;
-    int fd;
-    if (!socket_take(x, &fd))
-        return;
+    struct exchange *x = t->x;
     const struct upstream_tls *tls = &x->cluster->policy->tls;
-    x->state = X_SENT;
-    t->service_used = true;
-    memset(&t->service, 0, sizeof t->service);
-    stream_connect(&t->service, x->p->loop, &service_ops, fd, &x->ep->address);
     service_keepalive(&t->service, &x->cluster->policy->pool);
     uint8_t version = x->cluster->policy->pool.proxy_protocol;
     char header[PP_V2_BYTES_MAX];
@@ -259,6 +291,35 @@ void tcp_socket(struct exchange *x)
         struct slice sni = slice_cstr(tls->sni ? tls->sni : "");
         stream_tls_connect(&t->service, tls->ctx, (struct tls_peer_name){sni, tls->sans_n || tls->insecure ? SLICE("") : sni}, &x->ep->sessions);
     }
+}
+
+/* To another node's gate: who the client is goes first, inside TLS. */
+static void node_secure(struct tcp *t)
+{
+    struct exchange *x = t->x;
+    struct http_tls tls = remote_tls(x->ep, x->ep->remote->bytes, &x->ep->sessions);
+    char header[PP_V2_BYTES_MAX];
+    counter_inc(&x->p->c.up_node_connections);
+    stream_silence(&t->service, NODE_SILENT_MS);
+    stream_tls_connect(&t->service, tls.ctx, tls.name, tls.sessions);
+    stream_write_slice(&t->service, proxy_header(x, 2, header));
+}
+
+void tcp_socket(struct exchange *x)
+{
+    struct tcp *t = x->down->tcp;
+    int fd;
+    if (!socket_take(x, &fd))
+        return;
+    x->state = X_SENT;
+    t->service_used = true;
+    t->waits = false;
+    memset(&t->service, 0, sizeof t->service);
+    stream_connect(&t->service, x->p->loop, &service_ops, fd, &x->ep->address);
+    if (UNLIKELY(x->ep->remote != NULL))
+        node_secure(t);
+    else
+        service_secure(t);
     uint32_t ms = x->cluster->policy->pool.connect_timeout_ms;
     exchange_wait(x, ms ? ms : x->p->conf.connect_timeout_ms);
 }
@@ -274,7 +335,9 @@ void tcp_failed(struct exchange *x)
         x->ep->lb.shun_until_ms = loop_now_ms(p->loop) + SHUN_MS;
         outlier_result(x->us->c, &x->ep->lb, OUTCOME_LOCAL, loop_now_ms(p->loop), loop_random(p->loop));
     }
-    if (!x->ep || x->tries + 1u >= p->conf.tries_max) {
+    if (!x->ep || x->target || x->tries + 1u >= p->conf.tries_max) {
+        if (x->target)
+            counter_inc(&p->c.node_refused);
         tcp_end(t, x->ep ? FLAG_UF : FLAG_UH, true);
         return;
     }
@@ -313,10 +376,10 @@ static const struct plan_cluster *pick(struct proxy *p, const struct plan_tcp_ru
     return NULL;
 }
 
-void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early)
+/* r NULL: no rule; c NULL: no cluster; target: see exchange. */
+static void tcp_open(struct down *d, const struct plan_tcp_rule *r, const struct plan_cluster *c, const struct plan_target *target, struct slice early)
 {
     struct proxy *p = d->p;
-    const struct plan_cluster *c = r ? pick(p, r) : NULL;
     if (c && (c->policy->tls.mode == TLS_SIMPLE || c->policy->tls.mode == TLS_MUTUAL) && !c->policy->tls.ctx)
         c = NULL; /* no usable certificates: nothing is sent in clear */
     struct upstream *us = c ? upstream_of(p, c) : NULL;
@@ -329,7 +392,7 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
     t->series = series_tcp(p, d->door, r, c, us ? FLAG_NONE : FLAG_NR);
     series_tcp_opened(t->series);
     if (!us) {
-        counter_inc(&p->c.tcp_unrouted);
+        counter_inc(d->node ? &p->c.node_refused : &p->c.tcp_unrouted);
         series_tcp_closed(t->series);
         stream_reset(s);
         return;
@@ -341,6 +404,7 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
     x->down = d;
     list_push(&d->xs, &x->in_down);
     x->tcp_rule = r;
+    x->target = target;
     x->cluster = c;
     x->us = upstream_hold(us);
     t->idle_ms = c->policy->pool.tcp_idle_timeout_ms ? c->policy->pool.tcp_idle_timeout_ms : TCP_IDLE_MS;
@@ -353,3 +417,7 @@ void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early
     stream_reading(s, false);
     exchange_dispatch(x);
 }
+
+void tcp_begin(struct down *d, const struct plan_tcp_rule *r, struct slice early) { tcp_open(d, r, r ? pick(d->p, r) : NULL, NULL, early); }
+
+void tcp_begin_target(struct down *d, const struct plan_target *t, struct slice early) { tcp_open(d, NULL, t ? t->backend.cluster : NULL, t, early); }

@@ -4,6 +4,8 @@
  * points at it. Choice: two at random, the one with fewer requests in flight wins (power of two choices); endpoints that
  * just failed, or that this request has tried, are chosen only when there is nothing else.
  *
+ * A replica on another node is reached through the gate of that node, which is TLS and HTTP/2 whatever the replica speaks.
+ *
  * A replica inside its own network namespace is reached through sockets that were made there; they are kept in stock and
  * asked for in advance, so that a request seldom waits for one.
  */
@@ -14,8 +16,18 @@
 
 /* ---- choice ------------------------------------------------------------------------------------------------------ */
 
+/* From another node, for one endpoint. */
+static struct endpoint *endpoint_only(const struct exchange *x)
+{
+    const struct plan_target *t = x->target;
+    struct endpoint *ep = t->slot < x->p->eps_n ? x->p->eps[t->slot] : NULL;
+    return ep && ep->lb.id == t->id ? ep : NULL;
+}
+
 struct endpoint *endpoint_pick(struct exchange *x)
 {
+    if (UNLIKELY(x->target != NULL))
+        return endpoint_only(x);
     struct loop *l = x->p->loop;
     struct lb_request rq = {.hash = x->hash,
                             .hashed = x->hashed,
@@ -77,13 +89,45 @@ void service_keepalive(struct stream *s, const struct pool_policy *pool)
         stream_keepalive(s, pool->keepalive_time_s, pool->keepalive_interval_s, pool->keepalive_probes);
 }
 
+struct http_tls remote_tls(struct endpoint *ep, struct tls_ctx *ctx, struct tls_session_slot *slot)
+{
+    return (struct http_tls){ctx, {slice_cstr(ep->remote->sni), slice_cstr(ep->remote->node)}, slot};
+}
+
+/* To the endpoint itself, as the policy says. The version that is spoken. */
+static enum http_version up_connect(struct up *u, struct exchange *x, int fd)
+{
+    struct proxy *p = x->p;
+    const struct cluster_policy *policy = x->cluster->policy;
+    bool h2 = policy->pool.http == UPSTREAM_HTTP2, secure = policy->tls.ctx != NULL;
+    enum http_version version = h2 ? HTTP_2 : secure && policy->pool.http == UPSTREAM_AUTO ? HTTP_UNKNOWN : HTTP_1;
+    struct slice sni = slice_cstr(policy->tls.sni ? policy->tls.sni : "");
+    struct http_tls tls = {policy->tls.ctx, {sni, policy->tls.sans_n || policy->tls.insecure ? SLICE("") : sni}, &x->ep->sessions};
+    char ahead[PP_V2_BYTES_MAX];
+    if (UNLIKELY(policy->pool.proxy_protocol))
+        u->cli.ahead = proxy_header(x, policy->pool.proxy_protocol, ahead);
+    http_cli_connect(&u->cli, p->loop, &p->cli_conf, &up_ops, fd, &x->ep->address, version, secure ? &tls : NULL);
+    u->cli.ahead = SLICE("");
+    service_keepalive(http_cli_stream(&u->cli), &policy->pool);
+    return version;
+}
+
+/* To the gate of its node, whatever the policy says of the endpoint: the gate goes by that. */
+static enum http_version up_connect_node(struct up *u, struct exchange *x)
+{
+    struct proxy *p = x->p;
+    struct http_tls tls = remote_tls(x->ep, x->ep->remote->http, &x->ep->sessions);
+    counter_inc(&p->c.up_node_connections);
+    u->tls = tls_ctx_ref(tls.ctx);
+    http_cli_connect(&u->cli, p->loop, &p->node_conf, &up_ops, -1, &x->ep->address, HTTP_2, &tls);
+    stream_silence(http_cli_stream(&u->cli), NODE_SILENT_MS);
+    return HTTP_2;
+}
+
 static struct up *up_new(struct exchange *x, int fd, uint8_t held)
 {
     struct proxy *p = x->p;
     struct up *u = mem_new(MEM_CONN, sizeof *u);
-    const struct cluster_policy *policy = x->cluster->policy;
-    bool h2 = policy->pool.http == UPSTREAM_HTTP2, secure = policy->tls.ctx != NULL;
-    enum http_version version = h2 ? HTTP_2 : secure && policy->pool.http == UPSTREAM_AUTO ? HTTP_UNKNOWN : HTTP_1;
     u->p = p;
     u->ep = x->ep;
     u->ep->ups++;
@@ -94,13 +138,7 @@ static struct up *up_new(struct exchange *x, int fd, uint8_t held)
     list_init(&u->xs);
     counter_inc(&p->c.up_connections_total);
     counter_inc(&p->c.up_connections_now);
-    struct slice sni = slice_cstr(policy->tls.sni ? policy->tls.sni : "");
-    struct http_tls tls = {policy->tls.ctx, {sni, policy->tls.sans_n || policy->tls.insecure ? SLICE("") : sni}, &x->ep->sessions};
-    char ahead[PP_V2_BYTES_MAX];
-    if (UNLIKELY(policy->pool.proxy_protocol))
-        u->cli.ahead = proxy_header(x, policy->pool.proxy_protocol, ahead);
-    http_cli_connect(&u->cli, p->loop, &p->cli_conf, &up_ops, fd, &x->ep->address, version, secure ? &tls : NULL);
-    service_keepalive(http_cli_stream(&u->cli), &policy->pool);
+    enum http_version version = UNLIKELY(x->ep->remote != NULL) ? up_connect_node(u, x) : up_connect(u, x, fd);
     if (version != HTTP_1)
         list_push_front(&u->ep->shared, &u->link);
     return u;
@@ -110,9 +148,12 @@ static struct up *up_new(struct exchange *x, int fd, uint8_t held)
 static bool up_spent(const struct up *u)
 {
     const struct pool_policy *pool = &u->us->c->policy->pool;
+    if (UNLIKELY(u->tls && u->ep && u->ep->remote->http != u->tls))
+        return true;
     if (LIKELY(!pool->requests_per_connection_max && !pool->connection_lifetime_ms && !pool->proxy_protocol))
         return false;
-    return pool->proxy_protocol || (pool->requests_per_connection_max && u->requests >= pool->requests_per_connection_max) ||
+    bool one = pool->proxy_protocol && !(u->ep && u->ep->remote); /* its PROXY header was of one client */
+    return one || (pool->requests_per_connection_max && u->requests >= pool->requests_per_connection_max) ||
            (pool->connection_lifetime_ms && loop_now_ms(u->p->loop) - u->born_ms >= pool->connection_lifetime_ms);
 }
 
@@ -422,6 +463,33 @@ void upstream_sweep(struct proxy *p)
 
 /* ---- plans -------------------------------------------------------------------------------------------------------------- */
 
+static void remote_free(struct remote *r)
+{
+    if (!r)
+        return;
+    tls_ctx_unref(r->http);
+    tls_ctx_unref(r->bytes);
+    mem_free(r->node);
+    mem_free(r->sni);
+    mem_free(r);
+}
+
+/* The contexts are the newest plan's: certificates are renewed without new endpoints. */
+static void remote_follow(struct endpoint *ep, const struct plan_remote *from, const struct plan_gate *g)
+{
+    struct remote *r = ep->remote;
+    if (!r) {
+        r = ep->remote = mem_new(MEM_CONN, sizeof *r);
+        r->node = mem_strdup(MEM_CONN, from->node);
+        r->sni = mem_strdup(MEM_CONN, from->sni);
+    }
+    struct tls_ctx *http = r->http, *bytes = r->bytes;
+    r->http = tls_ctx_ref(g->http);
+    r->bytes = tls_ctx_ref(g->bytes);
+    tls_ctx_unref(http);
+    tls_ctx_unref(bytes);
+}
+
 static void endpoint_reap(struct proxy *p, struct endpoint *ep)
 {
     if (!ep->leaving || ep->lb.in_flight || ep->ups)
@@ -429,6 +497,7 @@ static void endpoint_reap(struct proxy *p, struct endpoint *ep)
     upstream_release(ep->us);
     mem_free(ep->stock);
     tls_session_slot_fini(&ep->sessions);
+    remote_free(ep->remote);
     mem_free(ep->name);
     mem_free(ep);
 }
@@ -474,8 +543,8 @@ static struct endpoint *endpoint_new(const struct plan_endpoint *pe, struct upst
     ep->lb.id = pe->id;
     ep->us = upstream_hold(us);
     ep->replica_id = pe->replica_id;
-    ep->address = pe->address;
-    ep->inside = pe->inside;
+    ep->address = plan_endpoint_addr(pe);
+    ep->inside = pe->address.inside;
     ep->name = mem_strdup(MEM_CONN, pe->name);
     list_init(&ep->idle);
     list_init(&ep->shared);
@@ -574,6 +643,8 @@ static void cluster_fill(struct proxy *p, const struct plan *plan, const struct 
             p->eps[pe->slot] = endpoint_new(pe, u);
         }
         p->eps[pe->slot]->plan_mark = plan->generation;
+        if (UNLIKELY(pe->remote != NULL))
+            remote_follow(p->eps[pe->slot], pe->remote, plan->gate);
     }
     cluster_sync(u->c, pc, plan->locality, host_of, p, loop_now_ms(p->loop));
 }

@@ -145,6 +145,12 @@ void watch_stop(struct watch *w)
     loop_forget_events(w->loop, src_tag(w, SRC_WATCH));
 }
 
+enum err socket_pair(int fds[2])
+{
+    int r = sys_pair(fds);
+    return r < 0 ? err_from_errno(-r) : OK;
+}
+
 enum err socket_local_addr(int fd, struct addr *a)
 {
     int r = sys_local_addr(fd, a);

@@ -8,12 +8,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
+#include <linux/tls.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -203,6 +206,8 @@ int sys_socket(const struct addr *a)
     return fd;
 }
 
+int sys_pair(int fds[2]) { return RESULT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds)); }
+
 int sys_connect(int fd, const struct addr *a)
 {
     union os_addr to;
@@ -311,18 +316,23 @@ ssize_t sys_dgram_send(int fd, const void *p, size_t n, const struct addr *to)
     return r < 0 ? -errno : r;
 }
 
-ssize_t sys_recv(int fd, void *p, size_t n)
+/* What each request costs goes past the C library: its wrappers are points of cancellation, which in a process with threads is two atomic operations a call, and
+ * nobody here cancels a thread. */
+static ssize_t os_recv(int fd, void *p, size_t n)
 {
     ssize_t r;
-    do r = recv(fd, p, n, 0);
+    do r = syscall(SYS_recvfrom, fd, p, n, 0, NULL, NULL);
     while (r < 0 && errno == EINTR);
     return r < 0 ? -errno : r;
 }
 
+ssize_t sys_recv(int fd, void *p, size_t n) { return os_recv(fd, p, n); }
+
 ssize_t sys_recvv(int fd, const struct iovec *iov, int n)
 {
     ssize_t r;
-    do r = n == 1 ? recv(fd, iov->iov_base, iov->iov_len, 0) : readv(fd, iov, n);
+    if (n == 1) return os_recv(fd, iov->iov_base, iov->iov_len);
+    do r = readv(fd, iov, n);
     while (r < 0 && errno == EINTR);
     return r < 0 ? -errno : r;
 }
@@ -334,28 +344,73 @@ ssize_t sys_recv_peek(int fd)
     return r < 0 ? -errno : r;
 }
 
-/* The kernel counts the SYN as a byte. What it says stays true behind the end of the connection. */
-int sys_acked(int fd, uint64_t *bytes)
+/* With the SYN as a byte. What the kernel says stays true behind the end of the connection. */
+static int os_acked(int fd, uint64_t *bytes)
 {
     struct tcp_info ti = {0};
     socklen_t n = sizeof ti;
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n) < 0) return -errno;
     if (n < offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof ti.tcpi_bytes_acked) return -ENOTSUP;
-    *bytes = ti.tcpi_bytes_acked ? ti.tcpi_bytes_acked - 1 : 0;
+    *bytes = ti.tcpi_bytes_acked;
     return 0;
 }
 
-static ssize_t os_send(int fd, const struct iovec *iov, int n, int flags)
+int sys_acked(int fd, uint64_t *bytes)
 {
-    struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
+    int r = os_acked(fd, bytes);
+    if (r == 0 && *bytes) *bytes -= 1;
+    return r;
+}
+
+int sys_heard(int fd, uint32_t *segments, bool *owed)
+{
+    struct tcp_info ti = {0};
+    socklen_t n = sizeof ti;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n) < 0) return -errno;
+    if (n < offsetof(struct tcp_info, tcpi_segs_in) + sizeof ti.tcpi_segs_in) return -ENOTSUP;
+    *segments = ti.tcpi_segs_in;
+    *owed = ti.tcpi_unacked > 0;
+    return 0;
+}
+
+int sys_given(int fd, uint64_t *bytes)
+{
+    int waiting = 0, r = os_acked(fd, bytes);
+    if (r == 0) r = RESULT(ioctl(fd, SIOCOUTQ, &waiting));
+    if (r == 0) *bytes += (uint64_t)waiting;
+    return r;
+}
+
+static ssize_t os_send(int fd, const void *p, size_t n, int flags)
+{
     ssize_t r;
-    do r = n == 1 ? send(fd, iov->iov_base, iov->iov_len, flags) : sendmsg(fd, &m, flags);
+    do r = syscall(SYS_sendto, fd, p, n, flags, NULL, 0);
     while (r < 0 && errno == EINTR);
     return r < 0 ? -errno : r;
 }
 
-ssize_t sys_writev(int fd, const struct iovec *iov, int n) { return os_send(fd, iov, n, MSG_NOSIGNAL); }
-ssize_t sys_writev_more(int fd, const struct iovec *iov, int n) { return os_send(fd, iov, n, MSG_NOSIGNAL | MSG_MORE); }
+/* Pieces that are together smaller than this are cheaper copied than told to the kernel one by one. */
+#define SEND_COPY_BYTES 1024
+
+static ssize_t os_sendv(int fd, const struct iovec *iov, int n, int flags)
+{
+    struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
+    char copy[SEND_COPY_BYTES];
+    size_t bytes = 0;
+    ssize_t r;
+    if (n == 1) return os_send(fd, iov->iov_base, iov->iov_len, flags);
+    for (int i = 0; i < n && iov[i].iov_len <= sizeof copy - bytes; i++) {
+        memcpy(copy + bytes, iov[i].iov_base, iov[i].iov_len);
+        bytes += iov[i].iov_len;
+        if (i == n - 1) return os_send(fd, copy, bytes, flags);
+    }
+    do r = syscall(SYS_sendmsg, fd, &m, flags);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
+ssize_t sys_writev(int fd, const struct iovec *iov, int n) { return os_sendv(fd, iov, n, MSG_NOSIGNAL); }
+ssize_t sys_writev_more(int fd, const struct iovec *iov, int n) { return os_sendv(fd, iov, n, MSG_NOSIGNAL | MSG_MORE); }
 
 int sys_shutdown_write(int fd)
 {
@@ -411,6 +466,50 @@ ssize_t sys_sendfile(int fd, int file, uint64_t offset, size_t n)
     off_t at = (off_t)offset;
     ssize_t r;
     do r = sendfile(fd, file, &at, n);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
+/* ---- records of TLS that the kernel makes (Documentation/networking/tls.rst) ---- */
+
+static const char ulp_tls[] = "tls";
+
+/* Only a connection can have it, which a fresh socket is not: that is what a kernel with the module says. */
+int sys_tls_present(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    int r = RESULT(setsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp_tls, sizeof ulp_tls));
+    close(fd);
+    return r == -ENOTCONN ? 0 : r;
+}
+
+int sys_tls_send(int fd, const void *info, size_t n)
+{
+    if (setsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp_tls, sizeof ulp_tls) < 0) return -errno;
+    return RESULT(setsockopt(fd, SOL_TLS, TLS_TX, info, (socklen_t)n)); /* without that the socket goes on as it was */
+}
+
+int sys_tls_state(int fd, void *info, size_t n)
+{
+    socklen_t len = (socklen_t)n;
+    return RESULT(getsockopt(fd, SOL_TLS, TLS_TX, info, &len));
+}
+
+ssize_t sys_tls_control(int fd, uint8_t type, const void *p, size_t n)
+{
+    struct iovec iov = {(void *)(uintptr_t)p, n};
+    union {
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(sizeof type)];
+    } control = {0};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.bytes};
+    control.head.cmsg_level = SOL_TLS;
+    control.head.cmsg_type = TLS_SET_RECORD_TYPE;
+    control.head.cmsg_len = CMSG_LEN(sizeof type);
+    memcpy(CMSG_DATA(&control.head), &type, sizeof type);
+    ssize_t r;
+    do r = sendmsg(fd, &m, MSG_NOSIGNAL);
     while (r < 0 && errno == EINTR);
     return r < 0 ? -errno : r;
 }

@@ -74,6 +74,7 @@ static inline bool timer_is_set(const struct timer *t) { return t->link.next != 
 /* ---- streams: connected byte pipes with backpressure -------------------------------------------------------------- */
 
 struct stream;
+struct silence;
 struct flow;
 struct stream_ops {
     /* The connection stands (outgoing only). */
@@ -100,7 +101,7 @@ struct stream {
     struct stream_chunk *out;     /* queued bytes, oldest first; NULL when all is in the kernel */
     struct stream_chunk *out_last;
     size_t out_bytes;             /* bytes queued */
-    uint64_t sent;                /* bytes that stream_write() brought into the kernel; of TLS: ciphertext */
+    uint64_t sent;                /* bytes that writes, relays and pours brought into the kernel; of TLS: ciphertext, and plaintext once the kernel encrypts */
     struct list ready;            /* on the loop's list of streams to read (or to be told a failure) without polling */
     struct task reap;             /* its link: on the loop's fresh list until in_poller, on its reap list once closed */
     char *into;                   /* where stream_into() wants the next into_left bytes */
@@ -127,6 +128,7 @@ struct stream {
     bool truncated;               /* TLS: eof() came from a bare FIN; what was read may not be all that was sent */
     bool tls_plain_http;          /* failed() because the client speaks plain HTTP: see stream_tls_drop() */
     struct stream_tls *tls;       /* NULL: plain */
+    struct silence *silence;      /* stream_silence(): looks at whether the peer is there; NULL: nobody does */
 };
 /* Connects to a. fd >= 0: use this unconnected non-blocking socket (made in another network namespace) and own it, also on
  * failure; -1: make one. connected() or failed() follows later, never from inside this call. Reading is on afterwards. */
@@ -151,6 +153,9 @@ void stream_reading(struct stream *s, bool on);
 /* TCP's keep-alive: after time_s without a byte the kernel asks every interval_s whether the peer is there, and breaks the connection after
  * probes questions without an answer. 0: as the kernel has it. Nothing happens on Unix sockets. */
 void stream_keepalive(struct stream *s, uint32_t time_s, uint32_t interval_s, uint32_t probes);
+/* The connection fails with ERR_TIMEOUT when for so long no segment has come from its peer's kernel, which is asked meanwhile; a peer that is there
+ * and does not read is no silent one. Noticed within a third of that more. Both ends should have it: silence.c. Once the stream has a socket. */
+void stream_silence(struct stream *s, uint32_t ms);
 void stream_shut(struct stream *s);   /* FIN after what is queued */
 void stream_close(struct stream *s);  /* at once, unsent bytes are lost; released() at the end of the turn. Idempotent. */
 void stream_reset(struct stream *s);  /* the same with RST */
@@ -215,13 +220,13 @@ struct pour {
 };
 /* The next n > 0 bytes of from go to to, after what is queued there; what follows them stays in the kernel and comes with data() after
  * done(). Until then the owner gets no data() and eof() of from, no drained() of to, and writes nothing to to; the other direction of both is
- * not touched. False: nothing was done, because one of them is closed, failed, ended, encrypted, or from is in work for stream_into(); the owner
- * copies.
+ * not touched. False: nothing was done, because one of them is closed, failed, ended, encrypted (but to, if the kernel does that), or from is in work
+ * for stream_into(); the owner copies.
  * done() comes once, never from inside pour_start(): OK when all are in the kernel. Else flow.moved tells how many were taken, some of
  * them perhaps not written: ERR_CLOSED when from ended too early, or what broke; the stream's own eof() or failed() follows unless done()
  * closed it. The pour is not touched after done(). stream_close() of either before that ends the pour without done(). */
 bool pour_start(struct pour *p, struct stream *from, struct stream *to, uint64_t n, void (*done)(struct pour *p, enum err e)) WARN_UNUSED;
-/* The same from offset of a file that the owner keeps open; encrypted streams are served, by copying. ERR_IO: the file is shorter.
+/* The same from offset of a file that the owner keeps open; encrypted streams are served, by copying unless the kernel encrypts. ERR_IO: the file is shorter.
  * Reading a file that is not in memory blocks the loop. It begins at the end of this turn, so a head that goes before it should leave by
  * stream_write_more(). Within done(), the next write and pour of a chain follow without delay (up to POURS_PER_TURN). */
 bool pour_file_start(struct pour *p, int file, uint64_t offset, struct stream *to, uint64_t n,
@@ -283,6 +288,8 @@ struct tls_server_conf {
     size_t alpn_n;
     struct tls_tickets *tickets;       /* NULL: no resumption */
 };
+/* Whether OpenSSL knows a cipher of this list for TLS 1.2; names in it that it does not know count for nothing. */
+bool tls_ciphers_known(const char *ciphers);
 /* why: a sentence that names what is wrong. */
 enum err tls_server_new(const struct tls_server_conf *conf, struct tls_ctx **out, struct buf *why) WARN_UNUSED;
 
@@ -312,10 +319,15 @@ struct tls_ctx *tls_ctx_ref(struct tls_ctx *ctx);
 void tls_ctx_unref(struct tls_ctx *ctx);               /* NULL-safe */
 int64_t tls_ctx_expires_s(const struct tls_ctx *ctx);  /* since 1970: the earliest end of its certificates; INT64_MAX: none */
 
+/* The first certificate of chain_pem is now of a CA in ca_pem, by way of the others, and for the DNS name or address; else why says what is wrong. */
+enum err tls_cert_belongs(struct slice chain_pem, struct slice ca_pem, struct slice name, struct buf *why) WARN_UNUSED;
+
 /* A client's newest session with one server: embedded by whoever keeps connections to it, zero-initialised, used by one
  * loop. It outlives the streams that were given it. */
+#define TLS_TERMS_BYTES 32
 struct tls_session_slot {
     void *session;
+    unsigned char terms[TLS_TERMS_BYTES]; /* with session: whom it believes, as whom it comes; under others it is not used */
 };
 void tls_session_slot_fini(struct tls_session_slot *slot);
 
@@ -350,6 +362,8 @@ struct tls_cert_info {
 /* The peer's certificate, or the one that was shown to it; the texts are in a. ERR_NOTFOUND: there is none. */
 enum err stream_tls_peer(const struct stream *s, struct arena *a, struct tls_cert_info *out) WARN_UNUSED;
 enum err stream_tls_own(const struct stream *s, struct arena *a, struct tls_cert_info *out) WARN_UNUSED;
+/* Whether ctx, a server's that asks for certificates, would let the peer in now with the one that it has shown: for connections that are older than ctx. */
+bool stream_tls_trusted(const struct stream *s, const struct tls_ctx *ctx);
 
 /* ---- listeners ----------------------------------------------------------------------------------------------------- */
 
@@ -371,6 +385,8 @@ void listener_stop(struct listener *ln);
 /* A listening stream socket, or -errno as err. */
 enum err listen_socket(const struct addr *a, int backlog, bool reuseport, int *fd) WARN_UNUSED;
 void socket_close(int fd);
+/* Two ends of one connection inside this process, not blocking: each for stream_adopt(). */
+enum err socket_pair(int fds[2]) WARN_UNUSED;
 enum err socket_local_addr(int fd, struct addr *a) WARN_UNUSED;
 
 /* ---- watches: any descriptor's readability, level-triggered -------------------------------------------------------- */
@@ -439,6 +455,9 @@ struct thread;
 struct thread *thread_start(const char *name, void (*fn)(void *), void *arg);
 void thread_join(struct thread *t); /* and free */
 void thread_pin(int cpu);           /* the calling thread; best effort */
+/* The calling thread, not those that it starts, comes to run soon after it wakes though others keep its processor busy, and runs for shorter turns: for what waits much, and is waited
+ * for. Best effort: Linux 6.12 and later know such turns (sched_setattr(2), sched_runtime of SCHED_OTHER), the kernels before ignore it. */
+void thread_prompt(void);
 
 /* Blocking work on a small pool of threads; done() runs on loop l. In the simulator both run on the loop (sim_work.c). */
 struct work {
@@ -527,8 +546,15 @@ struct tls_counters {
     counter parameters;                   /* of failed: no version, cipher, group or protocol in common */
     counter closed;                       /* of failed: the peer closed within the handshake */
     counter truncated;                    /* ends without close_notify */
+    counter kernel;                       /* connections whose records the kernel makes, since a large body was to be sent */
+    counter kernel_refused;               /* the kernel did not want to: OpenSSL went on */
+    counter kernel_outdated;              /* of failed: the peer wanted new keys from the kernel */
 };
 const struct tls_counters *loop_tls_counters(const struct loop *l);
+/* Records of TLS may be made by the kernel from now on, where that pays: for contexts that are made afterwards. Before the first loop runs. Asks for the
+ * kernel's module tls, so it does most in a process that may have it loaded; another process then finds it. False: the kernel has
+ * none, and nothing changes. */
+bool tls_kernel_start(void);
 
 /* ---- logs: lines into a ring, written by another thread ------------------------------------------------------------ */
 

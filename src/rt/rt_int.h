@@ -25,6 +25,8 @@
 #define PIPES_KEPT 16             /* empty pipes kept per loop */
 #define PIPE_BYTES (1 << 19)      /* asked of the system, which may give less */
 #define PIPE_RETRY_NS 1000000000ULL /* after the system refused a pipe */
+#define TLS_KERNEL_MIN 65536      /* a pour of so many bytes is worth a change to records made by the kernel */
+#define TLS_KERNEL_WRITE_MIN UINT64_MAX /* so is one stream_write(): never */
 
 /* ---- timer wheel (timer.c) ---- */
 #define WHEEL_BITS 6
@@ -118,7 +120,14 @@ size_t tls_write(struct stream *s, const struct iovec *iov, int n);
 void tls_notify_close(struct stream *s);           /* close_notify, unless it is too early or was sent */
 bool tls_drained(struct stream *s);                /* the queue is empty; true: the owner waits for that */
 void tls_close(struct stream *s, bool polite);     /* frees s->tls; polite: with close_notify if it is sound */
+extern uint64_t tls_kernel_min, tls_kernel_write_min; /* the limits above; tests set less, before the first loop runs */
+bool tls_direct(struct stream *s, uint64_t n);     /* n bytes are to come: true if they may go to the socket as they are, for the kernel encrypts them */
+bool tls_kernel_sends(const struct stream *s);     /* the kernel encrypts what s sends: stream_send() takes plaintext */
+bool tls_may_shut(struct stream *s);               /* false: not yet; stream_shut_now() is called again */
 void tls_loop_free(struct loop *l);
+
+/* ---- a peer that is gone without a word (silence.c) ---- */
+void silence_end(struct stream *s);                /* s is being closed */
 
 /* ---- relays and pours (relay.c) ---- */
 struct flow_ops {

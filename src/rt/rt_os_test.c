@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 const size_t world_transfer_bytes = 64000000;
@@ -361,10 +362,63 @@ static void test_keepalive(void **state)
     assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_KEEPIDLE), 77);
     assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_KEEPINTVL), kernels);
     assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_KEEPCNT), 127); /* the kernel's largest */
+    stream_silence(&f.s, 6000);
+    assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 0); /* see test_unread */
+    assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_KEEPIDLE), 2);
+    assert_int_equal(option(f.s.fd, IPPROTO_TCP, TCP_KEEPINTVL), 2);
     stream_close(&f.s);
     stream_keepalive(&f.s, 1, 1, 1); /* closed: nothing */
+    stream_silence(&f.s, 1);
     socket_close(fd);
     loop_turn(l, 0);
+    loop_free(l);
+}
+
+/* A peer that is there and reads nothing is not silent, however long its window is closed; and it gets all of it in the end. With
+ * TCP_USER_TIMEOUT the kernel would break the connection behind the first question that comes after that time. */
+#define UNREAD_BYTES 8000000u
+#define UNREAD_MS 3600u /* the kernel asks 0.2, 0.6, 1.4 and 3 s after the window closed */
+static bool unread_failed;
+static bool unread_bad(void *ctx) { return unread_failed; }
+static bool unread_all(void *ctx) { return unread_failed || ((struct flood *)ctx)->bytes == UNREAD_BYTES; }
+static void unread_broke(struct stream *s, enum err e) { unread_failed = true; }
+static void unread_accepted(struct listener *ln, int fd, const struct addr *peer)
+{
+    struct flood *f = ln->owner;
+    stream_adopt(&f->s, ln->loop, f->s.ops, fd);
+    stream_silence(&f->s, 2000);
+    stream_reading(&f->s, false);
+}
+
+static void test_unread(void **state)
+{
+    struct loop *l = loop_new("test");
+    struct stream_ops ops = flood_ops;
+    struct addr a = addr_ip4(0x7f000001, 0);
+    uint64_t turn = 1;
+    ops.failed = unread_broke;
+    struct flood writer = {.turn = &turn}, reader = {.turn = &turn, .s.ops = &ops};
+    struct listener ln = {.owner = &reader};
+    char *bytes = mem_new(MEM_SIM, UNREAD_BYTES);
+    int fd;
+    assert_int_equal(listen_socket(&a, 8, false, &fd), OK);
+    assert_int_equal(socket_local_addr(fd, &a), OK);
+    listener_start(&ln, l, fd, false, unread_accepted);
+    stream_connect(&writer.s, l, &ops, -1, &a);
+    stream_silence(&writer.s, 2000);
+    stream_write_slice(&writer.s, slice_of(bytes, UNREAD_BYTES));
+    unread_failed = false;
+    assert_false(world_run(l, unread_bad, NULL, UNREAD_MS));
+    assert_true(writer.s.out_bytes > 0); /* so it did wait */
+    stream_reading(&reader.s, true);
+    assert_true(world_run(l, unread_all, &reader, 5000));
+    assert_false(unread_failed);
+    stream_close(&writer.s);
+    stream_close(&reader.s);
+    listener_stop(&ln);
+    socket_close(fd);
+    loop_turn(l, 0);
+    mem_free(bytes);
     loop_free(l);
 }
 
@@ -494,6 +548,44 @@ static void test_files(void **state)
 }
 
 /* ---- logs ---- */
+
+/* As in sched_getattr(2). */
+static uint64_t turn_ns(void)
+{
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } a = {0};
+    assert_int_equal(syscall(SYS_sched_getattr, 0, &a, sizeof a, 0), 0);
+    return a.runtime;
+}
+
+struct turns {
+    uint64_t before, prompt, child;
+};
+static void turns_child(void *arg) { ((struct turns *)arg)->child = turn_ns(); }
+static void turns_main(void *arg)
+{
+    struct turns *t = arg;
+    t->before = turn_ns();
+    thread_prompt();
+    t->prompt = turn_ns();
+    thread_join(thread_start("child", turns_child, arg));
+}
+
+/* A prompt thread has short turns where the kernel knows such; those that it starts have the kernel's. */
+static void test_prompt(void **state)
+{
+    struct turns t;
+    thread_join(thread_start("prompt", turns_main, &t));
+    if (t.before == 0) skip(); /* Linux before 6.12 */
+    assert_true(t.before > 100000);
+    assert_int_equal(t.prompt, 100000);
+    assert_int_equal(t.child, t.before);
+}
 
 #define LOGGERS 3
 #define LOG_LINES 4000
@@ -737,9 +829,9 @@ static void test_log_disk_full(void **state)
 
 static const struct CMUnitTest os_tests[] = {
     cmocka_unit_test(test_mailbox_threads), cmocka_unit_test(test_wake), cmocka_unit_test(test_watch_stops_other),
-    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_keepalive), cmocka_unit_test(test_accept_pause),
+    cmocka_unit_test(test_fairness), cmocka_unit_test(test_adopt_without_poller), cmocka_unit_test(test_keepalive), cmocka_unit_test(test_unread), cmocka_unit_test(test_accept_pause),
     cmocka_unit_test(test_unheard),
-    cmocka_unit_test(test_files),             cmocka_unit_test(test_slow_works), cmocka_unit_test(test_works_end), cmocka_unit_test(test_spread),
+    cmocka_unit_test(test_files),             cmocka_unit_test(test_prompt), cmocka_unit_test(test_slow_works), cmocka_unit_test(test_works_end), cmocka_unit_test(test_spread),
     cmocka_unit_test(test_log_threads), cmocka_unit_test(test_log_flush), cmocka_unit_test(test_log_whole), cmocka_unit_test(test_log_shared), cmocka_unit_test(test_log_device), cmocka_unit_test(test_log_full),
     cmocka_unit_test(test_log_disk_full), cmocka_unit_test(test_log_stderr_stuck),
 };

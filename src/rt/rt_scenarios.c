@@ -231,6 +231,33 @@ static void test_slow_reader(void **state)
     scenario_end(l);
 }
 
+/* Both ends are adopted; the end of each direction passes by itself. */
+static void test_socket_pair(void **state)
+{
+    static struct pair p;
+    struct loop *l = scenario_start(&p);
+    int fds[2];
+    assert_int_equal(socket_pair(fds), OK);
+    p.client.want = world_transfer_bytes / 3;
+    p.server.want = 1000;
+    p.client.shut_after = p.server.shut_after = p.accepted = true;
+    p.l = p.client.l = p.server.l = l;
+    timer_init(&p.client.pause, end_unpause);
+    timer_init(&p.server.pause, end_unpause);
+    stream_adopt(&p.client.s, l, &end_ops, fds[0]);
+    stream_adopt(&p.server.s, l, &end_ops, fds[1]);
+    end_pump(&p.client);
+    end_pump(&p.server);
+    assert_true(world_run(l, pair_finished, &p, 60000));
+    check_good(&p);
+    assert_true(p.client.eof && p.server.eof);
+    stream_close(&p.client.s);
+    stream_close(&p.server.s);
+    loop_turn(l, 0);
+    assert_true(p.client.released && p.server.released);
+    scenario_end(l);
+}
+
 static void test_half_close(void **state)
 {
     static struct pair p;
@@ -800,7 +827,7 @@ static void test_addr(void **state)
 }
 
 const struct CMUnitTest scenario_tests[] = {
-    cmocka_unit_test(test_transfer), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_half_close),
+    cmocka_unit_test(test_transfer), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_socket_pair), cmocka_unit_test(test_half_close),
     cmocka_unit_test(test_write_before_connected), cmocka_unit_test(test_reset), cmocka_unit_test(test_reset_unread),
     cmocka_unit_test(test_early_answer), cmocka_unit_test(test_refused), cmocka_unit_test(test_bad_address),
     cmocka_unit_test(test_close_in_callbacks), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_toggle),

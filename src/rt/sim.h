@@ -16,6 +16,7 @@ struct sim_conf {
     uint32_t reset_ppm;                      /* chance per segment, in a million, that the connection is reset */
     uint32_t refuse_pct;                     /* share of connects that are refused though somebody listens */
     uint32_t lose_pct, double_pct;           /* share of datagrams that never arrive, and of those that arrive twice */
+    uint32_t tls_refuse_pct;                 /* share of connections for which the kernel refuses to make TLS records */
     size_t socket_bytes;                     /* bytes a connection holds per direction, sent and unread; default 64 KiB */
 };
 void sim_start(const struct sim_conf *conf); /* resets the world; before any loop_new() */

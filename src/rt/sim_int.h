@@ -46,6 +46,7 @@ struct sim_obj {
     struct buf rx;               /* arrived bytes; read from rx_from. Of a pipe: in the end that is read */
     size_t rx_from;
     uint64_t arrived;            /* bytes that this end took while it was open */
+    uint32_t heard;              /* times that its peer was asked for and was there */
     size_t unread;               /* sent to this end and not yet read by it */
     uint64_t last_ns;            /* when the last thing sent to this end arrives: keeps order */
     int error;                   /* to be told once */
@@ -53,6 +54,8 @@ struct sim_obj {
     bool nospace;                /* a write found no room: an edge is owed */
     bool held;                   /* a read was split: the rest shows later */
     bool linger_reset;
+    uint64_t given;              /* bytes that this end has written and the connection has taken */
+    struct sim_tls *tls;         /* the kernel makes records of what is written (sim_tls.c); or NULL */
     /* listener */
     bool any, reuseport;
     uint32_t backlog;
@@ -78,6 +81,13 @@ struct sim_happening {
     uint64_t ns;                 /* SIM_LETTER: where it goes; to is who sent it */
     struct addr from, dest;      /* the same */
 };
+
+/* ---- records of TLS that the kernel makes (sim_tls.c) ---- */
+ssize_t sim_writev(struct sim_obj *o, const struct iovec *iov, int n);     /* as sys_writev(), the bytes as they are (sim_net.c) */
+ssize_t sim_tls_writev(struct sim_obj *o, const struct iovec *iov, int n); /* o->tls is set */
+void sim_tls_room(struct sim_obj *o);    /* the connection takes bytes again: Linux goes on by itself */
+void sim_tls_lose(struct sim_obj *o);    /* what the connection has not taken is gone */
+void sim_tls_free(struct sim_obj *o);
 
 /* ---- the disk (sim_disk.c, sim_power.c) ---- */
 

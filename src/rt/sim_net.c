@@ -396,6 +396,7 @@ static void arrive(struct sim_happening *h)
     case SIM_ROOM:
         if (!tx_room(o)) break; /* full again meanwhile: the edge stays owed until the peer reads */
         o->nospace = false;
+        if (o->tls) sim_tls_room(o);
         obj_edge(o);
         break;
     case SIM_UNHOLD:
@@ -443,6 +444,19 @@ int sim_socket(uint64_t ns) { return socket_new(ns)->fd; }
 int sys_socket(const struct addr *a) { return a->family == ADDR_NONE ? -EAFNOSUPPORT : sim_socket(0); }
 void sys_keepalive(int fd, uint32_t time_s, uint32_t interval_s, uint32_t probes) { pollable(fd); } /* a peer that is gone is the business of timeouts here */
 void sys_nodelay(int fd) { pollable(fd); }
+
+int sys_pair(int fds[2])
+{
+    struct sim_obj *a = socket_new(0), *b = socket_new(0);
+    a->state = b->state = SIM_OPEN;
+    a->local.family = a->peer.family = b->local.family = b->peer.family = ADDR_UNIX;
+    a->other = b;
+    b->other = a;
+    b->is_server = true;
+    fds[0] = a->fd;
+    fds[1] = b->fd;
+    return 0;
+}
 
 int sys_connect(int fd, const struct addr *a)
 {
@@ -615,9 +629,19 @@ int sys_acked(int fd, uint64_t *bytes)
     return 0;
 }
 
-ssize_t sys_writev(int fd, const struct iovec *iov, int n)
+/* Kernels ask each other all the time; what is parted hears nothing. */
+int sys_heard(int fd, uint32_t *segments, bool *owed)
 {
     struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET);
+    if (o->peer.family == ADDR_UNIX) return -EOPNOTSUPP;
+    if (!parted(o)) o->heard++;
+    *segments = o->heard;
+    *owed = false;
+    return 0;
+}
+
+ssize_t sim_writev(struct sim_obj *o, const struct iovec *iov, int n)
+{
     if (o->error && o->state == SIM_DEAD) return take_error(o);
     if (o->state == SIM_DEAD || o->fin_sent) return -EPIPE;
     if (o->state == SIM_NEW) return -ENOTCONN;
@@ -637,8 +661,15 @@ ssize_t sys_writev(int fd, const struct iovec *iov, int n)
         send_segment(o, iov, done, seg);
         done += seg;
     }
-    sim_note(21, (uint64_t)fd, take);
+    o->given += take;
+    sim_note(21, (uint64_t)o->fd, take);
     return (ssize_t)take;
+}
+
+ssize_t sys_writev(int fd, const struct iovec *iov, int n)
+{
+    struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET);
+    return o->tls ? sim_tls_writev(o, iov, n) : sim_writev(o, iov, n);
 }
 
 /* Segments have no size to fill here. */
@@ -761,6 +792,7 @@ int sys_shutdown_write(int fd)
 {
     struct sim_obj *o = sim_obj_get(fd, SIM_SOCKET);
     if (o->state != SIM_OPEN) return -ENOTCONN;
+    if (o->tls) sim_tls_lose(o); /* Linux's FIN overtakes it */
     if (!o->fin_sent && !o->other->closed) sim_send(o->other, (struct sim_happening){.what = SIM_FIN});
     o->fin_sent = true;
     return 0;
@@ -777,6 +809,7 @@ int sys_linger_reset(int fd)
 static void socket_close_sim(struct sim_obj *o)
 {
     o->closed = true;
+    if (o->tls) sim_tls_free(o);
     if (o->state == SIM_OPEN && o->other && !o->other->closed) {
         if (o->linger_reset || rx_n(o)) send_rst(o->other);
         else if (!o->fin_sent) sim_send(o->other, (struct sim_happening){.what = SIM_FIN});

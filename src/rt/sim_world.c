@@ -125,6 +125,7 @@ void sim_stop(void)
         mem_free(sim.objs[i]->hots);
         mem_free(sim.objs[i]->waiting);
         buf_free(&sim.objs[i]->rx);
+        if (sim.objs[i]->tls) sim_tls_free(sim.objs[i]);
         mem_free(sim.objs[i]);
     }
     mem_free(sim.objs);

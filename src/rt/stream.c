@@ -182,6 +182,7 @@ void stream_tell_failed(struct stream *s, enum err e)
 
 void stream_shut_now(struct stream *s)
 {
+    if (s->tls && !tls_may_shut(s)) return;
     s->shut_done = true;
     int r = sys_shutdown_write(s->fd);
     if (r < 0) stream_break(s, err_from_errno(-r));
@@ -508,6 +509,7 @@ void stream_close(struct stream *s)
     if (s->tls) tls_close(s, true);
     s->closed = true;
     if (s->in_flow || s->out_flow) flow_cut(s);
+    silence_end(s);
     s->readable = false;
     list_del(&s->ready);
     list_del(&s->reap.link);
@@ -534,6 +536,7 @@ bool stream_unheard(const struct stream *s, uint64_t from)
 {
     uint64_t acked;
     if (s->sent <= from) return true;
+    if (tls_kernel_sends(s)) return false; /* what the kernel has acknowledged is ciphertext, what was sent is counted as plaintext */
     return s->eof_seen && s->fd >= 0 && sys_acked(s->fd, &acked) == 0 && acked <= from;
 }
 

@@ -39,6 +39,7 @@ void sys_wake_clear(int fd);
 
 /* ---- sockets: all non-blocking, close-on-exec ---- */
 int sys_socket(const struct addr *a);                   /* a stream socket of a's family, TCP_NODELAY */
+int sys_pair(int fds[2]);                               /* two ends of one connection, of stream sockets; nobody else can have one */
 int sys_connect(int fd, const struct addr *a);          /* 0, or -EINPROGRESS */
 int sys_connect_result(int fd);                         /* 0 once connected, or -errno (SO_ERROR) */
 int sys_listen(const struct addr *a, int backlog, bool reuseport);
@@ -47,6 +48,8 @@ int sys_local_addr(int fd, struct addr *a);
 int sys_peer_addr(int fd, struct addr *a);
 /* Seconds; 0: as the kernel has it. Nothing on sockets that are not TCP's. */
 void sys_keepalive(int fd, uint32_t time_s, uint32_t interval_s, uint32_t probes);
+/* How many segments have come from the peer so far; owed: something that was sent is not acknowledged. -errno: nothing can be said (a Unix socket). */
+int sys_heard(int fd, uint32_t *segments, bool *owed);
 void sys_nodelay(int fd);                               /* TCP_NODELAY; nothing on other sockets */
 int sys_dgram(const struct addr *at, const struct addr *to); /* a UDP socket: bound to at, connected to to; one may be NULL */
 ssize_t sys_dgram_recv(int fd, void *p, size_t n, struct addr *from); /* one datagram; what is beyond n is lost */
@@ -58,6 +61,7 @@ ssize_t sys_writev(int fd, const struct iovec *iov, int n);
 ssize_t sys_writev_more(int fd, const struct iovec *iov, int n); /* more follows at once: an incomplete segment may wait for it */
 /* How many of the bytes that were written the peer's kernel has taken, as far as is known here. -errno: nothing can be said (a Unix socket). */
 int sys_acked(int fd, uint64_t *bytes);
+int sys_given(int fd, uint64_t *bytes);                 /* how many of the bytes that were written TCP has: counted from some beginning */
 int sys_shutdown_write(int fd);
 int sys_linger_reset(int fd);                           /* the coming close sends RST */
 void sys_close(int fd);
@@ -72,6 +76,12 @@ int sys_pipe(size_t want, int fds[2]);
 ssize_t sys_splice_in(int fd, int pipe_w, size_t n);
 ssize_t sys_splice_out(int pipe_r, int fd, size_t n);
 ssize_t sys_sendfile(int fd, int file, uint64_t offset, size_t n); /* fewer than n, and an edge is owed, when the socket is full */
+
+/* ---- records of TLS that the kernel makes (tls_kernel.c); info: one of linux/tls.h's structures for a cipher ---- */
+int sys_tls_present(void);                              /* 0: it can; asks for the module to be loaded, which needs CAP_NET_ADMIN */
+int sys_tls_send(int fd, const void *info, size_t n);   /* what is written from now on is plaintext; an error: nothing has changed */
+int sys_tls_state(int fd, void *info, size_t n);        /* as it is now, with the number of the next record */
+ssize_t sys_tls_control(int fd, uint8_t type, const void *p, size_t n); /* one record that is no data, behind all that was written */
 
 /* ---- disk ---- */
 int sys_file_read(const char *path, struct buf *out, size_t max); /* whole file; -EFBIG above max */

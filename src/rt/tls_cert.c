@@ -230,6 +230,53 @@ bool tls_cert_is_for(X509 *x, struct slice name)
     return name.n && X509_check_host(x, name.p, name.n, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, NULL) == 1;
 }
 
+static enum err store_of(STACK_OF(X509) *cas, X509_STORE **out)
+{
+    X509_STORE *store = *out = X509_STORE_new();
+    bool ok = store && X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) == 1; /* as in handshakes */
+    for (int i = 0; ok && i < sk_X509_num(cas); i++) ok = X509_STORE_add_cert(store, sk_X509_value(cas, i)) == 1;
+    return ok ? OK : ERR_NOMEM;
+}
+
+/* OK: it is. */
+static enum err chain_verify(STACK_OF(X509) *chain, STACK_OF(X509) *cas, struct buf *why)
+{
+    X509_STORE *store = NULL;
+    X509_STORE_CTX *v = X509_STORE_CTX_new();
+    enum err e = v ? store_of(cas, &store) : ERR_NOMEM;
+    if (e == OK && X509_STORE_CTX_init(v, store, sk_X509_value(chain, 0), chain) != 1) e = ERR_NOMEM;
+    if (e == OK) {
+        X509_VERIFY_PARAM_set_time(X509_STORE_CTX_get0_param(v), (time_t)(wall_ns() / 1000000000));
+        if (X509_verify_cert(v) != 1) {
+            buf_printf(why, "the certificate is not of that CA: %s", X509_verify_cert_error_string(X509_STORE_CTX_get_error(v)));
+            e = ERR_INVALID;
+        }
+    }
+    X509_STORE_CTX_free(v);
+    X509_STORE_free(store);
+    ERR_clear_error();
+    return e;
+}
+
+enum err tls_cert_belongs(struct slice chain_pem, struct slice ca_pem, struct slice name, struct buf *why)
+{
+    STACK_OF(X509) *chain = sk_X509_new_null(), *cas = sk_X509_new_null();
+    enum err e = chain && cas ? OK : ERR_NOMEM;
+    if (e == OK) e = tls_pem_certs(chain_pem, chain, why);
+    if (e == OK) e = tls_pem_certs(ca_pem, cas, why);
+    if (e == OK) e = chain_verify(chain, cas, why);
+    if (e == OK && !tls_cert_is_for(sk_X509_value(chain, 0), name)) {
+        struct buf names = {0};
+        tls_cert_names(sk_X509_value(chain, 0), &names);
+        buf_printf(why, "the certificate is for %s, not for " SLICE_FMT, names.n ? names.p : "no name", SLICE_ARG(name));
+        buf_free(&names);
+        e = ERR_INVALID;
+    }
+    sk_X509_pop_free(chain, X509_free);
+    sk_X509_pop_free(cas, X509_free);
+    return e;
+}
+
 void tls_cert_names(const X509 *x, struct buf *out)
 {
     struct arena a;

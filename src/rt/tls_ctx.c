@@ -8,7 +8,8 @@
  *
  * What OpenSSL copied from the first SSL_CTX when the connection began (versions, options, verification) is set again
  * when hosts choose another. Sessions are bound to the policy on client certificates by a digest of it, so that a ticket
- * from a host that asks for none opens nothing at a host that does.
+ * from a host that asks for none opens nothing at a host that does. A client's sessions are bound to whom it believes and as whom it comes, for a server that
+ * is resumed is not verified again: with another CA or another certificate of its own it begins anew.
  *
  * Own locks: none. The system's roots are loaded once per process.
  */
@@ -200,11 +201,22 @@ static int ticket_cb(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
     return !enc && r == 1 && SSL_version(ssl) == TLS1_3_VERSION ? 2 : r; /* there each is used once: another one, always */
 }
 
+/* Under what a client's session was made: what its context believes and shows, and the name that the server had to have. */
+static bool session_terms(const struct stream_tls *t, unsigned char out[TLS_TERMS_BYTES])
+{
+    unsigned char text[TLS_TERMS_BYTES + TLS_NAME_MAX];
+    size_t n = t->verify_name ? MIN(strlen(t->verify_name), (size_t)TLS_NAME_MAX) : 0;
+    unsigned got = 0;
+    memcpy(text, t->ctx->sid, TLS_TERMS_BYTES);
+    if (n) memcpy(text + TLS_TERMS_BYTES, t->verify_name, n);
+    return EVP_Digest(text, TLS_TERMS_BYTES + n, out, &got, EVP_sha256(), NULL) == 1;
+}
+
 /* A client's session that can be resumed; TLS 1.3 gives one per ticket. */
 static int session_cb(SSL *ssl, SSL_SESSION *session)
 {
     struct tls_session_slot *slot = tls_of(ssl)->slot;
-    if (!slot) return 0;
+    if (!slot || !session_terms(tls_of(ssl), slot->terms)) return 0;
     SSL_SESSION_free(slot->session);
     slot->session = session;
     return 1; /* ours now */
@@ -240,6 +252,15 @@ static enum err set_versions(struct tls_ctx *ctx, enum tls_version min, enum tls
     if (!SSL_CTX_set_min_proto_version(ctx->ssl, ctx->min_version) || !SSL_CTX_set_max_proto_version(ctx->ssl, ctx->max_version))
         return refused(why, "these TLS versions cannot be set");
     return OK;
+}
+
+bool tls_ciphers_known(const char *ciphers)
+{
+    SSL_CTX *ssl = SSL_CTX_new(TLS_server_method());
+    bool known = ssl && SSL_CTX_set_cipher_list(ssl, ciphers) == 1;
+    SSL_CTX_free(ssl);
+    ERR_clear_error();
+    return known;
 }
 
 static enum err set_ciphers(struct tls_ctx *ctx, const char *ciphers, const char *suites, struct buf *why)
@@ -304,6 +325,7 @@ static enum err ssl_ctx_make(struct tls_ctx *ctx)
     if (!ctx->ssl) return ERR_NOMEM;
     SSL_CTX_set_options(ctx->ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_mode(ctx->ssl, SSL_MODE_RELEASE_BUFFERS);
+    if (tls_kernel_on()) SSL_CTX_set_options(ctx->ssl, SSL_OP_ENABLE_KTLS); /* keys are offered to the BIO */
     return OK;
 }
 
@@ -507,6 +529,20 @@ static enum err set_own_cert(struct tls_ctx *ctx, const struct tls_client_conf *
     return e;
 }
 
+/* See session_terms(). */
+static enum err terms_make(struct tls_ctx *ctx, const struct tls_client_conf *conf)
+{
+    struct buf b = {0};
+    buf_printf(&b, "weir client %d %d %zu ", (int)conf->trust, conf->cert != NULL, conf->ca_pem.n);
+    buf_add_slice(&b, conf->ca_pem);
+    if (conf->cert) buf_printf(&b, " %zu " SLICE_FMT, conf->cert->chain_pem.n, SLICE_ARG(conf->cert->chain_pem));
+    for (size_t i = 0; i < conf->sans_n; i++) buf_printf(&b, " %d %zu " SLICE_FMT, (int)conf->sans[i].kind, conf->sans[i].text.n, SLICE_ARG(conf->sans[i].text));
+    unsigned n = 0;
+    int r = EVP_Digest(b.p, b.n, ctx->sid, &n, EVP_sha256(), NULL);
+    buf_free(&b);
+    return r == 1 ? OK : ERR_NOMEM;
+}
+
 static enum err client_fill(struct tls_ctx *ctx, const struct tls_client_conf *conf, struct buf *why)
 {
     enum err e = ssl_ctx_make(ctx);
@@ -515,6 +551,7 @@ static enum err client_fill(struct tls_ctx *ctx, const struct tls_client_conf *c
     if (!e) e = set_versions(ctx, conf->min, conf->max, why);
     if (!e) e = set_ciphers(ctx, conf->ciphers, conf->ciphersuites, why);
     if (!e) e = set_alpn(ctx, conf->alpn, conf->alpn_n, why);
+    if (!e) e = terms_make(ctx, conf);
     if (e) return e;
     SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(ctx->ssl, session_cb);
@@ -540,7 +577,12 @@ static bool client_prepare(SSL *ssl, struct stream_tls *t)
     SSL_set_connect_state(ssl);
     if (t->server_name && !is_ip(t->server_name) && SSL_set_tlsext_host_name(ssl, t->server_name) != 1) return false;
     SSL_SESSION *session = t->slot ? t->slot->session : NULL;
+    unsigned char terms[TLS_TERMS_BYTES];
     if (!session) return true;
+    if (!session_terms(t, terms) || memcmp(terms, t->slot->terms, sizeof terms) != 0) {
+        tls_session_slot_fini(t->slot);
+        return true;
+    }
     bool set = SSL_set_session(ssl, session) == 1; /* takes a reference */
     /* a ticket of TLS 1.3 is used once, lest an observer link connections by it: RFC 8446 appendix C.4 */
     if (!set || SSL_SESSION_get_protocol_version(session) == TLS1_3_VERSION) tls_session_slot_fini(t->slot);

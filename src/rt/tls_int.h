@@ -1,6 +1,6 @@
 /* tls_int.h - what the TLS files of rt share: contexts, certificates, a connection's and a loop's part. PRIVATE to rt.
  *
- * The only header that knows of OpenSSL's types; everything else reaches TLS through rt.h and the five functions at the end of rt_int.h.
+ * The only header that knows of OpenSSL's types; everything else reaches TLS through rt.h and the functions of rt_int.h.
  */
 #ifndef TLS_INT_H
 #define TLS_INT_H
@@ -81,7 +81,7 @@ struct tls_ctx {
     int min_version, max_version;      /* OpenSSL's; 0: any */
     unsigned char *alpn;               /* as on the wire */
     size_t alpn_n;
-    unsigned char sid[32];             /* sessions of another policy are not resumed: a digest of it */
+    unsigned char sid[TLS_TERMS_BYTES]; /* sessions of another policy are not resumed: a digest of it */
     struct tls_tickets *tickets;       /* NULL: none */
     int64_t expires_s;
 };
@@ -102,6 +102,7 @@ struct stream_tls {
     char *why;                         /* stream_tls_error(); or NULL */
     char *held;                        /* ciphertext that is read and waits for the owner, or for the handshake to begin */
     char *early;                       /* plaintext that waits for the end of the handshake */
+    struct tls_kernel *kernel;         /* what the kernel needs to make the records, or that it does (tls_kernel.c); NULL: OpenSSL makes them */
     uint32_t held_n, early_n, early_cap;
     uint32_t shake_bytes;              /* received in the handshake */
     enum tls_state state;
@@ -123,6 +124,18 @@ struct tls_loop {
     bool last;                         /* the record that OpenSSL makes is the last one of a write */
     char *gather;                      /* TLS_RECORD_BYTES: small pieces become one record */
 };
+
+/* ---- records that the kernel makes (tls_kernel.c) ---- */
+bool tls_kernel_on(void);                                     /* tls_kernel_start() found that it can */
+/* OpenSSL offers a key for sending: info is a struct tls_crypto_info of linux/tls.h and what belongs to its cipher. What the BIO writes from here on is
+ * under that key. */
+void tls_kernel_offer(struct stream *s, const void *info);
+bool tls_kernel_saw(struct stream_tls *t, const char *p, size_t n); /* t->kernel is set, and OpenSSL writes this; false: it is not to be sent */
+bool tls_kernel_outdated(const struct stream_tls *t);         /* the kernel sends, with a key that the peer wants to be replaced */
+void tls_kernel_last_word(struct stream *s);                  /* the kernel sends: an alert that says why it ends, if it can go at once */
+void tls_kernel_bye(struct stream *s);                        /* the same: close_notify */
+void tls_kernel_free(struct stream_tls *t);
+void tls_settle(struct stream *s);                            /* out holds nothing of s any more (tls_stream.c) */
 
 /* Takes OpenSSL's errors off its queue and says what they mean (tls_error.c). Returns their kind, for counting. */
 enum tls_fault { TLS_FAULT_OTHER, TLS_FAULT_CERTIFICATE, TLS_FAULT_ALERT, TLS_FAULT_PARAMETERS };

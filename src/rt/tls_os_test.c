@@ -165,9 +165,12 @@ static const struct CMUnitTest os_tests[] = {cmocka_unit_test(test_threads), cmo
 
 int main(void)
 {
+    bool kernel = tls_kernel_start();
     tls_certs_make();
     int failed = _cmocka_run_group_tests("TLS on os: scenarios", tls_scenario_tests, tls_scenario_tests_n, NULL, NULL) +
                  cmocka_run_group_tests_name("TLS on os", os_tests, NULL, NULL);
+    tls_kernel_min = tls_kernel_write_min = 0;
+    if (kernel) failed += _cmocka_run_group_tests("TLS on os: records made by the kernel", tls_scenario_tests, tls_scenario_tests_n, NULL, NULL);
     tls_certs_free();
     return failed;
 }

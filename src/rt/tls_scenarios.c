@@ -9,7 +9,7 @@
 #include <openssl/pem.h>
 #include <stdio.h>
 
-#define RUN_MS 30000
+#define RUN_MS 60000 /* emulated machines are slow */
 #define HEARD_MAX 4096
 #define QUEUE_BYTES 262144 /* a side stops writing above this much queued */
 
@@ -775,6 +775,40 @@ static void test_resumption_policy(void **state)
     tls_tickets_unref(keys);
 }
 
+/* A client that believes another CA, comes as somebody else or means another name resumes nothing of what it began before: a resumed server is not verified. */
+static void test_resumption_terms(void **state)
+{
+    struct tls_tickets *keys = tls_tickets_new(0);
+    struct tls_server_conf asks = {.tickets = keys, .client_auth = TLS_CLIENT_OPTIONAL, .client_ca_pem = slice_cstr(root->cert_pem)};
+    struct tls_ctx *s = server_ctx(asks, cert_a), *all = client_ctx((struct tls_client_conf){.trust = TLS_TRUST_ALL});
+    struct tls_cert_conf mine = conf_of(client_cert);
+    struct tls_ctx *c = client_ctx((struct tls_client_conf){.cert = &mine}), *same = client_ctx((struct tls_client_conf){.cert = &mine});
+    struct tls_session_slot slot = {0};
+    talk(s, all, "a.example", "", &slot);
+    assert_good();
+    talk(s, all, "a.example", "", &slot);
+    assert_good();
+    assert_true(d.client.resumed);
+    talk(s, tls_client_plainly, "a.example", "not.example", &slot); /* it would have believed whomever it believed before */
+    assert_true(d.client.failed && !d.client.resumed);
+    tls_session_slot_fini(&slot);
+    talk(s, tls_client_plainly, "a.example", "a.example", &slot);
+    assert_good();
+    assert_non_null(slot.session);
+    talk(s, c, "a.example", "a.example", &slot); /* it has a certificate now, and shows it */
+    assert_good();
+    assert_false(d.client.resumed);
+    assert_string_equal(d.server.peer, "spiffe://mesh/ns/shop/sa/web");
+    talk(s, same, "a.example", "a.example", &slot); /* another context on the same terms, as after a change of plan */
+    assert_good();
+    assert_true(d.client.resumed);
+    tls_session_slot_fini(&slot);
+    check_drop(s, all);
+    tls_ctx_unref(c);
+    tls_ctx_unref(same);
+    tls_tickets_unref(keys);
+}
+
 /* ---- data ---- */
 
 static void transfer(struct tls_ctx *server, uint64_t up, uint64_t down, uint32_t up_pause_ms, uint32_t down_pause_ms)
@@ -1038,6 +1072,8 @@ static void test_handshake_limit(void **state)
 /* Key updates that want answers, from somebody who takes none. */
 static void test_control_limit(void **state)
 {
+    uint64_t write_min = tls_kernel_write_min;
+    tls_kernel_write_min = UINT64_MAX; /* a connection that the kernel sends for ends with the first of them */
     struct loop *l = begin();
     d.client.deaf = true;
     d.server.want = 30000000;
@@ -1055,6 +1091,7 @@ static void test_control_limit(void **state)
     assert_int_equal(counter_read(&loop_tls_counters(l)->limits), 1);
     duo_close(&d);
     end(l);
+    tls_kernel_write_min = write_min;
 }
 
 static void test_no_memory(void **state)
@@ -1091,7 +1128,7 @@ static void test_after_proxy_header(void **state)
     }
 }
 
-/* Files are poured into TLS by copying; relays and pours from TLS are refused. */
+/* Files are poured into TLS, by copying or by the kernel; relays and pours from TLS are refused. */
 static uint32_t poured;
 static void pour_over(struct pour *p, enum err e)
 {
@@ -1122,10 +1159,149 @@ static void test_pour_file(void **state)
     d.server.want = n; /* what the client is to get */
     assert_true(world_run(l, client_got_all, &d, RUN_MS));
     assert_true(!d.client.bad && !d.client.failed && poured == 1);
+    assert_int_equal(counter_read(&loop_tls_counters(l)->kernel) > 0, tls_kernel_on());
     file_close(file);
     assert_int_equal(sys_unlink(path), 0);
     duo_close(&d);
     end(l);
+}
+
+/* ---- records that the kernel makes ---- */
+
+static char kernel_path[64];
+
+/* A file with the first n bytes of the pattern, and a duo that stands. */
+static int kernel_begin(struct loop *l, uint64_t n)
+{
+    char *bytes = mem_new(MEM_TLS, n);
+    for (uint64_t i = 0; i < n; i++) bytes[i] = pattern(i);
+    snprintf(kernel_path, sizeof kernel_path, "/tmp/weir-tls-kernel-%016llx", (unsigned long long)loop_random(l));
+    assert_int_equal(file_replace(kernel_path, bytes, n, 0600), OK);
+    mem_free(bytes);
+    int file;
+    uint64_t mtime_ns;
+    assert_int_equal(file_open(kernel_path, &file, &n, &mtime_ns), OK);
+    duo_open(&d, l);
+    assert_true(world_run(l, both_connected, &d, RUN_MS));
+    return file;
+}
+
+static void kernel_end(struct loop *l, int file)
+{
+    file_close(file);
+    assert_int_equal(sys_unlink(kernel_path), 0);
+    duo_close(&d);
+    end(l);
+}
+
+static uint64_t kernel_connections(struct loop *l) { return counter_read(&loop_tls_counters(l)->kernel); }
+
+static void pour_shuts(struct pour *p, enum err e)
+{
+    pour_over(p, e);
+    stream_shut(&d.server.s);
+}
+
+/* What was sent before, the file, what is sent behind it, and the end: all of it arrives, in order, however slowly the client reads. */
+static void test_kernel_file(void **state)
+{
+    static const struct { uint32_t n, pause_ms; } ways[] = {{65536, 0}, {300000, 1}, {1000003, 0}, {2000000, 2}};
+    static struct pour pour;
+    if (!tls_kernel_on()) skip();
+    for (size_t i = 0; i < COUNT_OF(ways); i++) {
+        struct loop *l = begin();
+        d.client.pause_ms = ways[i].pause_ms;
+        int file = kernel_begin(l, ways[i].n);
+        char head[1000];
+        for (size_t k = 0; k < sizeof head; k++) head[k] = pattern(k);
+        (void)stream_write_more(&d.server.s, &(struct iovec){head, sizeof head}, 1);
+        assert_true(pour_file_start(&pour, file, sizeof head, &d.server.s, ways[i].n - sizeof head, pour_shuts));
+        d.server.want = d.server.sent = ways[i].n; /* the client is to get it, and drained() has nothing to add */
+        assert_true(world_run(l, client_eof, &d, RUN_MS));
+        assert_true(d.client.got == ways[i].n && !d.client.bad && !d.client.failed && !d.client.truncated && !d.server.failed);
+        assert_true(ways[i].n - sizeof head < TLS_KERNEL_MIN || kernel_connections(l) > 0);
+        kernel_end(l, file);
+    }
+}
+
+static void spring_none(struct stream *s) {}
+static void spring_failed(struct stream *s, enum err e) {}
+static void spring_data(struct stream *s, char *p, size_t n) { fail(); }
+static const struct stream_ops spring_ops = {spring_none, spring_data, spring_none, spring_none, spring_failed, spring_none};
+
+/* A body goes on from another connection without coming to user space; afterwards the connection is used as before. */
+static void test_kernel_pour(void **state)
+{
+    static const uint64_t sizes[] = {1, 65535, 65536, 900001};
+    static struct pour pour;
+    static char bytes[1000000];
+    if (!tls_kernel_on()) skip();
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = pattern(i);
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        struct loop *l = begin();
+        struct stream spring, drain;
+        int fds[2];
+        duo_open(&d, l);
+        assert_true(world_run(l, both_connected, &d, RUN_MS));
+        assert_int_equal(socket_pair(fds), OK);
+        stream_adopt(&spring, l, &spring_ops, fds[0]);
+        stream_adopt(&drain, l, &spring_ops, fds[1]);
+        (void)stream_write_slice(&spring, slice_of(bytes, sizes[i]));
+        poured = 0;
+        bool pours = pour_start(&pour, &drain, &d.server.s, sizes[i], pour_over);
+        assert_true(pours == (sizes[i] >= tls_kernel_min));
+        if (!pours) {
+            stream_reading(&drain, false);
+            (void)stream_write_slice(&d.server.s, slice_of(bytes, sizes[i]));
+        }
+        d.server.want = d.server.sent = sizes[i];
+        assert_true(world_run(l, client_got_all, &d, RUN_MS));
+        (void)stream_write_slice(&d.server.s, slice_of(bytes + sizes[i], 5));
+        d.client.want = 300; /* and back */
+        side_pump(&d.client);
+        d.server.want = d.server.sent += 5;
+        assert_true(world_run(l, client_got_all, &d, RUN_MS) && world_run(l, server_got_all, &d, RUN_MS));
+        assert_true(!d.client.bad && !d.server.bad && poured == pours && (kernel_connections(l) > 0) >= pours);
+        stream_close(&spring);
+        stream_close(&drain);
+        duo_close(&d);
+        end(l);
+    }
+}
+
+/* The kernel can't change its key: who asks for a new one gets all that was sent, and an end. Asked before, OpenSSL goes on sending. */
+static void test_kernel_key_update(void **state)
+{
+    static struct pour pour;
+    if (!tls_kernel_on()) skip();
+    uint64_t write_min = tls_kernel_write_min;
+    tls_kernel_write_min = UINT64_MAX; /* the client is to ask, so OpenSSL sends for it */
+    for (int early = 0; early < 2; early++) {
+        struct loop *l = begin();
+        int file = kernel_begin(l, 500000);
+        for (int round = 0; round < 2; round++) {
+            if (round == early) {
+                assert_true(pour_file_start(&pour, file, 0, &d.server.s, 500000, pour_over));
+                d.server.want = d.server.sent = 500000;
+                assert_true(world_run(l, client_got_all, &d, RUN_MS));
+                assert_int_equal(kernel_connections(l), !early);
+            } else {
+                assert_int_equal(SSL_key_update(d.client.s.tls->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+                d.client.want = 100;
+                side_pump(&d.client);
+                assert_true(world_run(l, early ? server_got_all : server_failed, &d, RUN_MS)); /* what came in a later read is lost */
+            }
+        }
+        if (!early) {
+            assert_true(world_run(l, server_failed, &d, RUN_MS) && world_run(l, client_eof, &d, RUN_MS));
+            assert_says(d.server.error, "new key");
+            assert_false(d.client.truncated);
+            assert_int_equal(counter_read(&loop_tls_counters(l)->kernel_outdated), 1);
+        }
+        assert_true(!d.client.bad && !d.client.failed && d.server.failed == !early);
+        kernel_end(l, file);
+    }
+    tls_kernel_write_min = write_min;
 }
 
 /* Frames that go straight into the owner's memory; what is behind them in a record does not get lost, with reading off either. */
@@ -1254,12 +1430,13 @@ const struct CMUnitTest tls_scenario_tests[] = {
     cmocka_unit_test(test_handshake), cmocka_unit_test(test_versions), cmocka_unit_test(test_ciphers), cmocka_unit_test(test_alpn_none),
     cmocka_unit_test(test_sni), cmocka_unit_test(test_hosts), cmocka_unit_test(test_server_trust), cmocka_unit_test(test_server_sans),
     cmocka_unit_test(test_client_certs), cmocka_unit_test(test_cert_info), cmocka_unit_test(test_ocsp), cmocka_unit_test(test_resumption),
-    cmocka_unit_test(test_resumption_policy), cmocka_unit_test(test_transfer), cmocka_unit_test(test_slow_reader),
+    cmocka_unit_test(test_resumption_policy), cmocka_unit_test(test_resumption_terms), cmocka_unit_test(test_transfer), cmocka_unit_test(test_slow_reader),
     cmocka_unit_test(test_half_close), cmocka_unit_test(test_bytewise), cmocka_unit_test(test_damaged), cmocka_unit_test(test_truncated),
     cmocka_unit_test(test_close_notifies), cmocka_unit_test(test_closed_in_handshake), cmocka_unit_test(test_reset),
     cmocka_unit_test(test_deaf), cmocka_unit_test(test_close_in_callbacks), cmocka_unit_test(test_garbage), cmocka_unit_test(test_plain_http),
     cmocka_unit_test(test_plain_server), cmocka_unit_test(test_handshake_limit), cmocka_unit_test(test_control_limit),
-    cmocka_unit_test(test_no_memory), cmocka_unit_test(test_after_proxy_header), cmocka_unit_test(test_pour_file), cmocka_unit_test(test_frames), cmocka_unit_test(test_counters), cmocka_unit_test(test_many),
+    cmocka_unit_test(test_no_memory), cmocka_unit_test(test_after_proxy_header), cmocka_unit_test(test_pour_file), cmocka_unit_test(test_kernel_file), cmocka_unit_test(test_kernel_pour), cmocka_unit_test(test_kernel_key_update),
+    cmocka_unit_test(test_frames), cmocka_unit_test(test_counters), cmocka_unit_test(test_many),
     cmocka_unit_test(test_refused),
 };
 const size_t tls_scenario_tests_n = COUNT_OF(tls_scenario_tests);

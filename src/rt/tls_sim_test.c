@@ -137,10 +137,43 @@ static void test_rotation(void **state)
     sim_stop();
 }
 
+/* A kernel that refuses some connections: those go on as they were. */
+static void test_kernel_refuses(void **state)
+{
+    static struct duo d;
+    uint64_t taken = 0, refused = 0;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        struct sim_conf conf = conf_of_seed(seed);
+        conf.tls_refuse_pct = 50;
+        conf.socket_bytes = seed % 2 ? 0 : 20000;
+        sim_start(&conf);
+        memset(&d, 0, sizeof d);
+        d.server_ctx = tls_server_plainly;
+        d.client_ctx = tls_client_plainly;
+        d.server_name = d.verify_name = "a.example";
+        d.client.want = 5000 * (seed % 7);
+        d.server.want = 300000 * (1 + seed % 3); /* more than waits for the handshake */
+        d.server.shut_after = true; /* a client that has shut makes the kernel refuse, too */
+        struct loop *l = loop_new("test");
+        duo_open(&d, l);
+        assert_true(sim_run(duo_settled, &d, 600000));
+        assert_false(d.client.bad || d.server.bad || d.client.failed || d.server.failed || d.client.truncated || d.server.truncated);
+        assert_true(d.client.got == d.server.want && d.server.got == d.client.want);
+        taken += counter_read(&loop_tls_counters(l)->kernel);
+        refused += counter_read(&loop_tls_counters(l)->kernel_refused);
+        duo_close(&d);
+        loop_free(l);
+        world_stop();
+    }
+    assert_true(taken > 8 && refused > 8);
+}
+
+static const struct CMUnitTest kernel_tests[] = {cmocka_unit_test(test_soak), cmocka_unit_test(test_kernel_refuses)};
 static const struct CMUnitTest sim_tests[] = {cmocka_unit_test(test_soak), cmocka_unit_test(test_rotation)};
 
 int main(void)
 {
+    assert_true(tls_kernel_start());
     tls_certs_make();
     int failed = 0;
     for (uint64_t round = 0; round < MAX(2u, test_repeats(5)); round++) { /* each with seeds of its own */
@@ -148,6 +181,12 @@ int main(void)
         failed += _cmocka_run_group_tests("TLS in the simulator: scenarios", tls_scenario_tests, tls_scenario_tests_n, NULL, NULL);
     }
     failed += cmocka_run_group_tests_name("TLS in the simulator", sim_tests, NULL, NULL);
+    tls_kernel_min = tls_kernel_write_min = 0; /* from the first write on */
+    for (uint64_t round = 0; round < 2; round++) {
+        world_alerts = round == 0;
+        failed += _cmocka_run_group_tests("TLS in the simulator: records made by the kernel", tls_scenario_tests, tls_scenario_tests_n, NULL, NULL);
+    }
+    failed += cmocka_run_group_tests_name("TLS in the simulator, records made by the kernel", kernel_tests, NULL, NULL);
     tls_certs_free();
     return failed;
 }

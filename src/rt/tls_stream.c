@@ -12,6 +12,8 @@
  * it came together with the end of the handshake, and the owner has switched reading off since; the client speaks plain
  * HTTP, and the owner may take the bytes as such.
  *
+ * Once the kernel makes the records (tls_kernel.c), gather and out are passed by, and what is queued is plaintext.
+ *
  * What OpenSSL wants to send by itself (handshake, tickets, alerts, answers to key updates) stays in out until the end of the
  * current read, so that it leaves together with what the owner writes in its callbacks. Before another stream uses out, and when
  * the stream is closed, it is written at once.
@@ -44,6 +46,8 @@ static int bio_write(BIO *b, const char *p, int n)
 {
     struct tls_loop *tl = BIO_get_data(b);
     BIO_clear_retry_flags(b);
+    struct stream_tls *t = tl->cur->tls;
+    if (t->kernel && !tls_kernel_saw(t, p, (size_t)n)) return n;
     if (tl->last && n >= OUT_DIRECT_MIN) {
         struct iovec iov[2] = {{tl->out, tl->out_n}, {(void *)(uintptr_t)p, (size_t)n}};
         tl->out_n = 0;
@@ -75,8 +79,14 @@ static int bio_read(BIO *b, char *p, int n)
     return (int)take;
 }
 
+/* OpenSSL's own kernel TLS: SSL_OP_ENABLE_KTLS makes it offer the key for sending (num is not 0) to the BIO, as the kernel wants it. bio.h names the
+ * number in a comment, and the unit tests decrypt with what comes. */
+#define CTRL_SET_KTLS 72
+
 static long bio_ctrl(BIO *b, int cmd, long num, void *p)
 {
+    struct tls_loop *tl = BIO_get_data(b);
+    if (cmd == CTRL_SET_KTLS && num) tls_kernel_offer(tl->cur, p); /* and declined: OpenSSL goes on */
     return cmd == BIO_CTRL_FLUSH; /* what is in out leaves at the end of the read */
 }
 
@@ -132,6 +142,8 @@ static struct tls_loop *tls_use(struct stream *s)
     tl->cur = s;
     return tl;
 }
+
+void tls_settle(struct stream *s) { tls_flush(tls_use(s)); }
 
 /* ---- birth and death ---- */
 
@@ -208,6 +220,8 @@ void tls_close(struct stream *s, bool polite)
     struct tls_loop *tl = s->loop->tls;
     bool sound = polite && t->state == TLS_OPEN && !s->fail && !s->failed_told && !s->out;
     if (sound) tls_notify_close(s);
+    if (sound && tls_kernel_sends(s)) tls_kernel_bye(s);
+    tls_kernel_free(t);
     if (tl->cur == s) {
         if (polite && !s->fail && !s->out) tls_flush(tl);
         tl->out_n = 0;
@@ -251,6 +265,7 @@ static void tls_tell_dead(struct stream *s)
     struct tls_loop *tl = tls_use(s);
     if (!s->fail) tls_flush(tl);
     tl->out_n = 0;
+    if (!s->fail && tls_kernel_sends(s)) tls_kernel_last_word(s);
     stream_tell_failed(s, s->tls->why ? ERR_TLS : s->fail);
 }
 
@@ -324,6 +339,8 @@ size_t tls_write(struct stream *s, const struct iovec *iov, int n)
                 stream_break(s, ERR_NOMEM);
                 break;
             }
+    } else if (tls_kernel_sends(s) || (t->kernel && iov_bytes(iov, n) >= tls_kernel_write_min && tls_direct(s, UINT64_MAX))) {
+        if (t->state == TLS_OPEN) stream_send(s, iov, n);
     } else if (t->state == TLS_OPEN) {
         struct tls_loop *tl = tls_use(s);
         if (!encrypt(tl, t, iov, n)) {
@@ -342,9 +359,11 @@ void tls_notify_close(struct stream *s)
     struct stream_tls *t = s->tls;
     if (t->state != TLS_OPEN || t->close_sent) return;
     t->close_sent = true;
+    if (tls_kernel_sends(s)) return; /* what waits goes before it: tls_may_shut() */
     struct tls_loop *tl = tls_use(s);
     if (SSL_shutdown(t->ssl) < 0) ERR_clear_error();
     tls_flush(tl);
+    t->drain_owed |= s->out_bytes > 0; /* as for a write: who waits for an empty queue would wait for ever */
 }
 
 bool tls_drained(struct stream *s)
@@ -451,6 +470,11 @@ static void deliver(struct stream *s, struct tls_loop *tl)
     bool over = direct < s->into_left || t->close_seen || t->state == TLS_DEAD;
     size_t n = over ? 0 : decrypt(s, tl, p, STREAM_READ_BYTES);
     (void)control_abused(s, tl);
+    if (UNLIKELY(tls_kernel_outdated(t)) && t->state == TLS_OPEN) {
+        counter_inc(&s->loop->tls_counters.kernel_outdated);
+        tls_die(s, "the peer asks for a new key, and the kernel that sends can't change it");
+        tls_kernel_last_word(s); /* before the owner answers what was read: that goes nowhere */
+    }
     if (direct) stream_into_took(s, direct, n);
     if (direct) stream_deliver(s, p, n);
     else if (n) s->ops->data(s, p, n);
@@ -690,6 +714,22 @@ static enum err describe(X509 *x, struct arena *a, struct tls_cert_info *out)
 enum err stream_tls_peer(const struct stream *s, struct arena *a, struct tls_cert_info *out)
 {
     return describe(open_ssl(s) ? SSL_get0_peer_certificate(open_ssl(s)) : NULL, a, out);
+}
+
+/* A resumed session has the certificate and not those between it and the CA: who needs them begins anew. */
+bool stream_tls_trusted(const struct stream *s, const struct tls_ctx *ctx)
+{
+    SSL *ssl = open_ssl(s);
+    X509 *leaf = ssl ? SSL_get0_peer_certificate(ssl) : NULL;
+    X509_STORE_CTX *x = leaf ? X509_STORE_CTX_new() : NULL;
+    bool trusted = x && X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(ctx->ssl), leaf, SSL_get_peer_cert_chain(ssl)) == 1 && X509_STORE_CTX_set_default(x, "ssl_client") == 1;
+    if (trusted) {
+        X509_STORE_CTX_set_time(x, 0, (time_t)(wall_ns() / 1000000000));
+        trusted = X509_verify_cert(x) == 1 && (!ctx->sans_n || tls_cert_has_san(leaf, ctx->sans, ctx->sans_n));
+    }
+    X509_STORE_CTX_free(x);
+    ERR_clear_error();
+    return trusted;
 }
 
 enum err stream_tls_own(const struct stream *s, struct arena *a, struct tls_cert_info *out)

@@ -81,6 +81,7 @@ static struct work *work_next(void)
 
 static _Noreturn void work_main(void *arg)
 {
+    thread_prompt(); /* it waits for the disk most of its time, and others for it */
     for (;;) {
         struct work *w;
         pthread_mutex_lock(&work_lock);

@@ -240,6 +240,8 @@ static void prober_why(struct prober *p, const char *text)
         rep_why(p->rp, "its port %u does not accept connections yet: %s", p->spec->port, text);
     else
         rep_why(p->rp, "%s probe failed: %s: %s", probe_use_name(p->use), what.p, text);
+    if (p->counted_ms == loop_now_ms(prober_loop(p)) && p->rp->why)
+        rep_event(p->rp, true, "Unhealthy", p->rp->why); /* not for each of the quick repeats before the first success */
     buf_free(&what);
 }
 

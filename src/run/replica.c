@@ -92,6 +92,7 @@ static void rep_bury(struct replica *rp)
     list_del(&rp->link);
     list_push(&r->grave, &rp->link);
     rp->wl = NULL;
+    r->volumes_stale |= rp->rev->obj && rp->rev->obj->dep.pod.mounts_n;
     r->replicas_n--;
     wl->progress_ms = loop_now_ms(r->loop);
     run_state_changed(r);
@@ -140,6 +141,13 @@ void rep_why(struct replica *rp, const char *fmt, ...)
     rp->why = text[0] ? mem_strdup(MEM_RUN, text) : NULL;
 }
 
+void rep_event(const struct replica *rp, bool warning, const char *reason, const char *message)
+{
+    struct run *r = RUN_OF(rp);
+    if (r->ops.event)
+        r->ops.event(r->ctx, &(struct run_event){rp->wl->ns, rp->wl->name, rp->name, warning, reason, message});
+}
+
 void rep_ready_set(struct replica *rp, bool ready)
 {
     if (rp->ready == ready)
@@ -178,6 +186,7 @@ static void rep_start_failed(struct replica *rp)
 {
     RUN_OF(rp)->start_failures++;
     log_warn("run", "%s/%s: %s", rp->wl->ns, rp->name, rp->why);
+    rep_event(rp, true, "Failed", rp->why);
     if (rp->doomed)
         rep_bury(rp);
     else
@@ -192,6 +201,7 @@ static void rep_spec(const struct replica *rp, struct arena *a, struct buf *labe
         .hosts_path = run_files_hosts_path(RUN_OF(rp), rp->wl->ns, a), .resolv_path = run_files_resolv_path(RUN_OF(rp), rp->wl->ns, pod->host_network, a),
         .uid = pod->run_as_user, .gid = pod->run_as_group, .cpu_milli_max = pod->cpu_milli_limit,
         .cpu_milli_share = pod->cpu_milli_request, .memory_bytes_max = pod->memory_limit, .host_network = pod->host_network};
+    spec->mounts = volumes_mounts(RUN_OF(rp), rp->wl, rp->rev, a);
     if (!pod->host_network && objset_port_free(RUN_OF(rp)->set, rp->rev->obj, DNS_PORT))
         spec->early_port = DNS_PORT; /* the name server's: who asks with its first breath is heard */
 }
@@ -201,7 +211,7 @@ static enum err rep_ask_start(struct replica *rp)
 {
     struct run *r = RUN_OF(rp);
     struct diags d = {0};
-    struct buf label = {0};
+    struct buf label = {0}, missing = {0};
     struct sup_spec spec;
     enum err e = ERR_INVALID;
     arena_reset(&r->scratch);
@@ -211,12 +221,16 @@ static enum err rep_ask_start(struct replica *rp)
         for (size_t i = 0; i < d.n; i++)
             if (d.items[i].level == DIAG_ERROR)
                 rep_why(rp, "could not start: %s; %s", d.items[i].reason, d.items[i].remedy ? d.items[i].remedy : "");
+    } else if (!volumes_prepare(r, rp->wl, rp->rev, &missing)) {
+        rep_why(rp, "could not start: %s", missing.p);
     } else if (!argv || !argv[0]) {
         rep_why(rp, "could not start: the manifest gives no command, and images are not run here; set spec.template.spec.containers[0].command");
     } else {
         rep_spec(rp, &r->scratch, &label, &spec);
         spec.argv = (const char *const *)argv;
         spec.envp = (const char *const *)envp;
+        if (r->ops.once_starting && rep_runs_once(rp))
+            r->ops.once_starting(r->ctx, rp->id);
         e = sup_start(r->sup, &spec);
         if (e == ERR_LIMIT)
             rep_why(rp, "could not start: arguments and environment exceed %d bytes", SUP_MESSAGE_BYTES_MAX);
@@ -224,6 +238,7 @@ static enum err rep_ask_start(struct replica *rp)
             rep_why(rp, "could not start: %s", err_text(e));
     }
     buf_free(&label);
+    buf_free(&missing);
     diags_free(&d);
     return e;
 }
@@ -288,7 +303,10 @@ void rep_started(struct replica *rp, enum err e, const char *text, const struct 
     }
     rep_running(rp, rep, NULL);
     log_info("run", "%s/%s: started, process %d", rp->wl->ns, rp->name, (int)rp->pid);
-    if (rp->doomed)
+    rep_event(rp, false, "Started", "started");
+    if (rp->doomed && rp->drop_ms)
+        rep_drop(rp, rp->drop_ms > loop_now_ms(r->loop) ? rp->drop_ms - loop_now_ms(r->loop) : 0);
+    else if (rp->doomed)
         rep_drain(rp);
     else
         probers_start(rp);
@@ -393,6 +411,10 @@ static void rep_exit_why(struct replica *rp, int32_t status, bool oom_killed)
     else
         log_warn("run", "%s/%s: ended: %s%s%s; it is started again", rp->wl->ns, rp->name, text.p, rp->bad_stop ? ", because " : "",
                  rp->bad_stop && rp->why ? rp->why : "");
+    if (rp->doomed && !oom_killed)
+        rep_event(rp, false, "Stopped", text.p);
+    else
+        rep_event(rp, true, oom_killed ? "OOMKilled" : "Exited", text.p); /* it is started again, unless it was being stopped */
     buf_free(&text);
 }
 
@@ -456,10 +478,38 @@ void rep_doom(struct replica *rp)
     }
 }
 
+void rep_drop(struct replica *rp, uint64_t ms)
+{
+    struct run *r = RUN_OF(rp);
+    rp->drop_ms = MAX(1, loop_now_ms(r->loop) + ms);
+    switch (rp->phase) {
+    case PH_RUNNING:
+        rep_ready_set(rp, false);
+        probers_stop(rp);
+        break;
+    case PH_DRAINING: break;
+    case PH_STOPPING:
+        rp->doomed = true;
+        if (rp->step == STOP_TERM && rp->timer.due_ms > rp->drop_ms)
+            timer_set(r->loop, &rp->timer, ms);
+        return;
+    case PH_STARTING: /* rep_started() goes on */
+    case PH_PENDING:
+    case PH_BACKOFF:
+    case PH_EXITED:
+    case PH_COUNT: rep_doom(rp); return;
+    }
+    rp->doomed = true;
+    rp->grace_end_ms = rp->drop_ms;
+    run_state_changed(r);
+    rep_term(rp);
+}
+
 void rep_kill_bad(struct replica *rp)
 {
     MUST(rp->phase == PH_RUNNING && rp->why);
     log_warn("run", "%s/%s: %s", rp->wl->ns, rp->name, rp->why);
+    rep_event(rp, false, "Killing", "a probe has failed too often: it is stopped, and started again");
     rp->bad_stop = true;
     rep_ready_set(rp, false);
     probers_stop(rp);

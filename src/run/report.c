@@ -25,7 +25,7 @@ static struct replica_status *status_replicas(const struct workload *wl, uint32_
     struct replica_status *out = arena_zalloc(a, (n + 1) * sizeof *out), *at = out;
     LIST_FOREACH(it, &wl->replicas) {
         const struct replica *rp = CONTAINER_OF(it, struct replica, link);
-        *at++ = (struct replica_status){.id = rp->id, .name = rp->name, .phase = rep_phase_name(rp->phase), .ready = rp->ready,
+        *at++ = (struct replica_status){.id = rp->id, .name = rp->name, .node = RUN_OF(rp)->conf.node_name, .phase = rep_phase_name(rp->phase), .ready = rp->ready,
             .up_to_date = rp->rev == wl->cur && wl->cur, .pid = rp->pid, .restarts = rp->restarts,
             .started_wall_ns = rp->started_wall_ns, .why = replica_why(rp, a)};
     }
@@ -63,10 +63,10 @@ static const char *status_why(struct workload *wl, const struct tally *t, struct
     const struct replica *rp = status_blocker(wl);
     const char *late = wl->late ? "progress deadline exceeded: " : "", *who = rp ? rp->name : "", *what = rp ? rp->why : "";
     const char *sep = rp ? "; " : "", *colon = rp ? ": " : "";
-    if (t->new_live < d->replicas)
-        return arena_printf(a, "%s%u of %u replicas updated%s%s%s%s", late, t->new_live, d->replicas, sep, who, colon, what);
-    if (t->available < d->replicas || t->new_unavailable)
-        return arena_printf(a, "%s%u of %u replicas available%s%s%s%s", late, t->new_live - t->new_unavailable, d->replicas, sep, who, colon, what);
+    if (t->new_live < wl->share)
+        return arena_printf(a, "%s%u of %u replicas updated%s%s%s%s", late, t->new_live, wl->share, sep, who, colon, what);
+    if (t->available < wl->share || t->new_unavailable)
+        return arena_printf(a, "%s%u of %u replicas available%s%s%s%s", late, t->new_live - t->new_unavailable, wl->share, sep, who, colon, what);
     return arena_printf(a, "%s%u old replicas are being stopped", late, t->total - t->new_live);
 }
 
@@ -79,8 +79,8 @@ void run_status(struct run *r, void (*each)(void *ctx, const struct workload_sta
         struct tally t;
         rollout_tally(wl, &t);
         struct workload_status s = {.ns = wl->ns, .name = wl->name, .generation = wl->obj ? wl->obj->generation : 0,
-            .revision = wl->cur ? wl->cur->number : 0, .wanted = wl->obj ? wl->obj->dep.replicas : 0, .current = t.total,
-            .updated = t.new_live, .ready = t.ready, .available = t.available, .complete = wl->obj && wl->complete && !wl->why,
+            .revision = wl->cur ? wl->cur->number : 0, .wanted = wl->obj ? wl->share : 0, .current = t.total,
+            .updated = t.new_live, .ready = t.ready, .available = t.available, .complete = wl->obj && wl->complete && !wl->why, .late = wl->obj && wl->late,
             .why = status_why(wl, &t, &a), .replicas = status_replicas(wl, t.total, &a), .replicas_n = t.total};
         each(ctx, &s);
         arena_reset(&a);
@@ -94,7 +94,7 @@ struct family { const char *name, *help; };
 
 enum { GAUGE_WANTED, GAUGE_TOTAL, GAUGE_READY, GAUGE_AVAILABLE, GAUGE_UNAVAILABLE, GAUGE_UPDATED, GAUGE_GENERATION, GAUGE_COUNT };
 static const struct family gauges[GAUGE_COUNT] = {
-    [GAUGE_WANTED] = {"kube_deployment_spec_replicas", "Replicas that the Deployment asks for."},
+    [GAUGE_WANTED] = {"kube_deployment_spec_replicas", "Replicas that the Deployment asks for on this node."},
     [GAUGE_TOTAL] = {"kube_deployment_status_replicas", "Replicas there are, draining ones too."},
     [GAUGE_READY] = {"kube_deployment_status_replicas_ready", "Replicas that may be sent requests."},
     [GAUGE_AVAILABLE] = {"kube_deployment_status_replicas_available", "Replicas ready for at least minReadySeconds."},
@@ -105,7 +105,7 @@ static const struct family gauges[GAUGE_COUNT] = {
 
 static uint64_t gauge_value(const struct workload *wl, const struct tally *t, int g)
 {
-    uint32_t wanted = wl->obj ? wl->obj->dep.replicas : 0;
+    uint32_t wanted = wl->obj ? wl->share : 0;
     switch (g) {
     case GAUGE_WANTED: return wanted;
     case GAUGE_TOTAL: return t->total;

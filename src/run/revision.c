@@ -9,6 +9,7 @@
  *
  *     weir-run 1
  *     workload NAMESPACE NAME RESTART-COUNT REVISION-NUMBER KEY-OF-THE-CURRENT-REVISION
+ *     config NAMESPACE NAME HASH                                  of the ConfigMaps and Secrets that it was last started with
  *     revision NAMESPACE NAME KEY DIR-BYTES DIR JSON              JSON is compact: it holds no newline
  *     replica ID FLAGS DUE                                        r: ready, d: doomed, t: SIGTERM was sent, b: back-off, -: none;
  *                                                                 DUE: of t and b, wall clock in ms; 0: none
@@ -214,8 +215,12 @@ void run_state_workload(struct run *r, struct workload *wl)
             wl->revision_n = revision_n;
             wl->last_key = key;
         }
-        return;
+        break;
     }
+    at = buf_slice(&r->saved);
+    while (state_line("config", &at, &rest))
+        if (state_names(&rest, wl) && slice_u64(rest, UINT64_MAX, &wl->config) == OK)
+            wl->config_known = true;
 }
 
 bool run_state_revision(struct run *r, const struct workload *wl, struct revision *rev)
@@ -308,6 +313,8 @@ static void state_put_workload(struct workload *wl, struct buf *out)
 {
     buf_printf(out, "workload %s %s %llu %llu %llu\n", wl->ns, wl->name, (unsigned long long)wl->restart_n,
                (unsigned long long)wl->revision_n, (unsigned long long)wl->last_key);
+    if (wl->config_known)
+        buf_printf(out, "config %s %s %llu\n", wl->ns, wl->name, (unsigned long long)wl->config);
     if (wl->cur)
         state_put_revision(wl, wl->cur, out);
     LIST_FOREACH(it, &wl->replicas) {

@@ -4,7 +4,7 @@
  * README ("Rollout") allow now. It keeps no plan of its own: it looks at counts only, so it may be called after any
  * change, in any state, any number of times, and a crash of the engine between two calls loses nothing. With
  *
- *     want = replicas, min = want - maxUnavailable, max = want + maxSurge
+ *     want = replicas (this node's share of them), min = want - maxUnavailable, max = want + maxSurge
  *
  * the moves of a rolling update are, in this order (rules 2 and 3 are those of Kubernetes' deployment controller):
  *
@@ -16,6 +16,8 @@
  * It does not start or stop processes: rep_new() leaves a Pending replica to the turn, rep_doom() to replica.c.
  */
 #include "run_int.h"
+
+#include <stdio.h>
 
 /* ---- counts ------------------------------------------------------------------------------------------------------- */
 
@@ -39,24 +41,33 @@ void rollout_tally(const struct workload *wl, struct tally *t)
     }
 }
 
-/* maxSurge: percent of replicas, rounded up (Kubernetes API, RollingUpdateDeployment). */
-uint32_t rollout_surge(const struct deployment *d)
+/* This node's part of n, which is of all replicas: rounded down, so that all nodes together have no more. */
+static uint64_t rollout_part(const struct workload *wl, uint64_t n)
 {
+    return wl->share < wl->obj->dep.replicas ? n * wl->share / wl->obj->dep.replicas : n;
+}
+
+/* maxSurge: percent of replicas, rounded up (Kubernetes API, RollingUpdateDeployment). */
+uint32_t rollout_surge(const struct workload *wl)
+{
+    const struct deployment *d = &wl->obj->dep;
     uint64_t v = d->max_surge.value > 0 ? (uint64_t)d->max_surge.value : 0;
     uint64_t n = d->max_surge.pct ? (v * d->replicas + 99) / 100 : v;
     if (d->recreate)
         return 0;
-    if (n == 0 && rollout_unavailable(d) == 0)
+    n = rollout_part(wl, n);
+    if (n == 0 && rollout_unavailable(wl) == 0)
         n = 1; /* both rounded to 0: no move would be possible */
     return (uint32_t)MIN(n, UINT32_MAX);
 }
 
 /* maxUnavailable: percent of replicas, rounded down. */
-uint32_t rollout_unavailable(const struct deployment *d)
+uint32_t rollout_unavailable(const struct workload *wl)
 {
+    const struct deployment *d = &wl->obj->dep;
     uint64_t v = d->max_unavailable.value > 0 ? (uint64_t)d->max_unavailable.value : 0;
     uint64_t n = d->max_unavailable.pct ? v * d->replicas / 100 : v;
-    return (uint32_t)MIN(n, d->replicas);
+    return (uint32_t)MIN(rollout_part(wl, n), wl->share);
 }
 
 /* ---- the current revision -------------------------------------------------------------------------------------------- */
@@ -196,7 +207,7 @@ static void rollout_make(struct workload *wl, int64_t n)
 static void rollout_rolling(struct workload *wl, const struct deployment *d)
 {
     struct tally t;
-    int64_t want = d->replicas, max = want + rollout_surge(d), min = want - (int64_t)rollout_unavailable(d);
+    int64_t want = wl->share, max = want + rollout_surge(wl), min = want - (int64_t)rollout_unavailable(wl);
     rollout_tally(wl, &t);
     rollout_doom(wl, VICTIM_ANY, (int64_t)t.live - (t.old_live && !d->paused ? max : want));
     rollout_tally(wl, &t);
@@ -212,15 +223,15 @@ static void rollout_rolling(struct workload *wl, const struct deployment *d)
     rollout_make(wl, MIN(missing, max - t.total));
 }
 
-static void rollout_recreate(struct workload *wl, const struct deployment *d)
+static void rollout_recreate(struct workload *wl)
 {
     struct tally t;
     rollout_doom(wl, VICTIM_OLD, INT64_MAX);
     rollout_tally(wl, &t);
-    rollout_doom(wl, VICTIM_NEW, (int64_t)t.new_live - d->replicas);
+    rollout_doom(wl, VICTIM_NEW, (int64_t)t.new_live - wl->share);
     rollout_tally(wl, &t);
     if (t.old_total == 0)
-        rollout_make(wl, (int64_t)d->replicas - t.new_live);
+        rollout_make(wl, (int64_t)wl->share - t.new_live);
 }
 
 /* ---- time --------------------------------------------------------------------------------------------------------------------- */
@@ -244,22 +255,35 @@ static uint64_t rollout_mature(struct workload *wl, uint32_t min_ready_s)
     return next;
 }
 
+static void workload_event(const struct workload *wl, bool warning, const char *reason, const char *message)
+{
+    struct run *r = wl->run;
+    if (r->ops.event)
+        r->ops.event(r->ctx, &(struct run_event){wl->ns, wl->name, NULL, warning, reason, message});
+}
+
 static void rollout_clock(struct workload *wl, const struct deployment *d, uint64_t next)
 {
     struct tally t;
     uint64_t now = loop_now_ms(wl->run->loop);
     rollout_tally(wl, &t);
-    bool complete = wl->cur && t.total == d->replicas && t.new_live == d->replicas && t.available == d->replicas;
-    if (complete && !wl->complete)
+    bool complete = wl->cur && t.total == wl->share && t.new_live == wl->share && t.available == wl->share;
+    if (complete && !wl->complete) {
+        char text[64];
+        (void)snprintf(text, sizeof text, "revision %llu is rolled out", (unsigned long long)wl->cur->number);
+        workload_event(wl, false, "RolledOut", text);
         log_info("run", "%s/%s: revision %llu is rolled out, %u of %u replicas ready", wl->ns, wl->name,
-                 (unsigned long long)wl->cur->number, t.ready, d->replicas);
+                 (unsigned long long)wl->cur->number, t.ready, wl->share);
+    }
     wl->complete = complete;
     if (complete || d->paused)
         wl->rolling = wl->late = false;
     if (wl->rolling && d->progress_deadline_s) {
         uint64_t due = wl->progress_ms + (uint64_t)d->progress_deadline_s * 1000;
-        if (due <= now && !wl->late)
+        if (due <= now && !wl->late) {
+            workload_event(wl, true, "ProgressDeadlineExceeded", "the rollout makes no progress; the old replicas go on");
             log_warn("run", "%s/%s: the rollout made no progress for %u s; the old replicas go on", wl->ns, wl->name, d->progress_deadline_s);
+        }
         wl->late = due <= now;
         if (due > now && (!next || due < next))
             next = due;
@@ -281,7 +305,7 @@ void rollout_step(struct workload *wl)
     uint64_t next = rollout_mature(wl, d->min_ready_s);
     if (wl->cur) {
         if (d->recreate && !d->paused)
-            rollout_recreate(wl, d);
+            rollout_recreate(wl);
         else
             rollout_rolling(wl, d);
     }

@@ -114,6 +114,7 @@ void run_free(struct run *r)
         }
         workload_free(wl);
     }
+    r->volumes_stale = false; /* processes that go on need their files */
     run_grave_empty(&r->grave_timer);
     list_del(&r->turn.link);
     timer_clear(&r->grave_timer);
@@ -214,6 +215,8 @@ static void run_turn(struct task *t)
     if (r->set || r->stopping) /* before the first run_want() nobody knows what is wanted: adopted replicas just go on */
         run_rollouts(r);
     if (r->set && !r->release_done)
+        config_step(r);
+    if (r->set && !r->release_done)
         run_start_pending(r);
     if (r->eps_dirty && (r->set || r->stopping)) {
         r->eps_dirty = false;
@@ -225,6 +228,7 @@ static void run_turn(struct task *t)
     if (r->stopping && r->stop_done && r->replicas_n == 0 && !r->save && !timer_is_set(&r->save_timer)) {
         void (*done)(void *) = r->stop_done;
         r->stop_done = NULL;
+        volumes_trim(r);
         done(r->ctx); /* the last thing: it may end the loop */
     } else if (r->release_done) {
         release_step(r); /* the last thing: r may be gone */
@@ -236,6 +240,8 @@ static void run_grave_empty(struct timer *t)
     struct run *r = CONTAINER_OF(t, struct run, grave_timer);
     while (!list_empty(&r->grave))
         rep_free(CONTAINER_OF(r->grave.next, struct replica, link));
+    if (r->volumes_stale)
+        volumes_trim(r);
 }
 
 /* ---- what is wanted ------------------------------------------------------------------------------------------------------ */
@@ -278,6 +284,11 @@ struct workload *workload_get(struct run *r, const char *ns, const char *name, b
     return wl;
 }
 
+static uint32_t share_of(const struct run *r, const struct object *dep)
+{
+    return r->ops.share ? MIN(r->ops.share(r->ctx, dep), dep->dep.replicas) : dep->dep.replicas;
+}
+
 void run_want(struct run *r, const struct objset *set)
 {
     MUST(r->magic == RUN_MAGIC);
@@ -290,16 +301,69 @@ void run_want(struct run *r, const struct objset *set)
         CONTAINER_OF(it, struct workload, link)->obj = NULL;
     for (size_t i = 0; i < objset_n(set); i++) {
         const struct object *o = objset_at(set, i);
-        if (o->kind == OBJ_DEPLOYMENT)
-            workload_get(r, o->ns, o->name, true)->obj = o;
+        struct workload *wl = o->kind == OBJ_DEPLOYMENT ? workload_get(r, o->ns, o->name, true) : NULL;
+        if (!wl)
+            continue;
+        wl->obj = o;
+        wl->share = share_of(r, o);
     }
     run_files_write(r); /* before anything starts: it is mounted then */
     LIST_FOREACH(it, &r->workloads) {
         struct workload *wl = CONTAINER_OF(it, struct workload, link);
+        config_want(wl);
         rollout_want(wl);
         run_touch(wl);
     }
+    volumes_follow(r);
+    volumes_trim(r);
     run_state_changed(r);
+}
+
+void run_shares(struct run *r)
+{
+    LIST_FOREACH(it, &r->workloads) {
+        struct workload *wl = CONTAINER_OF(it, struct workload, link);
+        uint32_t share = wl->obj ? share_of(r, wl->obj) : 0;
+        if (!wl->obj || share == wl->share)
+            continue;
+        wl->share = share;
+        wl->complete = false;
+        run_touch(wl);
+    }
+}
+
+void run_drop(struct run *r, const char *ns, const char *deployment, uint32_t ms)
+{
+    struct workload *wl = workload_get(r, ns, deployment, false);
+    if (!wl)
+        return;
+    LIST_FOREACH(it, &wl->replicas)
+        rep_drop(CONTAINER_OF(it, struct replica, link), ms);
+    run_touch(wl);
+}
+
+static bool rep_is_there(const struct replica *rp) { return rp->phase == PH_STARTING || rp->pid != 0; }
+bool rep_runs_once(const struct replica *rp) { return (rp->wl->obj && rp->wl->obj->dep.run_once) || (rp->rev->obj && rp->rev->obj->dep.run_once); }
+
+bool run_has(struct run *r, const char *ns, const char *deployment)
+{
+    struct workload *wl = workload_get(r, ns, deployment, false);
+    bool has = false;
+    if (!wl)
+        return false;
+    LIST_FOREACH(it, &wl->replicas)
+        has = has || rep_is_there(CONTAINER_OF(it, struct replica, link));
+    return has;
+}
+
+void run_once_ids(struct run *r, void (*each)(void *ctx, uint64_t replica_id), void *ctx)
+{
+    LIST_FOREACH(it, &r->workloads)
+        LIST_FOREACH(rit, &CONTAINER_OF(it, struct workload, link)->replicas) {
+            const struct replica *rp = CONTAINER_OF(rit, struct replica, link);
+            if (rep_runs_once(rp) && rep_is_there(rp))
+                each(ctx, rp->id);
+        }
 }
 
 enum err run_restart(struct run *r, const char *ns, const char *deployment)

@@ -10,6 +10,14 @@
 #include "plan.h"
 #include "sup.h"
 
+/* What happened to a workload, as Kubernetes' Events have it. */
+struct run_event {
+    const char *ns, *workload;
+    const char *replica;       /* NULL: it is about the workload as a whole */
+    bool warning;              /* else Normal */
+    const char *reason;        /* a word in CamelCase: Started, Failed, Exited, OOMKilled, Unhealthy, .. */
+    const char *message;       /* the same text for the same thing, so that repetitions can be counted; nothing that is different each time */
+};
 struct run;
 struct run_ops {
     /* The set of ready replicas changed: compile and publish a new plan. Called at most once per turn of the loop. */
@@ -21,8 +29,14 @@ struct run_ops {
     /* The replica is there (started or adopted); its in-namespace listener if it has one (owned by the receiver). ns and
      * deployment name the caller for policy and telemetry. */
     void (*replica_up)(void *ctx, uint64_t replica_id, const char *ns, const char *deployment, const char *replica, int listen_fd);
+    /* May be NULL. */
+    void (*event)(void *ctx, const struct run_event *ev);
     /* It is gone: close what refers to it. */
     void (*replica_gone)(void *ctx, uint64_t replica_id);
+    /* How many of this Deployment's replicas are this node's, at most spec.replicas; asked at run_want() and run_shares(). NULL: all of each. */
+    uint32_t (*share)(void *ctx, const struct object *dep);
+    /* A process of what runs once is about to be asked for. May be NULL. */
+    void (*once_starting)(void *ctx, uint64_t replica_id);
 };
 struct run_conf {
     const char *data_dir;      /* for hosts and resolv files */
@@ -37,6 +51,15 @@ void run_free(struct run *r);
 
 /* The wanted state; set must stay valid and unchanged until the next call. Starts converging. */
 void run_want(struct run *r, const struct objset *set);
+/* ops.share() may say something else now. */
+void run_shares(struct run *r);
+/* All replicas of a Deployment, of whatever revision, have to be gone within ms: SIGTERM at once, without waiting for requests or preStop, then SIGKILL. They
+ * are not restarted; what its share says is started anew. */
+void run_drop(struct run *r, const char *ns, const char *deployment, uint32_t ms);
+/* A process of it is here, or is being started. */
+bool run_has(struct run *r, const char *ns, const char *deployment);
+/* The processes of Deployments that run once (struct deployment), running or being started: calls each() for every one. */
+void run_once_ids(struct run *r, void (*each)(void *ctx, uint64_t replica_id), void *ctx);
 /* Ready replicas now; the array is valid until the next call into run. */
 const struct live_endpoint *run_endpoints(struct run *r, size_t *n);
 /* A new revision of the same template (weir rollout restart). */
@@ -63,6 +86,7 @@ void run_on_adopt(struct run *r, const struct sup_replica *rep);
 struct replica_status {
     uint64_t id;
     const char *name;
+    const char *node;       /* that it is on; "" when nobody has said */
     const char *phase;      /* Pending, Starting, Running, Draining, Stopping, BackOff, Exited */
     bool ready, up_to_date;
     int32_t pid;
@@ -75,8 +99,10 @@ struct workload_status {
     uint64_t generation, revision;
     uint32_t wanted, current, updated, ready, available;
     bool complete;          /* the rollout is done */
+    bool late;              /* it is not, and has made no progress for its progressDeadlineSeconds */
     const char *why;        /* why it is not; "" */
     const struct replica_status *replicas; size_t replicas_n;
+    uint32_t unplaced;      /* replicas for which there is no node: 0 from run, which knows of one node */
 };
 /* Calls each() for every Deployment; what it is given is valid during the call. */
 void run_status(struct run *r, void (*each)(void *ctx, const struct workload_status *w), void *ctx);

@@ -114,6 +114,7 @@ struct replica {
     bool available;             /* ready for minReadySeconds: set by the rollout */
     uint64_t grace_end_ms;      /* Draining from preStop on, Stopping */
     uint64_t flight_end_ms;     /* the longest wait for what is in flight */
+    uint64_t drop_ms;           /* loop time by which it is to be gone; 0: as its grace period says. For one that is being started */
     uint64_t serial;            /* of tokens */
     uint64_t token;             /* preStop's question to sup; 0: none */
     struct check *pre_stop;     /* preStop httpGet */
@@ -131,6 +132,7 @@ struct workload {
     struct run *run;
     char *ns, *name;
     const struct object *obj;   /* in the set of run_want(); NULL: not wanted */
+    uint32_t share;             /* replicas that this node is to run; with obj */
     struct revision *cur;       /* what replicas should be; NULL: none yet (not wanted, or new and paused) */
     struct list replicas;       /* oldest first */
     uint64_t restart_n;         /* run_restart() calls: part of the key */
@@ -143,6 +145,10 @@ struct workload {
     bool late;                  /* the progress deadline has passed */
     struct timer timer;         /* minReadySeconds and the progress deadline */
     char *why;                  /* why it can't be rolled out at all; NULL */
+    uint64_t config;            /* objset_config_hash() of the last start or restart for it; 0: nothing counts, or not known */
+    uint64_t config_now;        /* the same of the set of run_want() */
+    bool config_known;          /* config says something */
+    bool config_rolling;        /* restarted because of it, and not complete since */
     /* counters, monotonic */
     uint64_t restarts;          /* of all replicas, also of those that are gone */
     uint64_t lines[2], bytes[2];/* of output, by stream */
@@ -170,6 +176,7 @@ struct run {
     struct timer grave_timer;
     struct live_endpoint *eps;  /* run_endpoints() */
     size_t eps_n, eps_cap;
+    bool volumes_stale;         /* a replica with volumes is gone: volumes_trim() is due */
     bool eps_dirty;             /* the set of ready replicas changed since endpoints_changed() */
     uint64_t *gone;             /* ids to tell replica_gone() this turn */
     size_t gone_n, gone_cap;
@@ -209,8 +216,8 @@ struct tally {
 void rollout_tally(const struct workload *wl, struct tally *t);
 void rollout_want(struct workload *wl);       /* obj or restart_n changed: the current revision may be another */
 void rollout_step(struct workload *wl);
-uint32_t rollout_surge(const struct deployment *d);
-uint32_t rollout_unavailable(const struct deployment *d);
+uint32_t rollout_surge(const struct workload *wl);       /* of this node's share; with obj */
+uint32_t rollout_unavailable(const struct workload *wl);
 
 /* What run.state says of a process. */
 struct saved_replica {
@@ -230,12 +237,15 @@ void rep_adopt(struct replica *rp, const struct sup_replica *rep, const struct s
 void rep_let_go(struct replica *rp);      /* without a word to sup or to the process */
 void rep_exited(struct replica *rp, int32_t status, bool oom_killed);
 void rep_doom(struct replica *rp);        /* drained and stopped, not restarted */
+void rep_drop(struct replica *rp, uint64_t ms); /* the same without drain, and gone within ms */
 void rep_kill_bad(struct replica *rp);    /* a probe says it must be restarted; why is set */
+void rep_event(const struct replica *rp, bool warning, const char *reason, const char *message); /* for whoever keeps events */
 void rep_ready_set(struct replica *rp, bool ready);
 void rep_why(struct replica *rp, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void rep_pre_stop_done(struct replica *rp);
 uint64_t rep_token(struct replica *rp, enum probe_use use);
 uint64_t rep_age_ms(const struct replica *rp);
+bool rep_runs_once(const struct replica *rp);
 const struct pod_template *rep_pod(const struct replica *rp); /* NULL when its template is unknown */
 const char *rep_phase_name(enum replica_phase p);
 void rep_bound(struct replica *rp);       /* its template became known after adoption */
@@ -282,6 +292,18 @@ void run_state_workload(struct run *r, struct workload *wl);                   /
 bool run_state_revision(struct run *r, const struct workload *wl, struct revision *rev); /* its template, if it was saved */
 void run_state_replica(struct run *r, uint64_t id, struct saved_replica *out); /* zero when it was not saved; its slices point into r->saved */
 enum err run_state_release(struct run *r) WARN_UNUSED;                    /* written at once, with half-read lines */
+
+/* ---- config.c: ConfigMaps and Secrets in the environment ---- */
+void config_want(struct workload *wl);            /* before rollout_want() */
+void config_step(struct run *r);                  /* restarts one of those that are due */
+
+/* ---- volumes.c: ConfigMaps and Secrets as files ---- */
+/* Written and complete before the replica starts; false: why says what is missing. */
+bool volumes_prepare(struct run *r, struct workload *wl, struct revision *rev, struct buf *why) WARN_UNUSED;
+void volumes_follow(struct run *r);               /* the set of run_want() is another: files of all replicas follow it */
+void volumes_trim(struct run *r);                 /* folders of revisions that are gone are removed */
+/* "SOURCE", "TARGET", ... for sup_spec.mounts, in a. */
+const char **volumes_mounts(struct run *r, const struct workload *wl, const struct revision *rev, struct arena *a);
 
 /* ---- files.c ---- */
 void run_files_write(struct run *r);              /* hosts and resolv of every namespace with a Deployment */

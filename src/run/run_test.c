@@ -644,6 +644,71 @@ static void test_scale_victims(void **state)
     world_stop();
 }
 
+/* A node's share: of the replicas, and of what a rollout may have more and less. */
+static void test_share(void **state)
+{
+    (void)state;
+    world_start(27);
+    W.share = 2;
+    struct spec s = {.name = "shop", .cmd = "ok", .replicas = 6, .probes = READY_PROBE, .strategy = "\"strategy\":{\"rollingUpdate\":{\"maxSurge\":2,\"maxUnavailable\":1}},"};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    assert_int_equal(look().ready, 2);
+    W.guard = true;
+    W.min_ready = 2;  /* 1 * 2 / 6 */
+    W.max_total = 3;  /* 2 + 2 * 2 / 6, but at least one of both */
+    s.version = "v2";
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 60000));
+    W.guard = false;
+    W.share = 4;
+    run_shares(W.run);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    assert_int_equal(look().ready, 4);
+    W.share = 0;
+    run_shares(W.run);
+    assert_true(sim_run(done_complete, NULL, 60000));
+    assert_true(!look().replicas && !run_has(W.run, "default", "shop"));
+    world_stop();
+}
+
+static void count_once(void *ctx, uint64_t id) { ++*(uint32_t *)ctx; }
+
+/* Gone in time, whatever it does, and started again when the share says so. */
+static void test_drop(void **state)
+{
+    (void)state;
+    uint32_t once = 0;
+    world_start(28);
+    struct spec s = {.name = "shop", .cmd = "stubborn", .replicas = 2, .probes = READY_PROBE, .strategy = "\"strategy\":{\"type\":\"Recreate\"},"};
+    want(&s);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    run_once_ids(W.run, count_once, &once);
+    assert_true(once == 2 && W.once_starts == 2 && run_has(W.run, "default", "shop"));
+    W.flight_until_polls = 10000; /* requests are not waited for */
+    W.share = 0;
+    run_drop(W.run, "default", "shop", 700);
+    run_shares(W.run);
+    pass_ms(600);
+    assert_true(W.procs[0].terms == 1 && !W.procs[0].exited);
+    pass_ms(200);
+    assert_true(W.procs[0].exited && W.procs[1].exited && W.procs[0].kills);
+    assert_false(run_has(W.run, "default", "shop"));
+    W.share = 1;
+    run_shares(W.run);
+    assert_true(sim_run(done_complete, NULL, 5000));
+    assert_int_equal(look().ready, 1);
+    W.start_ms_max = 400;
+    W.share = 2;
+    run_shares(W.run);
+    pass_ms(1); /* one is being started */
+    run_drop(W.run, "default", "shop", 300);
+    pass_ms(800);
+    for (size_t i = 2; i < 4; i++)
+        assert_true(W.procs[i].exited);
+    world_stop();
+}
+
 static void test_min_ready(void **state)
 {
     (void)state;
@@ -714,10 +779,10 @@ static void rolling_history(uint64_t seed)
     assert_true(sim_run(done_complete, NULL, 120000));
     W.start_fail_pct = (uint32_t)rnd(30);
     W.crash_early_pct = (uint32_t)rnd(30);
-    const struct deployment *d = &objset_find(W.set, OBJ_DEPLOYMENT, "default", "shop")->dep;
     W.guard = true;
-    W.min_ready = n - rollout_unavailable(d);
-    W.max_total = n + rollout_surge(d);
+    struct workload of = {.obj = objset_find(W.set, OBJ_DEPLOYMENT, "default", "shop"), .share = n};
+    W.min_ready = n - rollout_unavailable(&of);
+    W.max_total = n + rollout_surge(&of);
     static const char *const versions[] = {"v1", "v2", "v3", "v4"};
     for (int i = 0; i < 5; i++) {
         s.version = versions[rnd(4)];
@@ -836,7 +901,7 @@ int main(void)
         cmocka_unit_test(test_liveness), cmocka_unit_test(test_startup_gate), cmocka_unit_test(test_readiness_lost),
         cmocka_unit_test(test_why_clean), cmocka_unit_test(test_fast_repeats), cmocka_unit_test(test_lost_exec), cmocka_unit_test(test_drain), cmocka_unit_test(test_http_probe), cmocka_unit_test(test_grpc_probe),
         cmocka_unit_test(test_port_check), cmocka_unit_test(test_pre_stop_http), cmocka_unit_test(test_never_ready_keeps_old), cmocka_unit_test(test_unproven_keeps_old), cmocka_unit_test(test_recreate),
-        cmocka_unit_test(test_paused), cmocka_unit_test(test_scale_victims), cmocka_unit_test(test_min_ready),
+        cmocka_unit_test(test_paused), cmocka_unit_test(test_scale_victims), cmocka_unit_test(test_min_ready), cmocka_unit_test(test_share), cmocka_unit_test(test_drop),
         cmocka_unit_test(test_starts_limit), cmocka_unit_test(test_stop), cmocka_unit_test(test_rolling_seeds),
         cmocka_unit_test(test_output), cmocka_unit_test(test_files),
     };

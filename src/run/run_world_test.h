@@ -82,6 +82,8 @@ static struct world {
     size_t lines_n, line_n;
     bool line_err;
     uint32_t starting_max;
+    uint32_t share;              /* of each Deployment; UINT32_MAX: all of it */
+    uint32_t once_starts;        /* of what runs once */
     /* invariants; want 0: not checked */
     uint32_t want, min_ready, max_total;
     bool guard;
@@ -297,9 +299,24 @@ static void on_stopped(void *ctx) { ((struct world *)ctx)->stopped = true; }
 
 /* ---- set-up --------------------------------------------------------------------------------------------------------------------------- */
 
+static uint32_t on_share(void *ctx, const struct object *dep)
+{
+    (void)ctx;
+    return MIN(W.share, dep->dep.replicas);
+}
+
+/* Before it is asked for: sup does not know it yet. */
+static void on_once_starting(void *ctx, uint64_t id)
+{
+    (void)ctx;
+    assert_null(proc_of(id));
+    W.once_starts++;
+}
+
 static void run_make(void)
 {
-    static const struct run_ops ops = {.endpoints_changed = on_endpoints, .in_flight = on_in_flight, .output = on_output, .replica_up = on_up, .replica_gone = on_gone};
+    static const struct run_ops ops = {.endpoints_changed = on_endpoints, .in_flight = on_in_flight, .output = on_output, .replica_up = on_up, .replica_gone = on_gone, .share = on_share,
+                                       .once_starting = on_once_starting};
     struct run_conf conf = {.data_dir = W.dir, .node_name = "test"};
     W.run = run_new(W.loop, NULL, &conf, &ops, &W);
 }
@@ -307,7 +324,7 @@ static void run_make(void)
 static void world_start(uint64_t seed)
 {
     static int count;
-    W = (struct world){.seed = seed, .start_ms_max = 20, .ready_ms_min = 30, .ready_ms_max = 30, .term_ms_max = 5, .live_ok = true, .ready_ok = true};
+    W = (struct world){.seed = seed, .share = UINT32_MAX, .start_ms_max = 20, .ready_ms_min = 30, .ready_ms_max = 30, .term_ms_max = 5, .live_ok = true, .ready_ok = true};
     struct sim_conf conf = {.seed = seed, .latency_us_min = 50, .latency_us_max = 500, .socket_bytes = 65536};
     sim_start(&conf);
     W.loop = loop_new("control");

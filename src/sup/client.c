@@ -182,7 +182,7 @@ static bool on_adopt_kept(struct sup_client *c, struct sup_in *in)
         return false;
     if (c->ops->adopt_kept)
         c->ops->adopt_kept(c->ctx, bytes);
-    explicit_bzero((void *)(uintptr_t)bytes.p, bytes.n);
+    mem_wipe((void *)(uintptr_t)bytes.p, bytes.n);
     return true;
 }
 
@@ -341,6 +341,7 @@ enum err sup_start(struct sup_client *c, const struct sup_spec *spec)
     sup_put_str(&b, spec->cwd);
     sup_put_str(&b, spec->hosts_path);
     sup_put_str(&b, spec->resolv_path);
+    sup_put_strv(&b, spec->mounts ? spec->mounts : (const char *const[]){NULL});
     sup_put_u64(&b, (uint64_t)spec->uid);
     sup_put_u64(&b, (uint64_t)spec->gid);
     sup_put_u32(&b, spec->cpu_milli_max);
@@ -426,12 +427,23 @@ void sup_prepared(struct sup_client *c, enum err e, const char *why_not) { send_
 void sup_released(struct sup_client *c, enum err e, const char *why_not) { send_verdict(c, SUP_RELEASED, e, why_not); }
 void sup_serving(struct sup_client *c) { send_numbers(c, SUP_SERVING, NULL); }
 
+void sup_fence(struct sup_client *c, uint64_t until_ms, const uint64_t *ids, size_t n)
+{
+    struct buf b = {0};
+    MUST(n <= SUP_FENCED_MAX);
+    sup_put_u64(&b, until_ms);
+    sup_put_u32(&b, (uint32_t)n);
+    for (size_t i = 0; i < n; i++)
+        sup_put_u64(&b, ids[i]);
+    send_numbers(c, SUP_FENCE, &b);
+    buf_free(&b);
+}
+
 void sup_keep(struct sup_client *c, struct slice bytes)
 {
     struct buf b = {0};
     MUST(bytes.n <= SUP_KEEP_BYTES_MAX);
     sup_put_bytes(&b, bytes);
     send_numbers(c, SUP_KEEP, &b);
-    explicit_bzero(b.p, b.n);
-    buf_free(&b);
+    buf_wipe(&b);
 }

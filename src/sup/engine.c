@@ -152,8 +152,7 @@ static void kept_adopt(struct sup *s)
         return;
     sup_put_bytes(&b, buf_slice(&s->kept));
     sup_tell(s, SUP_ADOPT_KEPT, &b, NULL, 0);
-    explicit_bzero(b.p, b.n);
-    buf_free(&b);
+    buf_wipe(&b);
 }
 
 void engine_take(struct sup *s, struct sup_engine *e, bool again)
@@ -177,6 +176,8 @@ void engine_hello(struct sup *s, struct sup_engine *e, uint32_t protocol, const 
     e->greeted = good;
     if (e == s->charge && good) {
         engine_take(s, e, false);
+        if (s->phase == SUP_STOPPING) /* it could not be told when that began */
+            sup_tell(s, SUP_STOP, NULL, NULL, 0);
     } else if (e == s->charge) {
         log_error("sup", "%s", wrong);
         engine_discard(s, e);

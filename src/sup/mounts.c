@@ -9,6 +9,7 @@
  *     /sys                      read-only; of its own network namespace where the kernel allows that
  *     Weir's data directory     an empty, read-only folder
  *     /etc/hosts, resolv.conf   files that the engine keeps up to date
+ *     volumes                   folders and files of the data directory, read-only, where the manifest wants them
  *
  * Everything that is to be shown again after its place was covered is opened first (O_PATH) and bound back by its
  * descriptor. Steps that only add convenience may fail (a user namespace does not get everything); steps that protect
@@ -23,6 +24,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/mount.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
@@ -36,6 +38,8 @@ bool mounts_setattr_absent;
 /* What is opened before it is covered. -1: not there. */
 struct kept {
     int cwd, program, hosts, resolv;
+    int mounts[SUP_MOUNTS_MAX]; /* sources of volumes */
+    size_t mounts_n;
     bool cwd_writable;
     char program_path[PATH_MAX];
 };
@@ -238,6 +242,8 @@ static void keep_open(const struct sandbox *sb, struct kept *k)
     k->cwd_writable = k->cwd >= 0 && fstatvfs(k->cwd, &v) == 0 && !(v.f_flag & ST_RDONLY);
     k->hosts = sb->hosts_path ? open(sb->hosts_path, O_PATH | O_CLOEXEC) : -1;
     k->resolv = sb->resolv_path ? open(sb->resolv_path, O_PATH | O_CLOEXEC) : -1;
+    for (; sb->mounts && sb->mounts[2 * k->mounts_n] && k->mounts_n < SUP_MOUNTS_MAX; k->mounts_n++)
+        k->mounts[k->mounts_n] = open(sb->mounts[2 * k->mounts_n], O_PATH | O_CLOEXEC);
     k->program = -1;
     char joined[PATH_MAX];
     const char *name = sb->argv[0] ? sb->argv[0] : "";
@@ -292,29 +298,38 @@ static int show_work(const struct sandbox *sb, const struct kept *k, char text[S
 
 /* ---- /etc ------------------------------------------------------------------------------------------------------------ */
 
-/* A folder /etc that can be added to: links to everything in the old one, which moves to /run/weir-etc. For the rare
- * machine without /etc/hosts or with a link to nowhere in its place. */
-static int shadow_etc(char text[SUP_TEXT_MAX])
+/* One entry of a folder that is shadowed: a link to it, but what the working directory is in keeps its path. */
+static void shadow_entry(const char *old, const char *dir, const char *name, const char *cwd)
 {
-    static const char old[] = "/run/weir-etc";
-    (void)mkdir(old, 0755);
-    if (access("/run/weir-etc/.", X_OK) < 0 || mount("/etc", old, NULL, MS_BIND | MS_REC, NULL) < 0)
-        return fail(text, "binding", old);
-    if (mount("tmpfs", "/etc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m") < 0)
-        return fail(text, "tmpfs on", "/etc");
-    DIR *d = opendir(old);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        char from[PATH_MAX], to[PATH_MAX];
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(from, sizeof from, "%s/%s", old, e->d_name);
-        snprintf(to, sizeof to, "/etc/%s", e->d_name);
+    char from[PATH_MAX], to[PATH_MAX];
+    int n = snprintf(from, sizeof from, "%s/%s", old, name), m = snprintf(to, sizeof to, "%s/%s", dir, name);
+    if (n < 0 || m < 0 || (size_t)n >= sizeof from || (size_t)m >= sizeof to)
+        return;
+    if (!is_below(cwd, to))
         (void)symlink(from, to);
-    }
+    else if (mkdir(to, 0755) == 0)
+        (void)mount(from, to, NULL, MS_BIND | MS_REC, NULL);
+}
+
+/* A folder in place of dir that can be added to: links to everything in the old one, which moves to `old`. */
+static int shadow(const char *dir, const char *old, const char *cwd, char text[SUP_TEXT_MAX])
+{
+    (void)mkdir(old, 0755);
+    if (access(old, X_OK) < 0 || mount(dir, old, NULL, MS_BIND | MS_REC, NULL) < 0)
+        return fail(text, "binding", old);
+    if (mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m") < 0)
+        return fail(text, "tmpfs on", dir);
+    DIR *d = opendir(old);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            shadow_entry(old, dir, e->d_name, cwd);
     if (d)
         closedir(d);
     return 0;
 }
+
+/* For the rare machine without /etc/hosts or with a link to nowhere in its place. */
+static int shadow_etc(char text[SUP_TEXT_MAX]) { return shadow("/etc", "/run/weir-etc", "", text); }
 
 /* Shows file fd as path. *shadowed: /etc is ours to write already. */
 static int show_etc(int fd, const char *path, bool *shadowed, char text[SUP_TEXT_MAX])
@@ -345,6 +360,92 @@ static int show_etc(int fd, const char *path, bool *shadowed, char text[SUP_TEXT
     return 0;
 }
 
+/* ---- volumes --------------------------------------------------------------------------------------------------------- */
+
+/* The nearest folder above path that is there. */
+static void nearest(const char *path, char out[PATH_MAX])
+{
+    snprintf(out, PATH_MAX, "%s", path);
+    do {
+        char *slash = strrchr(out, '/');
+        *(slash == out ? slash + 1 : slash) = 0;
+    } while (out[1] && access(out, F_OK) < 0);
+}
+
+static int refuse(char text[SUP_TEXT_MAX], const char *path, const char *why)
+{
+    snprintf(text, SUP_TEXT_MAX, "mountPath %.200s is not there, and %s", path, why);
+    return -ENOENT;
+}
+
+/* Makes the place for volume i, where there is none: in our own tmpfs, else in a shadow of the nearest folder. shadowed[i]: that folder, or "". */
+static int make_place(const struct sandbox *sb, size_t i, bool dir, char (*shadowed)[PATH_MAX], char text[SUP_TEXT_MAX])
+{
+    const char *path = sb->mounts[2 * i + 1];
+    char above[PATH_MAX], old[64];
+    shadowed[i][0] = 0;
+    if (access(path, F_OK) == 0)
+        return 0;
+    if (sb->cwd[1] && is_below(path, sb->cwd))
+        return refuse(text, path, "nothing is made in the working directory; make it there");
+    nearest(path, above);
+    bool ours = is_covered(above);
+    for (size_t k = 0; k < i && !ours; k++)
+        ours = strcmp(shadowed[k], above) == 0 || (shadowed[k][0] && is_below(above, shadowed[k]) && access(above, W_OK) == 0);
+    if (!ours && !above[1])
+        return refuse(text, path, "nothing is made in /; choose a path in a folder that is there, such as /etc or /run");
+    if (!ours) {
+        snprintf(old, sizeof old, "/run/weir-shadow-%zu", i);
+        int r = shadow(above, old, sb->cwd, text);
+        if (r < 0)
+            return r;
+        snprintf(shadowed[i], PATH_MAX, "%s", above);
+    }
+    make_path(path, dir);
+    return 0;
+}
+
+static int show_mount(const struct sandbox *sb, const struct kept *k, size_t i, char (*shadowed)[PATH_MAX], char text[SUP_TEXT_MAX])
+{
+    const char *path = sb->mounts[2 * i + 1];
+    struct stat st;
+    if (k->mounts[i] < 0 || fstat(k->mounts[i], &st) < 0) {
+        snprintf(text, SUP_TEXT_MAX, "the volume for mountPath %.200s has no such file: see subPath", path);
+        return -ENOENT;
+    }
+    int r = make_place(sb, i, S_ISDIR(st.st_mode), shadowed, text);
+    if (r < 0)
+        return r;
+    if (bind_fd(k->mounts[i], path) < 0 || remount(path, MS_RDONLY | MS_NOSUID | MS_NODEV, 0) < 0)
+        return fail(text, "mounting a volume on", path);
+    return 0;
+}
+
+static int show_mounts(const struct sandbox *sb, const struct kept *k, char text[SUP_TEXT_MAX])
+{
+    static char shadowed[SUP_MOUNTS_MAX][PATH_MAX]; /* init has one thread */
+    int r = 0;
+    for (size_t i = 0; i < k->mounts_n && r == 0; i++)
+        r = show_mount(sb, k, i, shadowed, text);
+    for (size_t i = 0; i < k->mounts_n && r == 0; i++)
+        if (shadowed[i][0] && remount(shadowed[i], MS_RDONLY, 0) < 0)
+            r = fail(text, "read-only:", shadowed[i]);
+    return r;
+}
+
+/* Values of Secrets are encrypted where they rest; the files that workloads read must not undo that. */
+void mounts_volumes(const char *data_dir)
+{
+    char path[PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s/volumes", data_dir);
+    if (geteuid() != 0 || n < 0 || (size_t)n >= sizeof path || (mkdir(path, 0700) < 0 && errno != EEXIST))
+        return;
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) /* mounts of the host go on to appear here */
+        return;
+    if (mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, SUP_VOLUMES_OPTIONS) < 0)
+        log_warn("sup", "files of volumes are on disk, not in memory: %s", strerror(errno));
+}
+
 /* ---- all together ---------------------------------------------------------------------------------------------------- */
 
 static int cover(const struct sandbox *sb, char text[SUP_TEXT_MAX])
@@ -373,7 +474,7 @@ int mounts_enter(const struct sandbox *sb, char text[SUP_TEXT_MAX])
     /* Nothing that is mounted here is seen outside, and nothing from outside appears here. */
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return fail(text, "private:", "/");
-    struct kept k;
+    struct kept k = {.mounts_n = 0};
     keep_open(sb, &k);
     int r = protect_all(text);
     r = r < 0 ? r : cover(sb, text);
@@ -383,6 +484,10 @@ int mounts_enter(const struct sandbox *sb, char text[SUP_TEXT_MAX])
     r = r < 0 ? r : show_etc(k.resolv, "/etc/resolv.conf", &shadowed, text);
     if (r == 0 && shadowed && remount("/etc", MS_RDONLY, 0) < 0)
         r = fail(text, "read-only:", "/etc");
+    r = r < 0 ? r : show_mounts(sb, &k, text);
+    for (size_t i = 0; i < k.mounts_n; i++)
+        if (k.mounts[i] >= 0)
+            close(k.mounts[i]);
     const int fds[] = {k.cwd, k.program, k.hosts, k.resolv};
     for (size_t i = 0; i < COUNT_OF(fds); i++)
         if (fds[i] >= 0)

@@ -79,6 +79,7 @@ static void replica_free(struct sup *s, struct replica *r)
     buf_free(&r->err_text);
     mem_free(r->argv);
     mem_free(r->envp);
+    mem_free(r->mounts);
     mem_free(r->spec);
     mem_free(r);
 }
@@ -374,6 +375,7 @@ static bool spec_read(struct sup *s, struct replica *r, struct sup_reader *in, s
     r->sb.cwd = sup_get_str(&rd);
     r->sb.hosts_path = sup_get_str(&rd);
     r->sb.resolv_path = sup_get_str(&rd);
+    r->mounts = sup_get_strv(&rd);
     r->sb.uid = (int64_t)sup_get_u64(&rd);
     r->sb.gid = (int64_t)sup_get_u64(&rd);
     lim->cpu_milli_max = sup_get_u32(&rd);
@@ -384,6 +386,7 @@ static bool spec_read(struct sup *s, struct replica *r, struct sup_reader *in, s
     r->sb.early_port = (uint16_t)sup_get_u32(&rd);
     r->sb.argv = r->argv;
     r->sb.envp = r->envp;
+    r->sb.mounts = r->mounts;
     r->sb.data_dir = s->data_dir;
     r->sb.namespaces = s->caps.namespaces;
     r->sb.user_namespace = s->caps.user_namespace;
@@ -406,6 +409,14 @@ static const char *spec_wrong(const struct replica *r)
         return "no program was named";
     if (!r->sb.cwd || r->sb.cwd[0] != '/')
         return "the working directory is not an absolute path";
+    size_t mounts = 0;
+    for (; r->mounts && r->mounts[mounts]; mounts++)
+        if (r->mounts[mounts][0] != '/')
+            return "a mount is not an absolute path";
+    if (mounts % 2 || mounts > 2 * SUP_MOUNTS_MAX)
+        return "mounts must come in pairs, 32 at most";
+    if (mounts && !r->sb.namespaces)
+        return "volumes need mount namespaces, which are not permitted here";
     return NULL;
 }
 
@@ -461,6 +472,9 @@ void replica_start(struct sup *s, struct sup_in *in)
     if (!wrong && replica_find(s, r->id)) {
         e = ERR_EXISTS;
         wrong = "a replica of this id exists";
+    } else if (!wrong && replica_fenced(s, r->id)) {
+        e = ERR_TIMEOUT;
+        wrong = "it may run on one node only, and the time in which it is this one is over";
     } else if (!wrong && s->replicas_n >= SUP_REPLICAS_MAX) {
         e = ERR_LIMIT;
         wrong = "there are as many replicas as a node can hold (4096)";

@@ -135,21 +135,49 @@ static void on_upgrade(struct sup *s, struct sup_engine *e, struct sup_in *in)
     }
 }
 
-static void kept_wipe(struct sup *s)
+static void on_fence(struct sup *s, struct sup_reader *r)
 {
-    if (s->kept.n)
-        explicit_bzero(s->kept.p, s->kept.n);
-    buf_free(&s->kept);
+    uint64_t until_ms = sup_get_u64(r);
+    uint32_t n = sup_get_u32(r);
+    r->bad = r->bad || n > SUP_FENCED_MAX || n > r->n / sizeof(uint64_t);
+    if (r->bad)
+        return;
+    s->fenced = mem_grow(MEM_SUP, s->fenced, (n + 1u) * sizeof *s->fenced);
+    s->fenced_n = n;
+    s->fence_ms = s->fence_until_ms = n ? until_ms : 0;
+    for (uint32_t i = 0; i < n; i++)
+        s->fenced[i] = sup_get_u64(r);
 }
 
-/* Of exactly its size, so that no copy of it is left behind by growing. */
+/* Nobody has said that they may go on. */
+static void fence_reached(struct sup *s)
+{
+    s->fence_ms = 0;
+    for (uint32_t i = 0; i < s->fenced_n; i++) {
+        struct replica *rp = replica_find(s, s->fenced[i]);
+        if (rp)
+            log_warn("sup", "replica %llu is killed: it may run on one node only, and the engine has not said in time that it is this one", (unsigned long long)s->fenced[i]);
+        if (rp)
+            replica_signal(s, s->fenced[i], SIGKILL);
+    }
+}
+
+/* Too late to begin: an engine that hung may ask with what it believed before. */
+bool replica_fenced(const struct sup *s, uint64_t id)
+{
+    for (uint32_t i = 0; i < s->fenced_n; i++)
+        if (s->fenced[i] == id)
+            return sup_now_ms() >= s->fence_until_ms;
+    return false;
+}
+
 static void on_keep(struct sup *s, struct sup_reader *r)
 {
     struct slice bytes = sup_get_bytes(r);
     r->bad = r->bad || bytes.n > SUP_KEEP_BYTES_MAX;
     if (!sup_get_end(r))
         return;
-    kept_wipe(s);
+    buf_wipe(&s->kept);
     buf_add(&s->kept, bytes.p, bytes.n);
 }
 
@@ -173,6 +201,7 @@ static bool dispatch(struct sup *s, struct sup_engine *e, struct sup_in *in)
     case SUP_START: replica_start(s, in); return true; /* reads a copy; says itself what is wrong */
     case SUP_EXEC: on_exec(s, &in->r); break;
     case SUP_KEEP: on_keep(s, &in->r); break;
+    case SUP_FENCE: on_fence(s, &in->r); break;
     case SUP_UNLISTEN:
     case SUP_SIGNAL:
     case SUP_FORGET: on_numbers(s, e, in->type, &in->r); break;
@@ -278,6 +307,8 @@ static int next_wait(const struct sup *s, uint64_t now)
         due = MIN(due, s->up.deadline_ms);
     if (s->phase != SUP_RUNNING)
         due = MIN(due, s->deadline_ms);
+    if (s->fence_ms)
+        due = MIN(due, s->fence_ms);
     if (s->starting_n)
         due = MIN(due, now + 500);
     return due == UINT64_MAX ? -1 : due <= now ? 0 : (int)MIN(due - now, 60000);
@@ -286,6 +317,8 @@ static int next_wait(const struct sup *s, uint64_t now)
 static void on_time(struct sup *s, uint64_t now)
 {
     replica_deadlines(s, now);
+    if (s->fence_ms && now >= s->fence_ms)
+        fence_reached(s);
     if (s->restart_at_ms && now >= s->restart_at_ms && s->phase == SUP_RUNNING)
         engine_start(s);
     upgrade_deadline(s, now);
@@ -374,6 +407,7 @@ static bool sup_open(struct sup *s)
         return false;
     }
     source_open(s, &s->signals, signals, on_signals);
+    mounts_volumes(s->data_dir);
     return true;
 }
 
@@ -392,7 +426,8 @@ static void sup_close(struct sup *s)
     close(s->epoll);
     for (char **a = s->engine_argv; *a; a++)
         mem_free(*a);
-    kept_wipe(s);
+    mem_free(s->fenced);
+    buf_wipe(&s->kept);
     mem_free(s->engine_argv);
     mem_free(s->data_dir);
     mem_free(s->name);

@@ -52,6 +52,7 @@ struct sup_spec {
     const char *cwd;           /* absolute */
     const char *hosts_path;    /* absolute file that becomes /etc/hosts, kept up to date by the engine in place; or NULL */
     const char *resolv_path;   /* the same for /etc/resolv.conf; or NULL */
+    const char *const *mounts; /* pairs of a folder or file in the data folder and where it is shown, read-only; parents first; NULL: none */
     int64_t uid, gid;          /* -1: as Weir itself */
     uint32_t cpu_milli_max;    /* thousandths of a core; 0: no limit */
     uint32_t cpu_milli_share;  /* requests.cpu; 0: default weight */
@@ -146,6 +147,10 @@ void sup_upgrade(struct sup_client *c, int exe_fd, const char *path, uint32_t re
 void sup_prepared(struct sup_client *c, enum err e, const char *why_not); /* OK, or the upgrade has failed */
 void sup_released(struct sup_client *c, enum err e, const char *why_not); /* OK, or this engine stays in charge */
 void sup_serving(struct sup_client *c);                                   /* once after each ready() */
+/* These processes are killed at until_ms (CLOCK_MONOTONIC) whatever becomes of the engine, unless this is called again before: each call replaces what the one
+ * before said. n 0: none are. One that is named before sup_start() is not started when it is too late (ERR_TIMEOUT). What must not run longer than somebody else's leave for it is so ended in time even when the engine hangs. n <= SUP_FENCED_MAX. */
+#define SUP_FENCED_MAX 4096
+void sup_fence(struct sup_client *c, uint64_t until_ms, const uint64_t *ids, size_t n);
 /* Bytes that sup holds in memory, instead of those before, for the engine that is in charge next: after an upgrade or a restart. sup does
  * not look at them, and wipes them when they are replaced. */
 #define SUP_KEEP_BYTES_MAX 4096

@@ -40,6 +40,8 @@
 #define SUP_BACKOFF_MS_MAX 5000
 #define SUP_BACKOFF_RESET_MS 10000 /* an engine that lived this long is sound again */
 #define SUP_PIDS_DEFAULT 1024     /* processes and threads of a replica without a limit of its own */
+#define SUP_MOUNTS_MAX 32         /* of one replica */
+#define SUP_VOLUMES_OPTIONS "mode=700,size=128m" /* of DATA/volumes: what the files of all volumes may take */
 #define SUP_EXEC_MS_MAX 600000    /* the longest exec probe; also for timeout 0 */
 #define SUP_LISTEN_BACKLOG 4096
 #define SUP_READY_MS_MAX 600000   /* the longest that an upgrade may allow its new engine until it is prepared */
@@ -53,12 +55,12 @@
 
 /* The version of this protocol and of the engine's command line. An engine of another binary says its own in SUP_HELLO, whose
  * number and first fields stay as they are for ever; sup can't be exchanged while the node runs. */
-#define SUP_PROTOCOL 4u
+#define SUP_PROTOCOL 5u
 
 enum sup_type {
     /* engine to sup */
     SUP_LISTEN = 1, SUP_UNLISTEN, SUP_START, SUP_SIGNAL, SUP_EXEC, SUP_SOCKETS, SUP_FORGET, SUP_SHUTDOWN, SUP_ACK,
-    SUP_HELLO, SUP_UPGRADE, SUP_PREPARED, SUP_RELEASED, SUP_SERVING, SUP_KEEP,
+    SUP_HELLO, SUP_UPGRADE, SUP_PREPARED, SUP_RELEASED, SUP_SERVING, SUP_KEEP, SUP_FENCE,
     /* sup to engine */
     SUP_LISTENING = 64, SUP_STARTED, SUP_EXITED, SUP_EXEC_DONE, SUP_SOCKETS_MADE, SUP_ADOPT_LISTENER, SUP_ADOPT_REPLICA,
     SUP_READY, SUP_STOP, SUP_REHEARSE, SUP_TAKE, SUP_RELEASE, SUP_DRAIN, SUP_UPGRADE_FAILED, SUP_ALONE, SUP_ADOPT_KEPT,
@@ -152,6 +154,9 @@ void cgroup_remove(struct cgroup *g);      /* the same, and forgets it */
 struct sandbox;
 /* 0, or -errno with text. */
 int mounts_enter(const struct sandbox *sb, char text[SUP_TEXT_MAX]);
+/* In sup, before there is an engine: DATA/volumes is in memory from here on, seen by what sup starts and by nobody else. Without the rights for that it
+ * stays what it is: files on disk, while replicas run. */
+void mounts_volumes(const char *data_dir);
 extern bool mounts_setattr_absent; /* tests set it to try the way of kernels before 5.12 */
 
 /* ---- sandbox.c: what a process gives up before it runs somebody else's program ------------------------------------------ */
@@ -162,6 +167,7 @@ struct sandbox {
     const char *const *argv;
     const char *const *envp;
     const char *cwd, *hosts_path, *resolv_path;
+    const char *const *mounts; /* pairs of source and target; NULL-terminated */
     const char *data_dir;
     int64_t uid, gid;
     bool namespaces;      /* else: SUP_NET_HOST, only what works without */
@@ -254,7 +260,7 @@ struct replica {
     bool forgotten;               /* sup_forget() came while it ran: it is freed when it has ended */
     bool killed;                  /* it is being ended by sup itself: no message when it has */
     char *spec;                   /* payload of its START message; sb's strings point into it */
-    const char **argv, **envp;
+    const char **argv, **envp, **mounts;
     const char *label;            /* into spec */
     struct sandbox sb;
     struct cgroup cgroup;
@@ -337,6 +343,10 @@ struct sup {
     uint64_t restart_at_ms;       /* 0 when none is due */
     uint32_t backoff_ms;          /* before the next restart */
     struct buf kept;              /* of the last SUP_KEEP: secret */
+    uint64_t fence_ms;            /* sup_now_ms() at which fenced are killed; 0: never */
+    uint64_t fence_until_ms;      /* the same, also when it is over: who is fenced is not started any more */
+    uint64_t *fenced;             /* ids of the last SUP_FENCE; those of processes that are yet to be asked for, too */
+    uint32_t fenced_n;
     enum sup_phase phase;
     uint64_t deadline_ms;         /* of STOPPING and ENDING */
     int exit_status;
@@ -362,6 +372,7 @@ extern bool caps_no_namespaces; /* tests set it to try SUP_NET_HOST */
 /* Clones an init. Its PID or -errno. */
 pid_t spawn_init(const struct init_args *a);
 struct replica *replica_find(struct sup *s, uint64_t id);
+bool replica_fenced(const struct sup *s, uint64_t id); /* it runs once, and the time in which it may run here is over */
 void replica_start(struct sup *s, struct sup_in *in);
 void replica_signal(struct sup *s, uint64_t id, int signo);
 void replica_kill(struct sup *s, struct replica *r);

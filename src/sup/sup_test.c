@@ -182,6 +182,7 @@ static void wait_until(const bool *flag, const char *what, int line)
     }
 }
 #define WAIT(flag) wait_until(&(flag), "waiting for " #flag, __LINE__)
+#define WANT_EXITED(x) (WAIT(E.has_exited), WANT(x))
 
 static _Noreturn void script_done(int status)
 {
@@ -274,28 +275,49 @@ static void script_basic(void)
     if (E.caps.namespaces)
         WANT_IN(out, "replica-1\n");
     WANT_IN(read_until(E.rep.err_fd, NULL), "to err\n");
-    WAIT(E.has_exited);
-    WANT(E.seen_id == 1 && WIFEXITED(E.status) && WEXITSTATUS(E.status) == 3 && !E.oom);
+    WANT_EXITED(E.seen_id == 1 && WIFEXITED(E.status) && WEXITSTATUS(E.status) == 3 && !E.oom);
     sup_forget(E.c, 1);
 
     SHELL(2, "trap 'echo asked; exit 9' TERM; echo up; while :; do sleep 0.02; done");
     WANT_IN(read_until(E.rep.out_fd, "up"), "up");
     sup_signal(E.c, 2, SIGTERM);
     WANT_IN(read_until(E.rep.out_fd, "asked"), "asked");
-    WAIT(E.has_exited);
-    WANT(WEXITSTATUS(E.status) == 9);
+    WANT_EXITED(WEXITSTATUS(E.status) == 9);
 
     SHELL(3, "echo up; kill -SEGV $$");
-    WAIT(E.has_exited);
-    WANT(WIFSIGNALED(E.status) && WTERMSIG(E.status) == SIGSEGV);
+    WANT_EXITED(WIFSIGNALED(E.status) && WTERMSIG(E.status) == SIGSEGV);
 
     /* SIGKILL ends the children as well, also those in sessions of their own. */
     SHELL(4, "setsid sleep 1000 & sleep 1001 & echo up; wait");
     WANT_IN(read_until(E.rep.out_fd, "up"), "up");
     sup_signal(E.c, 4, SIGKILL);
-    WAIT(E.has_exited);
-    WANT(WIFSIGNALED(E.status) && WTERMSIG(E.status) == SIGKILL);
+    WANT_EXITED(WIFSIGNALED(E.status) && WTERMSIG(E.status) == SIGKILL);
     WANT_IN(read_until(E.rep.out_fd, NULL), ""); /* ends: nobody holds the pipe any more */
+    sup_forget(E.c, 4);
+
+    /* The fence is the last one that was told; what it does not name goes on. */
+    SHELL(5, "trap '' TERM; echo up; while :; do sleep 0.02; done");
+    SHELL(6, "trap 'exit 7' TERM; echo up; while :; do sleep 0.02; done");
+    WANT_IN(read_until(E.rep.out_fd, "up"), "up");
+    uint64_t now_ms = mono_ns() / 1000000, both[] = {5, 6, 77};
+    sup_fence(E.c, now_ms + 60, both, 3);
+    sup_fence(E.c, now_ms + 400, both, 1);
+    WANT_EXITED(E.seen_id == 5 && WIFSIGNALED(E.status) && WTERMSIG(E.status) == SIGKILL && mono_ns() / 1000000 >= now_ms + 400);
+    E.has_exited = false;
+    sup_signal(E.c, 6, SIGTERM);
+    WANT_EXITED(E.seen_id == 6 && WEXITSTATUS(E.status) == 7);
+    /* What is named before it is asked for is fenced from its first breath on, and is not started when it is too late. */
+    uint64_t next[] = {7, 8};
+    now_ms = mono_ns() / 1000000;
+    sup_fence(E.c, now_ms + 800, next, 2);
+    SHELL(7, "trap '' TERM; echo up; while :; do sleep 0.02; done");
+    WANT_EXITED(E.seen_id == 7 && WIFSIGNALED(E.status) && WTERMSIG(E.status) == SIGKILL && mono_ns() / 1000000 >= now_ms + 800);
+    struct sup_spec late = spec_of(8, (const char *const[]){"true", NULL});
+    run_spec(&late);
+    WANT(E.e == ERR_TIMEOUT);
+    sup_fence(E.c, mono_ns() / 1000000 + 60000, next, 2);
+    run_spec(&late);
+    WANT(E.e == OK);
     script_done(0);
 }
 
@@ -413,8 +435,7 @@ static void script_sockets(void)
         WANT_IN(E.output, "CapEff:\t0000000000000400");
         WANT_IN(E.output, "CapBnd:\t0000000000000400");
         sup_signal(E.c, 3, SIGTERM); /* init may signal another user's process */
-        WAIT(E.has_exited);
-        WANT(WTERMSIG(E.status) == SIGTERM);
+        WANT_EXITED(WTERMSIG(E.status) == SIGTERM);
     }
     script_done(0);
 }
@@ -513,8 +534,7 @@ static void script_early_port(void)
     ssize_t n = recvfrom(fd, text, sizeof text, 0, (struct sockaddr *)&from, &from_n);
     WANT(n == 5 && memcmp(text, "early", 5) == 0);
     WANT(sendto(fd, "answer", 6, 0, (struct sockaddr *)&from, from_n) == 6);
-    WAIT(E.has_exited);
-    WANT(E.status == 0);
+    WANT_EXITED(E.status == 0);
     close(fd);
     script_done(0);
 }
@@ -673,8 +693,7 @@ static void script_limits(void)
     spec.cpu_milli_share = 250;
     run_spec(&spec);
     WANT(E.e == OK);
-    WAIT(E.has_exited);
-    WANT(E.oom && WIFSIGNALED(E.status) && WTERMSIG(E.status) == SIGKILL);
+    WANT_EXITED(E.oom && WIFSIGNALED(E.status) && WTERMSIG(E.status) == SIGKILL);
     const char *const forks[] = {self_path, "work", "fork", "200", NULL};
     spec = spec_of(2, forks);
     spec.pids_max = 10;
@@ -687,8 +706,7 @@ static void script_limits(void)
 #else
     WANT_IN(forked, "forked 9\n"); /* and itself */
 #endif
-    WAIT(E.has_exited);
-    WANT(!E.oom);
+    WANT_EXITED(!E.oom);
     script_done(0);
 }
 
@@ -905,7 +923,7 @@ static void upgrade_bad(void)
     write_number("mode", NEW_OTHER_PROTOCOL);
     upgrade_to(self_path, 10000);
     wait_failure(6, "(weir 99.0) speaks version 99");
-    WANT_IN(E.text, "(weir " WEIR_VERSION ") speaks version 4");
+    WANT_IN(E.text, "(weir " WEIR_VERSION ") speaks version 5");
     WANT(!E.releasing && !E.has_exited);
     exec_in(1, "echo $X", 10000);
     WANT_IN(E.output, "some value");

@@ -77,25 +77,33 @@ static bool is_value(struct slice s)
     return !is_blank(s.p[0]) && !is_blank(s.p[s.n - 1]) && h1_scan_value(s.p, s.p + s.n) == s.p + s.n;
 }
 
-static bool pseudo(struct h2_fields *f, struct slice name, struct slice value)
+static const struct {
+    const char *name;
+    uint8_t kind; /* of the section it may be in */
+} pseudo_known[H2_PSEUDO_COUNT] = {[H2_METHOD] = {":method", H2_REQUEST},
+                                   [H2_SCHEME] = {":scheme", H2_REQUEST},
+                                   [H2_AUTHORITY] = {":authority", H2_REQUEST},
+                                   [H2_PATH] = {":path", H2_REQUEST},
+                                   [H2_PROTOCOL] = {":protocol", H2_REQUEST},
+                                   [H2_STATUS] = {":status", H2_RESPONSE}};
+
+int h2_name(struct slice name)
 {
-    static const struct {
-        const char *name;
-        uint8_t kind;
-    } known[H2_PSEUDO_COUNT] = {[H2_METHOD] = {":method", H2_REQUEST},
-                                [H2_SCHEME] = {":scheme", H2_REQUEST},
-                                [H2_AUTHORITY] = {":authority", H2_REQUEST},
-                                [H2_PATH] = {":path", H2_REQUEST},
-                                [H2_PROTOCOL] = {":protocol", H2_REQUEST},
-                                [H2_STATUS] = {":status", H2_RESPONSE}};
-    for (int i = 0; i < H2_PSEUDO_COUNT; i++)
-        if (name.p[1] == known[i].name[1] && slice_is(name, known[i].name)) {
-            if (f->regular || f->pseudo[i].p || f->kind != known[i].kind || value.n == 0)
-                break;
-            f->pseudo[i] = value;
-            return true;
-        }
-    return refuse(f, &fault_pseudo);
+    if (name.n > 1 && name.p[0] == ':') {
+        for (int i = 0; i < H2_PSEUDO_COUNT; i++)
+            if (slice_is(name, pseudo_known[i].name))
+                return H2_NAME_PSEUDO + i;
+        return H2_NAME_BAD_PSEUDO;
+    }
+    return is_lower_token(name) ? (int)h1_token_id(name.p, name.n) : H2_NAME_BAD;
+}
+
+static bool pseudo(struct h2_fields *f, int i, struct slice value)
+{
+    if (f->regular || f->pseudo[i].p || f->kind != pseudo_known[i].kind || value.n == 0)
+        return refuse(f, &fault_pseudo);
+    f->pseudo[i] = value;
+    return true;
 }
 
 static void push(struct h2_fields *f, enum h1_name id, struct slice name, struct slice value)
@@ -128,9 +136,8 @@ static bool trailer(struct h2_fields *f, enum h1_name id, struct slice name, str
     return true;
 }
 
-static bool regular(struct h2_fields *f, struct slice name, struct slice value)
+static bool regular(struct h2_fields *f, enum h1_name id, struct slice name, struct slice value)
 {
-    enum h1_name id = h1_token_id(name.p, name.n);
     switch (id) {
     case H1_CONNECTION:
     case H1_KEEP_ALIVE:
@@ -166,7 +173,7 @@ static bool regular(struct h2_fields *f, struct slice name, struct slice value)
     return true;
 }
 
-bool h2_fields_add(struct h2_fields *f, struct slice name, struct slice value)
+bool h2_fields_add(struct h2_fields *f, int id, struct slice name, struct slice value)
 {
     f->bytes += name.n + value.n + FIELD_OVERHEAD;
     if (UNLIKELY(f->label != NULL))
@@ -175,12 +182,12 @@ bool h2_fields_add(struct h2_fields *f, struct slice name, struct slice value)
         return refuse_h1(f, f->kind == H2_TRAILERS ? H1_E_TRAILERS_SIZE : H1_E_HEAD_SIZE);
     if (UNLIKELY(!is_value(value)))
         return refuse(f, &fault_value);
-    if (name.n > 1 && name.p[0] == ':')
-        return pseudo(f, name, value);
-    if (UNLIKELY(!is_lower_token(name)))
-        return refuse(f, &fault_name);
+    if (id >= H2_NAME_BAD)
+        return refuse(f, id == H2_NAME_BAD ? &fault_name : &fault_pseudo);
+    if (id >= H2_NAME_PSEUDO)
+        return pseudo(f, id - H2_NAME_PSEUDO, value);
     f->regular = true;
-    return regular(f, name, value);
+    return regular(f, (enum h1_name)id, name, value);
 }
 
 /* ---- requests ----------------------------------------------------------------------------------------------------------- */

@@ -30,8 +30,12 @@ struct h2_fields {
 /* f->cookie must be valid or zero; it is kept from one section to the next, and freed by h2_fields_fini(). */
 void h2_fields_begin(struct h2_fields *f, enum h2_kind kind, const struct h1_limits *limits);
 void h2_fields_fini(struct h2_fields *f);
-/* False: the section is refused; what follows may be skipped. Of trailers, fields that may not be there are left out. */
-bool h2_fields_add(struct h2_fields *f, struct slice name, struct slice value);
+/* What a name is, wherever it stands: the enum h1_name of a regular field, H2_NAME_PSEUDO + its enum h2_pseudo, or H2_NAME_BAD (not a token in lower
+ * case, an unknown pseudo field). The same name has the same answer, so that whoever meets it again may remember it. */
+enum { H2_NAME_PSEUDO = 0x100, H2_NAME_BAD = 0x200, H2_NAME_BAD_PSEUDO };
+int h2_name(struct slice name);
+/* id: h2_name(name). False: the section is refused; what follows may be skipped. Of trailers, fields that may not be there are left out. */
+bool h2_fields_add(struct h2_fields *f, int id, struct slice name, struct slice value);
 /* The section is complete: f->h is filled as by h1_parse_request(), with major 2. end: no body follows. An extended CONNECT
  * becomes GET with an Upgrade field and h.upgrade; its framing, and that of CONNECT, is H1_NO_BODY. */
 bool h2_request_finish(struct h2_fields *f, bool end);

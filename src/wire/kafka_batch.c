@@ -143,35 +143,49 @@ static void head_write(char *p, const struct kafka_batch *b)
 
 /* ---- records ---------------------------------------------------------------------------------------------------------- */
 
-/* Bytes yet to be read; p is NULL after a failure. */
+/* Bytes yet to be read. After a failure p is NULL and nothing is left. */
 struct cursor {
     const char *p, *end;
 };
 
+static inline void cursor_fail(struct cursor *c) { c->p = c->end = NULL; }
+
+static inline int64_t unzigzag(uint64_t v) { return (int64_t)(v >> 1 ^ -(v & 1)); }
+
 /* A zigzag number of at most `bits` bits. */
-static inline int64_t varint_slow(struct cursor *c, unsigned bits)
+static int64_t varint_long(struct cursor *c, unsigned bits)
 {
     uint64_t v = 0;
-    for (unsigned shift = 0; shift < bits && c->p && c->p < c->end; shift += 7) {
+    for (unsigned shift = 0; shift < bits && c->p < c->end; shift += 7) {
         uint64_t byte = (uint8_t)*c->p++;
         if (shift + 7 > bits && (byte & 0x7f) >> (bits - shift))
             break;
         v |= (byte & 0x7f) << shift;
         if (byte < 0x80)
-            return (int64_t)(v >> 1 ^ -(v & 1));
+            return unzigzag(v);
     }
-    c->p = NULL;
+    cursor_fail(c);
     return 0;
 }
 
-static inline int32_t varint(struct cursor *c)
+/* The same, quick for one and two bytes: lengths to 8 KiB, and the offsets and times of nearly all batches. */
+static inline int64_t varint_of(struct cursor *c, unsigned bits)
 {
-    if (LIKELY(c->p && c->p < c->end && (uint8_t)*c->p < 0x80)) {
-        uint32_t v = (uint8_t)*c->p++;
-        return (int32_t)(v >> 1 ^ -(v & 1));
+    if (LIKELY(c->end - c->p >= 2)) {
+        uint64_t low = (uint8_t)c->p[0], high = (uint8_t)c->p[1];
+        if (low < 0x80) {
+            c->p++;
+            return unzigzag(low);
+        }
+        if (LIKELY(high < 0x80)) {
+            c->p += 2;
+            return unzigzag((low & 0x7f) | high << 7);
+        }
     }
-    return (int32_t)varint_slow(c, 32);
+    return varint_long(c, bits);
 }
+
+static inline int32_t varint(struct cursor *c) { return (int32_t)varint_of(c, 32); }
 
 /* A length and so many bytes; -1 is null. */
 static inline struct slice blob(struct cursor *c)
@@ -180,7 +194,7 @@ static inline struct slice blob(struct cursor *c)
     if (UNLIKELY(!c->p) || n == -1)
         return (struct slice){NULL, 0};
     if (UNLIKELY(n < 0 || n > c->end - c->p)) {
-        c->p = NULL;
+        cursor_fail(c);
         return (struct slice){NULL, 0};
     }
     c->p += n;
@@ -191,7 +205,7 @@ static void header(struct cursor *c, struct kafka_header *out)
 {
     out->key = blob(c);
     if (c->p && !out->key.p) /* the key of a header is not null */
-        c->p = NULL;
+        cursor_fail(c);
     out->value = blob(c);
 }
 
@@ -201,7 +215,7 @@ static void headers(struct cursor *c, struct kafka_record *out)
     struct kafka_header skipped;
     out->headers_n = varint(c);
     if (out->headers_n < 0)
-        c->p = NULL;
+        cursor_fail(c);
     out->headers = slice_of(c->p, c->p ? (size_t)(c->end - c->p) : 0);
     for (int32_t i = 0; i < out->headers_n && c->p; i++)
         header(c, &skipped);
@@ -217,7 +231,7 @@ enum err kafka_record_next(struct slice *rest, struct kafka_record *out)
     if (n == 0)
         return ERR_SYNTAX;
     c.p++; /* attributes: none are defined */
-    out->timestamp_delta = varint_slow(&c, 64);
+    out->timestamp_delta = varint_of(&c, 64);
     out->offset_delta = varint(&c);
     out->key = blob(&c);
     out->value = blob(&c);
@@ -315,6 +329,7 @@ enum kafka_error kafka_batch_check(const char *p, const struct kafka_batch *b, b
     switch (kafka_batch_records(b, KAFKA_INFLATE_BYTES_MAX, &scratch, &plain)) {
     case ERR_OK: e = check_records(b, plain, why); break;
     case ERR_LIMIT: e = fault(why, KAFKA_MESSAGE_TOO_LARGE, -1, "the batch's records are too large when they are decompressed"); break;
+    case ERR_UNSUPPORTED: e = fault(why, KAFKA_UNSUPPORTED_COMPRESSION_TYPE, -1, "the batch is compressed with snappy, and libsnappy is not installed here"); break;
     case ERR_NOMEM: e = fault(why, KAFKA_UNKNOWN_SERVER_ERROR, -1, "there is no memory to decompress the batch"); break;
     default: e = fault(why, KAFKA_INVALID_RECORD, -1, "the batch's records cannot be decompressed"); break;
     }

@@ -102,11 +102,12 @@ enum err kafka_batch_records(const struct kafka_batch *b, size_t limit, struct b
 
 /* ---- compression ------------------------------------------------------------------------------------------------------ */
 
-/* Adds what `in` inflates to to *out. ERR_LIMIT: that is more than limit bytes; ERR_SYNTAX: malformed; ERR_UNSUPPORTED: no such codec; ERR_NOMEM.
+/* Adds what `in` inflates to to *out. ERR_LIMIT: that is more than limit bytes; ERR_SYNTAX: malformed; ERR_UNSUPPORTED: no such codec, or, for
+ * snappy, no libsnappy.so.1 on this machine; ERR_NOMEM.
  * After an error out holds what it held before. gzip: RFC 1952, several members; snappy: raw, or in the frames of snappy-java, which Kafka's own
  * clients write; lz4: its frame format; zstd: RFC 8878. */
 enum err kafka_inflate(enum kafka_codec codec, struct slice in, size_t limit, struct buf *out) WARN_UNUSED;
-/* Adds `in` compressed to *out, at the codec's usual level. ERR_UNSUPPORTED, ERR_NOMEM. */
+/* Adds `in` compressed to *out, at the codec's usual level. ERR_UNSUPPORTED, as above; ERR_NOMEM. */
 enum err kafka_deflate(enum kafka_codec codec, struct slice in, struct buf *out) WARN_UNUSED;
 
 /* ---- building ----------------------------------------------------------------------------------------------------------- */

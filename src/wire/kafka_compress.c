@@ -9,13 +9,18 @@
  *     82 53 4e 41 50 50 59 00 | version:int32 = 1 | compatible:int32 = 1 | { n:int32 block }*
  *
  * librdkafka writes one raw block, which cannot begin like this: as a length, these bytes would be followed by a copy from before the start.
+ *
+ * libsnappy alone is not linked: it is C++, and its run time would be 1 MiB of every process, most of which never meet a batch with snappy. It is loaded
+ * when the first one comes, which takes some milliseconds once; where it is not installed snappy is not supported.
  */
 #define ZLIB_CONST /* zlib reads next_in, and only reads */
 #define ZSTD_STATIC_LINKING_ONLY /* for contexts whose memory is counted under our tag */
 #include "kafka_batch.h"
 
+#include <dlfcn.h>
 #include <endian.h>
 #include <lz4frame.h>
+#include <pthread.h>
 #include <snappy-c.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -25,6 +30,9 @@
 #define ZSTD_LEVEL 3
 #define GZIP_WINDOW (15 + 16)       /* 32 KiB, with gzip's header (zlib.h) */
 #define SNAPPY_GROWTH_MAX 32u       /* no input byte becomes more: three bytes can say "copy 64" */
+#ifndef SNAPPY_LIBRARY /* a test takes a name that nothing has */
+#define SNAPPY_LIBRARY "libsnappy.so.1" /* snappy-c.h of version 1: C functions, whose interface has not changed since 2011 */
+#endif
 #define SNAPPY_JAVA_HEADER 16
 #define SNAPPY_JAVA_BLOCK 32768u    /* what snappy-java puts into one */
 
@@ -145,17 +153,46 @@ static enum err gzip(struct slice in, struct buf *out)
 
 /* ---- snappy ----------------------------------------------------------------------------------------------------------------- */
 
+/* Filled once, read-only afterwards; compress NULL: the library is not there. */
+static struct snappy_functions {
+    __typeof__(snappy_uncompressed_length) *length;
+    __typeof__(snappy_uncompress) *uncompress;
+    __typeof__(snappy_max_compressed_length) *bound;
+    __typeof__(snappy_compress) *compress;
+} snappy;
+static pthread_once_t snappy_once = PTHREAD_ONCE_INIT;
+
+static void snappy_load(void)
+{
+    struct snappy_functions f;
+    void *lib = dlopen(SNAPPY_LIBRARY, RTLD_NOW | RTLD_LOCAL); /* stays */
+    if (!lib)
+        return;
+    *(void **)&f.length = dlsym(lib, "snappy_uncompressed_length");
+    *(void **)&f.uncompress = dlsym(lib, "snappy_uncompress");
+    *(void **)&f.bound = dlsym(lib, "snappy_max_compressed_length");
+    *(void **)&f.compress = dlsym(lib, "snappy_compress");
+    if (f.length && f.uncompress && f.bound && f.compress)
+        snappy = f;
+}
+
+static bool snappy_there(void)
+{
+    pthread_once(&snappy_once, snappy_load);
+    return snappy.compress != NULL;
+}
+
 static enum err unsnap_block(struct slice in, const struct sink *s)
 {
     size_t n;
-    if (snappy_uncompressed_length(in.p, in.n, &n) != SNAPPY_OK)
+    if (snappy.length(in.p, in.n, &n) != SNAPPY_OK)
         return ERR_SYNTAX;
     if (n > s->limit - sink_bytes(s))
         return ERR_LIMIT;
     if (n / SNAPPY_GROWTH_MAX > in.n)
         return ERR_SYNTAX;
     buf_reserve(s->out, n);
-    if (snappy_uncompress(in.p, in.n, s->out->p + s->out->n, &n) != SNAPPY_OK)
+    if (snappy.uncompress(in.p, in.n, s->out->p + s->out->n, &n) != SNAPPY_OK)
         return ERR_SYNTAX;
     return sink_took(s, n);
 }
@@ -167,6 +204,8 @@ static bool is_snappy_java(struct slice in)
 
 static enum err unsnap(struct slice in, const struct sink *s)
 {
+    if (!snappy_there())
+        return ERR_UNSUPPORTED;
     if (!is_snappy_java(in))
         return unsnap_block(in, s);
     while (in.n) {
@@ -191,12 +230,14 @@ static enum err unsnap(struct slice in, const struct sink *s)
 
 static enum err snap(struct slice in, struct buf *out)
 {
+    if (!snappy_there())
+        return ERR_UNSUPPORTED;
     buf_add(out, snappy_java_magic, sizeof snappy_java_magic);
     buf_add(out, "\0\0\0\1\0\0\0\1", 8);
     while (in.n) {
-        size_t part = MIN(in.n, SNAPPY_JAVA_BLOCK), n = snappy_max_compressed_length(part);
+        size_t part = MIN(in.n, SNAPPY_JAVA_BLOCK), n = snappy.bound(part);
         buf_reserve(out, 4 + n);
-        snappy_status r = snappy_compress(in.p, part, out->p + out->n + 4, &n);
+        snappy_status r = snappy.compress(in.p, part, out->p + out->n + 4, &n);
         MUST(r == SNAPPY_OK); /* the room is the bound */
         uint32_t size = htobe32((uint32_t)n);
         memcpy(out->p + out->n, &size, sizeof size);

@@ -39,7 +39,9 @@ def top():
     ticks = time.monotonic_ns() // 40_000_000  # 4 requests each, one of them an error, all in the second bucket, of 5 ms
     row = {'namespace': 'default', 'name': 'web', 'requests': 4 * ticks, 'errors': ticks, 'duration_us_sum': 4 * ticks * 5000, 'duration': [0, 4 * ticks, 0, 0]}
     return {'mono_ns': ticks * 40_000_000, 'wall_ns': 0, 'engine': 1, 'bounds_ms': BUCKETS, 'services': [dict(row, endpoints=2)],
-            'workloads': [dict(row, wanted=2, ready=1, restarts=5, memory_bytes=3 << 20, why='1 of 2 ready')]}
+            'workloads': [dict(row, wanted=2, ready=1, restarts=5, memory_bytes=3 << 20, why='1 of 2 ready')],
+            'log': {'partitions': 7, 'offline': 1, 'records_in': 40 * ticks, 'bytes_in': 40960 * ticks, 'bytes_out': 1048576 * ticks, 'sync_us': [0] * 11 + [ticks] + [0] * 12,
+                    'groups': [{'name': 'slow', 'lag': 4711}, {'name': 'quick', 'lag': 0}]}}
 
 
 def answer(method, target, body):
@@ -86,7 +88,10 @@ def serve(conn):
     method, target, _ = lines[0].split()
     length = next((int(l.split(':')[1]) for l in lines if l.lower().startswith('content-length')), 0)
     while len(body) < length:
-        body += conn.recv(65536)
+        more = conn.recv(65536)
+        if not more:
+            return True
+        body += more
     text = body.decode()
     with open(os.path.join(DATA, 'requests'), 'a', encoding='utf-8') as f:
         f.write(f'{method} {target} {text}\n')

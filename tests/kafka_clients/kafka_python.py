@@ -91,6 +91,28 @@ def _():
     a.close()
 
 
+@check('kafka-python: defaults of topics, changed at the node while it runs')
+def _():
+    a = admin()
+    topic('py-default')
+    p = producer(max_request_size=5000000)
+    refused(E.MessageSizeTooLargeError, p.send('py-default', b'x' * 1500000).get, 10)
+    node = ConfigResource(ConfigResourceType.BROKER, str(a.describe_cluster()['brokers'][0]['node_id']), configs={'message.max.bytes': '1600000', 'log.retention.ms': '7200000'})
+
+    def setting(kind, name, key):
+        return {e[0]: e[1] for e in a.describe_configs([ConfigResource(kind, name)])[0].resources[0][4]}[key]
+    equal(0, a.alter_configs([node]).resources[0][0])
+    equal(('1600000', '7200000'), (setting(ConfigResourceType.BROKER, node.name, 'message.max.bytes'), setting(ConfigResourceType.TOPIC, 'py-default', 'retention.ms')))
+    p.send('py-default', b'x' * 1500000).get(10) # others do what they do meanwhile: so nothing gets less
+    code, why = a.alter_configs([ConfigResource(ConfigResourceType.BROKER, node.name, configs={'num.io.threads': '16'})]).resources[0][:2]
+    equal((E.InvalidRequestError.errno, 'Cannot update these configs dynamically: num.io.threads'), (code, why))
+    equal(0, a.alter_configs([ConfigResource(ConfigResourceType.BROKER, node.name, configs={})]).resources[0][0])
+    equal('604800000', setting(ConfigResourceType.TOPIC, 'py-default', 'retention.ms'))
+    refused(E.MessageSizeTooLargeError, p.send('py-default', b'x' * 1500000).get, 10)
+    p.close()
+    a.close()
+
+
 @check('kafka-python: groups are listed, described, and removed')
 def _():
     topic('py-group')

@@ -495,6 +495,17 @@ def end_clients(running):
                 c.wait()
 
 
+def until_begun(running, logs):
+    """Each has something to tell: a group that is killed before it stands for the first time may never come to stand on a busy machine."""
+    end, silent = time.monotonic() + 30, running
+    while silent and time.monotonic() < end:
+        time.sleep(0.05)
+        told = {f.stem for f in pathlib.Path(logs).glob('*.jsonl') if f.stat().st_size}
+        silent = [c for c in running if c.args[3] + c.args[6] not in told]
+    for c in silent:
+        say(False, f'{c.args[3]}{c.args[6]} begins')
+
+
 def until_serves(broker):
     end = time.monotonic() + 20
     while not serves(broker):
@@ -514,6 +525,7 @@ def main(broker, logs, seconds, seed, command):
         for f in admin.create_topics([NewTopic(t, n, 1) for t, n in TOPICS.items()]).values():
             f.result(20)
         running = clients(broker, logs)
+        until_begun(running, logs)
         kills = kill_often(broker, node, seconds, chance)
         until_serves(broker)
         end_clients(running)

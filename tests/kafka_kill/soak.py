@@ -281,13 +281,30 @@ class Clients:
 # ---- the node, watched -------------------------------------------------------------------------------------------------------------------
 
 
+def descriptors_of(pid):
+    """How many of each kind: of files of the log's partitions, of files that are gone, of all else (sockets above all)."""
+    kinds = collections.Counter(segments=0, deleted=0, fds=0)
+    for fd in os.listdir(f'/proc/{pid}/fd'):
+        try:
+            to = os.readlink(f'/proc/{pid}/fd/{fd}')
+        except OSError:
+            continue
+        kinds['deleted' if to.endswith((' (deleted)', '.deleted')) else 'segments' if re.search(r'/log/[^/]+/\d{20}\.', to) else 'fds'] += 1
+    return kinds
+
+
 def looked_at(pid):
     """Memory, descriptors and threads of a process, or None."""
     try:
         status = pathlib.Path(f'/proc/{pid}/status').read_text()
-        return {'rss': int(re.search(r'VmRSS:\s+(\d+)', status).group(1)) << 10, 'threads': int(re.search(r'Threads:\s+(\d+)', status).group(1)), 'fds': len(os.listdir(f'/proc/{pid}/fd'))}
+        return dict(descriptors_of(pid), rss=int(re.search(r'VmRSS:\s+(\d+)', status).group(1)) << 10, threads=int(re.search(r'Threads:\s+(\d+)', status).group(1)))
     except (OSError, AttributeError):
         return None
+
+
+def segments_in(folder):
+    """Files of segments that there are."""
+    return sum(bool(re.match(r'\d{20}\.', f)) for _, _, files in os.walk(folder) for f in files)
 
 
 def disk_of(folder):
@@ -321,6 +338,7 @@ class Watched(kill.Node):
         for what, p in (('engine', self.engine()), ('sup', self.process.pid)):
             s = looked_at(p) if p else None
             if s:
+                s['files'] = segments_in(self.data / 'log') if what == 'engine' else 0
                 self.samples.append(dict(s, of=what, life=self.number, at=self.now(), age=self.now() - self.since, long=long))
         if len(self.samples) % 10 < 2:
             self.disk.append((self.now(), disk_of(self.data / 'log')))
@@ -403,7 +421,9 @@ def tell_grown(name, first, last, limit):
     say(last - first <= limit(first), f'{name}: {first:.0f} first, {last:.0f} last, at most {limit(first):.0f} more')
 
 
-LIMITS = {('engine', 'rss'): lambda first: 4 * MIB + first * 0.1, ('engine', 'fds'): lambda first: 48 + first * 0.1,
+# A segment is open once it has been read or written, and stays so (the log's own bound is files_max): those may be as many as there are files, see
+# judge_segments(). Nothing else may grow.
+LIMITS = {('engine', 'rss'): lambda first: 4 * MIB + first * 0.1, ('engine', 'fds'): lambda first: 48 + first * 0.1, ('engine', 'deleted'): lambda first: 16,
           ('sup', 'rss'): lambda first: MIB, ('sup', 'fds'): lambda first: 2, ('sup', 'threads'): lambda first: 0}
 
 
@@ -415,6 +435,12 @@ def judge_growth(node, whole, base):
         tell_grown(f'{what}, {key}, within a long life', [s[key] for s in long if s['age'] < whole / 15], [s[key] for s in long if s['age'] > whole / 7.5], limit)
     most = max([s['threads'] for s in node.samples if s['of'] == 'engine'], default=0)
     say(0 < most <= THREADS_MAX, f'engine: {most} threads at most, the bound is {THREADS_MAX}')
+
+
+def judge_segments(node):
+    """No file of a segment is open twice, or when it is gone."""
+    worst = max((s for s in node.samples if s['of'] == 'engine'), key=lambda s: s['segments'] - s['files'])
+    say(worst['segments'] <= worst['files'] + 8, f"engine: {worst['segments']} files of segments are open where {worst['files']} are on disk, and 8 may have come or gone between the looks")
 
 
 def judge_disk(node):
@@ -432,12 +458,12 @@ def judge_disk(node):
 
 
 def table(node, whole):
-    print('# minutes  engine KiB  fds  threads  sup KiB  fds   disk MiB: ' + ' '.join(DISK))
+    print('# minutes  engine KiB  fds  deleted  segments of files  threads  sup KiB  fds   disk MiB: ' + ' '.join(DISK))
     for i in range(10):
         def part(of, key):
             return statistics.median([s[key] for s in node.samples if s['of'] == of and i <= s['at'] * 10 / whole < i + 1] or [0])
         used = [u for at, u in node.disk if i <= at * 10 / whole < i + 1]
-        print(f'# {whole / 60 * (i + 1) / 10:7.1f} {part("engine", "rss") / 1024:11.0f} {part("engine", "fds"):4.0f} {part("engine", "threads"):8.0f} {part("sup", "rss") / 1024:8.0f} {part("sup", "fds"):4.0f}   '
+        print(f'# {whole / 60 * (i + 1) / 10:7.1f} {part("engine", "rss") / 1024:11.0f} {part("engine", "fds"):4.0f} {part("engine", "deleted"):8.0f} {part("engine", "segments"):9.0f} {part("engine", "files"):8.0f} {part("engine", "threads"):8.0f} {part("sup", "rss") / 1024:8.0f} {part("sup", "fds"):4.0f}   '
               + ' '.join(f'{statistics.median([u[name] for u in used] or [0]) / MIB:.1f}' for name in DISK), flush=True)
 
 
@@ -512,6 +538,7 @@ def soak(args, folder, broker, command):
         say(acked > whole * 20 and counts['committed'] > whole / 2 and counts['aborted'] > whole / 20 and read > whole * 20, 'there was enough of everything to say so')
         judge_clients(history)
         judge_growth(node, whole, base)
+        judge_segments(node)
         judge_disk(node)
     except SystemExit as e:
         say(False, str(e).removeprefix('not ok '))

@@ -31,6 +31,16 @@ def head_of(s, got=b''):
     return got.split(b'\r\n\r\n', 1)
 
 
+def rest_of(s, text, length):
+    """text, and what is missing of length bytes; an OSError when the other side ends before."""
+    while len(text) < length:
+        piece = s.recv(65536)
+        if not piece:
+            raise ConnectionResetError(f'closed {length - len(text)} bytes before the end')
+        text += piece
+    return text
+
+
 def hold(s, first):
     """Says first, and no more until the other side ends the connection."""
     if first:
@@ -54,8 +64,7 @@ def serve(s):
                 return
             path = head.split()[1].decode()
             length = int((re.search(rb'(?i)content-length: *(\d+)', head) or [0, 0])[1])
-            while len(rest) < length:
-                rest += s.recv(65536)
+            rest = rest_of(s, rest, length)
             body, rest = rest[:length], rest[length:]
             if path == '/hold':
                 return hold(s, b'')
@@ -153,7 +162,10 @@ def go_half():
 
 def go_stream():
     s = request('/stream')
-    say('... in the middle of an answer', b'data:' in s.recv(4096) or b'data:' in s.recv(4096))
+    got = b''
+    while b'data:' not in got and (piece := s.recv(4096)):
+        got += piece
+    say('... in the middle of an answer', b'data:' in got, got)
     s.close()
 
 
@@ -170,8 +182,7 @@ def stale():
         body = b'%d ' % sent * (1 + sent % 3 * 700)
         s.sendall(b'POST /rest HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n' % len(body) + body)
         head, text = head_of(s)
-        while len(text) < int(re.search(rb'Content-Length: (\d+)', head)[1]):
-            text += s.recv(4096)
+        text = rest_of(s, text, int(re.search(rb'Content-Length: (\d+)', head)[1]))
         refused += text != b'ok'
         at = time.monotonic() + REST_S - 0.0006 + (sent % 12) * 0.0001
         sent += 1

@@ -87,7 +87,9 @@ def misbehaves(path, status, flag, method='GET', seconds=15, cut=False, body=b''
     whole = answer.endswith(b'0\r\n\r\n') or (b'Content-Length: 1000\r\n' in answer and len(answer) > 1000)
     good = [s for s in statuses(answer) if s >= 200] == [status] and (not cut or not whole) and how != 'time'
     say(f'{path} of an origin is {status}{", cut" if cut else ""}', good, (how, answer[:200], answer[-100:]))
-    after = metric('istio_requests_total', f'response_flags="{flag}"')
+    after, end = before, time.monotonic() + 5
+    while after == before and time.monotonic() < end:  # it is counted behind its answer
+        after = metric('istio_requests_total', f'response_flags="{flag}"')
     say(f'{path} counts as {flag}', after == before + 1, (before, after))
 
 
@@ -216,22 +218,21 @@ def clients():
     say('200 half heads and 100 clients that do not read cost less than 64 MiB', grown < 64 * MEBI, grown)
     serves('others are served meanwhile')
     refused = metric('weir_requests_refused_total', 'slow_head')
-    start = time.monotonic()
+    patient, start = connect(rcvbuf=4096), time.monotonic()  # slower than the time that a closing connection lingers
+    patient.sendall(get(f'/big?{MEBI}'))
     slow, how = read_all(crowd[0], 15)
     say('a slow head is 408', statuses(slow) == [408] and how == 'end', (how, slow))
     time.sleep(1)
     say('... and counted', metric('weir_requests_refused_total', 'slow_head') - refused == 200, metric('weir_requests_refused_total', 'slow_head') - refused)
-    for s in crowd + lazy:
+    time.sleep(max(0, start + 5 - time.monotonic()))
+    answer, how = read_all(patient)
+    say('a closing answer waits for a slow reader', len(answer) > MEBI and how == 'end', (how, len(answer)))
+    for s in crowd + lazy + [patient]:
         s.close()
     end = time.monotonic() + 10
     while metric('weir_downstream_connections') > 1 and time.monotonic() < end:
         time.sleep(0.2)
     say('their connections are gone', metric('weir_downstream_connections') <= 1, metric('weir_downstream_connections'))
-    with connect(rcvbuf=4096) as s:  # slower than the time that a closing connection lingers
-        s.sendall(get(f'/big?{MEBI}'))
-        time.sleep(5)
-        answer, how = read_all(s)
-    say('a closing answer waits for a slow reader', len(answer) > MEBI and how == 'end', (how, len(answer)))
     with connect() as s:
         s.sendall(get('/ok', close=False) * 3)
         s.shutdown(socket.SHUT_WR)
@@ -271,6 +272,25 @@ def heads():
     say('request trailers pass, those that name the client or the host do not', answer.endswith(b'3 X-Sum: 7'), answer)
     answer, _ = ask(get('/sink', 'Transfer-Encoding: chunked\r\n', method='POST') + b'3\r\nabc\r\n0\r\nX-Sum: 7\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n')
     say('... also when all comes at once', answer.endswith(b'3 X-Sum: 7'), answer)
+
+
+def claims():
+    """What only Weir says of who the client is, said by the client in each way that a service might hear."""
+    names = ('X-Forwarded-Client-Cert', 'X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'X-Forwarded-Port', 'Forwarded')
+    ways = [(lambda n: n.replace('-', '_'), 'with underscores'), (lambda n: n.replace('-', '_').upper(), 'with underscores, in upper case'),
+            (lambda n: n.replace('-', '_', 1).lower(), 'with one underscore')]
+    for way, how in ways:
+        fields = ''.join(f'{way(n)}: 6.6.6.6\r\n' for n in names if way(n).lower() != n.lower())
+        seen = ask(get('/head', fields))[0].split(b'\r\n\r\n', 1)[1]
+        say(f'claims {how} are dropped', b'6.6.6.6' not in seen and b'x-forwarded-for: 127.0.0.1' in seen, seen)
+        answer, _ = ask(get('/sink', 'Transfer-Encoding: chunked\r\n', method='POST') + b'3\r\nabc\r\n0\r\n' + fields.encode() + b'X_Sum: 7\r\n\r\n')
+        say(f'claims {how} in trailers are dropped, others pass', answer.endswith(b'3 X_Sum: 7'), answer)
+    seen = ask(get('/head', 'X-FORWARDED-CLIENT-CERT: Hash=1\r\nx-forwarded-client-cert: Hash=2\r\nConnection: x-forwarded-client-cert\r\nX_Other: kept\r\nxForwarded_For: kept\r\n'))[0]
+    seen = seen.split(b'\r\n\r\n', 1)[1].lower()
+    say('twice, in other case, named by Connection: dropped', b'hash=' not in seen, seen)
+    say('other names with underscores pass', b'\nx_other: kept' in seen and b'\nxforwarded_for: kept' in seen, seen)
+    answer = ask(get('/sink', 'Transfer-Encoding: chunked\r\n', method='POST') + b'0\r\nX-Forwarded-Client-Cert: Hash=1\r\ntraceparent: 00-1\r\nVia: x\r\nX-Request-Id: x\r\n\r\n')[0]
+    say('nothing of it comes in trailers', answer.endswith(b'0 '), answer)
 
 
 def gibibyte():
@@ -324,7 +344,7 @@ def at_rest():
 
 serves('the gateway serves')
 start_rss = rss()
-for part in (origins, splitting, repetition, early, heads, clients, gibibyte):
+for part in (origins, splitting, repetition, early, heads, claims, clients, gibibyte):
     part()
     serves(f'the next request is served after {part.__name__}')
 at_rest()

@@ -8,7 +8,9 @@ try:
     for i in range(40):
         m = b"line %d\n" % i
         s.sendall(m)
-        got = s.recv(100)
+        got = b""
+        while len(got) < len(m) and (piece := s.recv(100)):
+            got += piece
         if got != m:
             raise AssertionError("wanted %r, got %r" % (m, got))
         print("# begun", flush=True) if i == 0 else time.sleep(0.05)

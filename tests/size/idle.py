@@ -23,7 +23,10 @@ def open_one():
     s.sendall(b'GET / HTTP/1.1\r\nHost: a.test\r\n\r\n')
     got = b''
     while b'\r\n\r\n' not in got:
-        got += s.recv(4096)
+        piece = s.recv(4096)
+        if not piece:
+            sys.exit(f'closed behind {got!r}')
+        got += piece
     return s
 
 

@@ -20,7 +20,7 @@ if [ "$MODE" = tcp ]; then
 $LOAD
 worker_processes 1; daemon off; pid $RUN/nginx.pid; error_log $RUN/error.log crit; worker_rlimit_nofile 20000;
 events { worker_connections 9000; multi_accept on; }
-stream { access_log off; tcp_nodelay on; proxy_buffer_size 64k;
+stream { access_log off; tcp_nodelay on; proxy_buffer_size 64k; ${HALF_CLOSE:+proxy_half_close on;}
   server { listen $L; proxy_pass 127.0.0.1:$OPORT; } }
 C
   exec "$B" -p "$RUN" -e "$RUN/error.log" -c "$RUN/nginx.conf"

@@ -1,4 +1,4 @@
-/* scram.c - SCRAM-SHA-256 and SCRAM-SHA-512, the server's side (RFC 5802, RFC 7677), as pure functions.
+/* scram.c - SCRAM-SHA-256 and SCRAM-SHA-512, both sides (RFC 5802, RFC 7677), as pure functions.
  *
  *     client-first  n,,n=user,r=cnonce                  n: no channel binding; y: the client could
  *     server-first  r=cnonce snonce,s=base64(salt),i=iterations
@@ -8,10 +8,8 @@
  *     SaltedPassword = Hi(password, salt, i)            ClientKey = HMAC(SaltedPassword, "Client Key"), StoredKey = H(ClientKey)
  *     AuthMessage = client-first-bare , server-first , client-final-without-proof
  *     ClientProof = ClientKey ^ HMAC(StoredKey, AuthMessage)     ServerSignature = HMAC(ServerKey, AuthMessage)
- *
- * Not here: SASLprep (RFC 4013): names and passwords are taken as the bytes they are, as Kafka's clients send them; channel binding.
  */
-#include "security_int.h"
+#include "scram.h"
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -73,20 +71,20 @@ static void base64_add(struct buf *b, const void *p, size_t n)
     b->n += (size_t)EVP_EncodeBlock((unsigned char *)b->p + b->n, p, (int)n);
 }
 
-/* Exactly n bytes. */
-static bool base64_read(struct slice text, uint8_t *out, size_t n)
+/* At least one byte, at most cap (SCRAM_SALT_MAX or less). */
+static bool base64_read(struct slice text, uint8_t *out, size_t cap, size_t *n)
 {
-    uint8_t raw[SCRAM_KEY_MAX + 8];
-    if (text.n != 4 * ((n + 2) / 3) || text.n / 4 * 3 > sizeof raw)
+    uint8_t raw[SCRAM_SALT_MAX + 8];
+    size_t pads = 0;
+    if (text.n == 0 || text.n % 4 || text.n / 4 * 3 > MIN(cap + 2, sizeof raw))
         return false;
+    while (pads < 2 && text.p[text.n - 1 - pads] == '=')
+        pads++;
     int got = EVP_DecodeBlock(raw, (const unsigned char *)text.p, (int)text.n);
-    size_t pads = 3 * (text.n / 4) - n;
-    if (got < 0 || (size_t)got != n + pads)
+    if (got < 0 || (size_t)got - pads > cap)
         return false;
-    for (size_t i = 0; i < pads; i++)
-        if (text.p[text.n - 1 - i] != '=')
-            return false;
-    memcpy(out, raw, n);
+    *n = (size_t)got - pads;
+    memcpy(out, raw, *n);
     return true;
 }
 
@@ -135,7 +133,7 @@ void scram_fini(struct scram *x)
     OPENSSL_cleanse(&x->cred, sizeof x->cred);
 }
 
-/* ---- the exchange ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the server's side ---------------------------------------------------------------------------------------------------------------- */
 
 enum err scram_first(struct scram *x, struct slice msg)
 {
@@ -198,6 +196,7 @@ enum err scram_final(struct scram *x, struct slice msg, struct buf *out)
     struct slice rest = msg, binding, nonce, proof;
     uint8_t given[SCRAM_KEY_MAX], signature[SCRAM_KEY_MAX];
     struct buf c = {0};
+    size_t given_n;
     ptrdiff_t at = -1;
     for (size_t i = 0; i + 2 < msg.n; i++) /* the proof is last; extensions may stand before it */
         if (msg.p[i] == ',' && msg.p[i + 1] == 'p' && msg.p[i + 2] == '=')
@@ -205,7 +204,7 @@ enum err scram_final(struct scram *x, struct slice msg, struct buf *out)
     if (at < 0 || !attribute(&rest, 'c', &binding) || !attribute(&rest, 'r', &nonce))
         return ERR_SYNTAX;
     proof = slice_of(msg.p + at + 3, msg.n - (size_t)at - 3);
-    if (!base64_read(proof, given, scram_key_bytes(x->kind)))
+    if (!base64_read(proof, given, sizeof given, &given_n) || given_n != scram_key_bytes(x->kind))
         return ERR_SYNTAX;
     base64_add(&c, x->gs2, x->gs2_n);
     /* The end of the nonce: librdkafka before 2.6 puts the client's part in front twice (Kafka lets it in for the same reason). Ours is in it, and the proof covers it. */
@@ -220,4 +219,83 @@ enum err scram_final(struct scram *x, struct slice msg, struct buf *out)
     buf_adds(out, "v=");
     base64_add(out, signature, scram_key_bytes(x->kind));
     return OK;
+}
+
+/* ---- the client's side --------------------------------------------------------------------------------------------------------- */
+
+#define GS2 "n,,"          /* no channel binding, and nobody else's rights */
+#define GS2_BASE64 "biws"
+
+void scram_client_fini(struct scram_client *x)
+{
+    buf_free(&x->auth);
+    buf_free(&x->nonce);
+    OPENSSL_cleanse(x->signature, sizeof x->signature);
+}
+
+void scram_client_first(struct scram_client *x, struct slice user, struct slice nonce, struct buf *out)
+{
+    buf_add_slice(&x->nonce, nonce);
+    buf_adds(&x->auth, "n=");
+    for (size_t i = 0; i < user.n; i++)
+        if (user.p[i] == ',' || user.p[i] == '=')
+            buf_adds(&x->auth, user.p[i] == ',' ? "=2C" : "=3D");
+        else
+            buf_addc(&x->auth, user.p[i]);
+    buf_adds(&x->auth, ",r=");
+    buf_add_slice(&x->auth, nonce);
+    buf_adds(out, GS2);
+    buf_add_slice(out, buf_slice(&x->auth));
+}
+
+enum err scram_client_answer(struct scram_client *x, struct slice msg)
+{
+    struct slice rest = msg, nonce, salt, iterations;
+    uint64_t n;
+    if (!attribute(&rest, 'r', &nonce) || !attribute(&rest, 's', &salt) || !attribute(&rest, 'i', &iterations))
+        return ERR_SYNTAX; /* or m=: an extension that must be understood, and none is */
+    if (nonce.n > 2 * CLIENT_NONCE_MAX || !printable(nonce) || !base64_read(salt, x->salt, sizeof x->salt, &x->salt_n) || slice_u64(iterations, INT32_MAX, &n) != OK)
+        return ERR_SYNTAX;
+    if (nonce.n <= x->nonce.n || !slice_starts(nonce, buf_slice(&x->nonce)))
+        return ERR_PERM;
+    if (n < SCRAM_ITERATIONS_MIN || n > SCRAM_CLIENT_ITERATIONS_MAX)
+        return ERR_LIMIT;
+    x->iterations = (int32_t)n;
+    buf_clear(&x->nonce);
+    buf_add_slice(&x->nonce, nonce);
+    buf_addc(&x->auth, ',');
+    buf_add_slice(&x->auth, msg);
+    return OK;
+}
+
+enum err scram_client_final(struct scram_client *x, const uint8_t salted[SCRAM_KEY_MAX], struct buf *out)
+{
+    uint8_t client_key[SCRAM_KEY_MAX], proof[SCRAM_KEY_MAX];
+    struct scram_cred keys = {0};
+    size_t n = scram_key_bytes(x->kind), at = out->n;
+    buf_adds(out, "c=" GS2_BASE64 ",r=");
+    buf_add_slice(out, buf_slice(&x->nonce));
+    buf_addc(&x->auth, ',');
+    buf_add(&x->auth, out->p + at, out->n - at);
+    bool ok = hmac(x->kind, salted, SLICE("Client Key"), client_key) && scram_keys(x->kind, salted, &keys) == OK &&
+              hmac(x->kind, keys.stored_key, buf_slice(&x->auth), proof) && hmac(x->kind, keys.server_key, buf_slice(&x->auth), x->signature);
+    for (size_t i = 0; i < n && ok; i++)
+        proof[i] ^= client_key[i];
+    if (ok) {
+        buf_adds(out, ",p=");
+        base64_add(out, proof, n);
+    }
+    OPENSSL_cleanse(client_key, sizeof client_key);
+    OPENSSL_cleanse(&keys, sizeof keys);
+    return ok ? OK : ERR_INTERNAL;
+}
+
+enum err scram_client_verify(const struct scram_client *x, struct slice msg)
+{
+    struct slice rest = msg, text;
+    uint8_t shown[SCRAM_KEY_MAX];
+    size_t n;
+    if (!attribute(&rest, 'v', &text) || !base64_read(text, shown, sizeof shown, &n) || n != scram_key_bytes(x->kind))
+        return ERR_PERM;
+    return CRYPTO_memcmp(shown, x->signature, n) == 0 ? OK : ERR_PERM;
 }
