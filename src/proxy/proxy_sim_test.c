@@ -521,11 +521,13 @@ static bool all_ended(void *ctx) { return W.running == 0; }
 
 #ifdef OTHER_NODE
 #define UPGRADE_IGNORED "502" /* HTTP/2 has no way to say it: README.md, "Between nodes" */
+#define LEGS 5 /* from an origin to a client and back to who asks the origin */
 static uint64_t seeds(void) { return test_repeats(16); } /* handshakes take their time */
 static struct proxy *nearest(void) { return W.other.proxy; } /* the one that talks to the origins */
 static void sockets_hold(bool on) { W.other.hold_sockets = on; }
 #else
 #define UPGRADE_IGNORED "200"
+#define LEGS 3
 static uint64_t seeds(void) { return test_repeats(200); }
 static struct proxy *nearest(void) { return W.proxy; }
 static void sockets_hold(bool on) { W.hold_sockets = on; }
@@ -566,24 +568,25 @@ static void test_stale(void **state)
         struct sim_conf f = {.latency_us_min = 500, .latency_us_max = 4000, .split_pct = seed % 2 ? 30 : 0};
         uint32_t heard = 0;
         world_start(seed, &f, NULL);
-        W.rest_ms = W.think_ms = 150 + (uint32_t)(seed % 3) * 100;
-        client_new("/b", 10, 300, 12, false);
-        client_new("/b", 10, 40000, 12, false);
-        client_new("/b", 10, 3000, 12, true);
-        client_new("/b", 10, 0, 12, false);
+        W.think_ms = 150 + (uint32_t)(seed % 3) * 100;
+        W.rest_ms = W.think_ms + LEGS * (f.latency_us_min + f.latency_us_max) / 2000;
+        client_new("/b", 10, 300, 24, false);
+        client_new("/b", 10, 40000, 24, false);
+        client_new("/b", 10, 3000, 24, true);
+        client_new("/b", 10, 0, 24, false);
         assert_true(sim_run(all_ended, NULL, 600000));
         for (int i = 0; i < ORIGINS; i++)
             heard += W.origins[i].requests;
         assert_int_equal(W.failed, 0);
         assert_int_equal(W.status_other, 0);
-        assert_int_equal(heard, 48);
+        assert_int_equal(heard, 4 * 24);
         stale += counter_read(&nearest()->c.up_stale);
         assert_int_equal(counter_read(&W.proxy->c.retries), 0);
-        sim_run(never, NULL, W.think_ms + 10); /* they close when they have thought for the last time */
+        sim_run(never, NULL, W.rest_ms + 10); /* origins close what rests for the last time */
         clients_free();
         world_stop();
     }
-    assert_true(stale > seeds()); /* it was tried */
+    assert_true(stale >= seeds()); /* it was tried: what comes together is for chance to say, some eight times a seed */
 }
 
 /* Replicas are killed and come back; plans change all the time; no GET fails. */
