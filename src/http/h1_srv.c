@@ -551,11 +551,11 @@ void h1_srv_close(struct h1_srv *c)
 {
     if (c->state == SRV_CLOSED)
         return;
-    bool cut = exchange_open(c) && c->answering && !c->answered;
+    bool cut = c->answering && c->answer == H1_UNTIL_CLOSE && (!c->answered || unsent(c));
     c->state = SRV_CLOSED;
     timer_clear(&c->timer);
     list_del(&c->resume.link);
-    if (cut && c->answer == H1_UNTIL_CLOSE)
+    if (cut)
         stream_reset(&c->s); /* a FIN would look like the end of the body */
     else
         stream_close(&c->s);

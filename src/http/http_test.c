@@ -583,6 +583,39 @@ static void test_cut(void **state)
     }
 }
 
+/* So is one that ends by the end of the connection, when its client is let go because it does not read. */
+static void test_cut_unread(void **state)
+{
+    for (int whole = 0; whole < 2; whole++) { /* whole: the owner has said all of it, and some waits still */
+        srv_start(BY_HAND);
+        struct raw *r = raw_open();
+        struct iovec v;
+        stream_reading(&r->s, false);
+        raw_send(r, "GET / HTTP/1.0\r\n\r\n");
+        pass(5);
+        head_clear(&W.out);
+        head_status(&W.out, 200, SLICE(""));
+        assert_true(h1_srv_answer(&W.own->srv, &W.out, H1_CHUNKED, 0, one(&v, filler, BIG), whole) > 0);
+        pass(62000);
+        assert_true(W.own->released && W.own->aborts == !whole);
+        stream_reading(&r->s, true);
+        pass(100);
+        assert_true(r->got.n < BIG && r->failed && !r->eof);
+        world_stop();
+    }
+    srv_start(BY_HAND); /* one that reads in time sees an ordinary end */
+    struct raw *r = raw_open();
+    struct iovec v;
+    raw_send(r, "GET / HTTP/1.0\r\n\r\n");
+    pass(5);
+    head_clear(&W.out);
+    head_status(&W.out, 200, SLICE(""));
+    h1_srv_answer(&W.own->srv, &W.out, H1_CHUNKED, 0, one(&v, filler, BIG), true);
+    pass(5000);
+    assert_true(r->got.n > BIG && r->eof && !r->failed);
+    world_stop();
+}
+
 /* A head of exactly what a builder may put gets its framing and leaves; one byte more is over. */
 static void test_head_out_edge(void **state)
 {
@@ -962,14 +995,18 @@ static void test_both(void **state)
     }
 }
 
-int main(void)
+/* A test's name as argument: only that one. */
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipeline),     cmocka_unit_test(test_pipeline_unread), cmocka_unit_test(test_never_reads),   cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_half_close),   cmocka_unit_test(test_early_answer),    cmocka_unit_test(test_framing),       cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_cut_unread),
         cmocka_unit_test(test_head_out_edge), cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_times),         cmocka_unit_test(test_last),
         cmocka_unit_test(test_tunnel),       cmocka_unit_test(test_cli_tunnel),
-        cmocka_unit_test(test_cli_answers),  cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
+        cmocka_unit_test(test_cli_answers), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
