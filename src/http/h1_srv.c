@@ -30,6 +30,8 @@ static bool unsent(const struct h1_srv *c) { return c->s.out_bytes > 0; }
 /* The next head has to wait until the last answer is in the kernel. */
 static bool blocked(const struct h1_srv *c) { return c->state == SRV_HEAD && unsent(c); }
 static bool tunnel(const struct h1_srv *c) { return c->answer == H1_TUNNEL && c->answering; }
+/* What the client is given time for is to read: its request has come, or is not read now, or is a tunnel, which may be silent. */
+static bool reader_timed(const struct h1_srv *c) { return c->state != SRV_BODY || c->paused || tunnel(c); }
 
 /* ---- refusals --------------------------------------------------------------------------------------------------- */
 
@@ -74,7 +76,7 @@ static void unsent_timer(struct h1_srv *c)
 static void srv_timer(struct timer *t)
 {
     struct h1_srv *c = CONTAINER_OF(t, struct h1_srv, timer);
-    bool writing = unsent(c) && (c->state != SRV_BODY || c->paused); /* it is the client's reading that is timed */
+    bool writing = unsent(c) && reader_timed(c);
     if (writing && c->s.out_bytes < c->unsent_before) {
         unsent_timer(c);
         return;
@@ -318,7 +320,7 @@ static void srv_drained(struct stream *s)
 {
     struct h1_srv *c = srv_of(s);
     if (exchange_open(c)) {
-        if (c->state == SRV_WAIT || c->paused)
+        if (reader_timed(c))
             timer_clear(&c->timer);
         c->ops->drained(c);
     } else if (c->state == SRV_LINGER) {
@@ -405,7 +407,7 @@ static void answer_done(struct h1_srv *c)
 
 static size_t written(struct h1_srv *c, size_t queued)
 {
-    if (queued && (c->state == SRV_WAIT || c->paused) && !timer_is_set(&c->timer))
+    if (queued && reader_timed(c) && !timer_is_set(&c->timer))
         unsent_timer(c); /* until drained() */
     return queued;
 }
@@ -535,10 +537,10 @@ void h1_srv_reading(struct h1_srv *c, bool on)
             timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
         if (c->in_n)
             loop_defer(c->s.loop, &c->resume);
-    } else if (unsent(c))
-        unsent_timer(c);
-    else
+    } else if (!unsent(c))
         timer_clear(&c->timer); /* it is not the client who is slow */
+    else if (!tunnel(c) || !timer_is_set(&c->timer)) /* a tunnel's is that of its reading already */
+        unsent_timer(c);
 }
 
 const struct h1_chunked *h1_srv_trailers(const struct h1_srv *c) { return c->body.chunked; }

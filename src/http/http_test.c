@@ -765,6 +765,60 @@ static void test_tunnel(void **state)
     world_stop();
 }
 
+static void tunnel_by_hand(void)
+{
+    head_clear(&W.out);
+    head_status(&W.out, 101, SLICE(""));
+    h1_srv_answer(&W.own->srv, &W.out, H1_TUNNEL, 0, (struct pieces){0}, false);
+}
+
+static struct raw *tunnel_unread(void)
+{
+    struct iovec v;
+    srv_start(BY_HAND);
+    struct raw *r = raw_open();
+    raw_send(r, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: y\r\n\r\n");
+    pass(20);
+    tunnel_by_hand();
+    pass(20);
+    stream_reading(&r->s, false);
+    assert_true(h1_srv_send(&W.own->srv, one(&v, filler, BIG)) > 0);
+    return r;
+}
+
+/* A tunnel may be silent, but who is sent something has to read it, some bytes within each body timeout. */
+static void test_tunnel_unread(void **state)
+{
+    struct raw *r = tunnel_unread();
+    pass(59000);
+    assert_false(W.own->released);
+    pass(3000);
+    assert_true(W.own->released && W.own->aborts == 1 && W.own->abort_err == ERR_TIMEOUT);
+    world_stop();
+    r = tunnel_unread(); /* slowly */
+    for (int i = 0; i < 4; i++) {
+        pass(50000);
+        size_t before = r->got.n;
+        stream_reading(&r->s, true);
+        for (int ms = 0; ms < 1000 && r->got.n == before; ms++)
+            pass(1);
+        stream_reading(&r->s, false);
+        assert_true(r->got.n > before);
+    }
+    assert_true(W.own->srv.s.out_bytes > 0 && W.own->aborts == 0);
+    world_stop();
+    r = tunnel_unread(); /* what it sent could not be passed on either, for a while; then both go on, and it rests */
+    h1_srv_reading(&W.own->srv, false);
+    pass(1000);
+    h1_srv_reading(&W.own->srv, true);
+    stream_reading(&r->s, true);
+    pass(5000);
+    assert_true(r->got.n > BIG && W.own->srv.s.out_bytes == 0);
+    pass(1000000);
+    assert_true(W.own->aborts == 0 && !W.own->released);
+    world_stop();
+}
+
 /* ---- the client's end ------------------------------------------------------------------------------------------------------------------ */
 
 static void test_cli_answers(void **state)
@@ -1003,7 +1057,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipeline),     cmocka_unit_test(test_pipeline_unread), cmocka_unit_test(test_never_reads),   cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_half_close),   cmocka_unit_test(test_early_answer),    cmocka_unit_test(test_framing),       cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_cut_unread),
+        cmocka_unit_test(test_cut_unread),   cmocka_unit_test(test_tunnel_unread),
         cmocka_unit_test(test_head_out_edge), cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_times),         cmocka_unit_test(test_last),
         cmocka_unit_test(test_tunnel),       cmocka_unit_test(test_cli_tunnel),
         cmocka_unit_test(test_cli_answers), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
