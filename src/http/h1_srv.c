@@ -224,14 +224,27 @@ static void consume(struct h1_srv *c, const char *p, size_t n)
     ahead_limit(c);
 }
 
+/* The client has ended its direction of a tunnel. What was read ahead of that goes first. */
+static void tunnel_ended(struct h1_srv *c)
+{
+    if (c->in_n)
+        consume(c, c->in, c->in_n);
+    if (c->state != SRV_BODY)
+        return;
+    c->state = SRV_WAIT;
+    c->ops->body(c, (struct pieces){0}, true);
+}
+
 static void srv_resume(struct task *t)
 {
     struct h1_srv *c = CONTAINER_OF(t, struct h1_srv, resume);
     if (c->in_n && (c->state == SRV_HEAD || (c->state == SRV_BODY && !c->paused)))
         consume(c, c->in, c->in_n);
-    if (!c->s.eof_seen || !list_empty(&c->resume.link))
+    if (!c->s.eof_seen || !list_empty(&c->resume.link) || (tunnel(c) && c->paused))
         return;
-    if (c->state == SRV_BODY) /* nothing follows what was read ahead */
+    if (c->state == SRV_BODY && tunnel(c))
+        tunnel_ended(c);
+    else if (c->state == SRV_BODY) /* nothing follows what was read ahead */
         abort_exchange(c, ERR_CLOSED);
     else if (c->state == SRV_HEAD && !blocked(c))
         h1_srv_close(c);
@@ -292,10 +305,9 @@ static void srv_eof(struct stream *s)
     } else if (c->state == SRV_WAIT) { /* it may have closed its sending side only: it still gets its answers */
         if (!c->in_n)
             c->keep_alive = false;
-    } else if (c->state == SRV_BODY && tunnel(c)) {
-        c->state = SRV_WAIT;
-        c->ops->body(c, (struct pieces){0}, true);
-    } else if (c->state == SRV_BODY)
+    } else if (c->state == SRV_BODY && tunnel(c))
+        tunnel_ended(c);
+    else if (c->state == SRV_BODY)
         abort_exchange(c, ERR_CLOSED);
     else if (!unsent(c) && !(c->state == SRV_HEAD && resuming)) /* else drained() or srv_resume() ends it */
         h1_srv_close(c);
@@ -434,7 +446,7 @@ static void tunnel_begin(struct h1_srv *c, struct head_out *o)
     c->state = SRV_BODY;
     c->body.framing = H1_TUNNEL;
     timer_clear(&c->timer);
-    if (c->in_n && !c->consuming)
+    if ((c->in_n || c->s.eof_seen) && !c->consuming)
         loop_defer(c->s.loop, &c->resume);
 }
 
@@ -535,7 +547,7 @@ void h1_srv_reading(struct h1_srv *c, bool on)
     if (on) {
         if (!tunnel(c))
             timer_set(c->s.loop, &c->timer, c->conf->body_timeout_ms);
-        if (c->in_n)
+        if (c->in_n || c->s.eof_seen)
             loop_defer(c->s.loop, &c->resume);
     } else if (!unsent(c))
         timer_clear(&c->timer); /* it is not the client who is slow */

@@ -819,6 +819,24 @@ static void test_tunnel_unread(void **state)
     world_stop();
 }
 
+/* What a client has sent ahead of its end is not lost, though the tunnel is agreed to after both have come. */
+static void test_tunnel_ahead(void **state)
+{
+    srv_start(BY_HAND);
+    struct raw *r = raw_open();
+    raw_send(r, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: y\r\n\r\nahead");
+    stream_shut(&r->s);
+    pass(20);
+    assert_true(W.own->requests == 1 && W.own->ends == 1);
+    tunnel_by_hand();
+    pass(20);
+    assert_true(slice_is(buf_slice(&W.own->body), "ahead") && W.own->ends == 2 && W.own->aborts == 0);
+    h1_srv_end(&W.own->srv, SLICE(""));
+    pass(20);
+    assert_true(r->eof && W.own->released);
+    world_stop();
+}
+
 /* ---- the client's end ------------------------------------------------------------------------------------------------------------------ */
 
 static void test_cli_answers(void **state)
@@ -1057,7 +1075,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipeline),     cmocka_unit_test(test_pipeline_unread), cmocka_unit_test(test_never_reads),   cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_half_close),   cmocka_unit_test(test_early_answer),    cmocka_unit_test(test_framing),       cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_cut_unread),   cmocka_unit_test(test_tunnel_unread),
+        cmocka_unit_test(test_cut_unread),   cmocka_unit_test(test_tunnel_unread),   cmocka_unit_test(test_tunnel_ahead),
         cmocka_unit_test(test_head_out_edge), cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_times),         cmocka_unit_test(test_last),
         cmocka_unit_test(test_tunnel),       cmocka_unit_test(test_cli_tunnel),
         cmocka_unit_test(test_cli_answers), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
