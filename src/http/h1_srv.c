@@ -175,6 +175,10 @@ static size_t take_body(struct h1_srv *c, const char *p, size_t n)
     }
     if (end) {
         c->state = SRV_WAIT;
+        if (c->paused) { /* nothing of it is left to be held back, and that the client leaves is to be seen */
+            c->paused = false;
+            stream_reading(&c->s, true);
+        }
         if (unsent(c))
             unsent_timer(c);
         else

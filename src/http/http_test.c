@@ -14,7 +14,7 @@
 
 /* ---- the world -------------------------------------------------------------------------------------------------------- */
 
-enum manner { ECHO, EARLY, BY_HAND, SIZED, STREAM_ECHO, TUNNEL };
+enum manner { ECHO, EARLY, BY_HAND, SIZED, STREAM_ECHO, TUNNEL, PAUSE };
 
 struct own { /* an h1_srv with its owner */
     struct h1_srv srv;
@@ -103,6 +103,8 @@ static void own_request(struct h1_srv *c, const struct h1_head *h, struct pieces
     collect(&o->body, body);
     uint64_t n;
     struct iovec v;
+    if (o->manner == PAUSE)
+        h1_srv_reading(c, false);
     if (o->manner == EARLY) {
         answer(o, "early", 5, H1_LENGTH);
         return;
@@ -837,6 +839,27 @@ static void test_tunnel_ahead(void **state)
     world_stop();
 }
 
+/* The owner held the body back, but all of it was in one read: that the client leaves afterwards is seen. */
+static void test_left_paused(void **state)
+{
+    srv_start(PAUSE);
+    W.conf.eof_leaves = true;
+    struct raw *r = raw_open();
+    struct buf b = {0};
+    buf_adds(&b, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for (int i = 0; i < 2 * PIECES_MAX; i++)
+        buf_adds(&b, "1\r\na\r\n");
+    buf_adds(&b, "0\r\n\r\n");
+    raw_send(r, b.p);
+    pass(20);
+    assert_true(W.own->body.n == 2 * PIECES_MAX && W.own->ends == 1);
+    stream_shut(&r->s);
+    pass(20);
+    assert_true(W.own->aborts == 1 && W.own->abort_err == ERR_CLOSED);
+    buf_free(&b);
+    world_stop();
+}
+
 /* ---- the client's end ------------------------------------------------------------------------------------------------------------------ */
 
 static void test_cli_answers(void **state)
@@ -1075,7 +1098,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipeline),     cmocka_unit_test(test_pipeline_unread), cmocka_unit_test(test_never_reads),   cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_half_close),   cmocka_unit_test(test_early_answer),    cmocka_unit_test(test_framing),       cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_cut_unread),   cmocka_unit_test(test_tunnel_unread),   cmocka_unit_test(test_tunnel_ahead),
+        cmocka_unit_test(test_cut_unread),   cmocka_unit_test(test_tunnel_unread),   cmocka_unit_test(test_tunnel_ahead),  cmocka_unit_test(test_left_paused),
         cmocka_unit_test(test_head_out_edge), cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_times),         cmocka_unit_test(test_last),
         cmocka_unit_test(test_tunnel),       cmocka_unit_test(test_cli_tunnel),
         cmocka_unit_test(test_cli_answers), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
