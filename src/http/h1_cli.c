@@ -150,7 +150,8 @@ static void cli_data(struct stream *s, char *data, size_t n)
 static void cli_eof(struct stream *s)
 {
     struct h1_cli *c = cli_of(s);
-    if (c->state == CLI_BODY && (c->body.framing == H1_UNTIL_CLOSE || c->body.framing == H1_TUNNEL)) {
+    bool whole = c->body.framing == H1_TUNNEL || (c->body.framing == H1_UNTIL_CLOSE && !s->truncated); /* of TLS without close_notify nobody knows: RFC 9112 section 9.8 */
+    if (c->state == CLI_BODY && whole) {
         rest(c, 0);
         c->keep_alive = false;
         c->ops->body(c, (struct pieces){0}, true);

@@ -967,6 +967,26 @@ static void test_cli_tunnel(void **state)
     world_stop();
 }
 
+/* TLS that ends without close_notify: what was to end with it is not known to be whole (RFC 9112 section 9.8). */
+static void test_cli_truncated(void **state)
+{
+    for (int truncated = 0; truncated < 2; truncated++) {
+        world_start(1, NULL, true);
+        struct use *u = use_open();
+        use_get(u, H1_GET);
+        pass(20);
+        raw_send(W.raw, "HTTP/1.1 200 OK\r\n\r\nabc");
+        pass(20);
+        u->cli.s.truncated = truncated; /* as rt sets it, before eof() */
+        stream_shut(&W.raw->s);
+        pass(20);
+        assert_int_equal(u->ends, !truncated);
+        assert_int_equal(u->failures, truncated);
+        assert_true(!truncated || u->fail_err == ERR_CLOSED);
+        world_stop();
+    }
+}
+
 /* An answer that comes before the request was sent whole is taken, and the connection is not used again. */
 static void test_cli_early(void **state)
 {
@@ -1101,7 +1121,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_cut_unread),   cmocka_unit_test(test_tunnel_unread),   cmocka_unit_test(test_tunnel_ahead),  cmocka_unit_test(test_left_paused),
         cmocka_unit_test(test_head_out_edge), cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_times),         cmocka_unit_test(test_last),
         cmocka_unit_test(test_tunnel),       cmocka_unit_test(test_cli_tunnel),
-        cmocka_unit_test(test_cli_answers), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
+        cmocka_unit_test(test_cli_answers), cmocka_unit_test(test_cli_truncated), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
