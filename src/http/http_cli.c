@@ -57,6 +57,7 @@ static void h1_response(struct h1_cli *h, const struct h1_head *head, struct pie
     struct http_cli *c = cli_of(h);
     struct http_call *k = over ? call_take(c) : c->call;
     k->answer_begun = true;
+    k->sent |= h->sent; /* an upgrade was declined: nothing more of the request goes out */
     c->ops->response(k, head, body, over);
 }
 

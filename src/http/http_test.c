@@ -967,6 +967,42 @@ static void test_cli_tunnel(void **state)
     world_stop();
 }
 
+static void call_told(struct http_call *k, const struct h1_head *h, struct pieces body, bool end) {}
+static void call_body(struct http_call *k, struct pieces body, bool end) {}
+static void call_drained(struct http_call *k) {}
+static void call_failed(struct http_call *k, enum err e) {}
+static void call_connected(struct http_cli *c) {}
+static void call_ended(struct http_cli *c, enum err e) {}
+static bool call_released;
+static void call_gone(struct http_cli *c) { call_released = true; }
+
+/* A tunnel that is declined: the rest of the request, which would be the tunnel's bytes, is not to be sent. */
+static void test_call_declined(void **state)
+{
+    static const struct http_cli_ops ops = {
+        .connected = call_connected, .response = call_told, .body = call_body, .drained = call_drained, .failed = call_failed, .ended = call_ended, .released = call_gone};
+    world_start(1, NULL, true);
+    struct http_cli_conf conf;
+    struct http_cli c = {0};
+    struct http_call k;
+    struct addr a = addr_ip4(0x7f000001, PORT);
+    http_cli_conf_default(&conf);
+    conf.limits = &h1_limits_default;
+    conf.out = &W.out;
+    http_cli_connect(&c, W.near, &conf, &ops, -1, &a, HTTP_1, NULL);
+    http_cli_request(&c, &k, H1_GET, SLICE("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: y\r\n\r\n"), H1_TUNNEL, (struct pieces){0}, false);
+    pass(20);
+    assert_false(k.sent);
+    raw_send(W.raw, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+    pass(20);
+    assert_true(k.answer_begun && k.sent);
+    call_released = false;
+    http_cli_close(&c);
+    pass(5);
+    assert_true(call_released);
+    world_stop();
+}
+
 /* TLS that ends without close_notify: what was to end with it is not known to be whole (RFC 9112 section 9.8). */
 static void test_cli_truncated(void **state)
 {
@@ -1121,7 +1157,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_cut_unread),   cmocka_unit_test(test_tunnel_unread),   cmocka_unit_test(test_tunnel_ahead),  cmocka_unit_test(test_left_paused),
         cmocka_unit_test(test_head_out_edge), cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_times),         cmocka_unit_test(test_last),
         cmocka_unit_test(test_tunnel),       cmocka_unit_test(test_cli_tunnel),
-        cmocka_unit_test(test_cli_answers), cmocka_unit_test(test_cli_truncated), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
+        cmocka_unit_test(test_cli_answers),  cmocka_unit_test(test_call_declined), cmocka_unit_test(test_cli_truncated), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
