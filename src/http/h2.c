@@ -707,7 +707,7 @@ static void stream_ended(struct h2_conn *c, struct h2_stream *st)
         st->in_end = true;
         return;
     }
-    if (st->in_counted && st->in_left) {
+    if (UNLIKELY(!st->head_done) || (st->in_counted && st->in_left)) { /* before the (final) head, or short of what was said */
         h2_stream_fault(st, NGHTTP2_PROTOCOL_ERROR);
         return;
     }

@@ -303,6 +303,15 @@ static void test_cli_answers(void **state)
     pass(3);
     assert_true(x->failed && x->err == ERR_SYNTAX);
     id += 2;
+    x = get(u, "/"); /* an end behind an interim answer, without a byte of a body: there is no answer */
+    pass(3);
+    raw_headers(W.raw, END_HEADERS, id, ":status\t103\n");
+    pass(3);
+    raw_frame(W.raw, DATA, END_STREAM, id, "", 0);
+    pass(3);
+    assert_true(x->failed && x->err == ERR_SYNTAX && !x->end && x->interims == 1);
+    assert_int_equal(rst_code(W.raw, id), PROTOCOL_ERROR);
+    id += 2;
     x = get(u, "/"); /* interim answers without end */
     pass(3);
     for (int i = 0; i < 3000 && !x->over; i++) {
