@@ -530,8 +530,10 @@ void request_more(struct exchange *x, struct pieces body, bool end)
 
 void request_flow(struct exchange *x)
 {
-    if (x->state == X_LOCAL && x->more->copies)
+    if (x->state == X_LOCAL && x->more->copies) {
         step_file_more(x);
+        return; /* x may be over */
+    }
     if (!x->calling || x->state != X_ANSWER)
         return;
     x->stalled = false;

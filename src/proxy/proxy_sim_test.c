@@ -89,6 +89,10 @@ static const char manifest[] =
     "  - matches: [{path: {value: /all}}]\n    filters: [" EXT("all") ", " EXT("zip") ", " BACK ", {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-edit, value: part}]}}]\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: direct}\nspec: {directResponse: {body: hello, contentType: text/csv}}\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: all}\nspec: {aggregate: {parts: [{name: one, path: /b/7777, backendRef: {name: svc, port: 80}}]}}\n---\n"
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: files}\n"
+    "spec:\n  parentRefs: [{name: gw}]\n  hostnames: [files.test]\n  rules: [{filters: [" EXT("check") ", " EXT("files") "]}]\n---\n"
+    "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: check}\nspec: {transform: {request: [{set: {pointer: /a, value: 1}}]}}\n---\n"
+    "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: files}\nspec: {staticFiles: {root: /www}}\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: zip}\nspec: {compression: {minBytes: 1}}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: svc}\nspec: {selector: {app: svc}, ports: [{port: 80, targetPort: 8080}]}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: none}, ports: [{port: 80, targetPort: 8080}]}\n";
@@ -889,6 +893,51 @@ static void test_edits(void **state)
     world_stop();
 }
 
+#define FILE_BYTES (4u << 20)
+
+static void file_make(void)
+{
+    static char bytes[FILE_BYTES];
+    struct iovec v = {bytes, sizeof bytes};
+    uint64_t size, written;
+    int fd;
+    memset(bytes, 'f', sizeof bytes);
+    assert_int_equal(disk_make_dir("/www"), OK);
+    assert_int_equal(disk_open("/www/big", true, &fd, &size), OK);
+    assert_int_equal(disk_write_at(fd, 0, &v, 1, &written), OK);
+    file_close(fd);
+}
+
+/* A file is on its way, and only a part of it has come. */
+static struct raw *file_ask(const char *fields)
+{
+    struct buf b = {0};
+    buf_printf(&b, "GET /big HTTP/1.1\r\nHost: files.test\r\n%s\r\n", fields);
+    struct raw *r = raw_exchange(b.p, 5);
+    buf_free(&b);
+    assert_true(slice_starts(buf_slice(&r->got), SLICE("HTTP/1.1 200 ")) && r->got.n < FILE_BYTES / 2 && !r->ended);
+    return r;
+}
+
+/* The client of a file leaves, or is shown out: nothing of the request is there any more when its connection closes. */
+static void test_file_left(void **state)
+{
+    world_start(1, NULL, NULL);
+    file_make();
+    struct raw *r = file_ask("");
+    stream_shut(&r->s);
+    assert_true(sim_run(raw_ended, r, 1000));
+    assert_true(r->got.n < FILE_BYTES);
+    assert_int_equal(counter_read(&W.proxy->c.requests_now), 0);
+    raw_free(r);
+    r = file_ask("");
+    proxy_drain(W.proxy, 10, on_drained, NULL);
+    assert_true(sim_run(is_drained, NULL, 1000) && sim_run(raw_ended, r, 1000));
+    assert_true(r->got.n < FILE_BYTES);
+    raw_free(r);
+    world_stop();
+}
+
 /* CONNECT where a route declares it: passed on, and bytes both ways, whenever they come. Else it is refused, and what follows is no request. */
 static void test_connect(void **state)
 {
@@ -946,13 +995,16 @@ static void test_too_many(void **state)
     world_stop();
 }
 
-int main(void)
+/* A test's name as argument: only that one. */
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills), cmocka_unit_test(test_rolling),
         cmocka_unit_test(test_left_unused), cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
         cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_connect),
-        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits),
+        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_file_left),
     };
 #ifdef OTHER_NODE
     node_certs_make();

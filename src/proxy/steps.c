@@ -39,6 +39,7 @@ void more_free(struct exchange *x)
     if (!m)
         return;
     timer_clear(&m->hedge_timer);
+    pour_stop(&m->pour); /* a file on its way to a client who has left, or is let go */
     filter_free(&m->request_filter);
     filter_free(&m->answer_filter);
     buf_free(&m->filtered);
