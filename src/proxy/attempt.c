@@ -498,8 +498,6 @@ void exchange_begin(struct exchange *x, struct pieces body)
 
 void request_more(struct exchange *x, struct pieces body, bool end)
 {
-    if (x->state == X_LOCAL)
-        return;
     if (!x->calling) { /* X_BEGIN, X_SOCKET, X_PERMIT, X_CONNECT, X_PAUSE: it goes out with the head */
         for (int i = 0; i < body.n; i++)
             buf_add(&x->replay, body.v[i].iov_base, body.v[i].iov_len);

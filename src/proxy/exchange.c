@@ -447,6 +447,8 @@ static void down_body(struct http_req *r, struct pieces body, bool end)
         return; /* answered already: what still comes is thrown away */
     x->request_bytes += body.bytes;
     x->request_end = end;
+    if (UNLIKELY(x->state == X_LOCAL)) /* its answer is on its way, or does not depend on the body */
+        return;
     if (UNLIKELY(x->more != NULL)) {
         enum err e = x->more->request_filter ? steps_body(x, x->more->request_filter, body, end, &v, &body) : OK;
         if (e != OK) {

@@ -938,6 +938,19 @@ static void test_file_left(void **state)
     world_stop();
 }
 
+/* The body of a request whose answer is a file does not matter, sound or not. */
+static void test_file_body(void **state)
+{
+    world_start(1, NULL, NULL);
+    file_make();
+    struct raw *r = file_ask("Content-Type: application/json\r\nContent-Length: 4\r\nConnection: close\r\n");
+    stream_write_slice(&r->s, SLICE("{{{{"));
+    assert_true(sim_run(raw_ended, r, 10000));
+    assert_true(r->got.n > FILE_BYTES);
+    raw_free(r);
+    world_stop();
+}
+
 /* CONNECT where a route declares it: passed on, and bytes both ways, whenever they come. Else it is refused, and what follows is no request. */
 static void test_connect(void **state)
 {
@@ -1004,7 +1017,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills), cmocka_unit_test(test_rolling),
         cmocka_unit_test(test_left_unused), cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
         cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_connect),
-        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_file_left),
+        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_file_left), cmocka_unit_test(test_file_body),
     };
 #ifdef OTHER_NODE
     node_certs_make();
