@@ -85,6 +85,15 @@ static void hello_over(struct down *d, struct slice sni, bool pass, struct slice
     buf_free(&in);
 }
 
+/* TLS that ends here takes one read of what came ahead of it. No client has sent more, as it waits for our part of the handshake. False: refused. */
+static bool ahead_fits(struct down *d, struct slice rest)
+{
+    if (rest.n <= STREAM_READ_BYTES)
+        return true;
+    hello_fail(d, "hello_too_long");
+    return false;
+}
+
 static void client_hello(struct down *d, struct slice rest)
 {
     struct tls_hello h;
@@ -98,9 +107,10 @@ static void client_hello(struct down *d, struct slice rest)
         hello_fail(d, hello_error_label(error));
         return;
     case HELLO_NOT_TLS:
-        if (ln && ln->protocol == LISTEN_HTTPS && ln->tls)
-            hello_over(d, SLICE(""), false, rest); /* plain HTTP is answered there */
-        else if (d->door->token)
+        if (ln && ln->protocol == LISTEN_HTTPS && ln->tls) {
+            if (ahead_fits(d, rest))
+                hello_over(d, SLICE(""), false, rest); /* plain HTTP is answered there */
+        } else if (d->door->token)
             hello_fail(d, "not_tls");
         else
             hello_over(d, SLICE(""), true, rest); /* a workload's: whatever it is, it goes to the service */
@@ -109,6 +119,8 @@ static void client_hello(struct down *d, struct slice rest)
         break;
     }
     bool pass = passed(d, tls_hello_host(&h));
+    if (!pass && !ahead_fits(d, rest))
+        return;
     if (pass || !ln || ln->protocol == LISTEN_HTTP || ln->protocol == LISTEN_HTTPS) {
         hello_over(d, tls_hello_host(&h), pass, rest);
         return;

@@ -332,7 +332,7 @@ struct tls_session_slot {
 void tls_session_slot_fini(struct tls_session_slot *slot);
 
 /* Right after stream_adopt(), or within data() of a stream that read something before TLS (a PROXY header): early are the
- * bytes of the handshake that came with it. */
+ * bytes of the handshake that came with it, at most STREAM_READ_BYTES. */
 void stream_tls_accept(struct stream *s, struct tls_ctx *ctx, struct slice early);
 /* Right after stream_connect(). What was written before goes out plain, ahead of the handshake; what is written afterwards
  * waits for its end. server_name: sent as SNI; verify_name: the certificate must be for it (a DNS name, or an address);

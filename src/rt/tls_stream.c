@@ -172,7 +172,7 @@ static bool hold(struct stream_tls *t, const char *p, size_t n)
 
 void stream_tls_accept(struct stream *s, struct tls_ctx *ctx, struct slice early)
 {
-    MUST(!s->connecting && early.n <= TLS_IN_BYTES);
+    MUST(!s->connecting && early.n <= STREAM_READ_BYTES); /* which is what in holds */
     struct stream_tls *t = tls_new(s, ctx, true);
     if (!hold(t, early.p, early.n)) stream_break(s, ERR_NOMEM);
     if (early.n == 0) return;

@@ -1,0 +1,131 @@
+/* sim_bytes_test.c - connections whose beginning is looked at, and sessions of bytes, on one node: what their clients may do to them, in every seed.
+ *
+ *   - a ClientHello that comes in parts, with more behind it than any client sends, is refused; one that comes in parts alone is served.
+ *
+ * sim_gate_test.c has bytes between nodes.
+ */
+#include "sim_world_test.h"
+#include "tls_testcert.h"
+
+#define BYTES_PORT 9000
+#define TLS_PORT 9443
+
+static struct testcert *cert;
+
+static struct guest {
+    struct stream s;
+    struct buf got;
+    bool secured, ended, released;
+} G;
+static void guest_connected(struct stream *s) { G.secured = s->tls != NULL; }
+static void guest_data(struct stream *s, char *p, size_t n) { buf_add(&G.got, p, n); }
+static void guest_end(struct stream *s) { G.ended = true; }
+static void guest_failed(struct stream *s, enum err e) { G.ended = true; }
+static void guest_drained(struct stream *s) {}
+static void guest_released(struct stream *s) { G.released = true; }
+static const struct stream_ops guest_ops = {.connected = guest_connected, .data = guest_data, .eof = guest_end, .drained = guest_drained, .failed = guest_failed, .released = guest_released};
+static bool guest_secured(void *ctx) { return G.secured; }
+static bool guest_ended(void *ctx) { return G.ended; }
+static bool guest_gone(void *ctx) { return G.released; }
+
+static void guest_open(uint16_t port)
+{
+    struct addr a = addr_ip4(0x7f000001u, port);
+    G = (struct guest){0};
+    stream_connect(&G.s, T.client_loop, &guest_ops, -1, &a);
+}
+
+static void guest_close(void)
+{
+    stream_close(&G.s);
+    assert_true(sim_run(guest_gone, NULL, 1000));
+    buf_free(&G.got);
+}
+
+/* Gateways for bytes and for TLS that ends there, both to a Service that is named raw. */
+static void start(uint64_t seed, uint32_t split_pct)
+{
+    static const uint16_t ports[] = {BYTES_PORT, TLS_PORT};
+    const uint32_t latency_us_max = split_pct ? 400 : 200; /* without splits all that is sent at once comes at once */
+    struct sim_conf f = {.latency_us_min = 200, .latency_us_max = latency_us_max, .split_pct = split_pct, .socket_bytes = 1 << 20};
+    struct buf b = {0};
+    buf_adds(&b, ROUTE("") "---\n{ apiVersion: v1, kind: Secret, metadata: { name: cert }, type: Opaque, stringData: { tls.crt: ");
+    buf_add_json(&b, slice_cstr(cert->chain_pem));
+    buf_adds(&b, ", tls.key: ");
+    buf_add_json(&b, slice_cstr(cert->key_pem));
+    buf_adds(&b, " } }\n"
+                 "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: { name: gx }\nspec: { selector: { istio: ingressgateway }, servers: [\n"
+                 "  { port: { number: 9000, name: tcp, protocol: TCP }, hosts: [ \"*\" ] },\n"
+                 "  { port: { number: 9443, name: tls, protocol: TLS }, tls: { mode: SIMPLE, credentialName: cert }, hosts: [ \"*\" ] } ] }\n"
+                 "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: vb }\n"
+                 "spec: { hosts: [ \"*\" ], gateways: [ gx ], tcp: [ { route: [ { destination: { host: raw, port: { number: 90 } } } ] } ] }\n"
+                 "---\napiVersion: v1\nkind: Service\nmetadata: { name: raw }\nspec: { selector: { app: svc }, ports: [ { port: 90, targetPort: 9090 } ] }\n");
+    buf_addc(&b, 0);
+    world_start(seed, &f, 1, b.p);
+    buf_free(&b);
+    for (size_t k = 0; k < COUNT_OF(ports); k++) {
+        struct addr a = addr_ip4(0x7f000001u, ports[k]);
+        int fd = -1;
+        assert_int_equal(listen_socket(&a, 64, true, &fd), OK);
+        for (uint32_t i = 0; i < T.plan->listeners_n; i++)
+            if (T.plan->listeners[i].address.port == ports[k])
+                proxy_listen(T.proxies[0], T.plan->listeners[i].token, fd);
+    }
+}
+
+/* ---- what comes ahead of a handshake --------------------------------------------------------------------------------------- */
+
+/* A ClientHello without extensions: TLS 1.2, one cipher. */
+static const char hello_bytes[] = "\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x03" "0123456789abcdef0123456789abcdef" "\x00\x00\x02\xc0\x2b\x01\x00";
+
+static void hello_long(uint64_t seed)
+{
+    static char rest[STREAM_READ_BYTES];
+    static const size_t firsts[] = {1, 5, sizeof hello_bytes - 2};
+    size_t first = firsts[seed % COUNT_OF(firsts)], left = sizeof hello_bytes - 1 - first;
+    start(seed, 0);
+    memcpy(rest, hello_bytes + first, left);
+    guest_open(TLS_PORT);
+    stream_write_slice(&G.s, slice_of(hello_bytes, first));
+    pass(10);
+    stream_write_slice(&G.s, slice_of(rest, sizeof rest)); /* comes with one read, and what was there already is more than that */
+    assert_true(sim_run(guest_ended, NULL, 1000));
+    assert_int_equal(G.got.n, 0);
+    assert_int_equal(counter_read(&T.proxies[0]->c.hello_failed), 1);
+    guest_close();
+}
+static void test_hello_long(void **state) { each_seed(6, hello_long); }
+
+static void hello_split(uint64_t seed)
+{
+    struct tls_client_conf conf = {.trust = TLS_TRUST_ALL};
+    struct tls_ctx *ctx = NULL;
+    struct buf why = {0};
+    start(seed, 90);
+    assert_int_equal(tls_client_new(&conf, &ctx, &why), OK);
+    guest_open(TLS_PORT);
+    stream_tls_connect(&G.s, ctx, (struct tls_peer_name){SLICE("x"), SLICE("")}, NULL);
+    assert_true(sim_run(guest_secured, NULL, 5000));
+    assert_int_equal(counter_read(&T.proxies[0]->c.hello_failed), 0);
+    guest_close();
+    tls_ctx_unref(ctx);
+    buf_free(&why);
+}
+static void test_hello_split(void **state)
+{
+    world_secure = true;
+    each_seed(6, hello_split);
+    world_secure = false;
+}
+
+/* A test's name as argument: only that one. */
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello_long), cmocka_unit_test(test_hello_split)};
+    cert = testcert_new(NULL, &(struct testcert_conf){.name = "x", .sans = "DNS:x", .from_s = -3600 * 24 * 365ll * 60, .to_s = 3600 * 24 * 365ll * 100});
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    testcert_free(cert);
+    return failed;
+}
