@@ -1,6 +1,7 @@
 /* sim_bytes_test.c - connections whose beginning is looked at, and sessions of bytes, on one node: what their clients may do to them, in every seed.
  *
- *   - a ClientHello that comes in parts, with more behind it than any client sends, is refused; one that comes in parts alone is served.
+ *   - a ClientHello that comes in parts, with more behind it than any client sends, is refused; one that comes in parts alone is served;
+ *   - a session that gets no socket into its service's namespace ends in the time that connecting may take.
  *
  * sim_gate_test.c has bytes between nodes.
  */
@@ -118,12 +119,32 @@ static void test_hello_split(void **state)
     world_secure = false;
 }
 
+/* ---- sessions -------------------------------------------------------------------------------------------------------------------- */
+
+static void no_sockets(void *ctx, uint32_t worker, uint64_t replica_id, uint32_t n) {}
+static void no_left(void *ctx, uint32_t worker, uint64_t endpoint_id, uint64_t replica_id) {}
+static const struct proxy_ops deaf = {no_sockets, no_left};
+
+static void no_socket(uint64_t seed)
+{
+    start(seed, 0);
+    T.proxies[0]->ops = &deaf;
+    guest_open(BYTES_PORT);
+    stream_write_slice(&G.s, SLICE("hello"));
+    uint64_t t0 = sim_now_ms(), most = (uint64_t)T.proxies[0]->conf.connect_timeout_ms * T.proxies[0]->conf.tries_max;
+    assert_true(sim_run(guest_ended, NULL, most + 1000));
+    assert_true(sim_now_ms() - t0 >= T.proxies[0]->conf.connect_timeout_ms);
+    assert_int_equal(counter_read(&T.proxies[0]->c.timeouts_connect), T.proxies[0]->conf.tries_max);
+    guest_close();
+}
+static void test_no_socket(void **state) { each_seed(2, no_socket); }
+
 /* A test's name as argument: only that one. */
 int main(int argc, char **argv)
 {
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello_long), cmocka_unit_test(test_hello_split)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello_long), cmocka_unit_test(test_hello_split), cmocka_unit_test(test_no_socket)};
     cert = testcert_new(NULL, &(struct testcert_conf){.name = "x", .sans = "DNS:x", .from_s = -3600 * 24 * 365ll * 60, .to_s = 3600 * 24 * 365ll * 100});
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     testcert_free(cert);

@@ -308,7 +308,9 @@ static void node_secure(struct tcp *t)
 void tcp_socket(struct exchange *x)
 {
     struct tcp *t = x->down->tcp;
+    uint32_t ms = x->cluster->policy->pool.connect_timeout_ms;
     int fd;
+    exchange_wait(x, ms ? ms : x->p->conf.connect_timeout_ms);
     if (!socket_take(x, &fd))
         return;
     x->state = X_SENT;
@@ -320,8 +322,6 @@ void tcp_socket(struct exchange *x)
         node_secure(t);
     else
         service_secure(t);
-    uint32_t ms = x->cluster->policy->pool.connect_timeout_ms;
-    exchange_wait(x, ms ? ms : x->p->conf.connect_timeout_ms);
 }
 
 /* Nothing of the client's has been sent, so another endpoint may do. */
