@@ -136,10 +136,9 @@ static void http_begin(struct down *d, int fd, struct tls_ctx *tls)
     }
 }
 
-static void gateway_begin(struct down *d, int fd)
+/* ln: of the door's plan; NULL: it names none any more. */
+static void gateway_begin(struct down *d, const struct plan_listener *ln, int fd)
 {
-    const struct plan *plan = door_hold(d->door)->plan;
-    const struct plan_listener *ln = plan_listener_find(plan, d->door->token);
     d->node = d->kind == DOOR_NODE;
     if (UNLIKELY(d->node)) {
         hello_gate(d, fd, ln->tls);
@@ -209,9 +208,8 @@ static bool taken_inside(const struct door *o, int fd, const struct addr *local,
     return ops->inside && ops->inside(o->p->ctx, &c, fd);
 }
 
-static enum door_kind kind_of(struct door *o)
+static enum door_kind kind_of(struct door *o, const struct plan_listener *ln)
 {
-    const struct plan_listener *ln = o->token ? plan_listener_find(door_hold(o)->plan, o->token) : NULL;
     o->node = ln && ln->node;
     return o->node ? DOOR_NODE : o->token ? DOOR_GATEWAY : DOOR_MESH;
 }
@@ -223,7 +221,8 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     struct addr local = {.family = ADDR_NONE};
     if (!o->token && socket_local_addr(fd, &local) == OK && taken_inside(o, fd, &local, peer))
         return;
-    enum door_kind kind = kind_of(o);
+    const struct plan_listener *planned = o->token ? plan_listener_find(door_hold(o)->plan, o->token) : NULL;
+    enum door_kind kind = kind_of(o, planned);
     counter_inc(&p->c.connections_total);
     if (p->kinds_n[kind] >= p->conf.connections_max + REFUSING_MAX) {
         counter_inc(&p->c.connections_over);
@@ -250,7 +249,7 @@ static void door_accepted(struct listener *ln, int fd, const struct addr *peer)
     if (peer)
         down_peer(d, peer);
     if (o->token)
-        gateway_begin(d, fd);
+        gateway_begin(d, planned, fd);
     else
         mesh_begin(d, fd);
 }
