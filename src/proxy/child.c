@@ -273,7 +273,7 @@ enum step aggregate_begin(struct exchange *x, const struct plan_filter *pf, cons
     const struct aggregate_filter *spec = &pf->spec->aggregate;
     MUST(spec->parts_n <= PARTS_MAX);
     if (h->method_id != H1_GET && h->method_id != H1_HEAD) {
-        answer_text(x, 405, FLAG_NONE, "what is gathered from several services can be read only: GET");
+        answer_method(x, "GET, HEAD", "what is gathered from several services can be read only: GET");
         return STEP_OVER;
     }
     struct aggregate *g = exchange_more(x)->aggregate = mem_new(MEM_CONN, sizeof *g);

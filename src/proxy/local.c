@@ -61,7 +61,8 @@ static uint32_t grpc_code(uint16_t status)
     }
 }
 
-void answer_text(struct exchange *x, uint16_t status, enum flag f, const char *text)
+/* allow: of the Allow field; NULL: there is none. */
+static void refuse(struct exchange *x, uint16_t status, enum flag f, const char *allow, const char *text)
 {
     if (UNLIKELY(x->role != X_CLIENT)) {
         child_failed(x, status, f, text);
@@ -84,13 +85,18 @@ void answer_text(struct exchange *x, uint16_t status, enum flag f, const char *t
     x->status = status;
     x->flag = (uint8_t)f;
     head_local(x, status, "text/plain; charset=utf-8");
-    if (status == 405 && f == FLAG_NONE) /* what is aggregated, the only refusal of this kind (RFC 9110 section 15.5.6) */
-        head_lit(&x->p->out, "Allow: GET, HEAD\r\n");
+    if (allow)
+        head_field(&x->p->out, SLICE("Allow"), slice_cstr(allow));
     if (x->more)
         steps_put(x, NULL, &x->p->out);
     struct iovec v[3] = {{(void *)(uintptr_t) "weir: ", 6}, {(void *)(uintptr_t)text, strlen(text)}, {(void *)(uintptr_t) "\n", 1}};
     answer_pieces(x, (struct pieces){v, 3, v[1].iov_len + 7});
 }
+
+void answer_text(struct exchange *x, uint16_t status, enum flag f, const char *text) { refuse(x, status, f, NULL, text); }
+
+/* RFC 9110 section 15.5.6. */
+void answer_method(struct exchange *x, const char *allow, const char *text) { refuse(x, 405, FLAG_NONE, allow, text); }
 
 void answer_redirect(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
 {

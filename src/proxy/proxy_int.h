@@ -419,6 +419,7 @@ void answer_length(struct exchange *x, uint64_t length, struct pieces body); /* 
 void answer_grpc(struct exchange *x, uint32_t code, enum flag f, const char *text);
 void answer_grpc_end(struct http_req *r, uint32_t code, const char *text);
 void answer_text(struct exchange *x, uint16_t status, enum flag f, const char *text);
+void answer_method(struct exchange *x, const char *allow, const char *text); /* 405 */
 void answer_https(struct exchange *x, const struct h1_head *h);
 void answer_redirect(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit);
 /* upstream.c */
