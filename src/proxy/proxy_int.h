@@ -29,6 +29,7 @@
 #define SERIES_MAX 8192           /* distinct label combinations per worker; above: one series named "other" */
 #define SERIES_CACHE 1024
 #define SERIES_TCP_CACHE 64u      /* of those, for sessions of bytes; a power of two */
+#define REFUSALS_MAX 128          /* reasons of refusals that are counted each by itself, and one more for all others */
 #define RECORDS_MAX 4096          /* distinct names of clusters per worker; above: one record named "other" */
 #define TRIED_MAX 4
 #define STALE_REST_MS 100         /* a kept connection that rested for so long may be just about to be closed by its peer */
@@ -276,9 +277,8 @@ struct proxy_counters {
 #define X(field, name, help) counter field;
 #include "counters.def"
 #undef X
-    counter refused[64];        /* by refusal label, see refusal_slot() */
+    counter refused[REFUSALS_MAX]; /* by refusal label: proxy.refusal_labels */
 };
-#define REFUSALS_MAX 64
 
 struct proxy {
     struct loop *loop;
@@ -304,7 +304,7 @@ struct proxy {
     struct timer sweep;
     struct proxy_counters c;
     struct http_counters http;
-    const char *refusal_labels[REFUSALS_MAX]; /* static strings; NULL ends */
+    const char *refusal_labels[REFUSALS_MAX]; /* static strings; NULL: none has this place yet */
     struct series **series;     /* SERIES_MAX places; published by series_n */
     counter series_n;
     struct table series_index;

@@ -12,6 +12,12 @@
  */
 #include "proxy_int.h"
 #include "prom.h"
+#include "proxy_protocol.h"
+#include "tls_hello.h"
+
+/* Clients choose which of them come: all there are have a place. */
+#define REFUSALS_NAMED 32 /* by http and by this room */
+_Static_assert(H1_ERROR_COUNT + PP_ERROR_COUNT + HELLO_ERROR_COUNT + REFUSALS_NAMED < REFUSALS_MAX, "every reason is counted by itself");
 
 const double proxy_duration_bounds_ms[PROXY_DURATION_BUCKETS] = {0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000};
 const char *const flag_names[FLAG_COUNT] = {"-", "UF", "UH", "UT", "UC", "UO", "UPE", "NR", "NC", "DC", "DI", "FI", "SI", "URX", "UR", "OM"};
@@ -177,19 +183,20 @@ void series_free(struct proxy *p)
     table_fini(&p->series_index);
 }
 
-/* Labels are a closed set of static strings; their places are found by pointer or text. */
+/* Labels are a closed set of static strings; their places are found by pointer or text. The last place is for those that there is none for. */
 void refusal_count(struct proxy *p, const char *label)
 {
-    for (int i = 0; i < REFUSALS_MAX - 1; i++) {
+    for (int i = 0; i < REFUSALS_MAX; i++) {
         const char *at = __atomic_load_n(&p->refusal_labels[i], __ATOMIC_ACQUIRE);
-        if (!at)
+        if (i == REFUSALS_MAX - 1)
+            __atomic_store_n(&p->refusal_labels[i], "other", __ATOMIC_RELEASE);
+        else if (!at)
             __atomic_store_n(&p->refusal_labels[i], label, __ATOMIC_RELEASE);
         else if (at != label && strcmp(at, label) != 0)
             continue;
         counter_inc(&p->c.refused[i]);
         return;
     }
-    MUST(false && "more refusal labels than REFUSALS_MAX");
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------- */

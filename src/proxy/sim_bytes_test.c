@@ -1,11 +1,14 @@
 /* sim_bytes_test.c - connections whose beginning is looked at, and sessions of bytes, on one node: what their clients may do to them, in every seed.
  *
  *   - a ClientHello that comes in parts, with more behind it than any client sends, is refused; one that comes in parts alone is served;
+ *   - reasons for refusals are more than any one client has, and each has its counter;
  *   - a session that gets no socket into its service's namespace ends in the time that connecting may take.
  *
  * sim_gate_test.c has bytes between nodes.
  */
+#include "proxy_protocol.h"
 #include "sim_world_test.h"
+#include "tls_hello.h"
 #include "tls_testcert.h"
 
 #define BYTES_PORT 9000
@@ -119,6 +122,42 @@ static void test_hello_split(void **state)
     world_secure = false;
 }
 
+/* Each reason for which clients can be refused, over whatever doors a worker has, is counted by itself; and one too many would end nothing. */
+static void refusals(uint64_t seed)
+{
+    static const char *const named[] = {
+        "slow_head", "slow_body", "bad_chunk", "head_too_large", "plain_http", "h2_field_name", "h2_field_value", "h2_pseudo_field", "h2_connection_field", "h2_scheme", "h2_authority",
+        "h2_content_length", "h2_flood", "h2_connection", "h2_resets", "h2_streams", "too_many_connections", "dot_segments", "slow_hello", "hello_too_long", "not_tls", "unknown_server_name",
+        "no_alpn", "hello_failed",
+    };
+    static char more[200][8];
+    struct buf b = {0};
+    start(seed, 0);
+    struct proxy *p = T.proxies[0];
+    for (int e = 1; e < H1_ERROR_COUNT; e++)
+        refusal_count(p, h1_error_label((enum h1_error)e));
+    for (int e = 1; e < PP_ERROR_COUNT; e++)
+        refusal_count(p, pp_error_label((enum pp_error)e));
+    for (int e = 1; e < HELLO_ERROR_COUNT; e++)
+        refusal_count(p, hello_error_label((enum hello_error)e));
+    for (size_t i = 0; i < COUNT_OF(named); i++)
+        refusal_count(p, named[i]);
+    proxy_metrics(&p, 1, &b);
+    assert_non_null(strstr(b.p, "weir_requests_refused_total{reason=\"hello_failed\"} 1\n"));
+    assert_null(strstr(b.p, "weir_requests_refused_total{reason=\"other\"}"));
+    for (size_t i = 0; i < COUNT_OF(more); i++) {
+        (void)snprintf(more[i], sizeof more[i], "more%03zu", i);
+        refusal_count(p, more[i]);
+    }
+    buf_clear(&b);
+    proxy_metrics(&p, 1, &b);
+    assert_non_null(strstr(b.p, "weir_requests_refused_total{reason=\"more000\"} 1\n"));
+    assert_null(strstr(b.p, "more199"));
+    assert_non_null(strstr(b.p, "weir_requests_refused_total{reason=\"other\"} "));
+    buf_free(&b);
+}
+static void test_refusals(void **state) { each_seed(1, refusals); }
+
 /* ---- sessions -------------------------------------------------------------------------------------------------------------------- */
 
 static void no_sockets(void *ctx, uint32_t worker, uint64_t replica_id, uint32_t n) {}
@@ -144,7 +183,7 @@ int main(int argc, char **argv)
 {
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello_long), cmocka_unit_test(test_hello_split), cmocka_unit_test(test_no_socket)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello_long), cmocka_unit_test(test_hello_split), cmocka_unit_test(test_refusals), cmocka_unit_test(test_no_socket)};
     cert = testcert_new(NULL, &(struct testcert_conf){.name = "x", .sans = "DNS:x", .from_s = -3600 * 24 * 365ll * 60, .to_s = 3600 * 24 * 365ll * 100});
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     testcert_free(cert);
