@@ -2,6 +2,7 @@
  *
  *   - a ClientHello that comes in parts, with more behind it than any client sends, is refused; one that comes in parts alone is served;
  *   - reasons for refusals are more than any one client has, and each has its counter;
+ *   - a session is at rest when no byte moves, and not when its client reads slowly;
  *   - a session that gets no socket into its service's namespace ends in the time that connecting may take.
  *
  * sim_gate_test.c has bytes between nodes.
@@ -47,11 +48,11 @@ static void guest_close(void)
 }
 
 /* Gateways for bytes and for TLS that ends there, both to a Service that is named raw. */
-static void start(uint64_t seed, uint32_t split_pct)
+static void start_with(uint64_t seed, uint32_t split_pct, size_t socket_bytes, const char *more)
 {
     static const uint16_t ports[] = {BYTES_PORT, TLS_PORT};
     const uint32_t latency_us_max = split_pct ? 400 : 200; /* without splits all that is sent at once comes at once */
-    struct sim_conf f = {.latency_us_min = 200, .latency_us_max = latency_us_max, .split_pct = split_pct, .socket_bytes = 1 << 20};
+    struct sim_conf f = {.latency_us_min = 200, .latency_us_max = latency_us_max, .split_pct = split_pct, .socket_bytes = socket_bytes};
     struct buf b = {0};
     buf_adds(&b, ROUTE("") "---\n{ apiVersion: v1, kind: Secret, metadata: { name: cert }, type: Opaque, stringData: { tls.crt: ");
     buf_add_json(&b, slice_cstr(cert->chain_pem));
@@ -64,6 +65,7 @@ static void start(uint64_t seed, uint32_t split_pct)
                  "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: vb }\n"
                  "spec: { hosts: [ \"*\" ], gateways: [ gx ], tcp: [ { route: [ { destination: { host: raw, port: { number: 90 } } } ] } ] }\n"
                  "---\napiVersion: v1\nkind: Service\nmetadata: { name: raw }\nspec: { selector: { app: svc }, ports: [ { port: 90, targetPort: 9090 } ] }\n");
+    buf_adds(&b, more);
     buf_addc(&b, 0);
     world_start(seed, &f, 1, b.p);
     buf_free(&b);
@@ -75,6 +77,18 @@ static void start(uint64_t seed, uint32_t split_pct)
             if (T.plan->listeners[i].address.port == ports[k])
                 proxy_listen(T.proxies[0], T.plan->listeners[i].token, fd);
     }
+}
+
+static void start(uint64_t seed, uint32_t split_pct) { start_with(seed, split_pct, 1 << 20, ""); }
+
+static struct tls_ctx *believing(void)
+{
+    struct tls_client_conf conf = {.trust = TLS_TRUST_ALL};
+    struct tls_ctx *ctx = NULL;
+    struct buf why = {0};
+    assert_int_equal(tls_client_new(&conf, &ctx, &why), OK);
+    buf_free(&why);
+    return ctx;
 }
 
 /* ---- what comes ahead of a handshake --------------------------------------------------------------------------------------- */
@@ -102,18 +116,14 @@ static void test_hello_long(void **state) { each_seed(6, hello_long); }
 
 static void hello_split(uint64_t seed)
 {
-    struct tls_client_conf conf = {.trust = TLS_TRUST_ALL};
-    struct tls_ctx *ctx = NULL;
-    struct buf why = {0};
     start(seed, 90);
-    assert_int_equal(tls_client_new(&conf, &ctx, &why), OK);
+    struct tls_ctx *ctx = believing();
     guest_open(TLS_PORT);
     stream_tls_connect(&G.s, ctx, (struct tls_peer_name){SLICE("x"), SLICE("")}, NULL);
     assert_true(sim_run(guest_secured, NULL, 5000));
     assert_int_equal(counter_read(&T.proxies[0]->c.hello_failed), 0);
     guest_close();
     tls_ctx_unref(ctx);
-    buf_free(&why);
 }
 static void test_hello_split(void **state)
 {
@@ -178,12 +188,71 @@ static void no_socket(uint64_t seed)
 }
 static void test_no_socket(void **state) { each_seed(2, no_socket); }
 
+/* A service that says much at once and nothing more. */
+#define SAID_BYTES 300000u
+static struct said {
+    struct listener ln;
+    struct stream s;
+    bool gone;
+} S;
+static void said_data(struct stream *s, char *p, size_t n) {}
+static void said_nothing(struct stream *s) {}
+static void said_failed(struct stream *s, enum err e) {}
+static void said_released(struct stream *s) { S.gone = true; }
+static const struct stream_ops said_ops = {.connected = said_nothing, .data = said_data, .eof = said_nothing, .drained = said_nothing, .failed = said_failed, .released = said_released};
+static bool said_gone(void *ctx) { return S.gone; }
+
+static void said_accepted(struct listener *ln, int fd, const struct addr *peer)
+{
+    static char bytes[SAID_BYTES];
+    stream_adopt(&S.s, T.host_loop, &said_ops, fd);
+    stream_write_slice(&S.s, slice_of(bytes, sizeof bytes));
+}
+
+/* Its client takes some of it in each idle time, and gets all of it; one that takes nothing is let go. Through TLS, where bytes are copied. */
+static void slow_reader(uint64_t seed)
+{
+    struct addr at = addr_ip4(0x7f000001u, 9090);
+    start_with(seed, 0, 4096, "---\napiVersion: weir.dev/v1\nkind: BackendPolicy\nmetadata: { name: idle }\nspec: { targetRefs: [ { name: raw } ], connectionPool: { tcpIdleTimeout: 2s } }\n");
+    S = (struct said){0};
+    int fd = sim_listen(T.hosts[0].replica_id, &at);
+    listener_start(&S.ln, T.host_loop, fd, false, said_accepted);
+    struct tls_ctx *ctx = believing();
+    guest_open(TLS_PORT);
+    stream_tls_connect(&G.s, ctx, (struct tls_peer_name){SLICE("x"), SLICE("")}, NULL);
+    assert_true(sim_run(guest_secured, NULL, 5000));
+    stream_reading(&G.s, false);
+    for (int i = 0; i < 12; i++) {
+        pass(1500);
+        size_t before = G.got.n;
+        stream_reading(&G.s, true);
+        for (int ms = 0; ms < 100 && G.got.n == before; ms++)
+            pass(1);
+        stream_reading(&G.s, false);
+        assert_true(G.got.n > before && G.got.n < SAID_BYTES && !G.ended);
+    }
+    pass(10000); /* the idle time, and once more for what it had taken */
+    assert_true(list_empty(&T.proxies[0]->tcps));
+    guest_close();
+    stream_close(&S.s);
+    assert_true(sim_run(said_gone, NULL, 1000));
+    listener_stop(&S.ln);
+    socket_close(fd);
+    tls_ctx_unref(ctx);
+}
+static void test_slow_reader(void **state)
+{
+    world_secure = true;
+    each_seed(2, slow_reader);
+    world_secure = false;
+}
+
 /* A test's name as argument: only that one. */
 int main(int argc, char **argv)
 {
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello_long), cmocka_unit_test(test_hello_split), cmocka_unit_test(test_refusals), cmocka_unit_test(test_no_socket)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello_long), cmocka_unit_test(test_hello_split), cmocka_unit_test(test_refusals), cmocka_unit_test(test_no_socket), cmocka_unit_test(test_slow_reader)};
     cert = testcert_new(NULL, &(struct testcert_conf){.name = "x", .sans = "DNS:x", .from_s = -3600 * 24 * 365ll * 60, .to_s = 3600 * 24 * 365ll * 100});
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     testcert_free(cert);

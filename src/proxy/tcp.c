@@ -27,6 +27,7 @@ struct tcp {
     uint64_t client_counted, service_counted; /* of all bytes: in the series already */
     uint32_t tries;
     uint32_t idle_ms;
+    size_t waiting;               /* copied bytes that waited when the idle time was last looked at */
     uint8_t held;                 /* BREAKER_CONNECTIONS */
     bool service_used;            /* service was given to rt: it is released before the session may go */
     bool client_gone, service_gone; /* released */
@@ -123,6 +124,17 @@ static void copy_drained(struct tcp *t, struct stream *other)
         tcp_end(t, FLAG_NONE, false);
     else
         stream_reading(other, true);
+}
+
+/* A slow reader takes from a queue: bytes move, though none is read for a while. As a relay has it. */
+static bool copy_moved(struct tcp *t)
+{
+    size_t waiting = client_of(t)->out_bytes + t->service.out_bytes;
+    bool moved = t->copying && waiting && waiting != t->waiting;
+    t->waiting = waiting;
+    if (moved)
+        exchange_wait(t->x, t->idle_ms);
+    return moved;
 }
 
 /* ---- the client's side ------------------------------------------------------------------------------------------------------ */
@@ -356,7 +368,8 @@ void tcp_timer(struct exchange *x)
 {
     struct tcp *t = x->down->tcp;
     if (x->state == X_ANSWER) {
-        tcp_end(t, FLAG_SI, false);
+        if (!copy_moved(t))
+            tcp_end(t, FLAG_SI, false);
         return;
     }
     counter_inc(&x->p->c.timeouts_connect);
