@@ -646,9 +646,9 @@ static bool file_waits(void *ctx)
 static void test_file_broken(void **state)
 {
     static struct bridge b;
-    int fd = pattern_file(world_transfer_bytes); /* more than the kernel's buffers take */
     for (int who = 0; who < 3; who++) {
         struct loop *l = pour_open(&b, 0);
+        int fd = pattern_file(world_transfer_bytes); /* more than the kernel's buffers take */
         stream_reading(&b.server.s, false);
         assert_true(pour_file_start(&b.pour, fd, 0, &b.up, world_transfer_bytes, pour_over));
         if (who != 1) assert_true(world_run(l, file_waits, &b, RUN_MS));
@@ -657,9 +657,9 @@ static void test_file_broken(void **state)
         if (who == 0) assert_true(world_run(l, both_told, &b, RUN_MS));
         assert_int_equal(b.ended, who == 0);
         assert_null(b.up.out_flow);
+        file_close(fd);
         bridge_end(&b, l);
     }
-    file_close(fd);
 }
 
 const struct CMUnitTest relay_tests[] = {
