@@ -239,6 +239,7 @@ static void cli_body(struct http_call *k, struct pieces body, bool end)
 {
     struct exchange *x = of_call(k);
     struct h1_field f[16];
+    MUST(x->answered);
     check_body(x, body, end);
     if (end)
         check_trailers(f, MAX(http_call_trailers(k, f, COUNT_OF(f)), 0));
