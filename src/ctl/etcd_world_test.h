@@ -37,9 +37,9 @@ void cluster_open(struct cluster *c, const struct ctl_etcd_conf *conf);
 void cluster_close(struct cluster *c);
 bool kernel_run(struct world *w, bool (*done)(void *ctx), void *ctx, uint64_t ms);
 void cluster_wipe(struct cluster *c);                     /* deletes all keys */
-/* Runs etcdctl against a member, waits; its output. False: it failed. */
-bool cluster_ctl(const struct cluster *c, int i, const char *const *words, struct buf *out);
+/* Runs etcdctl against a member, waits while the loop goes on; its output. False: it failed. */
+bool cluster_ctl(struct cluster *c, int i, const char *const *words, struct buf *out);
 /* The member that leads, as etcdctl says; -1: none now. */
-int cluster_leader(const struct cluster *c);
+int cluster_leader(struct cluster *c);
 
 #endif
