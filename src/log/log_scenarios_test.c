@@ -570,6 +570,13 @@ static void test_duplicate_in_flight(void **state)
 
 static void note_producer(void *ctx, const struct part_producer *pr) { *(struct part_producer *)ctx = *pr; }
 
+static bool producers_gone(void *ctx)
+{
+    struct part_producer pr = {.id = -1};
+    part_producers(ctx, note_producer, &pr);
+    return pr.id == -1;
+}
+
 static void test_producer_expiry(void **state)
 {
     struct part_conf c = small_conf();
@@ -579,19 +586,18 @@ static void test_producer_expiry(void **state)
     log_store_conf_default(&node.conf);
     node.conf.reserve_bytes = 0;
     node.conf.housekeeping_ms = 10;
-    c.producer_expiration_ms = 50;
     node_start();
     struct part *p = part_get("t-0", &c);
     assert_int_equal(seq(p, 3, 0, 2, &offset), KAFKA_NONE);
+    node_idle(100); /* it has its time */
     part_producers(p, note_producer, &pr);
     assert_int_equal(pr.id, 7);
     assert_int_equal(pr.epoch, 3);
     assert_int_equal(pr.last_sequence, 1);
     assert_int_equal(pr.txn_first_offset, -1);
-    node_idle(200);
-    pr.id = -1;
-    part_producers(p, note_producer, &pr);
-    assert_int_equal(pr.id, -1);
+    c.producer_expiration_ms = 50;
+    part_conf_set(p, &c);
+    node_wait(producers_gone, p);
     assert_int_equal(seq(p, 3, 11, 1, &offset), KAFKA_NONE); /* it is new again */
     node_stop();
     node.conf.files_max = 0;
@@ -801,6 +807,21 @@ static bool compacted(void *ctx)
     return !p->compacting && p->cleaned == seg_last(p)->base;
 }
 
+/* Cleaned up to that offset, and no further. */
+static int64_t cleaned_want;
+static bool cleaned_so_far(void *ctx)
+{
+    struct part *p = ctx;
+    return !p->compacting && p->cleaned >= cleaned_want;
+}
+static void wait_cleaned(struct part *p, int64_t offset)
+{
+    cleaned_want = offset;
+    node_wait(cleaned_so_far, p);
+    node_idle(100);
+    assert_int_equal(p->cleaned, offset);
+}
+
 enum { KEYS = 10 };
 static int32_t values[KEYS]; /* the number of the last value of each key; -1: a tombstone */
 
@@ -974,8 +995,7 @@ static void test_compact_transactions(void **state)
     int64_t open = part_end(p);
     put(p, 4, 400, (struct what){.producer_id = 9, .txn = true, .sequence = 1});
     roll_now(p);
-    node_idle(300);
-    assert_int_equal(p->cleaned, open); /* up to the open transaction */
+    wait_cleaned(p, open); /* up to the open transaction */
     struct got *g = fetch(p, 0, PART_STABLE, 1000);
     assert_int_equal(g->aborted_n, 0);
     assert_null(strstr(g->text.p, "n100"));
@@ -1224,8 +1244,7 @@ static void test_compact_lag(void **state)
     int64_t old = part_end(p);
     for (int32_t i = 100; i < 200; i++) put(p, (uint32_t)i % KEYS, i, (struct what){0});
     roll_now(p);
-    node_idle(300);
-    assert_int_equal(p->cleaned, old);
+    wait_cleaned(p, old);
     check_values(p, 60);
     c.min_compaction_lag_ms = 0;
     c.max_compaction_lag_ms = 10;
