@@ -1219,7 +1219,7 @@ static void test_bounds_mesh(void **state)
     }
     print_message("a Service with policy, subsets and VirtualService: %lu bytes; %d of them and %d endpoints compiled in %.1f ms\n", (unsigned long)(bare / SERVICES), SERVICES, ENDPOINTS, (double)best_ns / 1e6);
     assert_true(bare / SERVICES < 8192);
-    assert_true(best_ns < 2000000000u);
+    assert_true(SANITIZED || best_ns < 2000000000u); /* what a sanitizer costs is nobody's promise */
     assert_int_equal(w.p->clusters_n, 3 * SERVICES);
     gate_want(w.p, 80, "GET s-7 /x99", "default/s-7 (4) s-7|v2:80*1");
     mesh_want(w.p, address_of(&w, "default", "s-999", 80), NULL, "GET s-999 /v1/a", "default/s-999 (3) s-999|v1:80*1");
