@@ -512,9 +512,10 @@ static void test_accept_pause(void **state)
     listener_start(&ln, l, fd, false, pausing_fn);
     assert_int_equal(sys_connect(client, &a), -EINPROGRESS);
     setrlimit(RLIMIT_NOFILE, &none);
+    uint64_t from = mono_ns();
     for (int i = 0; i < 20; i++) loop_turn(l, 1);
     setrlimit(RLIMIT_NOFILE, &old);
-    assert_int_equal(ln.accept_errors, 1);
+    assert_in_range(ln.accept_errors, 1, 1 + (mono_ns() - from) / (ACCEPT_PAUSE_MS * 1000000ull)); /* 20 turns may take long where others run, too */
     assert_true(world_run(l, pausing_done, NULL, 5000));
     listener_stop(&ln);
     socket_close(fd);
