@@ -56,6 +56,8 @@ uint16_t compress_accepts(const struct h1_head *h);
  * Accept-Encoding (also when compress_varies() and the answer is not compressed for this client). */
 struct body_filter *compress_begin(const struct compress_filter *spec, uint16_t accepts, const struct h1_head *answer, struct slice *coding);
 bool compress_varies(const struct compress_filter *spec, const struct h1_head *answer);
+/* What compress_begin() would choose, for an answer whose body is not sent; empty: none. */
+struct slice compress_coding(const struct compress_filter *spec, uint16_t accepts, const struct h1_head *answer);
 
 /* ---- CORS: filter_cors.c ---------------------------------------------------------------------------------------------- */
 

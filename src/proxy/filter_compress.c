@@ -508,6 +508,12 @@ struct body_filter *compress_begin(const struct compress_filter *spec, uint16_t 
     return &c->f;
 }
 
+struct slice compress_coding(const struct compress_filter *spec, uint16_t accepts, const struct h1_head *h)
+{
+    enum coding best = GZIP;
+    return accepts && compress_varies(spec, h) && coding_choose(spec, accepts, &best) == CHOSEN ? coding_names[best] : SLICE("");
+}
+
 void filters_fini(void)
 {
     for (int k = 0; k < CODINGS; k++)

@@ -575,7 +575,7 @@ void head_response(struct exchange *x, const struct h1_head *h)
     if (UNLIKELY(h->status == 101))
         head_field(o, SLICE("Upgrade"), h1_get(h, H1_UPGRADE) ? h1_get(h, H1_UPGRADE)->value : SLICE("websocket"));
     const struct h1_field *length = h1_get(h, H1_CONTENT_LENGTH);
-    if (h->framing == H1_NO_BODY && length && (x->method_id == H1_HEAD || h->status == 304))
+    if (h->framing == H1_NO_BODY && length && (x->method_id == H1_HEAD || h->status == 304) && !(x->more && x->more->changed))
         head_field(o, length->name, length->value); /* the length that a GET would have had */
     const struct header_edit *a = x->rule->resp, *b = x->backend->resp;
     if (!h->known[H1_DATE] && !edited(a, SLICE("date")) && !edited(b, SLICE("date")))

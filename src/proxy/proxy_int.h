@@ -173,7 +173,8 @@ struct exchange_more {
     const struct plan_filter *transform;        /* one of the route's, one that changes answers if there is such; NULL: none */
     uint16_t accepts;                           /* of compress_accepts() */
     struct body_filter *request_filter, *answer_filter;
-    struct slice coding;                        /* of answer_filter; a static string */
+    struct slice coding;                        /* of answer_filter, or what it would be if this were not the answer to HEAD; a static string */
+    bool changed;                               /* the answer's body is other than the service's, or would be if this were not the answer to HEAD */
     bool varies;                                /* Vary: Accept-Encoding, whether compressed or not */
     uint32_t delay_ms;                          /* a fault's, before the first attempt; 0: none */
     const struct fault_policy *abort;           /* behind the delay; NULL: none */

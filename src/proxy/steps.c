@@ -295,7 +295,7 @@ bool steps_owns(const struct exchange_more *m, const struct h1_field *f)
 {
     if (m->cors_policy && (m->cors.allowed || !m->cors_policy->forward_unmatched) && cors_owns(f->name))
         return true;
-    if (!m->answer_filter)
+    if (!m->changed)
         return false;
     return slice_ieq(f->name, SLICE("etag")) || body_changed_drops(f->name);
 }
@@ -325,13 +325,50 @@ void steps_put(struct exchange *x, const struct h1_head *h, struct head_out *o)
         head_field(o, SLICE("Content-Encoding"), m->coding);
     if (m->varies)
         head_lit(o, "Vary: Accept-Encoding\r\n");
-    if (m->answer_filter)
+    if (m->changed)
         etag_put(o, h);
+}
+
+/* Whether this is an answer to HEAD that stands for one with a body; *as: that one's head. */
+static bool head_as_get(const struct exchange *x, const struct h1_head *h, struct h1_head *as)
+{
+    if (x->method_id != H1_HEAD || h->framing != H1_NO_BODY || h->status < 200 || h->status == 204 || h->status == 304)
+        return false;
+    const struct h1_field *length = h1_get(h, H1_CONTENT_LENGTH);
+    *as = *h;
+    as->framing = length && slice_u64(length->value, UINT64_MAX, &as->length) == OK ? H1_LENGTH : H1_CHUNKED;
+    return true;
+}
+
+/* The fields that a GET's answer would have (RFC 9110 section 9.3.2): a length that is not that of the changed body would be wrong (section 8.6),
+ * and a cache without Vary would give the answer to those who accept something else. */
+static void answer_unsent(struct exchange *x, const struct h1_head *as)
+{
+    struct exchange_more *m = x->more;
+    struct body_filter *f = NULL;
+    for (uint32_t i = 0; m->transform && !f && i < x->rule->filters_n; i++)
+        if (x->rule->filters[i].spec->kind == FILTER_TRANSFORM)
+            f = transform_begin(&x->rule->filters[i], false, as);
+    if (m->compress) {
+        m->varies = compress_varies(m->compress, as);
+        m->coding = compress_coding(m->compress, m->accepts, as);
+    }
+    m->changed = f || m->coding.n;
+    filter_free(&f);
 }
 
 enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h)
 {
     struct exchange_more *m = x->more;
+    struct h1_head as;
+    if (UNLIKELY(m->compress && h->status == 304)) { /* what Vary the 200 has (RFC 9110 section 15.4.5): without a type it may have one */
+        as = *h;
+        as.status = 200;
+        as.framing = H1_CHUNKED;
+        m->varies = !h1_get(h, H1_CONTENT_TYPE) || compress_varies(m->compress, &as);
+    }
+    if (UNLIKELY((m->transform || m->compress) && head_as_get(x, h, &as)))
+        answer_unsent(x, &as);
     if (h->framing == H1_NO_BODY || h->framing == H1_TUNNEL)
         return h->framing;
     for (uint32_t i = 0; m->transform && i < x->rule->filters_n; i++)
@@ -341,7 +378,8 @@ enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h)
         m->varies = compress_varies(m->compress, h);
         m->answer_filter = body_filter_chain(m->answer_filter, compress_begin(m->compress, m->accepts, h, &m->coding));
     }
-    return m->answer_filter ? H1_CHUNKED : h->framing;
+    m->changed = m->answer_filter != NULL;
+    return m->changed ? H1_CHUNKED : h->framing;
 }
 
 /* Puts the fields of compression into a head of ours, and returns the body, compressed where the route and the client want that. */

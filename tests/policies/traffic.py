@@ -154,6 +154,14 @@ def compression():
     same('compression: only what the filter names', '', gate('gzonly.t', path, headers={'Accept-Encoding': 'br'}).fields['content-encoding'])
     a = gate('gz.t', path, method='HEAD', headers={'Accept-Encoding': 'gzip'})
     say('compression: HEAD has no body', a.status == 200 and not a.body, a)
+    for more, want in (('', 'Accept-Encoding'), ('&type=image/png', '')):
+        same(f'compression: 304{more}', (304, want), (lambda x: (x.status, x.fields['vary']))(gate('gz.t', '/?status=304' + (more or '&type=text/html'))))
+    said = lambda x: [x.fields[k] for k in ('vary', 'content-encoding', 'etag', 'content-type')]
+    for host, p in (('gz.t', path), ('text.t', path), ('gz.t', '/?size=20000&type=image/png'), ('gz.t', '/?size=20000&type=text/plain&h=Cache-Control:no-transform')):
+        for accept in ('gzip', 'identity'):
+            head, got = (gate(host, p, method=m, headers={'Accept-Encoding': accept}) for m in ('HEAD', 'GET'))
+            say(f'compression: HEAD has the fields of GET: {host}{p}, {accept}', said(head) == said(got) and (head.fields['content-length'] == str(len(got.body)) or not head.fields['content-length']),
+                (head.fields, got.fields))
 
 
 def files():
