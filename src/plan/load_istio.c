@@ -185,6 +185,18 @@ static void load_http_destinations(struct reader *r, struct object *o, const str
 
 /* ---- what a rule does -------------------------------------------------------------------------------------------------------- */
 
+/* What becomes part of a request line, a Host or a Location: nothing that ends it there. not_in: characters that have no place in it either. */
+static void check_target(struct reader *r, const struct ynode *map, const char *key, const char *path, const char *not_in, const char *remedy)
+{
+    const struct ynode *n = y_get(map, key);
+    struct slice s = y_str(n);
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f || strchr(not_in, s.p[i])) {
+            reader_error(r, n, path, remedy, "not valid here: \"%.*s\"", (int)MIN(s.n, 60), s.p);
+            return;
+        }
+}
+
 #define PREFIX_TOKEN "%PREFIX()%" /* Istio's own form for "the matched prefix is replaced" */
 
 static void load_istio_redirect(struct reader *r, struct object *o, const struct ynode *n, struct route_rule *rule)
@@ -205,6 +217,8 @@ static void load_istio_redirect(struct reader *r, struct object *o, const struct
             reader_error(r, y_get(n, "authority"), ".redirect.authority", "give HOST or HOST:PORT", "not an authority: %s", authority);
         rule->redirect_host = (char *)arena_slice(&o->mem, host).p;
     }
+    check_target(r, n, "uri", ".redirect.uri", "", "encode spaces and control characters (%20)");
+    check_target(r, n, "authority", ".redirect.authority", "/?#@\\", "give HOST or HOST:PORT");
     if (y_get(n, "port") && y_get(n, "derivePort"))
         reader_error(r, y_get(n, "derivePort"), ".redirect.derivePort", "keep one of them", "both port and derivePort");
     if (!uri.n)
@@ -237,6 +251,8 @@ static void load_istio_rewrite(struct reader *r, struct object *o, const struct 
     if (y_get(n, "uri") && regex)
         reader_error(r, regex, ".rewrite.uriRegexRewrite", "keep one of them", "both uri and uriRegexRewrite");
     rule->rewrite_path = load_str(o, n, "uri");
+    check_target(r, n, "uri", ".rewrite.uri", "#", "encode spaces and control characters (%20)");
+    check_target(r, n, "authority", ".rewrite.authority", "/?#@\\", "give HOST or HOST:PORT");
     if (rule->rewrite_path)
         rule->rewrite_path_kind = REWRITE_PREFIX; /* split_rewrite() makes it FULL where nothing but the whole path matched */
     if (!regex || regex->type != Y_MAP)

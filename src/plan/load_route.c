@@ -189,10 +189,11 @@ static enum path_rewrite load_path_edit(struct reader *r, struct object *o, cons
     return full ? REWRITE_FULL : REWRITE_PREFIX;
 }
 
-/* The path that REWRITE_PREFIX replaces must be known: exactly one match, with a PathPrefix (the API's own rule). */
+/* The path that REWRITE_PREFIX replaces must be known: exactly one match, with a PathPrefix (the API's own rule). A rule without matches has
+ * one, of the prefix "/". */
 static void check_prefix(struct reader *r, const struct ynode *n, const struct route_rule *rule)
 {
-    if (rule->matches_n != 1 || rule->matches[0].path_kind != MATCH_PREFIX)
+    if (rule->matches_n > 1 || (rule->matches_n && rule->matches[0].path_kind != MATCH_PREFIX))
         reader_error(r, n, ".path.type", "give the rule one match, with path type PathPrefix, or use ReplaceFullPath",
                      "ReplacePrefixMatch needs exactly one match, with a PathPrefix");
 }

@@ -628,6 +628,11 @@ static const struct bad_case bad_traffic[] = {
     {"faults", VS("http: [ { " TO_S ", fault: { delay: { percentage: { value: 101 } }, abort: { httpStatus: 500, grpcStatus: SAD } } } ]"),
      "m.yaml:5:68: error: " AT_V "http[0].fault.delay.fixedDelay: missing\n"
      "m.yaml:5:91: error: " AT_V "http[0].fault.delay.percentage.value: 101 is out of range; give a number from 0 to 100\n"
+    {"targets that would end a line", VS("http: [ { " TO_S ", rewrite: { uri: \"/a b\", authority: \"x y\" } }, { redirect: { uri: \"/a\\r\\nb\", authority: x/y } } ]"),
+     "m.yaml:5:68: error: " AT_V "http[0].rewrite.uri: not valid here: \"/a b\"; encode spaces\n"
+     "m.yaml:5:87: error: " AT_V "http[0].rewrite.authority: not valid here: \"x y\"; give HOST or HOST:PORT\n"
+     "m.yaml:5:117: error: " AT_V "http[1].redirect.uri: not valid here\n"
+     "m.yaml:5:139: error: " AT_V "http[1].redirect.authority: not valid here: \"x/y\""},
      "m.yaml:5:107: error: " AT_V "http[0].fault.abort: more than one of httpStatus, grpcStatus, http2Error\n"
      "m.yaml:5:107: warning: " AT_V "http[0].fault.abort.percentage: no percentage is given: no request is aborted\n"
      "m.yaml:5:138: error: " AT_V "http[0].fault.abort.grpcStatus: not a status of gRPC: \"SAD\""},

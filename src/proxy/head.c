@@ -329,28 +329,24 @@ static void via_put(struct head_out *o, struct exchange *x, const struct h1_head
 
 /* ---- paths ------------------------------------------------------------------------------------------------------------------- */
 
-/* The path after a rewrite. Gateway API HTTPPathModifier: a prefix is replaced element by element; the result begins with
- * one slash. */
+/* The path after a rewrite: what a prefix leaves goes on behind what replaces it, with one slash where both have one. Gateway API's prefixes
+ * (HTTPPathModifier) leave nothing, or whole elements; a VirtualService's may end anywhere: "/api/" to "/v2/", "/item" to "/thing". The result
+ * begins with a slash. */
 static void path_put(struct head_out *o, const struct h1_head *h, enum path_rewrite kind, const char *to, uint32_t prefix_len)
 {
-    if (kind == REWRITE_NONE) {
+    if (kind == REWRITE_NONE || slice_is(h->path, "*")) { /* OPTIONS *: the server as a whole, and no path (RFC 9110 section 7.1) */
         head_slice(o, h->path);
         return;
     }
-    struct slice with = slice_cstr(to);
-    if (kind == REWRITE_FULL) {
-        head_slice(o, with);
-        return;
-    }
-    struct slice left = slice_of(h->path.p + MIN(prefix_len, h->path.n), h->path.n - MIN(prefix_len, h->path.n));
-    while (with.n && with.p[with.n - 1] == '/')
+    struct slice with = slice_cstr(to), left = SLICE("");
+    if (kind == REWRITE_PREFIX)
+        left = slice_of(h->path.p + MIN(prefix_len, h->path.n), h->path.n - MIN(prefix_len, h->path.n));
+    while (with.n && with.p[with.n - 1] == '/' && left.n && left.p[0] == '/')
         with.n--;
-    if (left.n && left.p[0] != '/')
+    if (with.n ? with.p[0] != '/' : !left.n || left.p[0] != '/')
         head_lit(o, "/");
     head_slice(o, with);
     head_slice(o, left);
-    if (!with.n && !left.n)
-        head_lit(o, "/");
 }
 
 /* Every match in the path is replaced. What comes of it must be a path, or the head would be another message. */
@@ -537,7 +533,10 @@ void head_location(struct exchange *x, const struct h1_head *h, const struct pla
     if (port != usual)
         buf_printf(out, ":%u", port);
     head_clear(o);
-    path_put(o, h, s->redirect_path_kind, s->redirect_path, hit->prefix_len);
+    if (slice_is(h->path, "*"))
+        head_lit(o, "/");
+    else
+        path_put(o, h, s->redirect_path_kind, s->redirect_path, hit->prefix_len);
     query_put(o, h);
     buf_add(out, o->p, o->over ? 0 : o->n);
 }

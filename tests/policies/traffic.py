@@ -52,6 +52,8 @@ def rewrites():
     same('rewrite by regular expression', '/p/42/of/jo?x', a['path'])
     a = ask('regex.t', '/strip/a/b').json
     same('VirtualService: rewrite of a prefix, and the host', ('/a/b', 'inner.t'), (a['path'], a['headers']['host']))
+    same('VirtualService: a prefix that ends in a slash, and one that ends inside an element', ['/v2/x/y', '/v2/', '/thing7/x?q', '/thing'],
+         [ask('regex.t', p).json['path'] for p in ('/deep/x/y', '/deep/', '/item7/x?q', '/item')])
     same('a regular expression matches', 'd', where('regex.t', path='/aaab'))
     before = metric('weir_regex_overruns_total')
     a = ask('regex.t', '/' + 'a' * 3000 + 'cb')
