@@ -17,7 +17,6 @@
 
 #define REPLICA_LABEL_MAX 63
 #define HASH_BYTES 16
-#define GATE_ANSWER_MS UINT32_MAX /* how long an answer may take is decided by the node that asks */
 
 void compile_node(struct compile *c)
 {
@@ -27,7 +26,7 @@ void compile_node(struct compile *c)
     g->node = keep_str(&c->keep, c->node->name);
     g->http = tls_node(c, NODE_TLS_HTTP);
     g->bytes = tls_node(c, NODE_TLS_BYTES);
-    g->rule = (struct plan_rule){.route = keep_str(&c->keep, ""), .slot = slots_take(c->m, SLOT_ROUTE, SLICE("")).slot, .backend_timeout_ms = GATE_ANSWER_MS, .plain = true};
+    g->rule = (struct plan_rule){.route = keep_str(&c->keep, ""), .slot = slots_take(c->m, SLOT_ROUTE, SLICE("")).slot, .untimed = true, .plain = true};
     c->plan->gate = g;
 }
 

@@ -316,8 +316,10 @@ static bool edit_none(const struct header_edit *e) { return !e->set.n && !e->add
 /* What the delegate leaves open it has from the rule that names it. */
 static void settings_merge(const struct route_rule *root, struct route_rule *leaf)
 {
-    leaf->timeout_ms = leaf->timeout_ms ? leaf->timeout_ms : root->timeout_ms;
-    leaf->backend_timeout_ms = leaf->backend_timeout_ms ? leaf->backend_timeout_ms : root->backend_timeout_ms;
+    if (!leaf->timeout_ms && !leaf->untimed) {
+        leaf->timeout_ms = root->timeout_ms;
+        leaf->untimed = root->untimed;
+    }
     if (!leaf->retry.given)
         leaf->retry = root->retry;
     if (!leaf->hedge.max)

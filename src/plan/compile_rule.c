@@ -402,6 +402,7 @@ void rule_fill(struct compile *c, struct plan_rule *r, const struct object *o, c
     r->resp = edit_empty(&from->resp) ? NULL : &r->spec->resp;
     r->timeout_ms = from->timeout_ms;
     r->backend_timeout_ms = from->backend_timeout_ms;
+    r->untimed = from->untimed;
     r->backends_n = backends_fill(c, o, from->backends, from->backends_n, near, true, &r->backends, &r->weight_sum);
     mirrors_fill(c, r, o, from, near);
     origins_fill(c, r, &r->spec->cors);

@@ -477,6 +477,7 @@ static void load_http_actions(struct reader *r, struct object *o, const struct y
     if ((rule->redirect || rule->direct) && y_get(n, "fault")) /* as in Istio */
         reader_error(r, y_get(n, "fault"), ".fault", "keep one of them", "a rule with %s has no fault", rule->redirect ? "redirect" : "directResponse");
     rule->timeout_ms = load_go_duration(n, "timeout", 0);
+    rule->untimed = y_get(n, "timeout") && !rule->timeout_ms;
     load_retries(r, o, y_get(n, "retries"), &rule->retry);
     load_fault(r, y_get(n, "fault"), &rule->fault);
     load_mirrors(r, o, n, rule);

@@ -404,6 +404,7 @@ static void load_rule(struct reader *r, struct object *o, const struct ynode *n,
     load_backends(r, o, n, rule);
     rule->timeout_ms = load_duration(timeouts, "request");
     rule->backend_timeout_ms = load_duration(timeouts, "backendRequest");
+    rule->untimed = (y_get(timeouts, "request") && !rule->timeout_ms) || (y_get(timeouts, "backendRequest") && !rule->backend_timeout_ms);
     if (rule->timeout_ms && rule->backend_timeout_ms > rule->timeout_ms)
         reader_error(r, y_get(timeouts, "backendRequest"), ".timeouts.backendRequest", "give at most request", "longer than request");
     load_retry(o, y_get(n, "retry"), &rule->retry);

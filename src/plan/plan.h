@@ -251,6 +251,7 @@ struct route_rule {
     char *rewrite_host; enum path_rewrite rewrite_path_kind; char *rewrite_path;
     char *rewrite_regex;       /* REWRITE_REGEX: every match of it becomes rewrite_path, with \1 to \9 */
     uint32_t timeout_ms, backend_timeout_ms; /* 0: none given */
+    bool untimed;              /* one of them was given as 0s: an answer may begin when it likes, and pause, as far as the other lets it */
     struct retry_policy retry;
     struct hedge_policy hedge;
     struct fault_policy fault;
@@ -660,6 +661,7 @@ struct plan_rule {
     const struct header_edit *req, *resp;   /* NULL when there is nothing to edit */
     const struct route_rule *spec;          /* redirect, rewrite, timeouts, retries, ...; NULL for the mesh's own */
     uint32_t timeout_ms, backend_timeout_ms;
+    bool untimed;           /* as in spec */
     const struct plan_mirror *mirrors; uint32_t mirrors_n;
     const struct plan_filter *filters; uint32_t filters_n;
     const struct plan_regex *rewrite;       /* REWRITE_REGEX */

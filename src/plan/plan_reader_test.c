@@ -383,6 +383,19 @@ static const struct bad_case bad_cases[] = {
 };
 // clang-format on
 
+/* What may be left out, and what 0s says that nothing does not. */
+static void test_route_defaults(void **state)
+{
+    struct objset *s = read_good(ROUTE("{ " TO_S ",\nfilters: [ { type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /b } } } ] },\n"
+                                       "{ " TO_S ", timeouts: { request: 0s } }, { " TO_S ", timeouts: { request: 1s, backendRequest: 0s } }, { " TO_S ", timeouts: { request: 0s, backendRequest: 1s } }"));
+    const struct route_rule *r = objset_find(s, OBJ_HTTPROUTE, "default", "r")->route.rules;
+    assert_true(r[0].matches_n == 0 && r[0].rewrite_path_kind == REWRITE_PREFIX && !r[0].untimed); /* a rule without matches has one, of the prefix "/" */
+    assert_true(r[1].untimed && r[1].timeout_ms == 0);
+    assert_true(r[2].untimed && r[2].timeout_ms == 1000);
+    assert_true(r[3].untimed && r[3].backend_timeout_ms == 1000);
+    objset_free(s);
+}
+
 static void test_bad(void **state) { expect_bad(bad_cases, COUNT_OF(bad_cases)); }
 
 /* With strict every warning but those for approximations is an error. */
@@ -914,7 +927,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),          cmocka_unit_test(test_kinds),    cmocka_unit_test(test_table),   cmocka_unit_test(test_deployment),
-        cmocka_unit_test(test_network_objects), cmocka_unit_test(test_bad),      cmocka_unit_test(test_strict),  cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_network_objects), cmocka_unit_test(test_route_defaults), cmocka_unit_test(test_bad),      cmocka_unit_test(test_strict),  cmocka_unit_test(test_limits),
         cmocka_unit_test(test_many_diags),      cmocka_unit_test(test_check),    cmocka_unit_test(test_merge),   cmocka_unit_test(test_pod_hash),
         cmocka_unit_test(test_save_load),       cmocka_unit_test(test_load_bad), cmocka_unit_test(test_load_plain), cmocka_unit_test(test_stored), cmocka_unit_test(test_object_keys), cmocka_unit_test(test_keep_same), cmocka_unit_test(test_env),     cmocka_unit_test(test_env_bomb),
         cmocka_unit_test(test_explain),         cmocka_unit_test(test_docs),     cmocka_unit_test(test_no_leak),

@@ -14,13 +14,14 @@
 
 #define POUR_LENGTH_MIN 131072u /* a body of this length is worth a look whether it can be spliced */
 #define REFUSED_STREAM 7u       /* REFUSED_STREAM, RFC 9113 section 7 */
-#define TUNNEL_IDLE_MS 3600000u /* a tunnel in which nothing moves */
+#define TUNNEL_IDLE_MS 3600000u /* a tunnel in which nothing moves, or a spliced body: there it may be the client who does not read */
 
 static void answer_wait(struct exchange *x);
 static bool pour_moved(struct exchange *x);
 static void attempt_again(struct exchange *x);
 static void exchange_to(struct exchange *x, struct endpoint *ep);
 static bool retry_take(struct exchange *x, uint32_t causes, bool safe);
+static const struct retry_policy *retry_policy(const struct exchange *x);
 
 static struct exchange *exchange_of(struct http_call *k) { return CONTAINER_OF(k, struct exchange, call); }
 
@@ -29,7 +30,10 @@ static struct exchange *exchange_of(struct http_call *k) { return CONTAINER_OF(k
 /* Until the head of the answer. While the client still sends, it is the one who may be slow: its connection's own limit comes first. */
 static uint64_t answer_ms(const struct exchange *x)
 {
-    uint64_t ms = x->rule->backend_timeout_ms ? x->rule->backend_timeout_ms : x->rule->timeout_ms ? x->rule->timeout_ms : x->p->conf.answer_timeout_ms;
+    const struct plan_rule *r = x->rule;
+    if (UNLIKELY(x->attempt_ms != 0)) /* which is what exchange_wait() goes by */
+        return UINT32_MAX;
+    uint64_t ms = r->backend_timeout_ms ? r->backend_timeout_ms : r->timeout_ms ? r->timeout_ms : r->untimed ? UINT32_MAX : x->p->conf.answer_timeout_ms;
     return LIKELY(x->request_end) ? ms : MAX(ms, x->p->conf.body_timeout_ms + 1000ull);
 }
 
@@ -39,7 +43,7 @@ static uint64_t connect_ms(const struct exchange *x)
     return ms ? ms : x->p->conf.connect_timeout_ms;
 }
 
-static uint64_t body_ms(const struct exchange *x) { return x->tunnel ? TUNNEL_IDLE_MS : x->p->conf.body_timeout_ms; }
+static uint64_t body_ms(const struct exchange *x) { return x->tunnel ? TUNNEL_IDLE_MS : x->rule->untimed ? UINT32_MAX : x->p->conf.body_timeout_ms; }
 
 void attempt_drop(struct exchange *x)
 {
@@ -130,7 +134,7 @@ void exchange_timer(struct timer *t)
 {
     struct exchange *x = CONTAINER_OF(t, struct exchange, timer);
     struct proxy *p = x->p;
-    bool over = x->deadline_ms && loop_now_ms(p->loop) >= x->deadline_ms;
+    bool over = x->deadline_ms && loop_now_ms(p->loop) >= x->deadline_ms, tried = x->attempt_ms && loop_now_ms(p->loop) >= x->attempt_ms;
     if (UNLIKELY(x->role == X_TCP)) {
         tcp_timer(x);
         return;
@@ -144,14 +148,14 @@ void exchange_timer(struct timer *t)
         return;
     }
     if (x->state == X_ANSWER) { /* too late for an answer of our own: cut it off */
-        if (!over && x->more && x->more->pouring && pour_moved(x))
+        if (!over && !tried && x->more && x->more->pouring && pour_moved(x))
             return;
         counter_inc(&p->c.timeouts_body);
         if (x->role != X_CLIENT) {
             child_failed(x, 504, FLAG_UT, "timeout");
             return;
         }
-        answer_cut(x, over ? FLAG_UT : FLAG_SI);
+        answer_cut(x, over || tried ? FLAG_UT : FLAG_SI);
         return;
     }
     if (x->state == X_PAUSE && !over) {
@@ -170,7 +174,7 @@ void exchange_timer(struct timer *t)
     counter_inc(&p->c.timeouts_answer);
     counter_inc(&x->us->c->count->timeouts);
     attempt_late(x);
-    if (!over && x->attempt_ms && retry_take(x, RETRY_5XX | RETRY_GATEWAY_ERROR | RETRY_RESET, x->idempotent)) {
+    if (!over && tried && retry_policy(x) && retry_take(x, RETRY_5XX | RETRY_GATEWAY_ERROR | RETRY_RESET, x->idempotent)) {
         attempt_again(x);
         return;
     }
@@ -357,14 +361,16 @@ static void request_send(struct exchange *x, struct up *u)
     client_reading(x, queued == 0);
 }
 
-/* The request is on its way: the time for the answer runs. */
+/* The request is on its way: the time for the answer runs. The time of a try is the service's from when it has the whole request; until then
+ * answer_ms() counts the client in. */
 static void answer_wait(struct exchange *x)
 {
     const struct retry_policy *r = retry_policy(x);
     if (UNLIKELY(x->more != NULL))
         hedge_start(x);
-    if (UNLIKELY(r && r->per_try_timeout_ms))
-        x->attempt_ms = loop_now_ms(x->p->loop) + r->per_try_timeout_ms;
+    uint32_t ms = r && r->per_try_timeout_ms ? r->per_try_timeout_ms : x->rule->backend_timeout_ms;
+    if (UNLIKELY(ms && !x->attempt_ms && (x->request_end || (r && r->per_try_timeout_ms))))
+        x->attempt_ms = loop_now_ms(x->p->loop) + ms;
     exchange_wait(x, answer_ms(x));
 }
 
@@ -515,7 +521,7 @@ void request_more(struct exchange *x, struct pieces body, bool end)
             x->replayable = false; /* trailers are not kept */
         http_call_end(&x->call, slice_of(x->p->out.p, x->p->out.n));
         if (x->state == X_SENT && x->up->cli.h1.connected)
-            exchange_wait(x, answer_ms(x));
+            answer_wait(x);
         return;
     }
     if (x->state == X_SENT && x->up->cli.h1.connected)
@@ -577,7 +583,7 @@ static bool answer_pour(struct exchange *x, const struct h1_head *h)
     struct exchange_more *m = exchange_more(x);
     m->pouring = !m->answer_filter && http_call_pour(&x->call, x->req, &m->pour, poured);
     if (m->pouring)
-        exchange_wait(x, body_ms(x));
+        exchange_wait(x, MIN(body_ms(x), TUNNEL_IDLE_MS));
     return m->pouring;
 }
 
@@ -588,7 +594,7 @@ static bool pour_moved(struct exchange *x)
     if (m->pour.flow.moved == m->poured_before)
         return false;
     m->poured_before = m->pour.flow.moved;
-    exchange_wait(x, body_ms(x));
+    exchange_wait(x, MIN(body_ms(x), TUNNEL_IDLE_MS));
     return true;
 }
 
@@ -602,7 +608,7 @@ static void answer_flow(struct exchange *x, size_t queued)
     x->stalled = true;
     http_call_reading(&x->call, false);
     timer_clear(&x->timer); /* it is not the service that is slow; the connection to the client has its own limit */
-    if (x->deadline_ms)
+    if (x->deadline_ms || x->attempt_ms)
         exchange_wait(x, UINT32_MAX);
 }
 
@@ -639,7 +645,7 @@ static void answer_end(struct exchange *x, struct http_call *k)
 static void tunnel_begin(struct exchange *x)
 {
     x->tunnel = true;
-    x->deadline_ms = 0;
+    x->deadline_ms = x->attempt_ms = 0;
     x->replayable = false;
     buf_free(&x->replay);
 }
@@ -739,7 +745,8 @@ static void up_response(struct http_call *k, const struct h1_head *h, struct pie
     if (UNLIKELY(retry_policy(x) != NULL) && answer_again(x, h))
         return;
     x->state = X_ANSWER;
-    x->attempt_ms = 0;
+    if (LIKELY(!x->rule->backend_timeout_ms)) /* HTTPRouteTimeouts: until the full answer has been received; a perTryTimeout, as Envoy's, until it begins */
+        x->attempt_ms = 0;
     if (UNLIKELY(x->role != X_CLIENT)) {
         if (child_response(x, h, body, end))
             return;

@@ -240,6 +240,25 @@ static void timeouts(uint64_t seed)
 }
 static void test_timeouts(void **state) { each_seed(test_repeats(30), timeouts); }
 
+static struct deed patient(const struct visit *v) { return (struct deed){.delay_ms = 80000, .bytes = 2000, .rest_ms = 70000}; }
+static struct deed thoughtful(const struct visit *v) { return (struct deed){.delay_ms = 80000, .bytes = 2000}; }
+
+/* 0s is no limit, neither until the head of an answer nor for a pause inside it; a perTryTimeout stands above the usual limit. */
+static void untimed(uint64_t seed)
+{
+    bool none = seed & 1;
+    start(seed, NULL, 2, none ? ROUTE("timeout: 0s, ") : ROUTE("retries: { attempts: 2, perTryTimeout: 90s, retryOn: 5xx }, "));
+    R.deed = none ? patient : thoughtful;
+    load(4, 2, H1_GET, 0, 20);
+    run_all(1000000);
+    assert_answered();
+    assert_int_equal(count_status(200), T.asks_n);
+    assert_int_equal(visits_max(), 1);
+    for (uint32_t i = 0; i < T.asks_n; i++)
+        assert_true(T.asks[i].state == ASK_ANSWERED && T.asks[i].got == 2000);
+}
+static void test_untimed(void **state) { each_seed(test_repeats(8), untimed); }
+
 static struct deed late(const struct visit *v) { return (struct deed){.delay_ms = 60 + (uint32_t)chance(80), .bytes = 10}; }
 
 /* The time for connecting is not the time for an answer, on new connections and kept ones, of either version. */
@@ -296,7 +315,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_budget), cmocka_unit_test(test_limit),    cmocka_unit_test(test_methods),
         cmocka_unit_test(test_bodies), cmocka_unit_test(test_timeouts), cmocka_unit_test(test_backoff),
-        cmocka_unit_test(test_slower_than_connecting),
+        cmocka_unit_test(test_slower_than_connecting), cmocka_unit_test(test_untimed),
     };
     log_start(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

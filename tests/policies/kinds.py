@@ -1,11 +1,13 @@
 """The kinds of the Gateway API, Istio and SMI: what matches first, what is mirrored, split, granted, refused; what get and explain say of them."""
 import collections
+import http.client
 import json
 import os
 import subprocess
+import time
 from urllib.parse import quote
 
-from client import apply, calls, connect, counted, flagged, gate, log, logged, metric, run, same, say, wait_for, weir
+from client import apply, ask, calls, connect, counted, flagged, gate, log, logged, metric, run, same, say, wait_for, weir
 
 
 def precedence():
@@ -24,6 +26,18 @@ def precedence():
     same('hostnames: exact, then wildcard', ['three', 'two', 'two', 'one'], [ask('/', h) for h in ('x.prec.t', 'y.prec.t', 'z.y.prec.t', 'prec.t:80')])
 
 
+def cut(host, path):
+    """The answer begins, and breaks off."""
+    c = http.client.HTTPConnection('127.0.0.1', int(os.environ['GATE']), timeout=10)
+    c.request('GET', path, headers={'Host': host})
+    r = c.getresponse()
+    try:
+        r.read()
+    except (http.client.IncompleteRead, ConnectionError):
+        return r.status == 200
+    return False
+
+
 def times():
     a = gate('late.t', '/?ms=2000')
     flagged('HTTPRoute: timeouts.request', a, 504, 'UT')
@@ -31,6 +45,15 @@ def times():
     a = gate('latetry.t', '/?ms=1500&key=latetry', method='POST', body='x')
     flagged('HTTPRoute: timeouts.backendRequest', a, 504, 'UT')
     say('HTTPRoute: of one try', 0.2 < a.seconds < 1, a)
+    a = gate('latetries.t', '/?ms=1500&fail=1&key=latetries')
+    say('HTTPRoute: with retry, another try after one out of time', a.status == 200 and calls('latetries') == 2 and a.seconds < 1.4, a)
+    a = gate('latetries.t', '/?ms=1500&key=latetries2')
+    say('HTTPRoute: as often as retry says', a.status == 504 and calls('latetries2') == 3 and a.seconds < 1.4, (a, calls('latetries2')))
+    for host in ('latetry.t', 'latetries.t'):
+        began = time.monotonic()
+        say(f'HTTPRoute: timeouts.backendRequest: the end of the answer counts: {host}', cut(host, '/?size=2000&gap=2000') and time.monotonic() - began < 1.5)
+    same('HTTPRoute: ReplacePrefixMatch without matches is for all', ['/under/', '/under/x?y'], [gate('under.t', p).json['path'] for p in ('/', '/x?y')])
+    same('URLRewrite: OPTIONS * names no path', '*', gate('under.t', '*', method='OPTIONS').json['path'])
     a = gate('again.t', '/?status=503&fail=2&key=again')
     same('HTTPRoute: retry', (200, 3), (a.status, calls('again')))
     flagged('HTTPRoute: retry, no more', gate('again.t', '/?status=503&key=again2'), 503, 'URX')

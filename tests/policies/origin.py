@@ -10,6 +10,7 @@ The answer is JSON: who answered, on which of its connections, and what it was s
   key=K       what the request is counted under (or the field X-Key)
   text=T      the body, instead of the JSON           size=N      the body: N bytes of text
   h=NAME:VALUE   a field of the answer                type=T      Content-Type
+  gap=N       the last byte of the body comes N ms after the others
 
   GET /_/count?key=K   requests of that key by endpoint, and the most at once         GET /_/connections   open now, by endpoint
   GET /_/call?url=U&h=NAME:VALUE   what http://host/path says to this process: how one service calls another
@@ -105,7 +106,13 @@ async def serve(name, reader, writer):
             lines = [f'HTTP/1.1 {status} Said'] + [f'{k}: {v}' for k, v in out]
             if status not in (204, 304):
                 lines.append(f'Content-Length: {len(data)}')
-            writer.write('\r\n'.join(lines + ['', '']).encode() + (b'' if method == 'HEAD' or status in (204, 304) else data))
+            data = b'' if method == 'HEAD' or status in (204, 304) else data
+            gap = int(parse_qs(urlsplit(target).query).get('gap', ['0'])[0])
+            writer.write('\r\n'.join(lines + ['', '']).encode() + (data[:-1] if gap else data))
+            if gap:
+                await writer.drain()
+                await asyncio.sleep(gap / 1000)
+                writer.write(data[-1:])
             await writer.drain()
     except (OSError, asyncio.IncompleteReadError, ValueError):
         pass
