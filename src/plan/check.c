@@ -719,7 +719,7 @@ static void check_split(struct check *c)
     for (size_t i = 0; i < split->backends_n; i++) {
         snprintf(path, sizeof path, "spec.backends[%zu].service", i);
         if (!objset_find(c->s, OBJ_SERVICE, c->o->ns, split->backends[i].service))
-            check_add(c, DIAG_WARNING, 0, path, "add it, or correct the name", "there is no Service %s in the namespace %s: its share is answered with 503",
+            check_add(c, DIAG_WARNING, 0, path, "add it, or correct the name", "there is no Service %s in the namespace %s: its share of requests fails",
                       split->backends[i].service, c->o->ns);
     }
 }

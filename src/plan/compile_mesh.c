@@ -216,7 +216,7 @@ static void entry_fill(struct compile *c, struct mesh_entry *e, const struct tar
     e->tables = tables_of(c, t, sp->port, virtuals, &e->tables_n);
     if (e->protocol == MESH_HTTP) {
         struct plan_rule *r = keep_new(&c->keep, sizeof *r);
-        *r = (struct plan_rule){.route = name, .slot = slot, .backends = backends, .backends_n = n, .weight_sum = sum, .plain = true};
+        *r = (struct plan_rule){.route = name, .slot = slot, .backends = backends, .backends_n = n, .weight_sum = sum, .unfound_503 = true, .plain = true};
         e->rule = r;
     } else {
         struct plan_tcp_rule *r = keep_new(&c->keep, sizeof *r);

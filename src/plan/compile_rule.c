@@ -403,6 +403,7 @@ void rule_fill(struct compile *c, struct plan_rule *r, const struct object *o, c
     r->timeout_ms = from->timeout_ms;
     r->backend_timeout_ms = from->backend_timeout_ms;
     r->untimed = from->untimed;
+    r->unfound_503 = o->kind == OBJ_VIRTUALSERVICE;
     r->backends_n = backends_fill(c, o, from->backends, from->backends_n, near, true, &r->backends, &r->weight_sum);
     mirrors_fill(c, r, o, from, near);
     origins_fill(c, r, &r->spec->cors);

@@ -662,6 +662,7 @@ struct plan_rule {
     const struct route_rule *spec;          /* redirect, rewrite, timeouts, retries, ...; NULL for the mesh's own */
     uint32_t timeout_ms, backend_timeout_ms;
     bool untimed;           /* as in spec */
+    bool unfound_503;       /* a share whose cluster is NULL is answered with 503, as in Istio; else with 500, as HTTPRouteRule.backendRefs asks */
     const struct plan_mirror *mirrors; uint32_t mirrors_n;
     const struct plan_filter *filters; uint32_t filters_n;
     const struct plan_regex *rewrite;       /* REWRITE_REGEX */

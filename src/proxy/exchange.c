@@ -401,7 +401,7 @@ static void down_request(struct http_srv *c, struct http_req *r, const struct h1
         return;
     x->backend = backend_pick(x);
     if (!x->backend || !x->backend->cluster) {
-        answer_text(x, 500, FLAG_NC, "the route's backend does not exist");
+        answer_text(x, x->rule->unfound_503 ? 503 : 500, FLAG_NC, "the route's backend does not exist");
         return;
     }
     x->cluster = x->backend->cluster;

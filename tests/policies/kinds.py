@@ -80,6 +80,8 @@ def gone():
     code, out = weir('delete', 'service', 'short')
     say('a Service that is deleted', code == 0 and wait_for(5, lambda: gate('short.t').status != 200), out)
     flagged('and named by a route still', gate('short.t'), 500, 'NC')
+    flagged('VirtualService: a host that is not there', ask('nowhere.t'), 503, 'NC')
+    flagged('VirtualService: a subset that is not there', ask('nosubset.t'), 503, 'NC')
     same('conditions: a backend that is not there', ('False', 'BackendNotFound'), condition('httproute', 'short', 'ResolvedRefs'))
     code, out = weir('get', 'httproute', 'short', '-o', 'yaml')
     say('conditions: in YAML too', code == 0 and 'reason: BackendNotFound' in out, out)
