@@ -210,19 +210,18 @@ static void row_service(struct grid *g, const json_t *o, bool wide)
 
 static void row_gateway(struct grid *g, const json_t *o, bool wide)
 {
-    struct buf addresses = {0}, ports = {0};
+    struct buf addresses = {0}, ports = {0}, routes = {0};
     size_t i;
     json_t *e;
-    long long routes = 0;
     json_array_foreach (at(o, "status.addresses"), i, e)
         joined_add(&addresses, ",", "%s", text_at(e, "value"));
     cell_take(g, &addresses);
     json_array_foreach (at(o, "spec.listeners"), i, e)
         joined_add(&ports, ",", "%lld", number_at(e, "port"));
     cell_take(g, &ports);
-    json_array_foreach (at(o, "status.listeners"), i, e)
-        routes += number_at(e, "attachedRoutes");
-    grid_add(g, "%lld", routes);
+    json_array_foreach (at(o, "status.listeners"), i, e) /* in the order of spec.listeners: a number for each of PORTS */
+        joined_add(&routes, ",", "%lld", number_at(e, "attachedRoutes"));
+    cell_take(g, &routes);
     grid_add(g, "%s", condition_text(at(o, "status.conditions"), "Programmed"));
     age_cell(g, o, "metadata.creationTimestamp");
 }
