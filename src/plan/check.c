@@ -624,13 +624,25 @@ static bool replicas_match(const struct objset *s, const struct object *svc, con
     return false;
 }
 
+/* What keeps a rule from having the effect that Istio would give it: here the policy of a host is one for all its callers (compile_policy.c). */
+static void check_destination_scope(struct check *c, const struct object *target)
+{
+    const struct destination_rule *rule = &c->o->dest;
+    if (rule->workload_selector.n)
+        check_add(c, DIAG_WARNING, 0, "spec.workloadSelector", "remove it, if the rule may hold for all", "the policy of a host is one for all its callers: this rule has no effect");
+    else if (target && strcmp(target->ns, c->o->ns) != 0 && !exported(rule->export_to, rule->export_to_n, c->o->ns, target->ns))
+        check_add(c, DIAG_WARNING, 0, "spec.exportTo", "add that namespace, if the rule may hold for all", "the policy of a host is one for all its callers, and %s is in the namespace %s: this rule has no effect",
+                  rule->host, target->ns);
+}
+
 static void check_destination_rule(struct check *c)
 {
     const struct destination_rule *rule = &c->o->dest;
-    const struct object *svc = host_service(c->s, rule->host, c->o->ns);
+    const struct object *svc = host_service(c->s, rule->host, c->o->ns), *entry = svc || rule->host[0] == '*' ? NULL : host_entry(c->s, rule->host);
     char path[64];
-    if (!svc && rule->host[0] != '*' && !host_entry(c->s, rule->host))
+    if (!svc && rule->host[0] != '*' && !entry)
         check_add(c, DIAG_WARNING, 0, "spec.host", "add a Service or a ServiceEntry, or correct the name", "there is no host %s: it has no effect", rule->host);
+    check_destination_scope(c, svc ? svc : entry);
     for (size_t i = objset_first(c->s, OBJ_DESTINATIONRULE, c->o->ns); i < c->index; i++) {
         const struct object *o = objset_at(c->s, i);
         if (!rule->workload_selector.n && !o->dest.workload_selector.n && same_host(c->s, rule->host, c->o->ns, o->dest.host, o->ns))

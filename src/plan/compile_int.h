@@ -15,6 +15,7 @@
 #ifndef COMPILE_INT_H
 #define COMPILE_INT_H
 
+#include "plan_int.h"
 #include "route_int.h"
 
 /* One label of one thing: for finding what a selector may match without trying everything. */
@@ -96,8 +97,6 @@ struct object_list *list_new(struct compile *c);
 void list_add(struct object_list *l, const struct object *o);
 /* The older object, then the name in byte order: who wins in all three APIs. */
 int object_age_cmp(const struct object *a, const struct object *b);
-/* What an exportTo list lets namespace ns see of an object in own. */
-bool exported(char *const *export_to, size_t n, const char *own, const char *ns);
 struct kvs kvs_keep(struct keep *k, const struct kvs *from);
 char **strings_keep(struct keep *k, char *const *from, size_t n);
 /* A ReferenceGrant allows objects of from_kind in from_ns to refer to to_kind to_ns/to_name. */

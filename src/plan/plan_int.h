@@ -293,6 +293,9 @@ void load_check_edit_name(struct reader *r, const struct ynode *n, const char *n
 void load_cors(struct reader *r, struct object *o, const struct ynode *n, struct cors_policy *cors); /* Gateway API's filter */
 void load_session(struct reader *r, struct object *o, const struct ynode *n, struct session_policy *session);
 
+/* What an exportTo list lets namespace ns see of an object in own (compile.c). */
+bool exported(char *const *export_to, size_t n, const char *own, const char *ns);
+
 /* ---- the set ------------------------------------------------------------------------------------------------------------ */
 
 /* Objects are in boxes. What an object points to never changes once read; a copy of a set has new boxes (its own address,

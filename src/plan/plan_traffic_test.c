@@ -625,14 +625,14 @@ static const struct bad_case bad_traffic[] = {
      "m.yaml:5:104: error: " AT_V "http[0].retries.perTryTimeout: 2 is a whole number\n"
      "m.yaml:5:116: warning: " AT_V "http[0].retries.retryOn: ignored: there is nothing here that envoy-ratelimited could mean\n"
      "m.yaml:5:116: error: " AT_V "http[0].retries.retryOn: not a condition: \"often\""},
-    {"faults", VS("http: [ { " TO_S ", fault: { delay: { percentage: { value: 101 } }, abort: { httpStatus: 500, grpcStatus: SAD } } } ]"),
-     "m.yaml:5:68: error: " AT_V "http[0].fault.delay.fixedDelay: missing\n"
-     "m.yaml:5:91: error: " AT_V "http[0].fault.delay.percentage.value: 101 is out of range; give a number from 0 to 100\n"
     {"targets that would end a line", VS("http: [ { " TO_S ", rewrite: { uri: \"/a b\", authority: \"x y\" } }, { redirect: { uri: \"/a\\r\\nb\", authority: x/y } } ]"),
      "m.yaml:5:68: error: " AT_V "http[0].rewrite.uri: not valid here: \"/a b\"; encode spaces\n"
      "m.yaml:5:87: error: " AT_V "http[0].rewrite.authority: not valid here: \"x y\"; give HOST or HOST:PORT\n"
      "m.yaml:5:117: error: " AT_V "http[1].redirect.uri: not valid here\n"
      "m.yaml:5:139: error: " AT_V "http[1].redirect.authority: not valid here: \"x/y\""},
+    {"faults", VS("http: [ { " TO_S ", fault: { delay: { percentage: { value: 101 } }, abort: { httpStatus: 500, grpcStatus: SAD } } } ]"),
+     "m.yaml:5:68: error: " AT_V "http[0].fault.delay.fixedDelay: missing\n"
+     "m.yaml:5:91: error: " AT_V "http[0].fault.delay.percentage.value: 101 is out of range; give a number from 0 to 100\n"
      "m.yaml:5:107: error: " AT_V "http[0].fault.abort: more than one of httpStatus, grpcStatus, http2Error\n"
      "m.yaml:5:107: warning: " AT_V "http[0].fault.abort.percentage: no percentage is given: no request is aborted\n"
      "m.yaml:5:138: error: " AT_V "http[0].fault.abort.grpcStatus: not a status of gRPC: \"SAD\""},
@@ -833,6 +833,21 @@ static void test_check_istio(void **state)
                  "m.yaml:34:1: warning: DestinationRule/default/e spec.host: the DestinationRule d is for the host web.default.svc.cluster.local as well\n"
                  "m.yaml:34:1: error: DestinationRule/default/e spec.trafficPolicy.tls: there is no Secret c in the namespace default\n"
                  "m.yaml:39:1: warning: DestinationRule/default/f spec.host: there is no host nowhere");
+}
+
+/* The policy of a host is one for all its callers: who is told. */
+static void test_check_scopes(void **state)
+{
+    static const char dr[] = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: { name: %s, namespace: %s }\nspec: { host: web.default.svc.cluster.local, %s }\n---\n";
+    struct buf b = {0};
+    buf_printf(&b, dr, "some", "default", "workloadSelector: { matchLabels: { a: b } }");
+    buf_printf(&b, dr, "far", "other", "exportTo: [ \".\" ]");
+    buf_printf(&b, dr, "near", "third", "exportTo: [ default ]");
+    buf_printf(&b, dr, "open", "fourth", "workloadSelector: {}");
+    expect_checked("rules that are not for all", b.p,
+                   "m.yaml:12:1: warning: DestinationRule/default/some spec.workloadSelector: the policy of a host is one for all its callers: this rule has no effect\n"
+                   "m.yaml:17:1: warning: DestinationRule/other/far spec.exportTo: the policy of a host is one for all its callers, and web.default.svc.cluster.local is in the namespace default: this rule has no effect");
+    buf_free(&b);
 }
 
 static void test_check_policies(void **state)
@@ -1068,7 +1083,7 @@ int main(void)
         cmocka_unit_test(test_dr_old),         cmocka_unit_test(test_dr_levels),      cmocka_unit_test(test_istio_gateway),  cmocka_unit_test(test_service_entry),
         cmocka_unit_test(test_accepted_kinds), cmocka_unit_test(test_traffic_split),  cmocka_unit_test(test_filters),        cmocka_unit_test(test_backend_policy),
         cmocka_unit_test(test_bad),            cmocka_unit_test(test_bad_health),     cmocka_unit_test(test_check_gateways), cmocka_unit_test(test_check_routes),   cmocka_unit_test(test_check_istio),
-        cmocka_unit_test(test_check_policies), cmocka_unit_test(test_addresses),      cmocka_unit_test(test_user_manifests), cmocka_unit_test(test_every_kind),
+        cmocka_unit_test(test_check_scopes), cmocka_unit_test(test_check_policies), cmocka_unit_test(test_addresses),      cmocka_unit_test(test_user_manifests), cmocka_unit_test(test_every_kind),
         cmocka_unit_test(test_no_leak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
