@@ -384,6 +384,10 @@ static void check_filters(struct check *c, const struct route_rule *rule, const 
     }
     if (here && transforms)
         check_add(c, DIAG_WARNING, rule->line, path, "let a service answer, or take the transformation out", "its transformation has no effect: Weir itself makes the rule's answers");
+    if (here && rule->mirrors_n)
+        check_add(c, DIAG_WARNING, rule->line, path, "let a service answer, or take the mirrors out", "its mirrors get nothing: Weir itself answers the rule's requests");
+    if (here && (rule->rewrite_host || rule->rewrite_path_kind != REWRITE_NONE))
+        check_add(c, DIAG_WARNING, rule->line, path, "let a service answer, or take the rewrite out", "its rewrite has no effect: Weir itself answers the rule's requests");
     if (here && delays)
         check_add(c, DIAG_WARNING, rule->line, path, "let a service answer, or take the delay out", "the delay of its fault has no effect: Weir itself answers the rule's requests");
 }

@@ -801,6 +801,12 @@ static void test_check_routes(void **state)
                  "kind: HTTPRoute\nmetadata: { name: h }\nspec: { parentRefs: [ { name: g } ],\n"
                  "rules: [ { filters: [ { type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: all } }, { type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: less } } ] } ] }\n",
                  "m.yaml:31:1: warning: HTTPRoute/default/h spec.rules[0].filters: its transformation has no effect: Weir itself makes the rule's answers; let a service answer, or take the transformation out");
+    expect_checked("answered here, and mirrored", GW_ON("g", "default", "80", "protocol: HTTP")
+                 "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: { name: files }\nspec: { staticFiles: { root: /srv } }\n---\n" API
+                 "kind: HTTPRoute\nmetadata: { name: h }\nspec: { parentRefs: [ { name: g } ],\n"
+                 "rules: [ { filters: [ { type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: files } }, { type: URLRewrite, urlRewrite: { hostname: x.y } }, { type: RequestMirror, requestMirror: { backendRef: { name: web, port: 80 } } } ] } ] }\n",
+                 "m.yaml:26:1: warning: HTTPRoute/default/h spec.rules[0].filters: its mirrors get nothing: Weir itself answers the rule's requests; let a service answer, or take the mirrors out\n"
+                 "m.yaml:26:1: warning: HTTPRoute/default/h spec.rules[0].filters: its rewrite has no effect: Weir itself answers the rule's requests");
     expect_checked("no grant", GW_ON("g", "default", "80", "protocol: HTTP") ROUTE_TO("HTTPRoute", "{ name: db, namespace: data, port: 1 }"),
                  "m.yaml:20:1: warning: HTTPRoute/default/r spec.rules[0].backendRefs[0]: the Service db of the namespace data is not granted: its share fails; add a ReferenceGrant");
     expect_checked("a grant", GW_ON("g", "default", "80", "protocol: HTTP") ROUTE_TO("HTTPRoute", "{ name: db, namespace: data, port: 1 }")
