@@ -153,6 +153,8 @@ static void load_pool(const struct ynode *n, struct pool_policy *p)
     p->connect_timeout_ms = load_go_duration(tcp, "connectTimeout", 0);
     p->connection_lifetime_ms = load_go_duration(tcp, "maxConnectionDuration", 0);
     p->tcp_idle_timeout_ms = load_go_duration(tcp, "idleTimeout", 0);
+    if (y_get(tcp, "idleTimeout") && !p->tcp_idle_timeout_ms) /* "If set to 0s, the timeout will be disabled" */
+        p->tcp_idle_timeout_ms = UINT32_MAX;
     p->keepalive = keep != NULL;
     p->keepalive_probes = load_u32(keep, "probes", 0);
     p->keepalive_time_s = (load_go_duration(keep, "time", 0) + 999) / 1000;

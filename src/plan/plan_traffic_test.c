@@ -376,6 +376,9 @@ static void test_dr_old(void **state)
     assert_true(p->outlier.interval_ms == 10000 && p->outlier.base_ejection_ms == 30000 && p->outlier.max_ejection_ms == 300000 && p->outlier.max_ejection_pct == 10);
     assert_true(p->tls.mode == TLS_SIMPLE && p->tls.system_ca);
     objset_free(s);
+    s = read_good(DR("trafficPolicy: { connectionPool: { tcp: { idleTimeout: 0s } } }"));
+    assert_int_equal(only(s)->dest.policy.pool.tcp_idle_timeout_ms, UINT32_MAX); /* "If set to 0s, the timeout will be disabled" */
+    objset_free(s);
     s = read_good(DR("trafficPolicy: { outlierDetection: {} }"));
     assert_true(only(s)->dest.policy.outlier.consecutive_5xx == 5 && only(s)->dest.policy.outlier.consecutive_gateway == 0);
     objset_free(s);
