@@ -379,8 +379,8 @@ static const char *locality_keep(struct compile *c, const char *locality)
     return kept;
 }
 
-/* What makes an endpoint that is no replica here the same one in the next plan. A replica's name says which on another node; where that is, is part
- * of what it is. */
+/* What makes an endpoint the same one in the next plan, with the replica's number where it is one here. A replica's name says which on another
+ * node; where that is, is part of what it is. */
 static size_t place_bytes(const struct plan_endpoint *ep, const struct addr *address, char *out)
 {
     char *at = out;
@@ -426,9 +426,7 @@ static void endpoint_add(struct compile *c, struct plan_cluster *cl, struct plan
         uint64_t cluster_id, replica_id;
         char place[TARGET_NAME_MAX + NODE_NAME_MAX + 1 + ADDR_TEXT_MAX];
     } key = {.cluster_id = cluster_id, .replica_id = ep.replica_id};
-    size_t n = offsetof(__typeof__(key), place);
-    if (!ep.replica_id)
-        n += place_bytes(&ep, address, key.place);
+    size_t n = offsetof(__typeof__(key), place) + place_bytes(&ep, address, key.place); /* a replica at another port is another endpoint: workers connect to where it was first */
     struct slot_take t = slots_take(c->m, SLOT_ENDPOINT, slice_of((const char *)&key, n));
     if (t.again)
         return; /* the same address given twice */

@@ -503,6 +503,26 @@ static void test_subsets(void **state)
     world_end(&w);
 }
 
+/* Workers connect to where an endpoint was when they first saw it: the same replica at another port is another endpoint. */
+static void test_port_moves(void **state)
+{
+    struct world w = world_of(SVC("name: web", "selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]"));
+    world_compile(&w, live_web, 2, NULL, 0);
+    struct plan *first = plan_ref(w.p);
+    const struct plan_endpoint *was = cluster_find(first, "default", "web", 80)->eps;
+    world_compile(&w, live_web, 2, NULL, 0);
+    assert_int_equal(cluster_find(w.p, "default", "web", 80)->eps[0].id, was[0].id);
+    object_of(&w, OBJ_SERVICE, "default", "web")->svc.ports[0].target = 8081;
+    world_compile(&w, live_web, 2, NULL, 0);
+    const struct plan_endpoint *is = cluster_find(w.p, "default", "web", 80)->eps;
+    for (int i = 0; i < 2; i++) {
+        assert_true(was[i].address.port == 8080 && is[i].address.port == 8081 && is[i].replica_id == was[i].replica_id);
+        assert_true(is[i].id != was[i].id && is[i].slot != was[i].slot);
+    }
+    plan_unref(first);
+    world_end(&w);
+}
+
 /* ---- other nodes --------------------------------------------------------------------------------------------------------------- */
 
 struct nodes_world {
@@ -1231,7 +1251,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ordered), cmocka_unit_test(test_delegates), cmocka_unit_test(test_both_apis), cmocka_unit_test(test_gateways), cmocka_unit_test(test_mesh_virtuals), cmocka_unit_test(test_mesh_choice),
-        cmocka_unit_test(test_mesh_routes), cmocka_unit_test(test_splits), cmocka_unit_test(test_large_splits), cmocka_unit_test(test_headless), cmocka_unit_test(test_mesh_protocols), cmocka_unit_test(test_tcp), cmocka_unit_test(test_grants), cmocka_unit_test(test_nodes), cmocka_unit_test(test_gate), cmocka_unit_test(test_node_check), cmocka_unit_test(test_subsets),
+        cmocka_unit_test(test_mesh_routes), cmocka_unit_test(test_splits), cmocka_unit_test(test_large_splits), cmocka_unit_test(test_headless), cmocka_unit_test(test_mesh_protocols), cmocka_unit_test(test_tcp), cmocka_unit_test(test_grants), cmocka_unit_test(test_nodes), cmocka_unit_test(test_gate), cmocka_unit_test(test_node_check), cmocka_unit_test(test_port_moves), cmocka_unit_test(test_subsets),
         cmocka_unit_test(test_shared), cmocka_unit_test(test_shared_when_asked), cmocka_unit_test(test_many_slots), cmocka_unit_test(test_service_entries), cmocka_unit_test(test_destination_choice), cmocka_unit_test(test_policy_merge), cmocka_unit_test(test_tls), cmocka_unit_test(test_misdirected),
         cmocka_unit_test(test_filters), cmocka_unit_test(test_regex), cmocka_unit_test(test_regex_limits), cmocka_unit_test(test_regex_replace), cmocka_unit_test(test_regex_threads), cmocka_unit_test(test_regex_kept), cmocka_unit_test(test_bounds_mesh),
     };
