@@ -85,6 +85,8 @@ struct log_consumer_ops {
     void (*caught_up)(void *ctx, struct slice topic, int32_t partition, int64_t offset);
     /* The partitions that it has now: after it began, and after each rebalance of its group. */
     void (*assigned)(void *ctx, uint32_t partitions);
+    /* A partition has no place `asked` (conf.from, or where it was when its records were deleted): it goes on at its nearest end, `offset`. */
+    void (*moved)(void *ctx, struct slice topic, int32_t partition, int64_t asked, int64_t offset);
     /* It is over: close it. Passing failures are not told but repeated. */
     void (*failed)(void *ctx, const struct log_fault *e);
 };
@@ -93,7 +95,7 @@ struct log_consumer_conf {
     const struct slice *topics;
     uint32_t topics_n;
     int32_t partition;         /* only this one; -1: all. Without a group */
-    int64_t from;              /* LOG_BEGINNING, LOG_END or an offset; with a group: where it has no place yet, BEGINNING or END */
+    int64_t from;              /* LOG_BEGINNING, LOG_END or an offset (ops.moved tells of partitions that have it not); with a group: where it has no place yet, BEGINNING or END */
     bool from_time;            /* from is a time in ms since 1970: the first record that is not older */
     bool uncommitted;          /* also records of transactions that are open or were aborted */
     uint32_t session_ms;       /* of the group; 0: 45,000 */

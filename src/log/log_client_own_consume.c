@@ -30,6 +30,9 @@ struct own_part {
     struct own_topic *t;
     int32_t partition;
     int64_t next;                /* offset to be fetched; -1: not known yet */
+    int64_t from;                /* where it begins: own_consumer.from, until that turned out not to be there */
+    bool from_time;
+    int64_t asked;               /* an offset that it has not, while the nearest is looked for; -1 */
     int64_t given;               /* behind the last record that was given; -1: none */
     int64_t committed;
     bool looking;                /* for its beginning */
@@ -63,6 +66,7 @@ static void consumer_fetch(struct own_consumer *k);
 static void group_find(struct own_consumer *k);
 static void group_join(struct own_consumer *k);
 static void parts_place(struct own_consumer *k);
+static void part_place(struct own_part *p);
 
 static void consumer_fail(struct own_consumer *k, enum kafka_error e, struct slice text)
 {
@@ -109,7 +113,9 @@ static struct own_part *part_add(struct own_consumer *k, struct slice topic, int
     p->k = k;
     p->t = own_topic(k->o, topic);
     p->partition = partition;
-    p->next = p->given = p->committed = -1;
+    p->next = p->given = p->committed = p->asked = -1;
+    p->from = k->from;
+    p->from_time = k->from_time;
     p->fetched_from = OWN_ANY;
     list_push(&k->parts, &p->link);
     return p;
@@ -134,6 +140,25 @@ static uint32_t parts_count(const struct own_consumer *k)
 
 /* ---- where a part begins ------------------------------------------------------------------------------------------------------------------ */
 
+/* It has not the offset that was asked for. Its end is looked for first; when that lies behind what was asked, it is its beginning that is nearer. */
+static void part_moved(struct own_part *p)
+{
+    struct own_consumer *k = p->k;
+    int64_t asked = p->asked;
+    if (p->from == LOG_END && asked < p->next) {
+        p->from = LOG_BEGINNING;
+        p->next = -1;
+        part_place(p);
+        return;
+    }
+    p->asked = -1;
+    p->from = p->next;
+    if (k->base.ops->moved && asked != p->next)
+        k->base.ops->moved(k->base.ctx, slice_cstr(p->t->name), p->partition, asked, p->next);
+    if (!k->closed)
+        consumer_fetch(k);
+}
+
 static void part_placed(struct own_call *call)
 {
     struct own_part *p = call->ctx;
@@ -154,20 +179,22 @@ static void part_placed(struct own_call *call)
     }
     p->next = resp->topics[0].partitions[0].offset;
     if (p->next < 0) { /* a time after the last record: what comes from now on */
-        k->from_time = false;
-        k->from = LOG_END;
+        p->from_time = false;
+        p->from = LOG_END;
         parts_place(k);
-        return;
+    } else if (p->asked >= 0) {
+        part_moved(p);
+    } else {
+        consumer_fetch(k);
     }
-    consumer_fetch(k);
 }
 
 static void part_place(struct own_part *p)
 {
     struct own_consumer *k = p->k;
     int32_t leader = own_leader(p->t, p->partition);
-    if (k->from >= 0 && !k->from_time) {
-        p->next = k->from;
+    if (p->from >= 0 && !p->from_time) {
+        p->next = p->from;
         return;
     }
     if (leader == OWN_ANY) {
@@ -184,7 +211,7 @@ static void part_place(struct own_part *p)
     req->topics[0].name = slice_cstr(p->t->name);
     req->topics[0].partitions_n = 1;
     req->topics[0].partitions = OWN_NEW(call, struct kafka_list_offsets_req_list_offsets_partition, 1);
-    req->topics[0].partitions[0] = (struct kafka_list_offsets_req_list_offsets_partition){p->partition, -1, k->from};
+    req->topics[0].partitions[0] = (struct kafka_list_offsets_req_list_offsets_partition){p->partition, -1, p->from};
     own_send(call, k->o->base.timeout_ms);
 }
 
@@ -301,7 +328,11 @@ static void part_told(struct own_part *p, const struct kafka_fetch_resp_partitio
 {
     struct own_consumer *k = p->k;
     enum kafka_error e = (enum kafka_error)d->error_code;
-    if (e == KAFKA_OFFSET_OUT_OF_RANGE && (k->from < 0 || k->from_time)) { /* retention was faster */
+    if (e == KAFKA_OFFSET_OUT_OF_RANGE) { /* it never had it, or retention was faster */
+        if (p->from >= 0 && !p->from_time) {
+            p->asked = p->next;
+            p->from = LOG_END;
+        }
         p->next = -1;
         part_place(p);
     } else if (e == KAFKA_NONE) {

@@ -66,6 +66,7 @@ struct rdk_consumer {
     int32_t only;
     int64_t from;
     bool group, from_time;
+    int64_t *moved_from;       /* by index of found: the offset that was asked for and is not there; -1. NULL: none was looked at */
     bool rests, closed, failed;
     bool busy;                           /* its work is in the pool */
     struct work work;
@@ -370,6 +371,7 @@ static void consumer_gone(struct rdk_consumer *k)
         mem_free(k->topics[i]);
     mem_free(k->topics);
     mem_free(k->headers);
+    mem_free(k->moved_from);
     if (k->found)
         rdkafka.topic_partition_list_destroy(k->found);
     mem_free(k);
@@ -429,6 +431,21 @@ static void rdk_close(struct log_consumer *base, void (*done)(void *ctx), void *
         leave_begin(k);
 }
 
+/* In the pool. A partition without the offset that is asked for goes on at its nearest end. */
+static rd_kafka_resp_err_t parts_clamp(struct rdk_consumer *k, int ms)
+{
+    rd_kafka_resp_err_t e = RD_KAFKA_RESP_ERR_NO_ERROR;
+    k->moved_from = mem_new(MEM_KAFKA, ((size_t)k->found->cnt + 1) * sizeof *k->moved_from);
+    for (int i = 0; !e && i < k->found->cnt; i++) {
+        rd_kafka_topic_partition_t *p = &k->found->elems[i];
+        int64_t first = 0, end = 0, asked = p->offset;
+        e = rdkafka.query_watermark_offsets(k->rk, p->topic, p->partition, &first, &end, ms);
+        p->offset = MAX(MIN(asked, end), first);
+        k->moved_from[i] = p->offset != asked ? asked : -1;
+    }
+    return e;
+}
+
 /* In the pool, of a consumer without a group: its partitions, and where each begins. */
 static void parts_find(struct work *w)
 {
@@ -457,6 +474,17 @@ static void parts_find(struct work *w)
     for (int i = 0; !k->err && k->from_time && i < k->found->cnt; i++)
         if (k->found->elems[i].offset < 0)
             k->found->elems[i].offset = RD_KAFKA_OFFSET_END;
+    if (!k->err && !k->from_time && k->from >= 0)
+        k->err = parts_clamp(k, ms);
+}
+
+static void moved(struct rdk_consumer *k)
+{
+    for (int i = 0; k->moved_from && i < k->found->cnt && !k->closed; i++) {
+        const rd_kafka_topic_partition_t *p = &k->found->elems[i];
+        if (k->moved_from[i] >= 0 && k->base.ops->moved)
+            k->base.ops->moved(k->base.ctx, slice_cstr(p->topic), p->partition, k->moved_from[i], p->offset);
+    }
 }
 
 static void parts_found(struct work *w)
@@ -473,6 +501,7 @@ static void parts_found(struct work *w)
         if (k->rests)
             rdkafka.pause_partitions(k->rk, k->found);
         assigned(k, k->found);
+        moved(k);
     }
     work_end(r);
 }
@@ -489,7 +518,7 @@ static rd_kafka_conf_t *consumer_conf(struct rdk_consumer *k, const struct log_c
     conf_put(c, "partition.assignment.strategy", "range");
     conf_put(c, "session.timeout.ms", session);
     conf_put(c, "isolation.level", conf->uncommitted ? "read_uncommitted" : "read_committed");
-    conf_put(c, "auto.offset.reset", conf->from >= 0 && !conf->from_time ? "error" : conf->from == LOG_END ? "latest" : "earliest");
+    conf_put(c, "auto.offset.reset", conf->from == LOG_END ? "latest" : "earliest");
     conf_put(c, "fetch.wait.max.ms", "100");
     conf_put(c, "allow.auto.create.topics", "false");
     rdkafka.conf_set_rebalance_cb(c, rebalanced);

@@ -35,7 +35,8 @@ struct world {
     struct loop *l;
     struct log_client *c;
     /* what callbacks saw */
-    uint32_t done, failed, records, caught, assigned;
+    uint32_t done, failed, records, caught, assigned, moved;
+    int64_t moved_from, moved_to;
     int64_t last_offset;
     int32_t last_partition;
     enum kafka_error error;
@@ -115,6 +116,15 @@ static void on_record(void *ctx, const struct log_record *r)
 static void on_caught(void *ctx, struct slice topic, int32_t partition, int64_t offset) { ((struct world *)ctx)->caught++; }
 static void on_assigned(void *ctx, uint32_t n) { ((struct world *)ctx)->assigned = n + 1; }
 
+static void on_moved(void *ctx, struct slice topic, int32_t partition, int64_t asked, int64_t offset)
+{
+    struct world *w = ctx;
+    w->moved++;
+    w->last_partition = partition;
+    w->moved_from = asked;
+    w->moved_to = offset;
+}
+
 static void on_failed(void *ctx, const struct log_fault *e)
 {
     struct world *w = ctx;
@@ -122,7 +132,7 @@ static void on_failed(void *ctx, const struct log_fault *e)
     w->error = e->code;
 }
 
-static const struct log_consumer_ops ops = {.record = on_record, .caught_up = on_caught, .assigned = on_assigned, .failed = on_failed};
+static const struct log_consumer_ops ops = {.record = on_record, .caught_up = on_caught, .assigned = on_assigned, .moved = on_moved, .failed = on_failed};
 
 static void on_closed(void *ctx) { ((struct world *)ctx)->flag = true; }
 
@@ -242,6 +252,64 @@ static void test_from(void **state)
     UNTIL(&w, w.records == 4);
     assert_string_equal(w.text, "z-0 ");
     consumer_close(&w, k);
+    world_close(&w);
+}
+
+/* Records before `offset` go. */
+static void records_delete(const char *topic, int32_t partition, int64_t offset)
+{
+    char err[256];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    assert_int_equal(rd_kafka_conf_set(conf, "bootstrap.servers", bootstrap, err, sizeof err), RD_KAFKA_CONF_OK);
+    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, err, sizeof err);
+    rd_kafka_queue_t *q = rd_kafka_queue_new(rk);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(list, topic, partition)->offset = offset;
+    rd_kafka_DeleteRecords_t *del = rd_kafka_DeleteRecords_new(list);
+    rd_kafka_DeleteRecords(rk, &del, 1, NULL, q);
+    rd_kafka_event_t *ev = rd_kafka_queue_poll(q, WAIT_MS);
+    assert_non_null(ev);
+    assert_int_equal(rd_kafka_event_error(ev), RD_KAFKA_RESP_ERR_NO_ERROR);
+    rd_kafka_event_destroy(ev);
+    rd_kafka_DeleteRecords_destroy(del);
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_queue_destroy(q);
+    rd_kafka_destroy(rk);
+}
+
+/* A partition that has not the offset is read from its nearest end, and that is told; the others from the offset. */
+static void test_nearest(void **state)
+{
+    struct world w;
+    char topic[32];
+    snprintf(topic, sizeof topic, "nearest%d", 2 * round_now + (int)engine_now);
+    topic_make(topic, 2);
+    world_open(&w);
+    publish_many(&w, topic, 0, "x", 10);
+    publish_many(&w, topic, 1, "y", 2);
+    struct log_consumer *k = consume(&w, topic, NULL, -1, 7);
+    UNTIL(&w, w.records == 3 && w.caught >= 2);
+    assert_string_equal(w.text, "x-7 x-8 x-9 ");
+    assert_true(w.moved == 1 && w.last_partition == 1 && w.moved_from == 7 && w.moved_to == 2);
+    publish_many(&w, topic, 1, "z", 1);
+    UNTIL(&w, w.records == 4);
+    assert_string_equal(w.text, "x-7 x-8 x-9 z-0 ");
+    consumer_close(&w, k);
+    k = consume(&w, topic, NULL, 1, 3); /* its end: that is there */
+    w.caught = 0;
+    UNTIL(&w, w.caught);
+    consumer_close(&w, k);
+    assert_int_equal(w.moved, 1);
+    if (broker) {
+        records_delete(topic, 0, 8);
+        w.text[0] = 0;
+        k = consume(&w, topic, NULL, 0, 7);
+        UNTIL(&w, w.records == 6);
+        assert_string_equal(w.text, "x-8 x-9 ");
+        assert_true(w.moved == 2 && w.moved_from == 7 && w.moved_to == 8);
+        consumer_close(&w, k);
+    }
+    assert_int_equal(w.failed, 0);
     world_close(&w);
 }
 
@@ -794,9 +862,9 @@ static int secure_run(void)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest with_mock[] = {cmocka_unit_test(test_conf), cmocka_unit_test(test_partitions), cmocka_unit_test(test_order),    cmocka_unit_test(test_headers), cmocka_unit_test(test_from),
-                                           cmocka_unit_test(test_rest), cmocka_unit_test(test_unknown),    cmocka_unit_test(test_repeated), cmocka_unit_test(test_nobody), cmocka_unit_test(test_nobody_soon),
+                                           cmocka_unit_test(test_nearest), cmocka_unit_test(test_rest), cmocka_unit_test(test_unknown),    cmocka_unit_test(test_repeated), cmocka_unit_test(test_nobody), cmocka_unit_test(test_nobody_soon),
                                            cmocka_unit_test(test_settings)};
-    const struct CMUnitTest with_weir[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_headers),   cmocka_unit_test(test_from), cmocka_unit_test(test_unknown), cmocka_unit_test(test_topics),
+    const struct CMUnitTest with_weir[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_headers),   cmocka_unit_test(test_from), cmocka_unit_test(test_nearest), cmocka_unit_test(test_unknown), cmocka_unit_test(test_topics),
                                            cmocka_unit_test(test_group), cmocka_unit_test(test_rebalance), cmocka_unit_test(test_ask),  cmocka_unit_test(test_groups)};
     int failures = 0;
     if (argc > 1)

@@ -113,6 +113,12 @@ static void on_assigned(void *ctx, uint32_t partitions)
     table_fini(&c->ended); /* what was taken away ends elsewhere */
 }
 
+static void on_moved(void *ctx, struct slice topic, int32_t partition, int64_t asked, int64_t offset)
+{
+    (void)cli_fail(EXIT_OK, "consume", NULL, "partition %d of " SLICE_FMT " has no offset %lld: from %lld on, the %s of what it has", partition,
+                   SLICE_ARG(topic), (long long)asked, (long long)offset, offset < asked ? "end" : "beginning");
+}
+
 static void on_failed(void *ctx, const struct log_fault *e)
 {
     struct consuming *c = ctx;
@@ -120,7 +126,8 @@ static void on_failed(void *ctx, const struct log_fault *e)
     c->over = true;
 }
 
-static const struct log_consumer_ops consume_ops = {.record = on_record, .caught_up = on_caught, .assigned = on_assigned, .failed = on_failed};
+static const struct log_consumer_ops consume_ops = {
+    .record = on_record, .caught_up = on_caught, .assigned = on_assigned, .moved = on_moved, .failed = on_failed};
 
 static void on_committed(void *ctx, const struct log_fault *e)
 {
