@@ -162,7 +162,7 @@ static void consume_run(struct consuming *c)
     while (!c->over && !cli_log_interrupted) {
         loop_turn(c->k.loop, 100);
         if (!c->assigned && mono_ns() / 1000000 - begun_ms > c->k.timeout_ms) /* later it waits for brokers that went away, as long as it takes */
-            on_failed(c, &(struct log_fault){KAFKA_NETWORK_EXCEPTION, ""});
+            on_failed(c, &(struct log_fault){KAFKA_REQUEST_TIMED_OUT, "no partitions to read from were given in time"});
         if (ferror(stdout))
             break;
         if (!follow && c->assigned && c->ended.n >= c->partitions)
