@@ -1,6 +1,6 @@
 /* files.c - what a replica finds around it: hosts and resolv files, and the environment that every replica has.
  *
- * One hosts and one resolv file per namespace, in DATA/net/. sup bind-mounts them into replicas, and a bind mount refers
+ * Two hosts files and one resolv file per namespace, in DATA/net/: with the host's network another hosts file holds. sup bind-mounts them into replicas, and a bind mount refers
  * to an inode: so they are rewritten in place, never replaced. rt's files are replaced by renaming, which is right for
  * everything else; therefore these few system calls are made here. A reader that comes in the middle of it must not see half an
  * old line: the new text is written with one call, padded with newlines to the old length, and cut afterwards.
@@ -14,9 +14,12 @@
 
 /* ---- files ---------------------------------------------------------------------------------------------------------- */
 
-char *run_files_hosts_path(struct run *r, const char *ns, struct arena *a)
+#define HOST_HOSTS "/etc/hosts"
+#define HOST_HOSTS_MAX (1u << 20) /* bytes of it that are copied */
+
+char *run_files_hosts_path(struct run *r, const char *ns, bool host_network, struct arena *a)
 {
-    return arena_printf(a, "%s/net/%s.hosts", r->conf.data_dir, ns);
+    return arena_printf(a, "%s/net/%s.%s", r->conf.data_dir, ns, host_network ? "host-hosts" : "hosts");
 }
 
 /* With the host's network there is the host's resolver, as Kubernetes has it for hostNetwork. */
@@ -77,6 +80,58 @@ static void resolv_text(const char *ns, struct buf *out)
     buf_adds(out, "nameserver 127.0.0.1\noptions ndots:5 timeout:2 attempts:3\n");
 }
 
+static bool read_host_hosts(struct buf *out)
+{
+    int fd = open(HOST_HOSTS, O_RDONLY | O_CLOEXEC);
+    ssize_t n = 1;
+    while (fd >= 0 && n > 0 && out->n < HOST_HOSTS_MAX) {
+        char piece[4096];
+        n = read(fd, piece, sizeof piece);
+        if (n > 0)
+            buf_add(out, piece, (size_t)n);
+    }
+    if (fd >= 0)
+        (void)close(fd);
+    return fd >= 0 && n == 0;
+}
+
+/* Whether a line of the hosts file gives this name an address. */
+static bool hosts_have(struct slice text, struct slice name)
+{
+    while (text.n) {
+        struct slice line = slice_cut(text, '\n', &text), word;
+        line = slice_cut(line, '#', &word);
+        while (line.n) {
+            size_t n = 0;
+            while (n < line.n && line.p[n] != ' ' && line.p[n] != '\t')
+                n++;
+            if (slice_eq(slice_of(line.p, n), name))
+                return true;
+            line = slice_of(line.p + MIN(n + 1, line.n), line.n - MIN(n + 1, line.n));
+        }
+    }
+    return false;
+}
+
+/* With the host's network: the host's own file as it is now, as Kubernetes has it, since addresses of Services lead nowhere there; and the event log by its name, where
+ * it has its customary port. */
+static void hosts_of_host(struct run *r, const char *ns, struct buf *text)
+{
+    const char *at = r->conf.log_address, *colon = at ? strrchr(at, ':') : NULL;
+    struct addr a;
+    char ip[ADDR_TEXT_MAX];
+    uint64_t port;
+    if (!read_host_hosts(text)) {
+        buf_clear(text);
+        buf_adds(text, "127.0.0.1 localhost\n");
+    }
+    if (!colon || slice_u64(slice_cstr(colon + 1), UINT16_MAX, &port) != OK || port != LOG_PORT || addr_parse(slice_of(at, (size_t)(colon - at)), LOG_PORT, &a) != OK ||
+        !objset_log_named(r->set, ns) || hosts_have(buf_slice(text), SLICE(LOG_HOST)))
+        return;
+    addr_format_ip(&a, ip);
+    buf_printf(text, "%s%s " LOG_HOST "\n", text->n && text->p[text->n - 1] != '\n' ? "\n" : "", ip);
+}
+
 static void files_write_ns(struct run *r, const char *ns)
 {
     struct buf text = {0};
@@ -88,7 +143,10 @@ static void files_write_ns(struct run *r, const char *ns)
         addr_format_ip(&a, ip);
         buf_printf(&text, "%s " LOG_HOST "\n", ip);
     }
-    file_put(r, run_files_hosts_path(r, ns, &r->scratch), &text);
+    file_put(r, run_files_hosts_path(r, ns, false, &r->scratch), &text);
+    buf_clear(&text);
+    hosts_of_host(r, ns, &text);
+    file_put(r, run_files_hosts_path(r, ns, true, &r->scratch), &text);
     buf_clear(&text);
     resolv_text(ns, &text);
     file_put(r, run_files_resolv_path(r, ns, false, &r->scratch), &text);

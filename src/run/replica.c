@@ -198,7 +198,7 @@ static void rep_spec(const struct replica *rp, struct arena *a, struct buf *labe
     const struct pod_template *pod = rep_pod(rp);
     run_label_format(rp, label);
     *spec = (struct sup_spec){.id = rp->id, .name = rp->name, .label = label->p, .cwd = pod->cwd ? pod->cwd : "/",
-        .hosts_path = run_files_hosts_path(RUN_OF(rp), rp->wl->ns, a), .resolv_path = run_files_resolv_path(RUN_OF(rp), rp->wl->ns, pod->host_network, a),
+        .hosts_path = run_files_hosts_path(RUN_OF(rp), rp->wl->ns, pod->host_network, a), .resolv_path = run_files_resolv_path(RUN_OF(rp), rp->wl->ns, pod->host_network, a),
         .uid = pod->run_as_user, .gid = pod->run_as_group, .cpu_milli_max = pod->cpu_milli_limit,
         .cpu_milli_share = pod->cpu_milli_request, .memory_bytes_max = pod->memory_limit, .host_network = pod->host_network};
     spec->mounts = volumes_mounts(RUN_OF(rp), rp->wl, rp->rev, a);

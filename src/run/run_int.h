@@ -307,7 +307,7 @@ const char **volumes_mounts(struct run *r, const struct workload *wl, const stru
 
 /* ---- files.c ---- */
 void run_files_write(struct run *r);              /* hosts and resolv of every namespace with a Deployment */
-char *run_files_hosts_path(struct run *r, const char *ns, struct arena *a);
+char *run_files_hosts_path(struct run *r, const char *ns, bool host_network, struct arena *a);
 char *run_files_resolv_path(struct run *r, const char *ns, bool host_network, struct arena *a);
 /* "NAME=value" pairs every replica has, NULL-terminated, in a. */
 const char **run_files_env_base(struct run *r, const struct replica *rp, struct arena *a);

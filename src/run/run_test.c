@@ -860,11 +860,20 @@ static void test_output(void **state)
     world_stop();
 }
 
+static void text_of(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+    assert_true(n >= 0);
+    text[n] = 0;
+    (void)close(fd);
+}
+
 static void test_files(void **state)
 {
     (void)state;
     world_start(41);
-    char path[128], text[512] = {0};
+    char path[128], text[8192], hosts[4096];
     (void)snprintf(path, sizeof path, "%s/in-place", W.dir);
     (void)mkdir(W.dir, 0700);
     struct stat a, b;
@@ -876,12 +885,16 @@ static void test_files(void **state)
     assert_int_not_equal(run_file_write("/nowhere/at/all", SLICE("x")), OK);
     want(&(struct spec){.name = "shop", .cmd = "ok", .replicas = 1});
     (void)snprintf(path, sizeof path, "%s/net/default.resolv", W.dir);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
-    (void)close(fd);
+    text_of(path, text, sizeof text);
     assert_non_null(strstr(text, "search default.svc.cluster.local svc.cluster.local cluster.local\n"));
     (void)snprintf(path, sizeof path, "%s/net/default.hosts", W.dir);
-    assert_int_equal(stat(path, &a), 0);
+    text_of(path, text, sizeof text);
+    assert_string_equal(text, "127.0.0.1 localhost\n127.255.255.254 kafka\n");
+    (void)snprintf(path, sizeof path, "%s/net/default.host-hosts", W.dir);
+    text_of(path, text, sizeof text);
+    text_of("/etc/hosts", hosts, sizeof hosts);
+    assert_int_equal(strncmp(text, hosts, strlen(hosts)), 0); /* the host's lines are all there */
+    assert_non_null(strstr(text + strlen(hosts), "127.0.0.1 kafka\n"));
     pass_ms(200);
     (void)snprintf(path, sizeof path, "%s/run.state", W.dir);
     const struct buf *saved = sim_file(path);

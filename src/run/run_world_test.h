@@ -317,7 +317,7 @@ static void run_make(void)
 {
     static const struct run_ops ops = {.endpoints_changed = on_endpoints, .in_flight = on_in_flight, .output = on_output, .replica_up = on_up, .replica_gone = on_gone, .share = on_share,
                                        .once_starting = on_once_starting};
-    struct run_conf conf = {.data_dir = W.dir, .node_name = "test"};
+    struct run_conf conf = {.data_dir = W.dir, .node_name = "test", .log_address = "127.0.0.1:9092"};
     W.run = run_new(W.loop, NULL, &conf, &ops, &W);
 }
 
