@@ -3,11 +3,12 @@
  *     uniform   as even as can be; a member keeps what it has unless that makes the group uneven. Chosen when nobody wants another
  *     range     each topic's partitions in runs, to its subscribers in the order of their ids: the same numbers of several topics meet
  *
- * Subscriptions are names, and a pattern (PCRE2, the whole name must match; internal topics never do). A target is made from the catalog of the moment; it is not
+ * Subscriptions are names, and a pattern (PCRE2, the whole name must match; internal topics never do, nor those that the member may not know of). A target is made from the catalog of the moment; it is not
  * written which topics a pattern means.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "consumer_group_int.h"
+#include "security_int.h"
 
 #include <pcre2.h>
 #include <stdlib.h>
@@ -108,6 +109,17 @@ static void topic_join(struct deal *d, const struct topic *t, struct deal_member
     dt->who[dt->n++] = dm;
 }
 
+/* What names it may subscribe to is looked at when it says them; what a pattern may match, here (KIP-848). A member that was read from the log and has not been heard of yet keeps what
+ * it had. */
+static bool member_may(const struct cmember *m, const struct topic *t)
+{
+    const struct shard *here = m->g->gs->here;
+    const struct broker_conf *conf = &here->b->conf;
+    const struct broker_caller who = {.principal = m->principal, .host = m->from};
+    return !conf->authorize || m->super || !m->principal.p ||
+           acl_decide(here->security->db, &who, conf->allow_when_no_acl, ACL_DESCRIBE, ACL_TOPIC, slice_cstr(t->name));
+}
+
 static void member_join(struct deal *d, struct deal_member *dm, const struct catalog *cat, struct table *seen)
 {
     const struct cmember *m = dm->m;
@@ -126,7 +138,7 @@ static void member_join(struct deal *d, struct deal_member *dm, const struct cat
     pcre2_set_match_limit(limits, REGEX_MATCH_LIMIT);
     for (struct table_slot *s = NULL; (s = table_next(&cat->by_name, s));) {
         const struct topic *t = s->value;
-        if (!t->internal && pcre2_match(code, (PCRE2_SPTR)t->name, strlen(t->name), 0, 0, match, limits) >= 0)
+        if (!t->internal && pcre2_match(code, (PCRE2_SPTR)t->name, strlen(t->name), 0, 0, match, limits) >= 0 && member_may(m, t))
             topic_join(d, t, dm, seen);
     }
     pcre2_match_context_free(limits);

@@ -11,6 +11,7 @@
  * not: they wait for the records. When a write fails, the next one writes the group anew.
  */
 #include "consumer_group_int.h"
+#include "security_int.h"
 
 #define HEARTBEAT_MEMBER_ID_VERSION 1 /* from here on members make their own id (KIP-1082) */
 
@@ -273,6 +274,9 @@ static bool member_update(struct beat *b, struct cmember *m, bool *rebalances)
     bool changed = set_text(&m->client_id, b->r->client_id.p ? b->r->client_id : SLICE(""));
     changed |= set_text(&m->client_host, host);
     changed |= set_text(&m->rack, q->rack_id);
+    if (set_text(&m->principal, b->r->caller.principal) | set_text(&m->from, b->r->caller.host) && m->regex.n)
+        m->g->consumer->catalog_version = 0; /* its pattern may match other topics now */
+    m->super = b->r->caller.super;
     *rebalances = set_text(&m->assignor, q->server_assignor);
     *rebalances |= set_text(&m->regex, q->subscribed_topic_regex);
     if (q->subscribed_topic_names_n >= 0 && !same_topics(m, q->subscribed_topic_names, q->subscribed_topic_names_n)) {
@@ -290,7 +294,8 @@ static bool member_update(struct beat *b, struct cmember *m, bool *rebalances)
 static void target_update(struct beat *b, struct consumers *cg, bool rebalances)
 {
     const struct catalog *cat = cg->g->gs->here->catalog;
-    if (rebalances || cg->catalog_version != cat->version) {
+    uint64_t rules = cg->g->gs->here->security->db->version;
+    if (rebalances || cg->catalog_version != cat->version || cg->rules_version != rules) {
         uint64_t now = consumers_subscribed(cg, cat);
         if (rebalances || (now != cg->subscribed && cg->epoch <= cg->target_epoch)) { /* else a new target is due anyway */
             cg->epoch++;
@@ -299,6 +304,7 @@ static void target_update(struct beat *b, struct consumers *cg, bool rebalances)
         }
         cg->subscribed = now;
         cg->catalog_version = cat->version;
+        cg->rules_version = rules;
     }
     if (cg->epoch <= cg->target_epoch)
         return;

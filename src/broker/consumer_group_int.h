@@ -47,6 +47,8 @@ struct cmember {
     struct slice *topics;        /* owned, each too: names that it subscribes to */
     int32_t topics_n;
     struct slice regex;          /* owned; p NULL or empty: none */
+    struct slice principal, from;/* owned; who and where it was at its last heartbeat, which says what its pattern may match. p NULL: none came since a start */
+    bool super;
     struct slice assignor;       /* owned; p NULL: whichever */
     int32_t rebalance_ms;
     int32_t epoch, previous;     /* member epochs; epoch MEMBER_LEAVES_STATIC: away */
@@ -66,6 +68,7 @@ struct consumers {
     struct table owners;         /* struct tp -> struct cmember: assigned to it, or not given up yet */
     uint64_t subscribed;         /* a hash of what all subscribe to as the catalog has it: the epoch goes up when it changes */
     uint64_t catalog_version;    /* with which that was made */
+    uint64_t rules_version;      /* and with which permissions */
     uint32_t writes;             /* batches of this group under way */
     bool rewrite;                /* a write failed: everything is written with the next one */
 };

@@ -3,12 +3,14 @@
 #include "group_world_test.h"
 
 #include "consumer_group_int.h"
+#include "security_int.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #define HEARTBEAT 68
 #define DESCRIBE 69
+#define CREATE_ACLS 30
 #define PARTS 6
 
 static void tune(struct broker_conf *c) { c->idle_ms = 24 * 3600 * 1000; }
@@ -313,6 +315,62 @@ static void test_time(void **state)
     assert_int_equal(cm_beat(&a), KAFKA_UNKNOWN_MEMBER_ID);
     client_free(a.c);
     client_free(b.c);
+    world_stop();
+}
+
+static void tune_rules(struct broker_conf *c)
+{
+    tune(c);
+    c->authorize = true;
+}
+
+static void acl_put(struct client *c, enum acl_permission permission, const char *principal, const char *host, int op, int kind, const char *name)
+{
+    struct kafka_create_acls_req req;
+    struct kafka_create_acls_req_acl_creation a = {.resource_type = (int8_t)kind,
+                                                   .resource_name = slice_cstr(name),
+                                                   .resource_pattern_type = ACL_LITERAL,
+                                                   .principal = slice_cstr(principal),
+                                                   .host = slice_cstr(host),
+                                                   .operation = (int8_t)op,
+                                                   .permission_type = (int8_t)permission};
+    kafka_create_acls_req_init(&req);
+    req.creations = &a;
+    req.creations_n = 1;
+    const struct kafka_create_acls_resp *resp = client_ask(c, CREATE_ACLS, 3, &req);
+    assert_int_equal(resp->results[0].error_code, KAFKA_NONE);
+}
+
+/* Of the topics that a member's pattern matches those are its own that it may describe, also when permissions change; what it may not is for others. */
+static void test_rules(void **state)
+{
+    (void)state;
+    world_start(&(struct world_conf){.seed = 5, .shards = 1, .tune = tune_rules});
+    struct cm u, v, *const both[] = {&u, &v};
+    W.door.caller = (struct broker_caller){.principal = SLICE("User:u"), .host = SLICE("10.0.0.7")};
+    cm_init(&u, 0, "u");
+    W.door.caller = (struct broker_caller){.principal = SLICE("User:root"), .super = true};
+    cm_init(&v, 0, "v");
+    u.topic = v.topic = NULL;
+    u.regex = v.regex = ".*";
+    T = world_topic("t", 4, NULL);
+    world_topic("closed", 2, NULL);
+    group_ready(v.c, "g");
+    acl_put(v.c, ACL_ALLOW, "User:u", "*", ACL_READ, ACL_GROUP, "g");
+    acl_put(v.c, ACL_ALLOW, "User:u", "*", ACL_READ, ACL_TOPIC, "t");
+    assert_int_equal(cm_beat(&u), KAFKA_NONE);
+    assert_true(u.topics == 1 && u.owned == 0xf);
+    acl_put(v.c, ACL_ALLOW, "User:u", "10.0.0.7", ACL_READ, ACL_TOPIC, "closed");
+    assert_int_equal(cm_beat(&u), KAFKA_NONE);
+    assert_int_equal(u.topics, 2);
+    acl_put(v.c, ACL_DENY, "User:u", "*", ACL_ALL, ACL_TOPIC, "closed");
+    assert_int_equal(cm_beat(&u), KAFKA_NONE);
+    assert_int_equal(u.topics, 1);
+    assert_int_equal(cm_beat(&v), KAFKA_NONE);
+    cm_settle(both, 2);
+    assert_true(u.topics == 1 && v.topics >= 1 && (u.owned | v.owned) == 0xf);
+    client_free(u.c);
+    client_free(v.c);
     world_stop();
 }
 
@@ -631,7 +689,7 @@ int main(void)
     log_start(LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life),  cmocka_unit_test(test_fencing), cmocka_unit_test(test_static), cmocka_unit_test(test_time),
-        cmocka_unit_test(test_topics), cmocka_unit_test(test_restart), cmocka_unit_test(test_kinds), cmocka_unit_test(test_histories),
+        cmocka_unit_test(test_rules), cmocka_unit_test(test_topics), cmocka_unit_test(test_restart), cmocka_unit_test(test_kinds), cmocka_unit_test(test_histories),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     log_stop();

@@ -180,6 +180,8 @@ void cmember_remove(struct cmember *m)
     slice_drop(&m->client_id);
     slice_drop(&m->client_host);
     slice_drop(&m->regex);
+    slice_drop(&m->principal);
+    slice_drop(&m->from);
     slice_drop(&m->assignor);
     tps_clear(&m->target);
     counter_add(&cg->g->gs->count.members, (uint64_t)-1);
