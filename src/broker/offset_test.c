@@ -866,6 +866,27 @@ static void test_disk_full(void **state)
     world_stop();
 }
 
+/* A partition that could not even be begun on a full disk is not tried for a while, and then seldom; when there is room it is at once. */
+static void test_disk_full_new(void **state)
+{
+    (void)state;
+    start(1);
+    struct tm a;
+    tm_init(&a, 0, "g");
+    world_topic("t", 1, NULL);
+    group_ready(a.c, "g");
+    sim_disk_bytes_max(1);
+    for (int i = 0; i < 45; i++) {
+        assert_int_equal(tm_commit(&a, "t", 0, 1, ""), KAFKA_NOT_COORDINATOR);
+        world_sleep(1000);
+    }
+    sim_disk_bytes_max(0);
+    world_sleep(3000);
+    assert_int_equal(tm_commit(&a, "t", 0, 1, ""), KAFKA_NONE);
+    tm_free(&a);
+    world_stop();
+}
+
 /* A thousand members: nothing in a rebalance takes the square of that. */
 static void test_large_group(void **state)
 {
@@ -917,7 +938,7 @@ int main(void)
         cmocka_unit_test(test_commit_by_id),    cmocka_unit_test(test_txn),             cmocka_unit_test(test_txn_gone),       cmocka_unit_test(test_topic_deleted),  cmocka_unit_test(test_retention),
         cmocka_unit_test(test_own_retention),   cmocka_unit_test(test_list),           cmocka_unit_test(test_delete_groups),
         cmocka_unit_test(test_offset_delete),   cmocka_unit_test(test_metrics),        cmocka_unit_test(test_batch_limit),
-        cmocka_unit_test(test_disk_fails),      cmocka_unit_test(test_disk_full),      cmocka_unit_test(test_large_group),
+        cmocka_unit_test(test_disk_fails),      cmocka_unit_test(test_disk_full), cmocka_unit_test(test_disk_full_new),      cmocka_unit_test(test_large_group),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -270,6 +270,16 @@ static void on_failure(void *ctx, struct part *part)
         lame_add(ctx, p);
 }
 
+/* What failed for want of room need not wait for its turn. */
+static void on_room(void *ctx)
+{
+    struct shard *s = ctx;
+    struct shard_parts *sp = s->loading;
+    sp->retry_ms = RETRY_MS_MIN;
+    if (!sp->stopped && !list_empty(&sp->lame))
+        timer_set(s->loop, &sp->retry, 1);
+}
+
 /* Said once, however often it is tried. One that serves what is sound goes on with that. */
 static void item_failed(struct shard *s, struct load_item *it)
 {
@@ -505,6 +515,7 @@ void parts_init(struct shard *s)
 void parts_begin(struct shard *s)
 {
     log_shard_on_failure(s->log, on_failure, s);
+    log_shard_on_room(s->log, on_room, s);
     for (struct table_slot *slot = NULL; (slot = table_next(&s->catalog->by_name, slot));)
         topic_made(s, slot->value, 0, NULL);
     loads_begin(s->loading);

@@ -107,6 +107,8 @@ enum err part_renew_run(struct part_renewal *r, struct buf *why) WARN_UNUSED;
 struct part *part_renew_end(struct part_renewal *r);
 /* fn is told of each partition that a failed disk takes offline, in the middle of what met the failure: it takes a note and calls nothing here. */
 void log_shard_on_failure(struct log_shard *s, void (*fn)(void *ctx, struct part *p), void *ctx);
+/* fn is told when a disk that had less than the reserve free has as much again: what failed for want of room is worth another try. */
+void log_shard_on_room(struct log_shard *s, void (*fn)(void *ctx), void *ctx);
 
 struct part_offsets {
     int64_t log_start;       /* first offset that can be read */

@@ -574,6 +574,7 @@ struct log_shard {
     bool full;                         /* the disk: appends are refused */
     struct work space;
     bool space_busy, space_due;        /* appended since the last look */
+    bool space_short;                  /* the last look found less than the reserve */
     uint64_t space_free;               /* the pool's */
     uint64_t room, looked_ms;          /* free at the last look, and when that was; UINT64_MAX: not known */
     enum err space_err, checkpoint_err;
@@ -588,6 +589,8 @@ struct log_shard {
     void *stopped_ctx;
     void (*on_failure)(void *ctx, struct part *p); /* NULL: nobody wants to know */
     void *on_failure_ctx;
+    void (*on_room)(void *ctx);        /* the same */
+    void *on_room_ctx;
     struct iovec *iov;                 /* WRITE_IOV */
     char *window;                      /* WALK_BYTES, for what happens on the loop */
     struct log_counters counters;

@@ -143,13 +143,20 @@ static void space_judge(struct log_shard *s)
     if (s->space_err != OK)
         return; /* nothing can be said: a write will tell */
     if (s->space_free < s->store->conf.reserve_bytes) {
+        s->space_short = true;
         shard_full(s, s->space_free);
-    } else if (s->full) {
+        return;
+    }
+    bool was_short = s->space_short;
+    s->space_short = false;
+    if (s->full) {
         s->full = false;
         counter_set(&s->counters.disk_full, 0);
         if (__atomic_exchange_n(&s->store->full, false, __ATOMIC_RELAXED))
             log_info("log", "%s: there is room again (%llu MiB): records are taken", s->store->dir, (unsigned long long)(s->space_free >> 20));
     }
+    if (was_short && s->on_room) /* not where writes fail for want of room that is there as far as one can see: that would be tried for ever */
+        s->on_room(s->on_room_ctx);
 }
 
 static void space_run(struct work *w)
@@ -383,6 +390,12 @@ void log_shard_on_failure(struct log_shard *s, void (*fn)(void *ctx, struct part
 {
     s->on_failure = fn;
     s->on_failure_ctx = ctx;
+}
+
+void log_shard_on_room(struct log_shard *s, void (*fn)(void *ctx), void *ctx)
+{
+    s->on_room = fn;
+    s->on_room_ctx = ctx;
 }
 
 const struct log_counters *log_shard_counters(const struct log_shard *s) { return &s->counters; }
