@@ -66,9 +66,11 @@ static enum kafka_error list_lookup(struct list_item *li, struct part *p, const 
         offset = li->committed ? o->stable : o->high;
     else if (asked == TIME_EARLIEST || (asked == TIME_EARLIEST_LOCAL && li->version >= TIME_VERSION_LOCAL))
         offset = o->log_start;
-    else if (asked == TIME_NEWEST && li->version >= TIME_VERSION_NEWEST)
+    else if (asked == TIME_NEWEST && li->version >= TIME_VERSION_NEWEST) {
         e = part_find_newest(p, &offset, &at_ms);
-    else if ((asked == TIME_LATEST_TIERED && li->version >= TIME_VERSION_TIERED) || (asked == TIME_EARLIEST_PENDING && li->version >= TIME_VERSION_PENDING))
+        if (li->committed && offset >= o->stable) /* as Kafka has it: of a record that the caller may not see yet nothing is told */
+            offset = at_ms = -1;
+    } else if ((asked == TIME_LATEST_TIERED && li->version >= TIME_VERSION_TIERED) || (asked == TIME_EARLIEST_PENDING && li->version >= TIME_VERSION_PENDING))
         offset = -1;
     else if (asked < 0)
         return KAFKA_UNSUPPORTED_VERSION;

@@ -44,6 +44,8 @@ static void test_commit(void **state)
     VALUES(c, "a", 0, true);
     assert_int_equal(txn_latest(c, "a", 1, true), 0);
     assert_int_equal(txn_latest(c, "a", 1, false), 1);
+    assert_int_equal(txn_newest(c, "a", 1, true), -1);
+    assert_int_equal(txn_newest(c, "a", 1, false), 0);
     assert_string_equal(txn_state_of(c, "t"), "Ongoing");
     assert_int_equal(txn_finish(c, "t", p, true), KAFKA_NONE);
     for (int32_t i = 0; i < 3; i++) {

@@ -218,22 +218,25 @@ void txn_read(struct client *c, const char *topic, int32_t partition, bool commi
     }
 }
 
-int64_t txn_latest(struct client *c, const char *topic, int32_t partition, bool committed)
+static int64_t offset_of(struct client *c, const char *topic, int32_t partition, bool committed, int64_t which)
 {
     struct kafka_list_offsets_req req;
     struct kafka_list_offsets_req_list_offsets_partition p;
     kafka_list_offsets_req_list_offsets_partition_init(&p);
     p.partition_index = partition;
-    p.timestamp = -1;
+    p.timestamp = which;
     struct kafka_list_offsets_req_list_offsets_topic t = {.name = slice_cstr(topic), .partitions = &p, .partitions_n = 1};
     kafka_list_offsets_req_init(&req);
     req.replica_id = -1;
     req.isolation_level = committed;
     req.topics = &t;
     req.topics_n = 1;
-    const struct kafka_list_offsets_resp *resp = client_ask(c, KEY_LIST_OFFSETS, 5, &req);
+    const struct kafka_list_offsets_resp *resp = client_ask(c, KEY_LIST_OFFSETS, 7, &req);
     return resp->topics[0].partitions[0].error_code ? -2 : resp->topics[0].partitions[0].offset;
 }
+
+int64_t txn_latest(struct client *c, const char *topic, int32_t partition, bool committed) { return offset_of(c, topic, partition, committed, -1); }
+int64_t txn_newest(struct client *c, const char *topic, int32_t partition, bool committed) { return offset_of(c, topic, partition, committed, -3); }
 
 void txn_settle(struct client *c, const char *topic, int32_t partition)
 {

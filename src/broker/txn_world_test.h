@@ -35,6 +35,7 @@ struct seen {
 };
 void txn_read(struct client *c, const char *topic, int32_t partition, bool committed, struct seen *out);
 int64_t txn_latest(struct client *c, const char *topic, int32_t partition, bool committed);   /* ListOffsets -1 */
+int64_t txn_newest(struct client *c, const char *topic, int32_t partition, bool committed);   /* and -3: the one with the greatest timestamp; -1: none */
 /* Until the last stable offset is the high watermark: no transaction is open or ending there. */
 void txn_settle(struct client *c, const char *topic, int32_t partition);
 const char *txn_state_of(struct client *c, const char *txn);  /* DescribeTransactions; "" and an error: none */
