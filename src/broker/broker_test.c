@@ -776,6 +776,7 @@ static void check_default(struct client *c, int8_t kind, const char *resource, c
             assert_true(value && slice_is(res->configs[i].value, value));
             assert_int_equal(res->configs[i].config_source, source);
             assert_false(res->configs[i].read_only);
+            assert_true(res->configs[i].synonyms_n && slice_is(res->configs[i].synonyms[0].value, value) && res->configs[i].synonyms[0].source == source); /* the one that counts comes first */
             return;
         }
     assert_null(value);

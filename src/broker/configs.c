@@ -32,6 +32,13 @@ static void synonyms(struct breq *r, struct kafka_describe_configs_resp_describe
     c->synonyms[c->synonyms_n++] = (struct kafka_describe_configs_resp_describe_configs_synonym){name, slice_cstr(topic_setting_infos[i].preset), SOURCE_DEFAULT};
 }
 
+static void synonym_itself(struct breq *r, struct kafka_describe_configs_resp_describe_configs_resource_result *c)
+{
+    c->synonyms = BREQ_NEW(r, struct kafka_describe_configs_resp_describe_configs_synonym);
+    *c->synonyms = (struct kafka_describe_configs_resp_describe_configs_synonym){c->name, c->value, c->config_source};
+    c->synonyms_n = 1;
+}
+
 static void describe_topic(struct breq *r, const struct kafka_describe_configs_req_describe_configs_resource *want, struct kafka_describe_configs_resp_describe_configs_result *out)
 {
     const struct kafka_describe_configs_req *req = r->req;
@@ -118,8 +125,10 @@ static void describe_defaults(struct breq *r, const struct kafka_describe_config
         c->config_type = (int8_t)topic_setting_infos[i].type;
         if (req->include_documentation)
             c->documentation = slice_cstr(topic_setting_infos[i].doc);
-        if (req->include_synonyms)
+        if (req->include_synonyms && all)
             synonyms(r, c, NULL, i);
+        else if (req->include_synonyms) /* what one broker has is no matter of all of them */
+            synonym_itself(r, c);
     }
 }
 
@@ -156,11 +165,8 @@ static void describe_broker(struct breq *r, const struct kafka_describe_configs_
         c->config_type = (int8_t)all[i].type;
         if (req->include_documentation)
             c->documentation = slice_cstr(all[i].doc);
-        if (req->include_synonyms) {
-            c->synonyms = BREQ_NEW(r, struct kafka_describe_configs_resp_describe_configs_synonym);
-            *c->synonyms = (struct kafka_describe_configs_resp_describe_configs_synonym){c->name, c->value, c->config_source};
-            c->synonyms_n = 1;
-        }
+        if (req->include_synonyms)
+            synonym_itself(r, c);
     }
 }
 
