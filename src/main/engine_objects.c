@@ -110,6 +110,7 @@ static void references_check(struct engine *e, const struct objset *merged, cons
 static void change_check(struct engine *e, const struct objset *merged, const struct objset *given, struct diags *d)
 {
     references_check(e, merged, given, d);
+    objset_check_immutable(e->objects, given, d);
     topic_check_settings(given, d);
     topic_check_names(e->objects, merged, given, d);
     machine_check(e, merged, d);

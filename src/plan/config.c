@@ -1,10 +1,12 @@
-/* config.c - ConfigMaps and Secrets as files, and what a change of them restarts.
+/* config.c - ConfigMaps and Secrets as files, what a change of them restarts, and which of them may not change.
  *
  * Files follow their objects while processes run (run/volumes.c writes them); variables of the environment can't, so a workload is restarted when it
  * asks for that, and when it has a Secret in its environment. Which it is, is a hash over all that counts: run compares it with that of the last
  * start (run/config.c).
  */
 #include "plan_int.h"
+
+#include <jansson.h>
 
 static const struct object *map_find(const struct objset *s, const char *ns, bool secret, const char *name)
 {
@@ -125,4 +127,49 @@ uint64_t objset_config_hash(const struct objset *s, const struct object *dep)
     if (keys)
         hash_named(&h, s, dep, true, keys);
     return h;
+}
+
+/* ---- what may not change --------------------------------------------------------------------------------------------------------- */
+
+static bool value_same(const struct kv *a, const struct kv *b) { return a && b && a->value_n == b->value_n && memcmp(a->value, b->value, a->value_n) == 0; }
+
+/* The field has the same keys in both objects, with the same values, however these are written. */
+static bool field_same(const struct object *a, const struct object *b, const char *field)
+{
+    json_t *x = json_loads(a->json, JSON_ALLOW_NUL, NULL), *y = json_loads(b->json, JSON_ALLOW_NUL, NULL);
+    json_t *is = json_object_get(x, field), *was = json_object_get(y, field), *value;
+    const char *key;
+    bool same = json_object_size(is) == json_object_size(was);
+    json_object_foreach(is, key, value)
+        same = same && json_object_get(was, key) && value_same(kvs_get(&a->data, slice_cstr(key)), kvs_get(&b->data, slice_cstr(key)));
+    json_decref(x);
+    json_decref(y);
+    return same;
+}
+
+static void immutable_error(const struct object *o, const char *field, struct diags *d)
+{
+    struct buf where = {0}, remedy = {0};
+    const char *kind = obj_kind_name(o->kind);
+    buf_printf(&where, "%s/%s/%s %s", kind, o->ns, o->name, field);
+    buf_printf(&remedy, "make another %s and refer to that one, or delete this one first", kind);
+    diags_add(d, DIAG_ERROR, o->file, o->line, o->column, where.p, remedy.p, "can't be changed, because the %s is immutable", kind);
+    buf_free(&where);
+    buf_free(&remedy);
+}
+
+void objset_check_immutable(const struct objset *now, const struct objset *given, struct diags *d)
+{
+    static const char *const fields[] = {"data", "binaryData"};
+    for (size_t i = 0; i < objset_n(given); i++) {
+        const struct object *o = objset_at(given, i);
+        const struct object *was = o->kind == OBJ_CONFIGMAP || o->kind == OBJ_SECRET ? objset_find(now, o->kind, o->ns, o->name) : NULL;
+        if (!was || !was->immutable)
+            continue;
+        for (size_t k = 0; k < COUNT_OF(fields); k++)
+            if (!field_same(o, was, fields[k]))
+                immutable_error(o, fields[k], d);
+        if (!o->immutable)
+            immutable_error(o, "immutable", d);
+    }
 }

@@ -208,6 +208,7 @@ void load_data(struct reader *r, struct object *o, const struct ynode *doc)
         const struct ynode *map = y_get(doc, *key);
         n += map && map->type == Y_MAP ? map->n : 0;
     }
+    o->immutable = load_bool(doc, "immutable", false);
     o->data.items = load_array(o, n, sizeof *o->data.items);
     data_add(r, o, y_get(doc, "data"), "data", secret, false);
     data_add(r, o, y_get(doc, sources[secret][1]), sources[secret][1], !secret, secret);

@@ -469,6 +469,7 @@ struct object {
     uint64_t serial;         /* of the reading of a stored value that made its content: no other has it, but copies; 0: it was made otherwise */
     uint64_t created_ns;     /* wall clock, kept over updates */
     uint64_t generation;     /* +1 for each change */
+    bool immutable;          /* ConfigMap, Secret: the data stays as it is until the object is deleted */
     struct diags *lacks;     /* objset_read_parts(): it is a part of an object, whose fields here are right; why it can't stand alone. NULL: it is whole */
     union {
         struct deployment dep;
@@ -504,6 +505,8 @@ void objset_read_parts(struct objset *s, const char *file, const char *dir, stru
  * optional, selectors that match nothing, port clashes. */
 void objset_check(const struct objset *s, struct diags *d);
 void objset_check_object(const struct objset *s, const struct object *o, struct diags *d); /* the same of one object in s */
+/* What may not become of ConfigMaps and Secrets that are immutable, as Kubernetes has it: an error for each field of given that is another than in now. */
+void objset_check_immutable(const struct objset *now, const struct objset *given, struct diags *d);
 /* into := into + from (from's objects win and keep created_ns, generation and addresses of those they replace). from is left empty. */
 void objset_merge(struct objset *into, struct objset *from);
 bool objset_remove(struct objset *s, enum obj_kind k, const char *ns, const char *name);

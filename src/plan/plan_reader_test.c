@@ -533,6 +533,42 @@ static void test_merge(void **state)
     objset_free(copy);
 }
 
+static void expect_immutable(const char *now, const char *given, const char *want)
+{
+    struct diags d = {0};
+    struct objset *a = read_good(now), *b = read_good(given);
+    objset_check_immutable(a, b, &d);
+    expect_diags(given, &d, want);
+    diags_free(&d);
+    objset_free(a);
+    objset_free(b);
+}
+
+#define MAP(rest) "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c }\n" rest "\n"
+#define SECRET(rest) "apiVersion: v1\nkind: Secret\nmetadata: { name: c }\n" rest "\n"
+#define SAYS(kind, field) "m.yaml:1:1: error: " kind "/default/c " field ": can't be changed, because the " kind " is immutable"
+
+/* As Kubernetes has it: data, binaryData and immutable itself stay until the object is deleted, all else may change. */
+static void test_immutable(void **state)
+{
+    static const char now[] = MAP("data: { a: \"1\", b: x }\nbinaryData: { c: eA== }\nimmutable: true");
+    static const char secret[] = SECRET("data: { a: eA== }\nimmutable: true");
+    expect_immutable(now, now, "");
+    expect_immutable("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: other }\nimmutable: true\n", now, "");
+    expect_immutable(now, "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c, labels: { x: z } }\nimmutable: true\nbinaryData: { c: eA== }\ndata: { b: x, a: \"1\" }\n", "");
+    expect_immutable(now, MAP("data: { a: \"2\", b: x }\nbinaryData: { c: eA== }\nimmutable: true"), SAYS("ConfigMap", "data"));
+    expect_immutable(now, MAP("data: { a: \"1\" }\nbinaryData: { c: eA== }\nimmutable: true"), SAYS("ConfigMap", "data"));
+    expect_immutable(now, MAP("data: { a: \"1\", d: x }\nbinaryData: { c: eA== }\nimmutable: true"), SAYS("ConfigMap", "data"));
+    expect_immutable(now, MAP("data: { a: \"1\", b: x }\nbinaryData: { c: eQ== }\nimmutable: true"), SAYS("ConfigMap", "binaryData"));
+    expect_immutable(now, MAP("data: { a: \"1\", b: x }\nbinaryData: { c: eA== }"), SAYS("ConfigMap", "immutable"));
+    expect_immutable(now, MAP("data: { a: \"1\", b: x, c: x }\nimmutable: false"), SAYS("ConfigMap", "data") "\n" SAYS("ConfigMap", "binaryData") "\n" SAYS("ConfigMap", "immutable"));
+    expect_immutable(secret, SECRET("data: { a: eQ== }\nimmutable: true"), SAYS("Secret", "data"));
+    expect_immutable(secret, SECRET("data: { a: eA== }"), SAYS("Secret", "immutable"));
+    expect_immutable(secret, now, ""); /* another kind */
+    expect_immutable(MAP("data: { a: \"1\" }\nimmutable: false"), MAP("data: { a: \"2\" }\nimmutable: true"), "");
+    expect_immutable(MAP("immutable: true"), MAP("data: {}\nimmutable: true"), "");
+}
+
 /* The hash of a template is about what it means: order, comments and replicas do not count; labels and arguments do. */
 static void test_pod_hash(void **state)
 {
@@ -928,7 +964,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),          cmocka_unit_test(test_kinds),    cmocka_unit_test(test_table),   cmocka_unit_test(test_deployment),
         cmocka_unit_test(test_network_objects), cmocka_unit_test(test_route_defaults), cmocka_unit_test(test_bad),      cmocka_unit_test(test_strict),  cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_many_diags),      cmocka_unit_test(test_check),    cmocka_unit_test(test_merge),   cmocka_unit_test(test_pod_hash),
+        cmocka_unit_test(test_many_diags),      cmocka_unit_test(test_check),    cmocka_unit_test(test_merge),   cmocka_unit_test(test_immutable), cmocka_unit_test(test_pod_hash),
         cmocka_unit_test(test_save_load),       cmocka_unit_test(test_load_bad), cmocka_unit_test(test_load_plain), cmocka_unit_test(test_stored), cmocka_unit_test(test_object_keys), cmocka_unit_test(test_keep_same), cmocka_unit_test(test_env),     cmocka_unit_test(test_env_bomb),
         cmocka_unit_test(test_explain),         cmocka_unit_test(test_docs),     cmocka_unit_test(test_no_leak),
     };
