@@ -225,6 +225,25 @@ static void on_fence(void *ctx, uint64_t until_ms)
 /* Before it is asked for: an engine that hangs from here on can't leave a process behind that nobody ends, and one that hung before asks in vain. */
 void cluster_once_starting(struct engine *e, uint64_t id) { fence_tell(e, id); }
 
+/* ---- what services outside say --------------------------------------------------------------------------------------------------- */
+
+static const struct object *service_of(const struct engine *e, struct slice ns, struct slice name)
+{
+    char *ns_text = mem_strndup(MEM_API, ns.p, ns.n), *name_text = mem_strndup(MEM_API, name.p, name.n);
+    const struct object *o = e->objects ? objset_find(e->objects, OBJ_SERVICE, ns_text, name_text) : NULL;
+    mem_free(ns_text);
+    mem_free(name_text);
+    return o;
+}
+
+/* An event of the Service if there is one, so that those who write there can't fill the list of events with names of their own. */
+static void on_left_out(void *ctx, struct slice ns, struct slice service, const char *message)
+{
+    struct engine *e = ctx;
+    const struct object *o = service_of(e, ns, service);
+    engine_event(e, o ? o->ns : "", o ? "Service" : "Node", o ? o->name : e->conf.name, true, "RegistrationRejected", message);
+}
+
 /* ---- what others say, for the plan ------------------------------------------------------------------------------------------------ */
 
 static struct addr gate_of(const struct fleet_endpoint *ep)
@@ -405,7 +424,7 @@ void cluster_objects(struct engine *e)
 
 void cluster_up(struct engine *e)
 {
-    static const struct fleet_ops ops = {.objects = on_objects, .changed = on_changed, .runs = on_runs, .drop = on_drop, .fence = on_fence};
+    static const struct fleet_ops ops = {.objects = on_objects, .changed = on_changed, .runs = on_runs, .drop = on_drop, .fence = on_fence, .left_out = on_left_out};
     static const struct mirror_ops head = {head_make, mem_free, head_changed, false, 0};
     struct engine_cluster *c = &e->cluster;
     char gate[ADDR_TEXT_MAX], place[17];

@@ -34,6 +34,9 @@ struct fleet_ops {
     void (*drop)(void *ctx, const char *ns, const char *name, uint32_t ms);
     /* Whatever becomes of this engine: all that runs once is to be killed at until_ms (loop time), unless this is called again. At each renewal. */
     void (*fence)(void *ctx, uint64_t until_ms);
+    /* What stands at a key of a service outside is none, and is left out: message says which and why. ns, service: what the key has there, written by
+     * anybody; empty where it has not. Also from inside fleet_recall(). */
+    void (*left_out)(void *ctx, struct slice ns, struct slice service, const char *message);
 };
 /* conf and all that it refers to is copied. ctl must not be closed before fleet_stop(). */
 struct fleet *fleet_start(struct loop *l, struct ctl *ctl, const struct fleet_conf *conf, const struct fleet_ops *ops, void *ctx);

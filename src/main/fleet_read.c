@@ -197,28 +197,51 @@ static void *remote_make(void *ctx, struct slice key, struct slice value)
     return r;
 }
 
+_Static_assert(FLEET_SERVICE_BYTES_MAX == 4096, "external_wrong() says so");
+/* NULL: a registration that can be used. r, o: NULL: the key has other parts; the value is no JSON. */
+static const char *external_wrong(bool small, const struct remote *r, const json_t *o)
+{
+    struct addr a;
+    uint64_t port = number_of(o, "port");
+    if (!small)
+        return "its key or its value is longer than 4 KiB";
+    if (!r)
+        return "the key has to be " SERVICES_PREFIX "NAMESPACE/SERVICE/ID";
+    if (!json_is_object(o))
+        return "its value has to be a JSON object, {\"address\": an IP address, \"port\": a number}";
+    if (addr_parse(slice_cstr(text_of(o, "address")), 1, &a) != OK || a.family == ADDR_UNIX)
+        return "its \"address\" has to be an IP address";
+    return port >= 1 && port <= 65535 ? NULL : "its \"port\" has to be a number from 1 to 65535";
+}
+
+static void external_left_out(struct fleet *f, struct slice key, const char *why)
+{
+    char text[160], message[400];
+    struct slice rest, ns = slice_cut(key, '/', &rest), service = slice_cut(rest, '/', &rest);
+    (void)snprintf(text, sizeof text, SLICE_FMT, (int)MIN(key.n, 150), key.p);
+    text_clean(text);
+    (void)snprintf(message, sizeof message, SERVICES_PREFIX "%s is left out: %s", text, why);
+    log_warn("cluster", "%s", message);
+    f->ops.left_out(f->ctx, ns, service, message);
+}
+
 /* A service outside: an address, a port, and perhaps where it is. */
 static void *external_make(void *ctx, struct slice key, struct slice value)
 {
-    struct addr a;
     bool small = key.n <= FLEET_SERVICE_BYTES_MAX && value.n <= FLEET_SERVICE_BYTES_MAX;
-    json_t *o = object_of(SERVICES_PREFIX, key, small ? value : SLICE("{}"));
-    struct remote *r = o ? remote_new(key) : NULL;
-    uint64_t port = number_of(o, "port");
-    bool good = r && addr_parse(slice_cstr(text_of(o, "address")), 1, &a) == OK && a.family != ADDR_UNIX && port >= 1 && port <= 65535;
-    if (good) {
+    json_t *o = small ? json_loadb(value.p, value.n, 0, NULL) : NULL;
+    struct remote *r = small ? remote_new(key) : NULL;
+    const char *wrong = external_wrong(small, r, o);
+    if (!wrong) {
         const char *zone = text_of(o, "zone");
         r->ep.address = arena_strdup(&r->mem, text_of(o, "address"));
         r->ep.id = hash_slice(key);
         r->ep.locality = *zone ? arena_strdup(&r->mem, zone) : NULL;
         r->ep.weight = (uint32_t)MIN(number_of(o, "weight"), 1000000);
         r->ep.ports = arena_zalloc(&r->mem, sizeof *r->ep.ports);
-        r->ep.ports[r->ep.ports_n++] = (struct container_port){NULL, (uint16_t)port};
-    } else if (o) {
-        char text[200];
-        (void)snprintf(text, sizeof text, SLICE_FMT, (int)MIN(key.n, 150), key.p);
-        text_clean(text);
-        log_warn("cluster", SERVICES_PREFIX "%s is left out: it has to be NAMESPACE/SERVICE/ID, with {\"address\": an IP address, \"port\": a number}, each of %u bytes at most", text, FLEET_SERVICE_BYTES_MAX);
+        r->ep.ports[r->ep.ports_n++] = (struct container_port){NULL, (uint16_t)number_of(o, "port")};
+    } else {
+        external_left_out(ctx, key, wrong);
         if (r)
             remote_unref(r);
         r = NULL;

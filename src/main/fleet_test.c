@@ -285,10 +285,18 @@ static void node_tick(struct timer *t)
     timer_set(loop, &n->tick, 10);
 }
 
+static char left_out[8][160]; /* what was said of registrations: "NAMESPACE SERVICE MESSAGE" */
+static size_t left_out_n;
+static void on_left_out(void *ctx, struct slice ns, struct slice service, const char *message)
+{
+    if (ctx == &nodes[2] && left_out_n < COUNT_OF(left_out))
+        snprintf(left_out[left_out_n++], sizeof left_out[0], SLICE_FMT " " SLICE_FMT " %s", SLICE_ARG(ns), SLICE_ARG(service), message);
+}
+
 static void node_start(size_t i)
 {
     struct node *n = &nodes[i];
-    static const struct fleet_ops ops = {on_objects, on_changed, on_runs, on_drop, on_fence};
+    static const struct fleet_ops ops = {on_objects, on_changed, on_runs, on_drop, on_fence, on_left_out};
     struct fleet_conf conf = {.node = n->name, .instance = n->instance, .place = n->place, .gate = "10.0.0.1:1", .locality = i < 2 ? "r/z1" : "r/z2", .version = "1", .cpu_milli = 100000, .memory = 1ull << 40, .log = i != 2};
     n->fleet = fleet_start(loop, (struct ctl *)(void *)&wires[i], &conf, &ops, n);
 }
@@ -723,7 +731,7 @@ static void test_cordon(void **state)
 static bool left;
 static void on_left(void *ctx) { left = true; }
 static bool has_left(void *ctx) { return left; }
-static struct ctl_call written[4];
+static struct ctl_call written[6];
 static void on_put(struct ctl_call *call) { assert_int_equal(call->error, CTL_OK); }
 
 /* The answer to the campaign is lost, and it was won: somebody leads all the same. */
@@ -784,11 +792,16 @@ static void test_leave(void **state)
     assert_int_equal(n, 2);
     well(2000);
     static char large[5000]; /* beyond FLEET_SERVICE_BYTES_MAX */
-    const char *const kv[4][2] = {{"/services/shop/legacy/a", "{\"address\":\"10.1.1.1\",\"port\":8080,\"zone\":\"r/z9\",\"weight\":3}"}, {"/services/shop/legacy/b", "{\"address\":\"nowhere\"}"}, {"/services/x", "[]"}, {"/services/shop/legacy/c", large}};
+    const char *const kv[][2] = {{"/services/shop/legacy/a", "{\"address\":\"10.1.1.1\",\"port\":8080,\"zone\":\"r/z9\",\"weight\":3}"}, {"/services/shop/legacy/b", "{\"address\":\"nowhere\"}"}, {"/services/x", "[]"},
+                                 {"/services/shop/legacy/c", large}, {"/services/shop/legacy/d", "{"}, {"/services/shop/legacy/e\xff", "{\"address\":\"::1\",\"port\":65536}"}};
+    const char *const said[] = {"shop legacy /services/shop/legacy/b is left out: its \"address\" has to be an IP address", "x  /services/x is left out: the key has to be /services/NAMESPACE/SERVICE/ID",
+                                "shop legacy /services/shop/legacy/c is left out: its key or its value is longer than 4 KiB", "shop legacy /services/shop/legacy/d is left out: its value has to be a JSON object",
+                                "shop legacy /services/shop/legacy/e? is left out: its \"port\" has to be a number from 1 to 65535"};
     memset(large, ' ', sizeof large - 1);
     memcpy(large, "{\"address\":\"10.1.1.2\",\"port\":1}", 31);
     const struct fleet_endpoint *const *others = fleet_others(nodes[2].fleet, &n);
     size_t before = n;
+    _Static_assert(COUNT_OF(kv) <= COUNT_OF(written), "each is a call");
     for (size_t i = 0; i < COUNT_OF(kv); i++) {
         written[i] = (struct ctl_call){.op = {.kind = CTL_PUT, .put = {.key = slice_cstr(kv[i][0]), .value = slice_cstr(kv[i][1])}}, .done = on_put};
         ctl_submit(store, &written[i]);
@@ -796,6 +809,9 @@ static void test_leave(void **state)
     pass(100);
     others = fleet_others(nodes[2].fleet, &n);
     assert_int_equal(n, before + 1);
+    assert_int_equal(left_out_n, COUNT_OF(said));
+    for (size_t i = 0; i < COUNT_OF(said); i++)
+        assert_memory_equal(left_out[i], said[i], strlen(said[i]));
     const struct fleet_endpoint *ep = others[n - 1];
     assert_true(!ep->node && strcmp(ep->ns, "shop") == 0 && strcmp(ep->workload, "legacy") == 0 && strcmp(ep->replica, "a") == 0 && strcmp(ep->address, "10.1.1.1") == 0);
     assert_true(ep->ports_n == 1 && ep->ports[0].port == 8080 && ep->weight == 3 && strcmp(ep->locality, "r/z9") == 0);
