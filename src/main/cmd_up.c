@@ -32,7 +32,7 @@
 #define LOG_FILE "weir.log"
 #define STORE_FILE "ctl/ctl.db"     /* the control store: what the node was told last, kept by the engine */
 #define OBJECTS_FILE "objects.json" /* the same of Weir before the control store */
-#define STDIN_FILE "stdin.yaml"     /* what came over standard input, where a restarted engine finds it again */
+#define STDIN_FILE "stdin.yaml"     /* what came over standard input, for the engine */
 #define LOOK_MS 50
 #define TAIL_BYTES 16384 /* of the log, shown when a detached node did not come up */
 
@@ -362,21 +362,25 @@ static int workers_read(struct up *u)
 
 /* ---- the engine's command line ------------------------------------------------------------------------------------------- */
 
-/* What came over standard input becomes a file, because a restarted engine reads its files again. */
+/* What came over standard input becomes a file for the engine, which removes it as soon as it is taken: values of Secrets are in clear in it. What a start
+ * left that came to no end goes now. */
 static int stdin_keep(struct up *u)
 {
+    struct buf path = {0};
+    int code = EXIT_OK;
+    buf_printf(&path, "%s/" STDIN_FILE, u->data);
+    (void)unlink(path.p);
     for (size_t i = 0; i < u->files.n; i++) {
         struct source *s = &u->files.items[i];
-        struct buf path = {0};
         if (s->path)
             continue;
-        buf_printf(&path, "%s/" STDIN_FILE, u->data);
-        s->path = buf_take(&path, NULL);
+        s->path = mem_strdup(MEM_MISC, path.p);
         enum err e = file_replace(s->path, s->text.p ? s->text.p : "", s->text.n, 0600);
         if (e)
-            return cli_fail(EXIT_FAILED, u->a->cmd->name, "check the data folder", "%s can't be written: %s", s->path, err_text(e));
+            code = cli_fail(EXIT_FAILED, u->a->cmd->name, "check the data folder", "%s can't be written: %s", s->path, err_text(e));
     }
-    return EXIT_OK;
+    buf_free(&path);
+    return code;
 }
 
 static void argv_build(struct up *u)

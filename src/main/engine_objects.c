@@ -21,6 +21,7 @@
 #define CLUSTER_OPS_MAX 100          /* of a transaction; an etcd cluster takes 128 */
 #define CLUSTER_OPS_BYTES_MAX (512u << 10) /* and 1.5 MiB, of which one object may be the larger part */
 #define OBJECTS_COPY "objects.copy"  /* for a rehearsal; there only during an upgrade */
+#define STDIN_FILE "stdin.yaml"      /* what `weir up -` was given; there only until it is taken */
 #define OBJECTS_OLD "objects.json"   /* of Weir before the control store: taken in once */
 #define OBJECTS_TAKEN "objects.json.taken"
 
@@ -559,9 +560,18 @@ static void file_apply(struct engine *e, struct objset *set, const char *path, s
     buf_free(&dir);
 }
 
+/* Nobody reads it any more, and values of Secrets are in clear in it. */
+static void stdin_remove(struct engine *e)
+{
+    char *path = data_path(e, STDIN_FILE);
+    (void)unlink(path);
+    mem_free(path);
+}
+
 /* The first objects are in force, or can't be. */
 static void first_over(struct engine *e, struct diags *d)
 {
+    stdin_remove(e);
     diags_print(d);
     size_t errors = d->errors;
     if (errors)
