@@ -595,11 +595,26 @@ static void old_file_taken(struct engine *e)
     mem_free(to);
 }
 
+/* What others own is said like a mistake in a manifest: another try would find the same. */
+static void conflicts_said(struct merge_conflicts *all, struct diags *d)
+{
+    struct buf where = {0};
+    for (size_t i = 0; i < all->kept; i++) {
+        const struct merge_conflict *x = &all->items[i];
+        buf_clear(&where);
+        buf_printf(&where, "%s/%s%s%s %s", x->kind, x->ns, *x->ns ? "/" : "", x->name, x->field + (x->field[0] == '.'));
+        diags_add(d, DIAG_ERROR, "weir up", 0, 0, where.p, "start without the manifests, and take it over with weir apply --force-conflicts, or leave it out of them", "%s has given it another value, and owns it", x->manager);
+    }
+    buf_free(&where);
+    merge_conflicts_free(all);
+}
+
 /* Of the first change: manifests of `weir up`, or the file of an older version. */
 static void first_changed(struct node_change *c)
 {
     struct engine *e = CONTAINER_OF(c, struct engine, objs.first);
     struct diags d = c->diags;
+    conflicts_said(&c->conflicts, &d);
     if (c->error == ERR_INUSE && e->cluster.join && !d.errors && !e->stopping) { /* another node was faster: once more, with what it made */
         e->objs.reread = false;
         buf_free(&c->why);
