@@ -55,6 +55,7 @@ struct etcd_api *etcd_api_new(struct loop *l, struct ctl *ctl, const struct etcd
     head_out_init(&a->head);
     a->h1_limits = h1_limits_default;
     a->h1_limits.head_bytes_max = HEAD_BYTES_MAX;
+    a->h1_limits.any_authority = true; /* clients of etcd write the endpoint there as they were given it: "http://127.0.0.1:2379" */
     http_srv_conf_default(&a->srv_conf);
     a->srv_conf.h1.limits = &a->h1_limits;
     a->srv_conf.h1.out = &a->head;

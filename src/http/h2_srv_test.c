@@ -177,6 +177,29 @@ static void test_malformed(void **state)
     world_stop();
 }
 
+/* Who serves one thing by whatever name need not look at the authority. All else is judged as before. */
+static void test_any_authority(void **state)
+{
+    struct h1_limits limits = h1_limits_default;
+    plain_start();
+    W.sconf.h1.limits = &limits;
+    limits.any_authority = true;
+    struct raw *r = raw_open(true);
+    raw_headers(r, END_STREAM | END_HEADERS, 1, ":method\tGET\n:scheme\thttp\n:path\t/size/3\n:authority\thttp://127.0.0.1:2379\n");
+    pass(3);
+    assert_int_equal(W.requests_n, 1);
+    assert_string_equal(W.last->line.p, "GET /size/3 ? host=localhost port=0 authority=localhost");
+    raw_headers(r, END_STREAM | END_HEADERS, 3, ":method\tGET\n:scheme\thttp\n:path\t/size/3\n");
+    raw_headers(r, END_STREAM | END_HEADERS, 5, ":method\tGET\n:scheme\thttp\n:path\t/size/3\n:authority\tx\nhost\ty\n");
+    pass(3);
+    assert_int_equal(W.requests_n, 3);
+    assert_string_equal(W.last->line.p, "GET /size/3 ? host=y port=0 authority=y");
+    raw_headers(r, END_STREAM | END_HEADERS, 7, ":method\tGET\n:scheme\thttp\n:path\t/a b\n:authority\tx\n");
+    pass(3);
+    assert_true(W.own->refusals == 1 && W.requests_n == 3);
+    world_stop();
+}
+
 static void test_bodies_malformed(void **state)
 {
     plain_start();
@@ -726,6 +749,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gather),
         cmocka_unit_test(test_talks_on),
         cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_any_authority),
         cmocka_unit_test(test_bodies_malformed),
         cmocka_unit_test(test_head_limits),
         cmocka_unit_test(test_rapid_reset),

@@ -93,6 +93,7 @@ struct h1_limits {
     uint32_t head_bytes_max;    /* the whole head; default 65,536: 431 */
     uint32_t target_bytes_max;  /* default 8,192: 414 */
     uint16_t fields_max;        /* default 100, at most H1_FIELDS_MAX: 431 */
+    bool any_authority;         /* HTTP/2: nobody looks at :authority, and it need not name a host; default false */
 };
 extern const struct h1_limits h1_limits_default;
 

@@ -192,16 +192,16 @@ bool h2_fields_add(struct h2_fields *f, int id, struct slice name, struct slice 
 
 /* ---- requests ----------------------------------------------------------------------------------------------------------- */
 
-/* Host as HTTP/1 has it, whichever of both came. */
+/* Host as HTTP/1 has it, whichever of both came. With any_authority one that says nothing. */
 static bool host(struct h2_fields *f)
 {
-    struct slice authority = f->pseudo[H2_AUTHORITY];
+    struct slice authority = f->limits->any_authority ? SLICE("localhost") : f->pseudo[H2_AUTHORITY];
     const struct h1_field *h = h1_get(&f->h, H1_HOST);
     if (!authority.p)
         return true; /* h1_request_finish() misses Host */
     if (!h)
         push(f, H1_HOST, SLICE("host"), authority);
-    else if (!slice_ieq(h->value, authority))
+    else if (!f->limits->any_authority && !slice_ieq(h->value, authority))
         return refuse(f, &fault_authority);
     return true;
 }
