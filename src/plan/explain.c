@@ -113,7 +113,7 @@ void explain_table(struct buf *out)
                   "- **approximated**: works, with the difference given; a warning where it matters.\n"
                   "- **ignored**: has no effect; a warning, and an error with `--strict`.\n"
                   "- **refused**: an error: running without it would not be what was asked for.\n"
-                  "- A field that is not listed is unknown: a warning, and an error with `--strict`.\n\n");
+                  "- A field that is not listed is unknown: a warning, and an error with `--strict`. Of a Secret it is not kept.\n\n");
     buf_printf(out, "## metadata of every kind\n\n%s", table_head);
     struct shown shown = {0};
     table_schema(out, "metadata", SCH_META, &shown);

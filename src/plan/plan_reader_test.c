@@ -533,6 +533,29 @@ static void test_merge(void **state)
     objset_free(copy);
 }
 
+static const char *json_of(const char *text, enum obj_kind k)
+{
+    static char json[2000];
+    struct diags d = {0};
+    struct objset *s = read_text(text, false, &d);
+    assert_int_equal(d.errors, 0);
+    snprintf(json, sizeof json, "%s", objset_find(s, k, "default", "c")->json);
+    objset_free(s);
+    diags_free(&d);
+    return json;
+}
+
+/* What was shown comes back: the fields that Kubernetes writes are no part of a manifest. And what nobody knows of a Secret is not kept, since nobody would seal it. */
+static void test_kept(void **state)
+{
+    assert_string_equal(json_of("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c, uid: u, resourceVersion: \"7\", generation: 3, creationTimestamp: null, labels: { a: b }, odd: 1 }\ndata: { a: b }\n"
+                                "status: { x: 1 }\nodd: { y: 1 }\n",
+                                OBJ_CONFIGMAP),
+                        "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"c\",\"labels\":{\"a\":\"b\"},\"odd\":1},\"data\":{\"a\":\"b\"},\"odd\":{\"y\":1}}");
+    assert_string_equal(json_of("apiVersion: v1\nkind: Secret\nmetadata: { name: c, stringData: { k: hunter2 } }\nstringdata: { k: hunter2 }\ntype: Opaque\ndata: { a: eA== }\n", OBJ_SECRET),
+                        "{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{\"name\":\"c\"},\"type\":\"Opaque\",\"data\":{\"a\":\"eA==\"}}");
+}
+
 static void expect_immutable(const char *now, const char *given, const char *want)
 {
     struct diags d = {0};
@@ -964,7 +987,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),          cmocka_unit_test(test_kinds),    cmocka_unit_test(test_table),   cmocka_unit_test(test_deployment),
         cmocka_unit_test(test_network_objects), cmocka_unit_test(test_route_defaults), cmocka_unit_test(test_bad),      cmocka_unit_test(test_strict),  cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_many_diags),      cmocka_unit_test(test_check),    cmocka_unit_test(test_merge),   cmocka_unit_test(test_immutable), cmocka_unit_test(test_pod_hash),
+        cmocka_unit_test(test_many_diags),      cmocka_unit_test(test_check),    cmocka_unit_test(test_merge),   cmocka_unit_test(test_kept), cmocka_unit_test(test_immutable), cmocka_unit_test(test_pod_hash),
         cmocka_unit_test(test_save_load),       cmocka_unit_test(test_load_bad), cmocka_unit_test(test_load_plain), cmocka_unit_test(test_stored), cmocka_unit_test(test_object_keys), cmocka_unit_test(test_keep_same), cmocka_unit_test(test_env),     cmocka_unit_test(test_env_bomb),
         cmocka_unit_test(test_explain),         cmocka_unit_test(test_docs),     cmocka_unit_test(test_no_leak),
     };

@@ -214,8 +214,44 @@ static uint64_t manifest_hash(const struct ynode *doc, struct buf *json)
     return stable_hash64(STABLE_HASH_INIT, buf_slice(json));
 }
 
-static void load_common(struct reader *r, struct object *o, const struct ynode *doc, struct slice ns)
+/* What Kubernetes writes into an object (and weir get shows) is nothing that was asked for: what comes back with it is the same manifest. */
+static bool is_written(bool meta, struct slice key)
 {
+    static const char *const names[] = {"creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion", "selfLink", "uid"};
+    for (size_t i = 0; meta && i < COUNT_OF(names); i++)
+        if (slice_is(key, names[i]))
+            return true;
+    return !meta && slice_is(key, "status");
+}
+
+/* Of a map with these fields that which is kept; known: nothing else. */
+static struct ynode *kept_of(const struct ynode *map, enum schema_id s, bool known, struct arena *a)
+{
+    struct ynode *n = arena_alloc(a, sizeof *n);
+    *n = *map;
+    n->pairs = arena_alloc(a, (map->n + 1) * sizeof *n->pairs);
+    n->n = 0;
+    for (uint32_t i = 0; i < map->n; i++)
+        if (!is_written(s == SCH_META, map->pairs[i].key) && (!known || field_find(s, map->pairs[i].key)))
+            n->pairs[n->n++] = map->pairs[i];
+    return n;
+}
+
+/* The manifest as it is kept, in a. Of a Secret only fields that are known: nobody would seal the value that a misspelt one holds. */
+static const struct ynode *kept(const struct ynode *doc, const struct kind_row *row, struct arena *a)
+{
+    bool known = row->obj == OBJ_SECRET;
+    struct ynode *copy = kept_of(doc, row->schema, known, a);
+    for (uint32_t i = 0; i < copy->n; i++)
+        if (slice_is(copy->pairs[i].key, "metadata") && copy->pairs[i].value->type == Y_MAP)
+            copy->pairs[i].value = kept_of(copy->pairs[i].value, SCH_META, known, a);
+    return copy;
+}
+
+static void load_common(struct reader *r, struct object *o, const struct ynode *doc, const struct kind_row *row, struct slice ns)
+{
+    struct arena a;
+    arena_init(&a, MEM_MANIFEST, 4096);
     o->ns = (char *)arena_slice(&o->mem, ns).p;
     o->name = (char *)arena_slice(&o->mem, y_str(y_path(doc, "metadata.name"))).p;
     o->file = arena_strdup(&o->mem, r->file);
@@ -225,10 +261,12 @@ static void load_common(struct reader *r, struct object *o, const struct ynode *
     load_kvs(o, y_path(doc, "metadata.labels"), &o->labels);
     load_kvs(o, y_path(doc, "metadata.annotations"), &o->annotations);
     struct buf json = {0};
-    y_json(doc, false, &json);
+    const struct ynode *manifest = kept(doc, row, &a);
+    y_json(manifest, false, &json);
     o->json = (char *)arena_slice(&o->mem, buf_slice(&json)).p;
-    o->hash = manifest_hash(doc, &json);
+    o->hash = manifest_hash(manifest, &json);
     buf_free(&json);
+    arena_fini(&a);
 }
 
 static int diag_order(const void *a, const void *b)
@@ -272,7 +310,7 @@ struct object *reader_object(struct reader *r, const struct ynode *doc)
     walk_map(r, row->schema, doc);
     check_name(r, row, doc);
     bool part = r->parts && name.n && r->missing && r->d->errors - errors == r->missing && r->d->n <= DIAGS_MAX; /* what it gives is right */
-    load_common(r, o, doc, ns);
+    load_common(r, o, doc, row, ns);
     load_kind(r, o, doc);
     if (part) {
         o->lacks = mem_new(MEM_MANIFEST, sizeof *o->lacks);
