@@ -221,12 +221,13 @@ static enum kafka_error verify_error(const struct produce_batch *pb, enum kafka_
 static void batch_verified(struct shard *here, struct txn_verify *v)
 {
     struct produce_batch *pb = CONTAINER_OF(v, struct produce_verify, v)->pb;
+    enum kafka_error e = v->error; /* v goes with the first one's request */
     struct verify_key k;
     MUST(table_del(&here->producing->verifying, verify_key(&k, pb)) == pb);
     while (pb) { /* those behind it are of the same producer, and what holds for the first holds for them */
         struct produce_batch *next = pb->behind;
-        if (v->error)
-            batch_refused(pb, verify_error(pb, v->error), "the transaction coordinator does not have this partition in an ongoing transaction of the producer");
+        if (e)
+            batch_refused(pb, verify_error(pb, e), "the transaction coordinator does not have this partition in an ongoing transaction of the producer");
         else
             batch_append(here, pb, true);
         pb = next;

@@ -1,4 +1,5 @@
 /* txn_test.c - the transaction coordinator on the simulator: every state and request, fencing, timeouts, what readers see, the end of the process anywhere. */
+#include "frame_int.h"
 #include "txn_int.h"
 #include "txn_world_test.h"
 
@@ -442,6 +443,75 @@ static void test_late_batch(void **state)
     world_stop();
 }
 
+/* A connection that breaks when its first `n` requests are being served. */
+struct breaking {
+    struct shard *home;
+    uint32_t n;
+};
+
+static bool broken(void *ctx)
+{
+    const struct breaking *b = ctx;
+    struct bconn *c = CONTAINER_OF(b->home->conns.next, struct bconn, link);
+    if (list_empty(&b->home->conns) || c->running_n < b->n)
+        return false;
+    conn_close(c);
+    return true;
+}
+
+static void late_send(struct client *c, struct producer_id p, int32_t sequence, int32_t partition)
+{
+    struct buf b = {0};
+    struct kafka_batch_builder k;
+    struct kafka_batch head = kafka_batch_plain;
+    head.base_timestamp = (int64_t)(wall_ns() / 1000000);
+    head.producer_id = p.id;
+    head.producer_epoch = p.epoch;
+    head.base_sequence = sequence;
+    head.attributes = KAFKA_BATCH_TRANSACTIONAL;
+    kafka_batch_begin(&k, &b, &head);
+    kafka_batch_add(&k, head.base_timestamp, (struct slice){0}, SLICE("late"), NULL, 0);
+    assert_int_equal(kafka_batch_end(&k, KAFKA_CODEC_NONE), OK);
+    struct kafka_produce_req req;
+    struct kafka_produce_req_partition_produce_data part = {.index = partition, .records = buf_slice(&b)};
+    struct kafka_produce_req_topic_produce_data data = {.name = SLICE("a"), .partition_data = &part, .partition_data_n = 1};
+    kafka_produce_req_init(&req);
+    req.transactional_id = SLICE("t");
+    req.acks = -1;
+    req.timeout_ms = 30000;
+    req.topic_data = &data;
+    req.topic_data_n = 1;
+    (void)client_send(c, KEY_PRODUCE, 9, &req);
+    buf_free(&b);
+}
+
+/* Several batches wait for one answer of the coordinator, which refuses them, and their connection has gone meanwhile: each request is freed as it is refused. */
+static void test_late_batches_of_nobody(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t");
+    int32_t number, partition = 0;
+    struct shard *coordinator = coordinator_of(W.broker->shards[0], TXN_TOPIC, SLICE("t"), &number);
+    while (world_owner("a", partition) == coordinator)
+        partition++;
+    struct shard *home = world_owner("a", partition);
+    client_free(c);
+    world_sleep(100);
+    c = client_new(home->index);
+    struct breaking b = {home, 3};
+    for (int32_t i = 0; i < 3; i++)
+        late_send(c, p, i, partition);
+    world_until(broken, &b, WORLD_WAIT_MS);
+    client_await_close(c);
+    client_free(c);
+    c = client_new(0);
+    VALUES(c, "a", partition, false);
+    assert_true(counter_read(&coordinator->txns->counters.verify_refused) > 0);
+    world_stop();
+}
+
 static void test_timeout(void **state)
 {
     (void)state;
@@ -679,7 +749,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commit), cmocka_unit_test(test_abort), cmocka_unit_test(test_empty_partitions), cmocka_unit_test(test_states), cmocka_unit_test(test_parked),
         cmocka_unit_test(test_unknown_and_wrong), cmocka_unit_test(test_add_all_or_none), cmocka_unit_test(test_idempotent_ids), cmocka_unit_test(test_bump),
-        cmocka_unit_test(test_epoch_ends), cmocka_unit_test(test_zombie), cmocka_unit_test(test_late_batch), cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_epoch_ends), cmocka_unit_test(test_zombie), cmocka_unit_test(test_late_batch), cmocka_unit_test(test_late_batches_of_nobody),
+        cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_timeout_over_restart), cmocka_unit_test(test_expiry), cmocka_unit_test(test_topic_deleted), cmocka_unit_test(test_list), cmocka_unit_test(test_list_many),
         cmocka_unit_test(test_markers_refused), cmocka_unit_test(test_limits),
     };
