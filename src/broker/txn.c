@@ -281,7 +281,7 @@ void txn_written(struct txn *t, enum kafka_error e)
 void txn_end(struct txn *t, bool commit, bool bump, void (*after)(struct txn *t, enum kafka_error e))
 {
     if (bump) { /* in effect at once: whoever is fenced must not write until the abort is durable either */
-        if (!t->fence_failed)
+        if (!t->fence_failed && t->now.epoch < INT16_MAX) /* else there is nobody left to fence, and partitions must take the marker */
             t->now.epoch++;
         t->now.last_epoch = TXN_EPOCH_NONE;
         t->fence_failed = true; /* until it is written */

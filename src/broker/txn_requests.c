@@ -262,6 +262,7 @@ static enum kafka_error producer_check(const struct txn *t, int64_t id, int16_t 
            : txn_pending(t)              ? KAFKA_CONCURRENT_TRANSACTIONS
            : t->now.producer_id != id    ? KAFKA_INVALID_PRODUCER_ID_MAPPING
            : t->now.epoch != epoch       ? KAFKA_PRODUCER_FENCED
+           : epoch > TXN_EPOCH_LAST      ? KAFKA_PRODUCER_FENCED /* given to nobody: the abort of the last one's transaction has it */
            : txn_preparing(t)            ? KAFKA_CONCURRENT_TRANSACTIONS
                                          : KAFKA_NONE;
 }

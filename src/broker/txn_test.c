@@ -386,6 +386,21 @@ static void test_epoch_ends(void **state)
     assert_true(after.id != fresh.id);
     assert_int_equal(after.epoch, 0);
     assert_int_equal(txn_init_once(c, "t", 60000, &edge).error, KAFKA_PRODUCER_FENCED);
+    /* the epoch beyond the last is given to nobody */
+    memory_of("t")->now.epoch = TXN_EPOCH_LAST + 1;
+    struct producer_id thief = {.id = after.id, .epoch = TXN_EPOCH_LAST + 1};
+    assert_int_equal(txn_add_once(c, "t", thief, "a", 1, 3), KAFKA_PRODUCER_FENCED);
+    /* a transaction that has it all the same, by the log of a life that gave way to it, ends: it goes no further, where no marker would be taken */
+    memory_of("t")->now.epoch = TXN_EPOCH_LAST;
+    struct producer_id lender = {.id = after.id, .epoch = TXN_EPOCH_LAST};
+    assert_int_equal(txn_add(c, "t", lender, "a", 1), KAFKA_NONE);
+    memory_of("t")->now.epoch = TXN_EPOCH_LAST + 1;
+    assert_int_equal(txn_produce_one(c, "t", &thief, 0, "a", 1, 7), KAFKA_NONE);
+    struct producer_id owner = txn_init(c, "t");
+    assert_int_equal(owner.error, KAFKA_NONE);
+    assert_true(owner.id != after.id);
+    txn_settle(c, "a", 1);
+    VALUES(c, "a", 1, true);
     world_restart();
     c = client_new(0);
     assert_int_equal(txn_init(c, "t").epoch, 1);
