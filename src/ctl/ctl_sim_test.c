@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 static bool sim_world_run(struct world *w, bool (*done)(void *ctx), void *ctx, uint64_t ms) { return sim_run(done, ctx, ms); }
 
@@ -551,6 +552,38 @@ static void test_exempt(void **state)
     arena_fini(&arena);
 }
 
+/* Counts all keys so often behind their deletion in the same transaction, as of revision; the seconds of the processor that it took. */
+static double behind_deletion(struct world *w, size_t keys, size_t ranges, int64_t revision, int64_t count)
+{
+    struct arena arena;
+    struct answer a;
+    arena_init(&arena, MEM_MISC, 1u << 16);
+    struct ctl_op *ops = arena_zalloc(&arena, (keys + ranges + 1) * sizeof *ops);
+    for (size_t i = 0; i < keys; i++) ops[i] = op_put(arena_printf(&arena, "k%06zu", i), "v");
+    expect_exempt(w, (struct ctl_op){.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = keys}}, CTL_OK);
+    struct ctl_status st;
+    ctl_status(w->ctl, &st);
+    ops[0] = op_delete("k", "l");
+    for (size_t i = 1; i <= ranges; i++)
+        ops[i] = (struct ctl_op){.kind = CTL_RANGE, .range = {.key = SLICE("k"), .end = SLICE("l"), .revision = revision ? st.revision : 0, .count_only = true}};
+    clock_t from = clock();
+    assert_int_equal(do_op(w, &a, (struct ctl_op){.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = ranges + 1}}), CTL_OK);
+    double seconds = (double)(clock() - from) / CLOCKS_PER_SEC;
+    for (size_t i = 1; i <= ranges; i++) assert_int_equal(a.call.result.txn.ops[i].range.count, count);
+    answer_fini(&a);
+    arena_fini(&arena);
+    return seconds;
+}
+
+/* What was there before a batch is found as fast as what is there now: a transaction that looks behind its own deletions does not hold up the store. */
+static void test_versions_of_a_batch(void **state)
+{
+    enum { KEYS = 40000, RANGES = 20 };
+    double now = behind_deletion(*state, KEYS, RANGES, 0, 0), before = behind_deletion(*state, KEYS, RANGES, 1, KEYS);
+    print_message("%d keys counted %d times behind their deletion: %.2f s, as they were before it %.2f s\n", KEYS, RANGES, now, before);
+    assert_true(before < 5 * now + 0.2);
+}
+
 static bool is_cleaned(void *ctx) { return counter_read(&ctl_counters(((struct world *)ctx)->ctl)->compacted_rows) >= 250; }
 
 static void test_history_by_number(void **state)
@@ -1081,7 +1114,7 @@ static void test_lives(void **state)
 static const struct CMUnitTest own_tests[] = {
     cmocka_unit_test(test_disk_full), cmocka_unit_test(test_write_fails), cmocka_unit_test(test_sync_fails), cmocka_unit_test(test_read_fails),
     cmocka_unit_test(test_zeroes_ahead), cmocka_unit_test(test_keep_while_revoked), cmocka_unit_test(test_keep_expired),
-    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
+    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
 };
 
 int main(void)

@@ -54,12 +54,23 @@ struct kv *batch_get(const struct own *o, struct slice key)
     return kv_is(k, KV_DEAD) ? NULL : k;
 }
 
-/* The version of k's key, k being the overlay's, that was there after revision; NULL: none. */
+/* Where k, which is the overlay's, is among the batch's changes: they are in the order of their ids. */
+static const struct change *change_of(const struct changes *c, const struct kv *k)
+{
+    size_t from = 0, to = c->n;
+    while (from < to) {
+        size_t mid = from + (to - from) / 2;
+        if (c->v[mid].now->id < k->id) from = mid + 1;
+        else to = mid;
+    }
+    MUST(from < c->n && c->v[from].now == k);
+    return &c->v[from];
+}
+
+/* The version of k's key, k being the overlay's, that was there after revision, which is not older than the index; NULL: none. */
 static struct kv *version_at(const struct own *o, struct kv *k, int64_t revision)
 {
-    const struct changes *c = &o->batch.changes;
-    for (size_t i = c->n; k && kv_mod(k) > revision && i > 0; i--)
-        if (c->v[i - 1].now == k) k = c->v[i - 1].prev;
+    while (k && kv_mod(k) > revision) k = change_of(&o->batch.changes, k)->prev;
     return k && !kv_is(k, KV_DEAD) ? k : NULL;
 }
 
