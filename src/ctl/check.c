@@ -185,6 +185,18 @@ static size_t ops_total(const struct ctl_op *ops, size_t n)
     return sum;
 }
 
+static uint64_t compares_total(const struct ctl_op *ops, size_t n)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct ctl_txn *t = &ops[i].txn;
+        if (ops[i].kind == CTL_TXN) sum += t->compares_n + compares_total(t->then_ops, t->then_n) + compares_total(t->else_ops, t->else_n);
+    }
+    return sum;
+}
+
+uint64_t call_looks(const struct ctl_call *call) { return ops_total(&call->op, 1) + compares_total(&call->op, 1); }
+
 enum ctl_error call_check(const struct ctl_call *call, uint32_t txn_ops_max, uint32_t request_bytes_max)
 {
     const struct ctl_op *op = &call->op;

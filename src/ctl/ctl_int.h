@@ -167,6 +167,7 @@ void tree_free(struct tree *t);                               /* and unrefs all 
 #define BATCH_BYTES_MAX (4u << 20)
 #define REVISION_CHANGES_MAX ((1u << 20) - 1)
 #define TXN_TOTAL_MAX 8192           /* operations of a transaction, those of nested ones and of all branches included */
+#define TXN_KEYS_MAX (1u << 20)      /* keys that the comparisons and ranges of a transaction look at, all together */
 #define SLICE_ROWS 2000
 #define SLICE_BYTES (1u << 20)
 #define PAST_CALLS_MAX 64            /* calls whose reads of the past are done by one job */
@@ -329,6 +330,7 @@ struct own {
 enum ctl_error call_check(const struct ctl_call *call, uint32_t txn_ops_max, uint32_t request_bytes_max);
 bool op_writes(const struct ctl_op *op);     /* may change something */
 bool op_puts(const struct ctl_op *op);       /* holds a put, in either branch */
+uint64_t call_looks(const struct ctl_call *call); /* a transaction's operations and comparisons, of all branches */
 
 /* eval.c */
 /* Answers a call that changes nothing, from the index. False: it wants values that are on disk (past_want()). */

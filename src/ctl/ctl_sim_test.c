@@ -584,6 +584,45 @@ static void test_versions_of_a_batch(void **state)
     assert_true(before < 5 * now + 0.2);
 }
 
+/* Each operation of a transaction can look at all keys: all together no more than a million times one. */
+static void test_keys_of_a_txn(void **state)
+{
+    enum { KEYS = 20000, MANY = 60, FEW = 50 };
+    struct world *w = *state;
+    struct arena arena;
+    arena_init(&arena, MEM_MISC, 1u << 16);
+    struct ctl_op *ops = arena_zalloc(&arena, KEYS * sizeof *ops);
+    struct ctl_compare compares[MANY];
+    for (size_t i = 0; i < KEYS; i++) ops[i] = op_put(arena_printf(&arena, "k%05zu", i), "v");
+    expect_exempt(w, (struct ctl_op){.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = KEYS}}, CTL_OK);
+    struct ctl_op all = {.kind = CTL_RANGE, .range = {.key = SLICE("k"), .end = SLICE("l"), .keys_only = true}};
+    for (size_t i = 0; i < MANY; i++) {
+        ops[i] = all;
+        compares[i] = (struct ctl_compare){.key = SLICE("k"), .end = SLICE("l"), .target = CTL_TARGET_VERSION, .result = CTL_GREATER};
+    }
+    struct ctl_op reads = {.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = FEW}}, writes = reads;
+    expect(w, reads, CTL_OK);
+    reads.txn.then_n = MANY;
+    expect(w, reads, CTL_TOO_MANY_OPS);
+    assert_true(mem_bytes(MEM_CTL) < 64u << 20);
+    expect_exempt(w, reads, CTL_OK);
+    reads.txn = (struct ctl_txn){.compares = compares, .compares_n = FEW};
+    expect(w, reads, CTL_OK);
+    reads.txn.compares_n = MANY;
+    expect(w, reads, CTL_TOO_MANY_OPS);
+    for (size_t i = 0; i < MANY; i++) ops[i].range.limit = 3; /* what is not told is not looked at */
+    reads.txn = (struct ctl_txn){.then_ops = ops, .then_n = MANY};
+    expect(w, reads, CTL_OK);
+    for (size_t i = 0; i < MANY; i++) ops[i].range.count_only = true; /* but what was changed is counted one by one */
+    writes.txn.then_n = MANY;
+    expect(w, writes, CTL_OK);
+    ops[0] = op_delete("k", "l");
+    expect(w, writes, CTL_TOO_MANY_OPS);
+    writes.txn.then_n = FEW;
+    expect(w, writes, CTL_OK);
+    arena_fini(&arena);
+}
+
 static bool is_cleaned(void *ctx) { return counter_read(&ctl_counters(((struct world *)ctx)->ctl)->compacted_rows) >= 250; }
 
 static void test_history_by_number(void **state)
@@ -1114,7 +1153,7 @@ static void test_lives(void **state)
 static const struct CMUnitTest own_tests[] = {
     cmocka_unit_test(test_disk_full), cmocka_unit_test(test_write_fails), cmocka_unit_test(test_sync_fails), cmocka_unit_test(test_read_fails),
     cmocka_unit_test(test_zeroes_ahead), cmocka_unit_test(test_keep_while_revoked), cmocka_unit_test(test_keep_expired),
-    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
+    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_keys_of_a_txn), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
 };
 
 int main(void)

@@ -20,8 +20,12 @@ struct eval {
     int64_t start;               /* the revision before it */
     bool *paths;                 /* transactions in the order they are met: whether their comparisons hold */
     size_t paths_n, paths_at;
-    uint64_t changes_n;          /* keys that its path changes at most */
+    uint64_t changes_n, puts_n;  /* keys that its path changes at most; of them, puts */
+    uint64_t looked_n;           /* keys that its comparisons and ranges look at */
 };
+
+/* A transaction can ask for all keys with each of its operations: that is bounded, and what is over it refused before it takes the time, or the memory. */
+static bool looks_too_much(const struct eval *ev) { return ev->looked_n > TXN_KEYS_MAX && ev->call->op.kind == CTL_TXN && !ev->call->exempt; }
 
 /* ---- values ---- */
 
@@ -295,8 +299,10 @@ static bool compare_holds(struct eval *ev, const struct ctl_compare *c)
     struct view v;
     view_seek(&v, ev, c->key, INT64_MAX);
     size_t n = 0;
-    for (struct kv *k; (k = view_next(&v)) && range_has(c->key, c->end, kv_key(k)); n++)
-        if (!compare_kv(ev, c, k)) return false;
+    for (struct kv *k; (k = view_next(&v)) && range_has(c->key, c->end, kv_key(k)); n++) {
+        ev->looked_n++;
+        if (looks_too_much(ev) || !compare_kv(ev, c, k)) return false;
+    }
     return n > 0 || compare_kv(ev, c, NULL);
 }
 
@@ -328,9 +334,20 @@ static enum ctl_error put_require(struct eval *ev, const struct ctl_put *p)
     const struct lease *l = p->lease ? lease_find(ev->o, p->lease) : NULL;
     enum ctl_error no_lease = p->lease && (!l || l->state == LEASE_REVOKING) ? CTL_LEASE_NOT_FOUND : CTL_OK;
     ev->changes_n++;
+    ev->puts_n++;
     if (no_lease && ev->call->op.kind == CTL_PUT) return no_lease; /* etcd looks at it first here, and last in a transaction */
     if ((p->ignore_value || p->ignore_lease) && !batch_get(ev->o, p->key)) return CTL_KEY_NOT_FOUND;
     return no_lease;
+}
+
+/* Keys that a range looks at, behind the changes of its own transaction: those that it tells, or changed ones that are counted one by one. */
+static uint64_t range_looks(const struct eval *ev, const struct ctl_range *r)
+{
+    const struct past *p = past_of(ev->call, r);
+    if (p) return p->n;
+    uint64_t there = (uint64_t)view_count(ev, r->key, r->end, INT64_MAX) + ev->puts_n, told = r->count_only ? 0 : there;
+    if (told && r->limit > 0 && range_is_plain(r)) told = MIN(told, (uint64_t)r->limit + 1);
+    return MAX(told, ev->in_batch ? MIN(there, ev->changes_n) : 0);
 }
 
 /* A range of the past in a transaction. Alone, a negative revision is the present; here etcd takes it at its word. */
@@ -352,7 +369,9 @@ static enum ctl_error ops_require(struct eval *ev, const struct ctl_op *ops, siz
         bool holds;
         switch (op->kind) {
         case CTL_RANGE:
-            if (!changes) e = range_require(ev, &op->range);
+            if (changes) break;
+            e = range_require(ev, &op->range);
+            ev->looked_n += e == CTL_OK ? range_looks(ev, &op->range) : 0;
             break;
         case CTL_PUT:
             if (changes) e = put_require(ev, &op->put);
@@ -367,7 +386,7 @@ static enum ctl_error ops_require(struct eval *ev, const struct ctl_op *ops, siz
         default: e = CTL_INVALID_ARGUMENT;
         }
     }
-    return e != CTL_OK ? e : ev->changes_n > REVISION_CHANGES_MAX ? CTL_TOO_MANY_OPS : CTL_OK;
+    return e != CTL_OK ? e : ev->changes_n > REVISION_CHANGES_MAX || looks_too_much(ev) ? CTL_TOO_MANY_OPS : CTL_OK;
 }
 
 /* ---- the values that a change's path needs ---- */
@@ -529,6 +548,7 @@ bool eval_change(struct own *o, struct ctl_call *call)
     struct batch *b = &o->batch;
     enum ctl_kind kind = call->op.kind;
     if (past_want(o, call)) return false;
+    if (kind == CTL_TXN && b->over.root && call_looks(call) * tree_size(&b->over) > TXN_KEYS_MAX) return false; /* not behind so many changes of others */
     call->error = CTL_OK;
     if (o->nospace && !call->exempt && (op_puts(&call->op) || kind == CTL_LEASE_GRANT)) call->error = CTL_NOSPACE;
     else if (kind == CTL_COMPACT) eval_compact(o, call);
