@@ -61,7 +61,7 @@ class Broken(Exception):
 
 class Reader:
     def __init__(self, s):
-        self.s, self.rest = s, b''
+        self.s, self.rest = s, bytearray()  # grows in place: bodies are large
 
     def until(self, mark, what):
         while mark not in self.rest:
@@ -71,8 +71,8 @@ class Reader:
                     raise Broken('the end inside ' + what)
                 return None
             self.rest += piece
-        head, self.rest = self.rest.split(mark, 1)
-        return head
+        head, _, self.rest = self.rest.partition(mark)
+        return bytes(head)
 
     def exact(self, n, what):
         while len(self.rest) < n:
@@ -80,7 +80,8 @@ class Reader:
             if not piece:
                 raise Broken('the end inside ' + what)
             self.rest += piece
-        p, self.rest = self.rest[:n], self.rest[n:]
+        p = bytes(self.rest[:n])
+        del self.rest[:n]
         return p
 
     def chunked(self):
