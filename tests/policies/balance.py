@@ -190,7 +190,7 @@ def outlier_local():
 
 
 def outlier_time():
-    """Ejected for the base time, longer the second time, and back after it."""
+    """Ejected for the base time, longer the second time, and back after it. The interval is long: at the end of one that finds it in use, the first time is forgiven."""
     def out():
         c, begun = connect(), None
         for i in range(60):
