@@ -25,6 +25,9 @@ static inline uint64_t test_repeats(uint64_t usual)
     return (usual + REPEAT_PART - 1) / REPEAT_PART;
 }
 
+/* Fewer than any build does by itself: what is counted over all of them may not have come yet. */
+static inline bool test_few(uint64_t n, uint64_t usual) { return n < (usual + 7) / 8; }
+
 /* A number below n. state is a test's own, and begins with its seed: one seed, one history. */
 static inline uint32_t test_chance(uint64_t *state, uint32_t n)
 {

@@ -902,7 +902,7 @@ static void test_random_sets(void **state)
     for (uint64_t seed = 1; seed <= sets; seed++)
         random_world(seed, requests, &count);
     print_message("%zu random sets, %zu requests, %zu routed, %zu of them by VirtualServices\n", sets, sets * requests, count.hits, count.ordered);
-    assert_true(count.hits > sets * requests / 10 && count.ordered > sets * requests / 50);
+    assert_true(test_few(sets, 3000) || (count.hits > sets * requests / 10 && count.ordered > sets * requests / 50));
 }
 
 /* ---- bounds ---------------------------------------------------------------------------------------------------------------------------------------- */

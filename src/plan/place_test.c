@@ -375,7 +375,7 @@ static void test_random(void **state)
         check_stays(&s, before, NODES_MAX);
         system_free(&s);
     }
-    assert_true(placed > homeless && homeless > n / 3); /* both are met often */
+    assert_true(test_few(n, 3000) || (placed > homeless && homeless > n / 3)); /* both are met often */
 }
 
 static const char *const spreads[] = {
@@ -421,7 +421,7 @@ static void test_settles(void **state)
         mended += step > 2;
         system_free(&s);
     }
-    assert_true(mended > seeds / 30);
+    assert_true(test_few(seeds, 3000) || mended > seeds / 30);
 }
 
 /* What is wrong with the fields is said. */
