@@ -201,7 +201,8 @@ static void test_revision_limit(void **state)
     assert_int_equal(tried(w, op_delete("w/", "w0")), CTL_OK);
     seen_wait(w, &large, 1);
     seen_wait(w, &small, BIG_KEYS);
-    assert_true(large.ended && large.error == CTL_REQUEST_TOO_LARGE && small.messages == 1);
+    if (!large.ended || large.error != CTL_REQUEST_TOO_LARGE || small.messages != 1)
+        fail_msg("large: %zu events, %s%s; small: %u messages with %zu events", large.events, large.ended ? "ended: " : "not ended", ctl_error_text(large.error), small.messages, small.events);
     put(w, "w/a", "x");
     seen_wait(w, &small, BIG_KEYS + 1);
     assert_int_equal(counter_read(&ctl_counters(w->ctl)->watches_again), 0);
