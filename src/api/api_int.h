@@ -68,6 +68,7 @@ struct api_conn {
     struct list follow; /* api->followers, or alone */
     bool admin;         /* came over the Unix socket */
     bool keep_alive;    /* after the current request */
+    bool asked;         /* something of a request has come */
     bool eof;           /* the peer's FIN came: answer what is complete, then close */
     bool in_process;    /* conn_process() is on the stack: it loops, it does not nest */
     bool dead;          /* closed: no callback may touch it */
@@ -99,7 +100,7 @@ bool api_stream_begin(struct api_conn *c, const char *type);
 void api_stream_chunk(struct api_conn *c, struct slice data);
 void api_stream_end(struct api_conn *c); /* calls detach(), too */
 void api_conn_close(struct api_conn *c);
-/* No request follows the one under way; at rest, and when it follows something, it ends at once. */
+/* No request follows the one under way, or the first, which is still to come from who has just connected; at rest, and when it follows something, it ends at once. */
 void api_conn_last(struct api_conn *c);
 void api_limit_hit(struct api *a, enum api_limit l);
 /* A query parameter, percent-decoded, in the request's arena; NULL when absent. */

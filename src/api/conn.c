@@ -245,7 +245,7 @@ void api_stream_end(struct api_conn *c)
 void api_conn_last(struct api_conn *c)
 {
     c->keep_alive = false;
-    if (c->state == CONN_HEAD && !c->in.n) {
+    if (c->state == CONN_HEAD && !c->in.n && c->asked) {
         api_conn_close(c);
     } else if (c->state == CONN_STREAM) {
         if (timer_is_set(&c->poll)) /* of JSON lines; a log just ends */
@@ -432,6 +432,7 @@ static void conn_data(struct stream *s, char *p, size_t n)
     if (c->dead || c->state == CONN_CLOSING)
         return;
     bool first = c->state == CONN_HEAD && !c->in.n;
+    c->asked = true;
     buf_add(&c->in, p, n);
     if (first)
         timer_set(c->api->loop, &c->timer, limit(c, API_LIMIT_HEAD_MS));
