@@ -1237,7 +1237,6 @@ static void test_compact_lag(void **state)
     compact_world();
     node_start();
     c.min_compaction_lag_ms = 3600000;
-    c.min_cleanable_ratio = 1.0;
     struct part *p = part_get("t-0", &c);
     for (int32_t i = 0; i < 100; i++) put(p, (uint32_t)i % KEYS, i, (struct what){.ms = 1000000}); /* old */
     roll_now(p);
@@ -1246,6 +1245,7 @@ static void test_compact_lag(void **state)
     roll_now(p);
     wait_cleaned(p, old);
     check_values(p, 60);
+    c.min_cleanable_ratio = 1.0;
     c.min_compaction_lag_ms = 0;
     c.max_compaction_lag_ms = 10;
     part_conf_set(p, &c);
