@@ -212,7 +212,8 @@ struct up {
     uint64_t rest_ms;           /* when it came to rest */
     uint64_t born_ms;
     struct upstream *us;        /* where it is counted; held */
-    struct tls_ctx *tls;        /* to a gate: what the connection was begun with; with another one the endpoint has it takes no more. One reference */
+    struct tls_ctx *tls;        /* what the connection was begun with, or NULL; to a gate: with another one the endpoint has it takes no more. One reference */
+    uint64_t manner;            /* us->manner when it was begun; with another one it takes no more */
     uint8_t held;               /* what breakers count of it */
     bool resting;               /* in endpoint.idle */
     bool closed;                /* by us, or by its peer: nothing more goes over it */
@@ -228,6 +229,7 @@ struct upstream {
     uint32_t uses;              /* exchanges and connections; one more while it is in proxy.upstreams */
     uint32_t slot;              /* in proxy.upstreams */
     uint64_t bare_ms;           /* when it was last seen that none of its connections rests */
+    uint64_t manner;            /* a hash of how its policy wants connections begun: TLS and as whom, version, PROXY header */
     uint64_t plan_mark;         /* generation of the last plan that named it */
     uint32_t checkers;          /* of its endpoints that this worker checks */
     struct cluster_record *record; /* where it counts; its name is the cluster's, for logs and metrics */

@@ -106,6 +106,7 @@ static enum http_version up_connect(struct up *u, struct exchange *x, int fd)
     char ahead[PP_V2_BYTES_MAX];
     if (UNLIKELY(policy->pool.proxy_protocol))
         u->cli.ahead = proxy_header(x, policy->pool.proxy_protocol, ahead);
+    u->tls = secure ? tls_ctx_ref(policy->tls.ctx) : NULL; /* while it lives no other context has its address, which manner_of() goes by */
     http_cli_connect(&u->cli, p->loop, &p->cli_conf, &up_ops, fd, &x->ep->address, version, secure ? &tls : NULL);
     u->cli.ahead = SLICE("");
     service_keepalive(http_cli_stream(&u->cli), &policy->pool);
@@ -132,6 +133,7 @@ static struct up *up_new(struct exchange *x, int fd, uint8_t held)
     u->ep = x->ep;
     u->ep->ups++;
     u->us = upstream_hold(x->us);
+    u->manner = x->us->manner;
     u->held = held;
     u->born_ms = loop_now_ms(p->loop);
     list_init(&u->link);
@@ -144,15 +146,16 @@ static struct up *up_new(struct exchange *x, int fd, uint8_t held)
     return u;
 }
 
-/* What its policy lets one connection carry is used up. */
+/* What its policy lets one connection carry is used up; or it was begun as the policy does not want it any more, perhaps in clear. */
 static bool up_spent(const struct up *u)
 {
     const struct pool_policy *pool = &u->us->c->policy->pool;
-    if (UNLIKELY(u->tls && u->ep && u->ep->remote->http != u->tls))
+    const struct remote *remote = u->ep ? u->ep->remote : NULL;
+    if (UNLIKELY(remote ? remote->http != u->tls : u->manner != u->us->manner))
         return true;
     if (LIKELY(!pool->requests_per_connection_max && !pool->connection_lifetime_ms && !pool->proxy_protocol))
         return false;
-    bool one = pool->proxy_protocol && !(u->ep && u->ep->remote); /* its PROXY header was of one client */
+    bool one = pool->proxy_protocol && !remote; /* its PROXY header was of one client */
     return one || (pool->requests_per_connection_max && u->requests >= pool->requests_per_connection_max) ||
            (pool->connection_lifetime_ms && loop_now_ms(u->p->loop) - u->born_ms >= pool->connection_lifetime_ms);
 }
@@ -630,6 +633,14 @@ struct gone {
     uint32_t n;
 };
 
+/* How connections are begun. What else the policy says of them holds for those that stand, too. */
+static uint64_t manner_of(const struct cluster_policy *policy)
+{
+    const struct upstream_tls *tls = &policy->tls;
+    const uint64_t n[] = {(uintptr_t)tls->ctx, tls->sni ? hash_slice(slice_cstr(tls->sni)) : 0, tls->sans_n || tls->insecure, policy->pool.http, policy->pool.proxy_protocol};
+    return hash_bytes(n, sizeof n);
+}
+
 /* u carries pc's requests from now on. What the table has in its endpoints' places from an older plan: to eps. */
 static void cluster_fill(struct proxy *p, const struct plan *plan, const struct plan_cluster *pc, struct upstream *u, struct gone *eps)
 {
@@ -646,6 +657,7 @@ static void cluster_fill(struct proxy *p, const struct plan *plan, const struct 
         if (UNLIKELY(pe->remote != NULL))
             remote_follow(p->eps[pe->slot], pe->remote, plan->gate);
     }
+    u->manner = manner_of(pc->policy);
     cluster_sync(u->c, pc, plan->locality, host_of, p, loop_now_ms(p->loop));
 }
 

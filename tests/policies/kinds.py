@@ -170,6 +170,17 @@ spec:
          [status_of(f) for f in ('simple', 'maxConnections', 'useClientProtocol', 'consecutiveErrors', 'nonsense')])
 
 
+def renewed():
+    """A policy that wants connections begun in another way has none of those that stand: nothing goes in clear where TLS is asked for."""
+    policy = 'apiVersion: weir.dev/v1\nkind: BackendPolicy\nmetadata: { name: renewed }\nspec: { targetRefs: [ { name: smi }, { name: smi-new } ], %s }\n'
+    statuses = lambda: {gate('smi.t').status for _ in range(24)}
+    same('a policy changes: before', {200}, statuses())
+    apply(policy % 'tls: { insecureSkipVerify: true }')
+    same('a policy changes: TLS, also for connections that stood', {503}, statuses())
+    apply(policy % 'retryBudget: {}')
+    same('a policy changes: in clear again', {200}, statuses())
+
+
 def agreement():
     """What the access log counts by reason, the metrics count too. (Parts and mirrors are in the metrics only.)"""
     logged(gate('prec.t'))
@@ -179,4 +190,4 @@ def agreement():
     say(f'log and metrics agree about {len(in_log)} pairs of status and reason', len(in_log) > 2 and not wrong, wrong)
 
 
-run([precedence, times, shares, refused], [conditions, mesh, explained], grants, gone, agreement)
+run([precedence, times, shares, refused], [conditions, mesh, explained], grants, gone, renewed, agreement)
