@@ -265,10 +265,11 @@ static bool tunnel_allowed(struct exchange *x, const struct h1_head *h)
         answer_text(x, 501, FLAG_NONE, connect_refused);
         return false;
     }
-    if (!spec || !spec->upgrades_refused)
+    bool refused = spec && spec->upgrades_refused;
+    if (!refused && !steps_answer_here(x->rule))
         return true;
     if (h->major == 2) { /* an answer with 200 would agree to it */
-        answer_text(x, 501, FLAG_NONE, "upgrades are refused on this route");
+        answer_text(x, 501, FLAG_NONE, refused ? "upgrades are refused on this route" : "no service is behind this route that could take an upgrade");
         return false;
     }
     x->framing = H1_NO_BODY;

@@ -363,6 +363,7 @@ void step_file_more(struct exchange *x);
 enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h); /* at the answer's head: chooses its filter; the framing that it goes out with */
 struct slice steps_compress(struct exchange *x, struct slice type, struct slice body); /* of an answer of ours, whose head is in proxy.out */
 enum err steps_body(struct exchange *x, struct body_filter *f, struct pieces body, bool end, struct iovec *v, struct pieces *out); /* through a filter; valid until the next call */
+bool steps_answer_here(const struct plan_rule *r);         /* its requests go to no service as they are: files, aggregations, direct answers */
 bool steps_withholds(const struct exchange_more *m, const struct h1_field *f); /* a field of the client's request that the service is not sent */
 bool steps_owns(const struct exchange_more *m, const struct h1_field *f);  /* a field of the service's answer that is dropped */
 void steps_put(struct exchange *x, const struct h1_head *h, struct head_out *o); /* fields of the answer */

@@ -280,6 +280,16 @@ enum step steps_request(struct exchange *x, const struct h1_head *h, const struc
     return s;
 }
 
+bool steps_answer_here(const struct plan_rule *r)
+{
+    bool here = r->spec && r->spec->direct;
+    for (uint32_t i = 0; i < r->filters_n && !here; i++) {
+        enum filter_kind kind = r->filters[i].spec->kind;
+        here = kind == FILTER_DIRECT || kind == FILTER_STATIC || kind == FILTER_AGGREGATE;
+    }
+    return here;
+}
+
 /* An answer that will be transformed is asked for whole and in clear; a digest of a body that is changed says nothing. */
 bool steps_withholds(const struct exchange_more *m, const struct h1_field *f)
 {

@@ -254,6 +254,19 @@ kind: HTTPFilter
 metadata: { name: stay }
 spec: { upgrades: { refused: true } }
 ---
+apiVersion: weir.dev/v1
+kind: HTTPFilter
+metadata: { name: here }
+spec: { directResponse: { body: here } }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: here }
+spec:
+  parentRefs: [ { name: door } ]
+  hostnames: [ here.test ]
+  rules: [ { filters: [ { type: ExtensionRef, extensionRef: { group: weir.dev, kind: HTTPFilter, name: here } } ] } ]
+---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: { name: connect }

@@ -147,6 +147,10 @@ Object.assign(checks, {
         equal('Unexpected server response: 200', await connect('stay.test').then(() => 'opened', (e) => e.message));
         equal(501, await extendedStatus('stay.test'));
     },
+    async 'where Weir itself answers: as if it was not asked for; over HTTP/2 no 2xx, which would agree to it'() {
+        equal('Unexpected server response: 200', await connect('here.test').then(() => 'opened', (e) => e.message));
+        equal(501, await extendedStatus('here.test'));
+    },
     async 'over HTTP/2 to a service that does not upgrade: no 2xx'() {
         equal(502, await extendedStatus('plain.test'));
     },
