@@ -463,6 +463,61 @@ static void member_places(struct own_ask *k, struct slice assignment, struct log
     out->places = places;
 }
 
+/* What the broker has assigned to a member of the consumer protocol. */
+static void consumer_places(struct own_ask *k, const struct kafka_consumer_group_describe_resp_assignment *a, struct log_member *out)
+{
+    size_t n = 0;
+    for (int32_t i = 0; i < a->topic_partitions_n; i++)
+        n += (size_t)MAX(a->topic_partitions[i].partitions_n, 0);
+    struct log_place *places = ASK_NEW(k, struct log_place, n);
+    for (int32_t i = 0; i < a->topic_partitions_n; i++)
+        for (int32_t p = 0; p < a->topic_partitions[i].partitions_n; p++)
+            places[out->places_n++] =
+                (struct log_place){.topic = keep(k, a->topic_partitions[i].topic_name), .partition = a->topic_partitions[i].partitions[p], .offset = -1};
+    out->places = places;
+}
+
+static void consumers_told(struct own_call *call)
+{
+    struct own_ask *k = call->ctx;
+    const struct kafka_consumer_group_describe_resp *resp = call->resp;
+    if (call->error == KAFKA_UNSUPPORTED_VERSION) { /* a broker without such groups */
+        k->call = NULL;
+        ask_end(k, KAFKA_GROUP_ID_NOT_FOUND, SLICE(""));
+        return;
+    }
+    if (ask_failed(k, call))
+        return;
+    if (resp->groups_n != 1 || resp->groups[0].error_code) {
+        ask_end(k, resp->groups_n == 1 ? (enum kafka_error)resp->groups[0].error_code : KAFKA_CORRUPT_MESSAGE, SLICE(""));
+        return;
+    }
+    const struct kafka_consumer_group_describe_resp_described_group *g = &resp->groups[0];
+    struct log_group *out = ASK_NEW(k, struct log_group, 1);
+    int32_t n = MAX(g->members_n, 0);
+    struct log_member *members = ASK_NEW(k, struct log_member, n);
+    for (int32_t i = 0; i < n; i++) {
+        const struct kafka_consumer_group_describe_resp_member *m = &g->members[i];
+        members[i] = (struct log_member){.id = keep(k, m->member_id), .client_id = keep(k, m->client_id), .host = keep(k, m->client_host)};
+        consumer_places(k, &m->assignment, &members[i]);
+    }
+    *out = (struct log_group){
+        .name = keep(k, g->group_id), .state = keep(k, g->group_state), .protocol = keep(k, g->assignor_name), .members = members, .members_n = (uint32_t)n};
+    k->answer.groups = out;
+    k->answer.groups_n = 1;
+    ask_end(k, KAFKA_NONE, SLICE(""));
+}
+
+/* To DescribeGroups a group of the consumer protocol (KIP-848) is none. */
+static void consumers_ask(struct own_ask *k)
+{
+    struct own_call *call = ask_call(k, API_CONSUMER_GROUP_DESCRIBE, 0, k->coordinator, consumers_told);
+    struct kafka_consumer_group_describe_req *req = call->req;
+    req->group_ids = &k->ask->name;
+    req->group_ids_n = 1;
+    ask_send(k, call);
+}
+
 static void group_told(struct own_call *call)
 {
     struct own_ask *k = call->ctx;
@@ -474,6 +529,10 @@ static void group_told(struct own_call *call)
         return;
     }
     const struct kafka_describe_groups_resp_described_group *g = &resp->groups[0];
+    if (slice_is(g->group_state, "Dead")) {
+        consumers_ask(k);
+        return;
+    }
     struct log_group *out = ASK_NEW(k, struct log_group, 1);
     int32_t n = MAX(g->members_n, 0);
     struct log_member *members = ASK_NEW(k, struct log_member, n);
@@ -485,7 +544,7 @@ static void group_told(struct own_call *call)
     *out = (struct log_group){.name = keep(k, g->group_id), .state = keep(k, g->group_state), .protocol = keep(k, g->protocol_data), .members = members, .members_n = (uint32_t)n};
     k->answer.groups = out;
     k->answer.groups_n = 1;
-    ask_end(k, slice_is(out->state, "Dead") ? KAFKA_GROUP_ID_NOT_FOUND : KAFKA_NONE, SLICE(""));
+    ask_end(k, KAFKA_NONE, SLICE(""));
 }
 
 static void begin_group(struct own_ask *k)

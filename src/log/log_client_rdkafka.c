@@ -9,7 +9,7 @@
  * functions are called through a table (rdkafka_functions.def): rdkafka.new() is rd_kafka_new().
  *
  * Differences from the own engine: settings of a topic are changed all at once (AlterConfigs: this version has no incremental form), after reading
- * those that are there; without a key partitions are chosen at random, not in turn.
+ * those that are there; without a key partitions are chosen at random, not in turn; groups of the consumer protocol (KIP-848) are not found.
  */
 #include "log_client_int.h"
 
