@@ -198,6 +198,10 @@ struct engine_objects {
     struct timer trim;          /* gives back what a change has left free */
     struct node_change *now;    /* under way; NULL */
     struct objset *next;        /* as objects are to be after it */
+    struct objset *given;       /* with join, of an apply: what was given, for another try; else NULL */
+    size_t diags_n;             /* what was said of it before it was checked */
+    uint32_t tries;             /* of it that other nodes' changes came before */
+    bool again;                 /* now is to be made once more, on the objects as they are when they have been read again */
     struct objstore_commit commit; /* its steps */
     struct objstore_back back;
     struct objstore_read read;

@@ -4,7 +4,7 @@
  *
  * Changes take turns: each is checked against what the one before made of the objects, so two that come at once both take effect, or the second is told
  * why it can't. Nothing is in force that is not on disk: an error at any step leaves everything as it was. When another node changed something first, the
- * change is refused (ERR_INUSE) and the objects are read again.
+ * objects are read again and the change is made once more; after some such tries it is refused (ERR_INUSE).
  *
  *     the start:   store open -> objects read -> weir up's files: checked, committed | a later engine: as they are -> in force (objs.settled)
  *     a rehearsal: the engine in charge has the store; it leaves a copy of the objects in DATA/objects.copy
@@ -18,6 +18,7 @@
 #define OBJECTS_FILE_BYTES_MAX (256u << 20)
 #define MANIFEST_BYTES_MAX (8u << 20)
 #define TRIM_MS 500
+#define CHANGE_TRIES 5               /* of a change that those of other nodes come before */
 #define CLUSTER_OPS_MAX 100          /* of a transaction; an etcd cluster takes 128 */
 #define CLUSTER_OPS_BYTES_MAX (512u << 10) /* and 1.5 MiB, of which one object may be the larger part */
 #define OBJECTS_COPY "objects.copy"  /* for a rehearsal; there only during an upgrade */
@@ -259,6 +260,28 @@ static void merge_past(struct engine *e, struct node_change *c, struct objset *m
     objset_free(given);
 }
 
+/* Another node's change came first: once more, on what that one made of the objects, since what is asked for is meant for whatever is there. Kubernetes' API
+ * server does the same, and as often. */
+static void change_again(struct engine *e)
+{
+    struct engine_objects *q = &e->objs;
+    struct node_change *c = q->now;
+    struct diags gone = {0};
+    topics_again(e, false);
+    objset_free(q->next);
+    q->next = NULL;
+    if (q->given) {
+        objset_free(c->next);
+        c->next = objset_copy(q->given);
+    }
+    diags_cut(&c->diags, q->diags_n, 0, &gone);
+    diags_free(&gone);
+    buf_clear(&c->changes);
+    c->missing = 0;
+    q->again = q->reread = true;
+    loop_defer(e->loop, &q->turn);
+}
+
 static void committed(struct objstore_commit *oc)
 {
     struct engine *e = CONTAINER_OF(oc, struct engine, objs.commit);
@@ -268,6 +291,11 @@ static void committed(struct objstore_commit *oc)
         objects_use(e, e->objs.next);
         e->objs.next = NULL;
     } else {
+        if (oc->op.error == ERR_INUSE && e->cluster.join && c != &e->objs.first && ++e->objs.tries < CHANGE_TRIES) {
+            objstore_op_fini(&oc->op);
+            change_again(e);
+            return;
+        }
         change_fail(c, oc->op.error, oc->op.why.p);
         e->objs.reread = oc->op.error == ERR_INUSE || (e->cluster.join && oc->op.call.error == CTL_UNKNOWN); /* it may be there */
     }
@@ -391,7 +419,8 @@ static void change_done(struct engine *e)
         event_refused(e, c);
     topics_again(e, c->error == OK && !c->dry_run);
     objset_free(q->next);
-    q->next = NULL;
+    objset_free(q->given);
+    q->next = q->given = NULL;
     q->now = NULL;
     loop_defer(e->loop, &q->turn);
     c->done(c);
@@ -431,21 +460,33 @@ static void reread_done(struct objstore_read *r)
     loop_defer(e->loop, &e->objs.turn);
 }
 
+static void change_take(struct engine *e)
+{
+    struct engine_objects *q = &e->objs;
+    q->now = CONTAINER_OF(q->queue.next, struct node_change, link);
+    list_del(&q->now->link);
+    q->tries = 0;
+    q->diags_n = q->now->diags.n;
+    q->given = e->cluster.join && q->now->kind == CHANGE_APPLY ? objset_copy(q->now->next) : NULL;
+    change_begin(e);
+}
+
 /* One thing at a time. */
 static void objects_turn(struct task *t)
 {
     struct engine *e = CONTAINER_OF(t, struct engine, objs.turn);
     struct engine_objects *q = &e->objs;
-    if (q->now || q->reading)
+    if (q->reading || (q->now && !q->again))
         return;
     if (q->reread && e->store.state == STORE_OPEN) {
         q->reading = true;
         q->read = (struct objstore_read){.done = reread_done, .base = e->cluster.join ? &e->objects : NULL};
         objstore_read(q->store, &q->read);
-    } else if (!list_empty(&q->queue)) {
-        q->now = CONTAINER_OF(q->queue.next, struct node_change, link);
-        list_del(&q->now->link);
+    } else if (q->again) {
+        q->again = false;
         change_begin(e);
+    } else if (!list_empty(&q->queue)) {
+        change_take(e);
     }
 }
 
@@ -821,6 +862,10 @@ void objects_init(struct engine *e)
 /* The store has closed, so nothing is under way; what still waits is answered. */
 void objects_fini(struct engine *e)
 {
+    if (e->objs.now) { /* it was to be made once more */
+        change_fail(e->objs.now, ERR_AGAIN, "the node is stopping");
+        change_done(e);
+    }
     while (!list_empty(&e->objs.queue)) {
         struct node_change *c = CONTAINER_OF(e->objs.queue.next, struct node_change, link);
         list_del(&c->link);

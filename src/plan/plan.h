@@ -28,6 +28,8 @@ struct diags {
 };
 void diags_add(struct diags *d, enum diag_level lv, const char *file, uint32_t line, uint32_t column, const char *where, const char *remedy, const char *reason_fmt, ...) PRINTF_LIKE(8, 9);
 void diags_free(struct diags *d);
+/* Moves what d has from n on into out, which is empty: d had so many errors then. */
+void diags_cut(struct diags *d, size_t n, size_t errors, struct diags *out);
 void diag_format(const struct diag *d, struct buf *out); /* FILE:LINE:COLUMN: error: WHERE: REASON; REMEDY */
 
 /* ---- objects -------------------------------------------------------------------------------------------------------- */

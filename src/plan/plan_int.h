@@ -328,8 +328,6 @@ struct object_origin {
     uint32_t line, column;
 };
 struct json_t; /* jansson's */
-/* Moves what d has from n on into out, which is empty: d had so many errors then. */
-void diags_cut(struct diags *d, size_t n, size_t errors, struct diags *out);
 struct object *object_from_json(struct json_t *manifest, const struct object_origin *from, struct diags *d);
 /* Reads all documents of text through r, which stays the caller's: reader_fini(). */
 void reader_text(struct reader *r, struct slice text);
