@@ -11,6 +11,7 @@ struct following {
     bool json;
     bool interrupted;   /* another engine takes over: it is asked again */
     json_int_t last_ns; /* of what was shown */
+    json_int_t shown_ns;/* what is older was shown before the interruption. Within a stream those of other nodes come late */
 };
 
 static const json_t *at(const json_t *o, const char *a, const char *b)
@@ -83,12 +84,12 @@ static void line_show(struct following *f, struct slice line)
     json_int_t last_ns = json_integer_value(at(e, "weir.dev/stored", "last_ns"));
     if (json_is_true(json_object_get(e, "interrupted"))) {
         f->interrupted = true;
-    } else if (last_ns > f->last_ns && f->json) {
-        f->last_ns = last_ns;
+    } else if (last_ns > f->shown_ns && f->json) {
+        f->last_ns = MAX(f->last_ns, last_ns);
         printf(SLICE_FMT "\n", SLICE_ARG(line));
-    } else if (last_ns > f->last_ns) {
+    } else if (last_ns > f->shown_ns) {
         struct buf age = {0}, what = {0};
-        f->last_ns = last_ns;
+        f->last_ns = MAX(f->last_ns, last_ns);
         when(e, &age);
         object(e, &what);
         printf("%-20s %-8s %-12s %-40s %s\n", age.p, text(e, "type", NULL), text(e, "reason", NULL), what.p, text(e, "message", NULL));
@@ -123,6 +124,7 @@ static int follow(const struct args *a, struct buf *target, bool json)
     query_add(target, "follow", "1");
     do {
         f.interrupted = false;
+        f.shown_ns = f.last_ns;
         code = node_stream(a, target->p, 0, NULL, take, &f);
     } while (!code && f.interrupted);
     buf_free(&f.part);

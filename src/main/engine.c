@@ -542,6 +542,8 @@ static void engine_init(struct engine *e)
     cluster_init(e);
     objects_init(e);
     e->events = events_new(e->loop, e->conf.name);
+    if (e->conf.join[0])
+        events_share(e->events);
     e->objects = objset_new();
     e->memory = plan_memory_new();
     plan_memory_locality(e->memory, e->conf.locality);

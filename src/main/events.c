@@ -8,9 +8,13 @@
  * and was not is tried again, for nobody else will: no key outlives its event for longer than the store is away.
  * However often a replica crashes, there is one write in EVENTS_WRITE_MS, and one of the same event in EVENTS_AGAIN_MS.
  *
+ * Nodes that share a store (events_share) show each other's: a mirror of the prefix puts theirs into the list when they are written, and takes them out. Each
+ * node deletes its own; those that nobody has touched for more than an hour by this node's own clock, whatever their times say, are a dead node's, and go too.
+ *
  * One timer: it writes what is marked, and lets go of what is an hour old. One owner, the control loop.
  */
 #include "events.h"
+#include "mirror.h"
 #include "prom.h"
 
 #include <inttypes.h>
@@ -22,13 +26,18 @@
 #define PREFIX "/weir/events/"
 #define PREFIX_END "/weir/events0"
 #define SWEEP_MS 60000
+#define LATE_MS (5 * SWEEP_MS) /* after the hour another node's event is nobody's */
 
 struct event {
     struct list link;              /* events.all */
     struct node_event e;           /* its texts are the event's own */
     char name[24];                 /* of the Event: unique with the object's */
+    uint64_t same;                 /* a hash of its texts: what several nodes say alike */
     bool dirty;                    /* not in the store as it is */
     uint64_t written_ms;           /* loop time; 0: not by this engine */
+    char *host;                    /* the other node whose it is, and the mirror's to free; NULL: kept here */
+    uint64_t seen_ms;              /* with host: loop time at which it was as it is */
+    struct events *ev;             /* with host; NULL: it is in no list any more */
 };
 /* A key in the store that is to go. */
 struct gone {
@@ -40,8 +49,10 @@ struct gone {
 struct events {
     struct loop *loop;
     char *node;                    /* its name: source.host */
-    struct list all;               /* struct event, by when they last happened */
-    size_t n;
+    struct list all;               /* struct event, by when they last happened; those of others by when that was heard */
+    size_t n, others_n;            /* kept here; of others */
+    bool shared;
+    struct mirror *others;         /* with shared, while the store is open */
     uint64_t seq;                  /* of the last that was added or counted */
     struct list gone;              /* struct gone */
     size_t gone_n;
@@ -101,7 +112,7 @@ static void event_json(const struct events *ev, const struct event *v, struct bu
     buf_addc(out, ',');
     time_member(out, "lastTimestamp", e->last_ns);
     buf_adds(out, ",\"source\":{\"component\":\"weir\",");
-    text_member(out, "host", ev->node);
+    text_member(out, "host", v->host ? v->host : ev->node);
     buf_printf(out, "},\"weir.dev/stored\":{\"id\":\"%s\",\"first_ns\":%" PRIu64 ",\"last_ns\":%" PRIu64 "}}", v->name, e->first_ns, e->last_ns);
 }
 
@@ -114,6 +125,7 @@ static void event_free(struct event *v)
     const char *texts[] = {v->e.ns, v->e.kind, v->e.name, v->e.reason, v->e.message};
     for (size_t i = 0; i < COUNT_OF(texts); i++)
         mem_free((char *)(uintptr_t)texts[i]);
+    mem_free(v->host);
     mem_free(v);
 }
 
@@ -134,7 +146,7 @@ static void gone_bound(struct events *ev)
     }
 }
 
-static void event_drop(struct events *ev, struct event *v)
+static void key_goes(struct events *ev, const struct event *v)
 {
     struct buf key = {0};
     struct gone *g = mem_new(MEM_API, sizeof *g);
@@ -143,6 +155,11 @@ static void event_drop(struct events *ev, struct event *v)
     list_push(&ev->gone, &g->link);
     ev->gone_n++;
     gone_bound(ev);
+}
+
+static void event_drop(struct events *ev, struct event *v)
+{
+    key_goes(ev, v);
     list_del(&v->link);
     ev->n--;
     event_free(v);
@@ -156,6 +173,14 @@ static void event_text(const char **to, const char *text)
     *to = copy;
 }
 
+static void event_hash(struct event *v)
+{
+    const char *texts[] = {v->e.ns, v->e.kind, v->e.name, v->e.reason, v->e.message};
+    v->same = 0;
+    for (size_t i = 0; i < COUNT_OF(texts); i++)
+        v->same = v->same * 31 + hash_slice(slice_cstr(texts[i]));
+}
+
 static struct event *event_new(struct events *ev, const struct node_event *e)
 {
     struct event *v = mem_new(MEM_API, sizeof *v);
@@ -165,6 +190,7 @@ static struct event *event_new(struct events *ev, const struct node_event *e)
     event_text(&v->e.name, e->name);
     event_text(&v->e.reason, e->reason);
     event_text(&v->e.message, e->message);
+    event_hash(v);
     list_push(&ev->all, &v->link);
     ev->n++;
     return v;
@@ -172,8 +198,15 @@ static struct event *event_new(struct events *ev, const struct node_event *e)
 
 static void events_bound(struct events *ev)
 {
-    for (; ev->n > EVENTS_MAX; ev->pushed_out++)
-        event_drop(ev, CONTAINER_OF(ev->all.next, struct event, link));
+    LIST_FOREACH(it, &ev->all) {
+        struct event *v = CONTAINER_OF(it, struct event, link);
+        if (ev->n <= EVENTS_MAX)
+            break;
+        if (v->host)
+            continue;
+        event_drop(ev, v);
+        ev->pushed_out++;
+    }
 }
 
 /* The one that this is again; or, when there are many like it, the newest of these. *similar: how many there are. */
@@ -182,7 +215,7 @@ static struct event *event_again(const struct events *ev, const struct node_even
     struct event *newest = NULL;
     LIST_FOREACH(it, &ev->all) {
         struct event *v = CONTAINER_OF(it, struct event, link);
-        if (strcmp(v->e.name, e->name) != 0 || strcmp(v->e.reason, e->reason) != 0 || strcmp(v->e.ns, e->ns) != 0 || strcmp(v->e.kind, e->kind) != 0)
+        if (v->host || strcmp(v->e.name, e->name) != 0 || strcmp(v->e.reason, e->reason) != 0 || strcmp(v->e.ns, e->ns) != 0 || strcmp(v->e.kind, e->kind) != 0)
             continue;
         if (strcmp(v->e.message, e->message) == 0)
             return v;
@@ -210,6 +243,7 @@ void events_add(struct events *ev, const struct node_event *e)
     } else if (similar >= EVENTS_SIMILAR_MAX && strcmp(v->e.message, e->message) != 0) {
         ev->combined++;
         event_text(&v->e.message, e->message);
+        event_hash(v);
     }
     v->e.seq = ++ev->seq;
     v->e.count++;
@@ -222,11 +256,22 @@ void events_add(struct events *ev, const struct node_event *e)
     timer_soon(ev);
 }
 
+/* Each node sees for itself what is wrong with what all of them have: it is shown once. */
+static bool said_here(const struct events *ev, const struct event *other)
+{
+    LIST_FOREACH(it, &ev->all) {
+        const struct event *v = CONTAINER_OF(it, struct event, link);
+        if (v->same == other->same && !v->host)
+            return true;
+    }
+    return false;
+}
+
 void events_each(const struct events *ev, uint64_t after, void (*each)(void *ctx, const struct node_event *e), void *ctx)
 {
     LIST_FOREACH(it, &ev->all) {
         struct event *v = CONTAINER_OF(it, struct event, link);
-        if (v->e.seq <= after)
+        if (v->e.seq <= after || (v->host && said_here(ev, v)))
             continue;
         struct buf json = {0};
         event_json(ev, v, &json);
@@ -294,7 +339,7 @@ static void write_some(struct events *ev, bool all)
         struct buf key = {0}, value = {0};
         if (n == EVENTS_OPS_MAX)
             break;
-        if (!v->dirty || (!all && v->written_ms && now - v->written_ms < EVENTS_AGAIN_MS))
+        if (v->host || !v->dirty || (!all && v->written_ms && now - v->written_ms < EVENTS_AGAIN_MS))
             continue;
         v->dirty = false;
         v->written_ms = now;
@@ -310,18 +355,86 @@ static void write_some(struct events *ev, bool all)
         arena_reset(&ev->mem);
 }
 
-void events_write(struct events *ev) { write_some(ev, true); }
+/* ---- other nodes' ------------------------------------------------------------------------------------------------------------ */
+
+static struct event *event_load(struct events *ev, struct slice value, bool mine, bool others);
+
+static void *other_make(void *ctx, struct slice key, struct slice value)
+{
+    struct events *ev = ctx;
+    struct event *v = event_load(ev, value, false, true);
+    if (!v)
+        return NULL;
+    v->ev = ev;
+    v->seen_ms = loop_now_ms(ev->loop);
+    v->e.seq = ++ev->seq;
+    ev->n--;
+    ev->others_n++;
+    return v;
+}
+
+static void other_drop(void *data)
+{
+    struct event *v = data;
+    list_del(&v->link);
+    if (v->ev)
+        v->ev->others_n--;
+    event_free(v);
+}
+
+static void others_changed(void *ctx) {}
+
+static void others_start(struct events *ev)
+{
+    static const struct mirror_ops ops = {.make = other_make, .drop = other_drop, .changed = others_changed, .items_max = EVENTS_SHARED_MAX};
+    if (ev->shared && !ev->others)
+        ev->others = mirror_start(ev->loop, ev->ctl, PREFIX, &ops, ev);
+}
+
+/* The mirror frees them when the store has answered it: they are in no list by then. */
+static void others_stop(struct events *ev)
+{
+    LIST_FOREACH(it, &ev->all) {
+        struct event *v = CONTAINER_OF(it, struct event, link);
+        if (!v->host)
+            continue;
+        list_del(&v->link);
+        v->ev = NULL;
+    }
+    ev->others_n = 0;
+    mirror_stop(ev->others);
+    ev->others = NULL;
+}
+
+/* A key that is to go: the mirror is told when it is gone. */
+static bool other_is_nobodys(struct events *ev, struct event *v)
+{
+    uint64_t now = loop_now_ms(ev->loop);
+    bool late = now - v->seen_ms >= EVENTS_KEPT_MS + LATE_MS;
+    if (late)
+        v->seen_ms = now; /* asked for again, when that came to nothing */
+    return late;
+}
+
+void events_share(struct events *ev) { ev->shared = true; }
+
+void events_write(struct events *ev)
+{
+    others_stop(ev);
+    write_some(ev, true);
+}
 bool events_busy(const struct events *ev) { return ev->busy; }
 
 static void events_timer(struct timer *t)
 {
     struct events *ev = CONTAINER_OF(t, struct events, timer);
     uint64_t now = wall_ns(), old = (uint64_t)EVENTS_KEPT_MS * 1000000;
-    while (!list_empty(&ev->all)) {
-        struct event *v = CONTAINER_OF(ev->all.next, struct event, link);
-        if (now < v->e.last_ns || now - v->e.last_ns < old)
-            break;
-        event_drop(ev, v);
+    LIST_FOREACH(it, &ev->all) {
+        struct event *v = CONTAINER_OF(it, struct event, link);
+        if (v->host && other_is_nobodys(ev, v))
+            key_goes(ev, v);
+        else if (!v->host && now >= v->e.last_ns && now - v->e.last_ns >= old)
+            event_drop(ev, v);
     }
     if (!ev->busy)
         events_on(ev, ev->ctl);
@@ -335,23 +448,27 @@ static const char *member(const json_t *o, const char *key)
     return s ? s : "";
 }
 
-/* One of an engine before. What is no event of Weir's is left alone. */
-static void event_load(struct events *ev, struct slice value)
+/* One of an engine before, or of another node, if that is asked for; else NULL. What is no event of Weir's is left alone. */
+static struct event *event_load(struct events *ev, struct slice value, bool mine, bool others)
 {
+    struct event *v = NULL;
     json_t *o = json_loadb(value.p ? value.p : "", value.n, 0, NULL), *about = json_object_get(o, "involvedObject"), *extra = json_object_get(o, "weir.dev/stored");
-    const char *id = member(extra, "id");
+    const char *id = member(extra, "id"), *host = member(json_object_get(o, "source"), "host");
+    bool own = strcmp(host, ev->node) == 0, wanted = own ? mine : others;
     json_int_t count = json_integer_value(json_object_get(o, "count")), first = json_integer_value(json_object_get(extra, "first_ns")),
                last = json_integer_value(json_object_get(extra, "last_ns"));
     struct node_event e = {.ns = member(about, "namespace"), .kind = member(about, "kind"), .name = member(about, "name"), .reason = member(o, "reason"),
                            .message = member(o, "message"), .warning = strcmp(member(o, "type"), "Warning") == 0};
-    if (count > 0 && count < UINT32_MAX && first > 0 && last >= first && strlen(id) == 16 && *e.kind && *e.name && *e.reason) {
-        struct event *v = event_new(ev, &e);
+    if (wanted && count > 0 && count < UINT32_MAX && first > 0 && last >= first && strlen(id) == 16 && *e.kind && *e.name && *e.reason) {
+        v = event_new(ev, &e);
         memcpy(v->name, id, 16);
+        v->host = own || mine ? NULL : mem_strdup(MEM_API, host);
         v->e.count = (uint32_t)count;
         v->e.first_ns = (uint64_t)first;
         v->e.last_ns = (uint64_t)last;
     }
     json_decref(o);
+    return v;
 }
 
 static int by_time(const void *a, const void *b)
@@ -377,7 +494,7 @@ static void read_done(struct ctl_call *call)
         list_push(&mine, it);
     }
     for (size_t i = 0; i < call->result.range.n; i++)
-        event_load(ev, call->result.range.kvs[i].value);
+        (void)event_load(ev, call->result.range.kvs[i].value, true, !ev->shared); /* alone: also of this node when it had another name */
     struct event **all = mem_new(MEM_API, (ev->n + 1) * sizeof *all);
     LIST_FOREACH(it, &ev->all)
         all[n++] = CONTAINER_OF(it, struct event, link);
@@ -400,10 +517,14 @@ static void read_done(struct ctl_call *call)
 void events_on(struct events *ev, struct ctl *c)
 {
     ev->ctl = c;
+    if (!c)
+        others_stop(ev);
+    else
+        others_start(ev);
     if (!c || ev->read)
         return;
     ev->read = true;
-    submit(ev, (struct ctl_op){.kind = CTL_RANGE, .range = {.key = SLICE(PREFIX), .end = SLICE(PREFIX_END), .limit = 2 * EVENTS_MAX}}, read_done);
+    submit(ev, (struct ctl_op){.kind = CTL_RANGE, .range = {.key = SLICE(PREFIX), .end = SLICE(PREFIX_END), .limit = ev->shared ? EVENTS_SHARED_MAX : 2 * EVENTS_MAX}}, read_done);
 }
 
 /* ---- the rest ------------------------------------------------------------------------------------------------------------------- */
@@ -443,6 +564,8 @@ void events_metrics(const struct events *ev, struct buf *out)
         uint64_t value;
     } all[] = {
         {"weir_events", PROM_GAUGE, "Events that are kept.", ev->n},
+        {"weir_events_of_others", PROM_GAUGE, "Events of other nodes that are shown.", ev->others_n},
+        {"weir_events_left_out_total", PROM_COUNTER, "Events of the system that are not shown here, because there are too many.", ev->others ? mirror_left_out(ev->others) : 0},
         {"weir_events_total", PROM_COUNTER, "What happened, repetitions included.", ev->added},
         {"weir_events_combined_total", PROM_COUNTER, "Of them, those that were counted as one with similar ones.", ev->combined},
         {"weir_events_pushed_out_total", PROM_COUNTER, "Events that went before their time, because there were too many.", ev->pushed_out},

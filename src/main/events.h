@@ -6,6 +6,7 @@
 #include "ctl.h"
 
 #define EVENTS_MAX 1000          /* kept; the oldest goes for a new one */
+#define EVENTS_SHARED_MAX 5000   /* of all nodes that share a store: more are not shown */
 #define EVENTS_SIMILAR_MAX 10u   /* with different messages, of one object and reason; further ones share the newest of them */
 #define EVENTS_KEPT_MS 3600000u  /* since it last happened, as Kubernetes has it */
 #define EVENTS_WRITE_MS 5000u    /* between two writes to the store at the least */
@@ -16,6 +17,8 @@
 struct events;
 struct events *events_new(struct loop *l, const char *node);
 void events_free(struct events *ev);
+/* Before events_on(): other nodes write into the same store, and each node shows the events of all. */
+void events_share(struct events *ev);
 /* The store is open: what it has from before is read, and what happens is written. NULL: it is closed; what is written by then is known to the next engine. */
 void events_on(struct events *ev, struct ctl *c);
 void events_write(struct events *ev);      /* all, now: the store is about to close */

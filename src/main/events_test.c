@@ -268,8 +268,62 @@ static void test_nonsense(void **state)
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+/* What another node writes into the store that both have. */
+static void store_put(const char *key, const char *host, const char *message, int count)
+{
+    struct buf value = {0};
+    buf_printf(&value, "{\"kind\":\"Event\",\"involvedObject\":{\"kind\":\"Pod\",\"namespace\":\"shop\",\"name\":\"theirs\"},\"reason\":\"Started\",\"message\":\"%s\",\"type\":\"Normal\",\"count\":%d,"
+                       "\"source\":{\"host\":\"%s\"},\"weir.dev/stored\":{\"id\":\"00000000000000ab\",\"first_ns\":1,\"last_ns\":2}}", message, count, host);
+    struct ctl_call call = {.op = {.kind = CTL_PUT, .put = {.key = slice_cstr(key), .value = buf_slice(&value)}}, .done = counted};
+    W.over = false;
+    ctl_submit(W.ctl, &call);
+    assert_true(sim_run(is_over, NULL, 10000));
+    buf_free(&value);
+    pass(100);
+}
+
+#define THEIRS "/weir/events/shop/theirs.00000000000000ab"
+
+/* Nodes that share a store show each other's events, write and count their own, and let go of those of the dead. */
+static void test_shared(void **state)
+{
+    end(true);
+    begin();
+    events_share(W.ev);
+    events_on(W.ev, W.ctl);
+    store_put(THEIRS, "other", "up", 1);
+    happen("mine", "Started", "started");
+    assert_string_equal(all(0), "theirs up 1; mine started 1");
+    events_each(W.ev, 0, seq_of, NULL);
+    store_put(THEIRS, "other", "up", 2); /* again: it is told again, as the other node says */
+    assert_string_equal(all(last_seq), "theirs up 2");
+    happen("theirs", "Started", "up"); /* is this node's own */
+    assert_string_equal(all(last_seq), "theirs up 1"); /* both say it: it is shown once */
+    pass(2 * EVENTS_WRITE_MS);
+    assert_int_equal(stored(), 3);
+    events_each(W.ev, 0, json_seen, NULL);
+    assert_non_null(strstr(W.text.p, "\"host\":\"node\""));
+    end(true);
+    begin(); /* another engine alone takes all of them to be its own */
+    assert_int_equal(stored(), 3);
+    end(true);
+    begin();
+    events_share(W.ev);
+    events_on(W.ev, W.ctl);
+    pass(1000);
+    assert_string_equal(all(0), "mine started 1; theirs up 1");
+    pass(EVENTS_KEPT_MS - 600000);
+    store_put(THEIRS, "other", "up", 3);
+    pass(1200000); /* this node's are over, the other's is not */
+    assert_string_equal(all(0), "theirs up 3");
+    assert_int_equal(stored(), 1);
+    pass(EVENTS_KEPT_MS); /* nobody says anything about it any more */
+    assert_string_equal(all(0), "");
+    assert_int_equal(stored(), 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(test_counted), T(test_json), T(test_similar), T(test_bounded), T(test_written), T(test_forgotten), T(test_many), T(test_nonsense)};
+    const struct CMUnitTest tests[] = {T(test_counted), T(test_json), T(test_similar), T(test_bounded), T(test_written), T(test_forgotten), T(test_many), T(test_nonsense), T(test_shared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
