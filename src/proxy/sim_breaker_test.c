@@ -191,10 +191,56 @@ static void gives_up(uint64_t seed)
 }
 static void test_gives_up(void **state) { each_seed(test_repeats(8), gives_up); }
 
+/* A mirror that waits as the last of all goes with its parent, which waits in front: the others' turn comes to its end. */
+static void mirror_waits(uint64_t seed)
+{
+    const uint32_t most = 100;
+    start(seed, 1, ROUTE("mirror: { host: svc, port: { number: 80 } }, "), "connectionPool: { maxConnections: 1, maxPendingRequests: %u }", most);
+    B.silent_pct = 100;
+    client_go(client_start(HTTP_1, 1));
+    pass(100);
+    struct client *c = client_start(HTTP_1, 1);
+    c->method = H1_POST;
+    c->body_bytes = 1000;
+    c->slow_ms = 2000;
+    client_go(c);
+    pass(100);
+    client_go(client_start(HTTP_1, 1));
+    pass(100);
+    struct upstream *us = NULL;
+    struct exchange *parent = NULL, *mirror = NULL;
+    for (uint32_t s = 0; s < T.proxies[0]->upstreams_n && !us; s++)
+        us = T.proxies[0]->upstreams[s];
+    LIST_FOREACH(l, &us->waiting) {
+        struct exchange *x = CONTAINER_OF(l, struct exchange, pending);
+        if (!x->request_end)
+            *(x->role == X_MIRROR ? &mirror : &parent) = x;
+    }
+    assert_true(parent && mirror && us->c->shared->pending < most);
+    list_del(&parent->pending);
+    list_push_front(&us->waiting, &parent->pending);
+    list_del(&mirror->pending);
+    list_push(&us->waiting, &mirror->pending);
+    uint32_t others = most + 1 - us->c->shared->pending; /* of other workers: one too many, until the first gives up */
+    us->c->shared->pending += others;
+    pass(30);
+    us->c->shared->pending -= others;
+    assert_int_equal(count_status(503), 1);
+    assert_false(list_empty(&us->waiting));
+    B.silent_pct = 0;
+    host_kill(0);
+    host_live(0);
+    run_all(10000);
+    assert_answered(503);
+    pass(5000); /* mirrors too */
+}
+static void test_mirror_waits(void **state) { each_seed(4, mirror_waits); }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_connections), cmocka_unit_test(test_connections_churn), cmocka_unit_test(test_requests), cmocka_unit_test(test_pending), cmocka_unit_test(test_gives_up),
+        cmocka_unit_test(test_mirror_waits),
     };
     log_start(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -290,18 +290,17 @@ static void upstream_pump(struct upstream *us)
     exchange_dispatch(x);
 }
 
-/* Connections are counted over all workers, but a worker hears only of its own. */
+/* Connections are counted over all workers, but a worker hears only of its own. Each that waits now tries once; who waits on does so behind them, and some may go
+ * with another one's end, as a mirror does. */
 static void upstream_retry(struct timer *t)
 {
     struct upstream *us = CONTAINER_OF(t, struct upstream, retry);
+    uint32_t n = 0;
     upstream_hold(us);
-    struct list *last = us->waiting.prev;
-    while (!list_empty(&us->waiting)) {
-        bool end = us->waiting.next == last;
+    LIST_FOREACH(l, &us->waiting)
+        n++;
+    while (n--)
         upstream_pump(us);
-        if (end)
-            break;
-    }
     if (!list_empty(&us->waiting))
         permits_ask(us);
     upstream_release(us);
