@@ -65,6 +65,7 @@ struct scatter_group {
 };
 struct scatter {
     struct breq *r;
+    struct table seen;             /* struct part_key: the partitions that were added; while they are */
     /* On the owner's shard. p->part is there when error is NONE. It writes into the item alone. */
     void (*visit)(struct scatter_item *it, struct bpart *p, enum kafka_error error);
     void (*done)(struct breq *r);  /* at home, after all visits */
@@ -72,7 +73,8 @@ struct scatter {
     uint32_t left;
 };
 struct scatter *scatter_new(struct breq *r, void (*visit)(struct scatter_item *, struct bpart *, enum kafka_error), void (*done)(struct breq *));
-void scatter_add(struct scatter *s, struct scatter_item *it, const struct topic *t, int32_t partition);
+/* False: the request has named it before. Asked once, a partition costs what it holds; asked a hundred thousand times it would cost that as often. */
+bool scatter_add(struct scatter *s, struct scatter_item *it, const struct topic *t, int32_t partition) WARN_UNUSED;
 void scatter_run(struct scatter *s); /* done() may come before this returns */
 
 /* ---- fetches (fetch.c, fetch_group.c) -------------------------------------------------------------------------------------- */

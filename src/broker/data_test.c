@@ -1234,6 +1234,54 @@ static void test_too_many_partitions(void **state)
     world_stop();
 }
 
+/* A partition that a request names again is refused: what one costs (a batch decompressed, a list of producers, a note synced) would be due as often. */
+static void test_named_twice(void **state)
+{
+    start(2);
+    world_topic("t", 2, NULL);
+    struct client *c = client_new(0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(produce_error(c, "t", i % 2, batch(c, "x", &(struct batch_conf){.producer_id = 1000 + i})), 0);
+    struct kafka_list_offsets_req list;
+    struct kafka_list_offsets_req_list_offsets_partition lp[3] = {{.partition_index = 0, .timestamp = -1, .current_leader_epoch = -1},
+                                                                  {.partition_index = 1, .timestamp = -1, .current_leader_epoch = -1},
+                                                                  {.partition_index = 0, .timestamp = -2, .current_leader_epoch = -1}};
+    struct kafka_list_offsets_req_list_offsets_topic lt = {.name = SLICE("t"), .partitions = lp, .partitions_n = 3};
+    kafka_list_offsets_req_init(&list);
+    list.topics = &lt;
+    list.topics_n = 1;
+    const struct kafka_list_offsets_resp *listed = client_ask(c, KEY_LIST_OFFSETS, 5, &list);
+    const struct kafka_list_offsets_resp_list_offsets_partition_response *lo = listed->topics[0].partitions;
+    assert_int_equal(lo[0].offset, 2);
+    assert_int_equal(lo[1].offset, 2);
+    assert_int_equal(lo[2].error_code, KAFKA_INVALID_REQUEST);
+    struct kafka_describe_producers_req who;
+    int32_t numbers[] = {1, 0, 1};
+    struct kafka_describe_producers_req_topic_request pt[2] = {{.name = SLICE("t"), .partition_indexes = numbers, .partition_indexes_n = 3},
+                                                               {.name = SLICE("t"), .partition_indexes = numbers, .partition_indexes_n = 1}};
+    kafka_describe_producers_req_init(&who);
+    who.topics = pt;
+    who.topics_n = 2;
+    const struct kafka_describe_producers_resp *are = client_ask(c, 61, 0, &who);
+    assert_int_equal(are->topics[0].partitions[0].active_producers_n, 2);
+    assert_int_equal(are->topics[0].partitions[1].active_producers_n, 2);
+    assert_int_equal(are->topics[0].partitions[2].error_code, KAFKA_INVALID_REQUEST);
+    assert_int_equal(are->topics[0].partitions[2].active_producers_n, 0);
+    assert_int_equal(are->topics[1].partitions[0].error_code, KAFKA_INVALID_REQUEST);
+    struct kafka_delete_records_req del;
+    struct kafka_delete_records_req_delete_records_partition dp[2] = {{.partition_index = 0, .offset = 1}, {.partition_index = 0, .offset = 2}};
+    struct kafka_delete_records_req_delete_records_topic dt = {.name = SLICE("t"), .partitions = dp, .partitions_n = 2};
+    kafka_delete_records_req_init(&del);
+    del.topics = &dt;
+    del.topics_n = 1;
+    del.timeout_ms = 1000;
+    const struct kafka_delete_records_resp *deleted = client_ask(c, KEY_DELETE_RECORDS, 1, &del);
+    assert_int_equal(deleted->topics[0].partitions[0].low_watermark, 1);
+    assert_int_equal(deleted->topics[0].partitions[1].error_code, KAFKA_INVALID_REQUEST);
+    client_free(c);
+    world_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1261,7 +1309,7 @@ int main(void)
         cmocka_unit_test(test_cold_reads),
         cmocka_unit_test(test_transaction_not_there),
         cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_too_many_partitions),
+        cmocka_unit_test(test_too_many_partitions), cmocka_unit_test(test_named_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,9 +24,7 @@ static enum kafka_error ask_named(struct scatter *s, struct scatter_item *it, en
     if (!allowed(s->r, op, ACL_TOPIC, name))
         return KAFKA_TOPIC_AUTHORIZATION_FAILED;
     enum kafka_error e = part_find(s->r->home, name, NULL, partition, &t);
-    if (!e)
-        scatter_add(s, it, t, partition);
-    return e;
+    return e || scatter_add(s, it, t, partition) ? e : KAFKA_INVALID_REQUEST;
 }
 
 static void answer(struct breq *r) { breq_answer(r, r->home); }
@@ -215,8 +213,7 @@ static enum kafka_error delete_ask(struct scatter *s, struct delete_item *di, st
         return KAFKA_POLICY_VIOLATION; /* compacted only: its records are the state of something */
     if (di->before < -1)
         return KAFKA_OFFSET_OUT_OF_RANGE;
-    scatter_add(s, &di->item, t, partition);
-    return KAFKA_NONE;
+    return scatter_add(s, &di->item, t, partition) ? KAFKA_NONE : KAFKA_INVALID_REQUEST;
 }
 
 static void delete_topic(struct scatter *s, const struct kafka_delete_records_req_delete_records_topic *in,

@@ -30,8 +30,12 @@ struct scatter *scatter_new(struct breq *r, void (*visit)(struct scatter_item *,
     return s;
 }
 
-void scatter_add(struct scatter *s, struct scatter_item *it, const struct topic *t, int32_t partition)
+bool scatter_add(struct scatter *s, struct scatter_item *it, const struct topic *t, int32_t partition)
 {
+    struct part_key key = {.partition = partition};
+    memcpy(key.topic, t->id.b, sizeof key.topic);
+    if (table_put(&s->seen, slice_of((const char *)&key, sizeof key), it))
+        return false;
     struct shard *owner = shard_of_part(s->r->home->b, &t->id, partition);
     struct scatter_group *g = &s->groups[owner->index];
     if (!g->owner) {
@@ -43,6 +47,7 @@ void scatter_add(struct scatter *s, struct scatter_item *it, const struct topic 
     it->next = NULL;
     *g->last = it;
     g->last = &it->next;
+    return true;
 }
 
 static void scatter_came_home(struct scatter *s)
@@ -70,6 +75,7 @@ static void group_visit(struct shard *here, struct call *c)
 
 void scatter_run(struct scatter *s)
 {
+    table_fini(&s->seen);
     s->left = 1; /* so that done() comes after the last group was sent */
     for (uint32_t i = 0; i < s->r->home->b->shards_n; i++) {
         struct scatter_group *g = &s->groups[i];
