@@ -289,7 +289,8 @@ void breq_answer(struct breq *r, struct shard *from);
  * no request can make the broker take many times its own bytes. */
 bool breq_items_ok(struct breq *r, uint64_t n, uint64_t max);
 #define ADMIN_ITEMS_MAX 10000    /* topics or resources in a request that changes or describes them */
-#define NAMED_ITEMS_MAX 100000   /* topics in Metadata; partitions in requests of tools */
+#define NAMED_ITEMS_MAX 100000   /* topics in Metadata; partitions in requests of tools; groups, transactional ids */
+#define FILTER_ITEMS_MAX 1000    /* in the filters of a list: each entry is held against each of them */
 /* Home: r's memory stays after its answer, until breq_release(): something still reads the frame or writes into the arena. */
 void breq_hold(struct breq *r);
 void breq_release(struct breq *r);

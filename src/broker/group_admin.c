@@ -61,6 +61,8 @@ static void describe_step(struct breq *r) { group_walk_on(r, &describe_of(r)->wa
 void describe_groups(struct breq *r)
 {
     const struct kafka_describe_groups_req *q = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(q->groups_n, 0), NAMED_ITEMS_MAX))
+        return;
     struct describe_groups *d = BREQ_NEW(r, struct describe_groups);
     kafka_describe_groups_resp_init(&d->resp);
     r->resp = d;
@@ -159,6 +161,9 @@ static void list_shard(struct breq *r)
 
 void list_groups(struct breq *r)
 {
+    const struct kafka_list_groups_req *q = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(q->states_filter_n, 0) + (uint64_t)MAX(q->types_filter_n, 0), FILTER_ITEMS_MAX))
+        return;
     struct list_groups *l = BREQ_NEW(r, struct list_groups);
     kafka_list_groups_resp_init(&l->resp);
     r->resp = l;
@@ -224,6 +229,8 @@ static void delete_end(struct breq *r) { breq_answer(r, r->at); }
 void delete_groups(struct breq *r)
 {
     const struct kafka_delete_groups_req *q = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(q->groups_names_n, 0), NAMED_ITEMS_MAX))
+        return;
     struct delete_groups *d = BREQ_NEW(r, struct delete_groups);
     kafka_delete_groups_resp_init(&d->resp);
     r->resp = d;

@@ -329,10 +329,12 @@ void group_answer(struct breq *r);
 struct slice breq_text(struct breq *r, struct slice s);
 struct slice breq_text_or_null(struct breq *r, struct slice s);
 
-/* A request that asks about several groups: each of them is looked at on its shard, one after the other, then end() runs at home. */
+/* A request that asks about several groups: each of them is looked at on its shard, one after the other, then end() runs at home. One that is named again
+ * is not looked at again (INVALID_REQUEST): a short request could ask for a large group's members, or offsets, a million times. */
 struct group_walk {
     const struct slice *ids;
     int32_t n, i;                /* i: the next one */
+    bool *again;                 /* of each: it was named before; in the arena. NULL: by the ids alone */
     void (*step)(struct breq *r);/* finds the walk from r and calls group_walk_on() */
     /* On the group's shard. gp NULL: e says why. False: something is under way, which calls group_walk_on() on that shard when it is over. */
     bool (*each)(struct breq *r, int32_t i, struct group_part *gp, enum kafka_error e);

@@ -200,12 +200,29 @@ void group_answer(struct breq *r)
 struct slice breq_text(struct breq *r, struct slice s) { return s.n ? arena_slice(&r->arena, s) : SLICE(""); }
 struct slice breq_text_or_null(struct breq *r, struct slice s) { return s.p ? breq_text(r, s) : s; }
 
+static bool *named_before(struct breq *r, const struct slice *ids, int32_t n)
+{
+    struct table seen = {0};
+    bool *again = BREQ_ARRAY(r, bool, n);
+    for (int32_t i = 0; i < n; i++)
+        again[i] = table_put(&seen, ids[i], r) != NULL;
+    table_fini(&seen);
+    return again;
+}
+
 void group_walk_on(struct breq *r, struct group_walk *w)
 {
+    if (!w->again)
+        w->again = named_before(r, w->ids, w->n);
     while (w->i < w->n) {
         int32_t partition, i = w->i;
         struct group_part *gp = NULL;
         enum kafka_error e = KAFKA_NOT_COORDINATOR;
+        if (w->again[i]) {
+            w->i++;
+            (void)w->each(r, i, NULL, KAFKA_INVALID_REQUEST); /* nothing is under way: it was told no group */
+            continue;
+        }
         struct shard *owner = coordinator_of(r->at, OFFSETS_TOPIC, w->ids[i], &partition);
         if (owner && owner != r->at) {
             breq_visit(r, r->at, owner, w->step);
@@ -277,6 +294,8 @@ static void find_single(struct breq *r, const struct kafka_find_coordinator_req 
 void find_coordinator(struct breq *r)
 {
     const struct kafka_find_coordinator_req *q = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(q->coordinator_keys_n, 0), NAMED_ITEMS_MAX))
+        return;
     struct kafka_find_coordinator_resp *resp = BREQ_NEW(r, struct kafka_find_coordinator_resp);
     kafka_find_coordinator_resp_init(resp);
     if (r->version >= 4)

@@ -16,6 +16,7 @@ struct fetch_group {
     int32_t topics_n;          /* -1: all that are committed */
     struct slice *names;       /* of each topic of the request, in the arena */
     int16_t *refused;          /* of each topic: an error instead of its offsets */
+    struct table told;         /* struct goffset *: those that are in the answer; while the group is looked at */
     enum kafka_error error;    /* of the whole group */
 };
 struct offset_fetch {
@@ -45,7 +46,10 @@ static void offset_tell(struct breq *r, const struct goffset *o, bool stable, st
     }
 }
 
-static void tell_topic(struct breq *r, const struct group *g, const struct fetch_group *fg, int32_t at, bool stable,
+/* It is in the answer: its metadata may be large, and the request name it once more in four bytes. */
+static bool told_before(struct fetch_group *fg, const struct goffset *o) { return o && table_put(&fg->told, slice_of((const char *)&o, sizeof o), fg); }
+
+static void tell_topic(struct breq *r, const struct group *g, struct fetch_group *fg, int32_t at, bool stable,
                        struct kafka_offset_fetch_resp_offset_fetch_response_topics *out)
 {
     const struct kafka_offset_fetch_req_offset_fetch_request_topics *in = &fg->topics[at];
@@ -59,9 +63,11 @@ static void tell_topic(struct breq *r, const struct group *g, const struct fetch
         kafka_offset_fetch_resp_offset_fetch_response_partitions_init(p);
         p->partition_index = in->partition_indexes[i];
         int16_t refused = fg->refused[at];
-        offset_tell(r, g && !refused ? group_offset(g, fg->names[at], p->partition_index) : NULL, stable, p);
-        if (refused)
-            p->error_code = refused;
+        const struct goffset *o = g && !refused ? group_offset(g, fg->names[at], p->partition_index) : NULL;
+        bool again = told_before(fg, o);
+        offset_tell(r, again ? NULL : o, stable, p);
+        if (refused || again)
+            p->error_code = refused ? refused : KAFKA_INVALID_REQUEST;
     }
 }
 
@@ -124,6 +130,7 @@ static bool fetch_each(struct breq *r, int32_t i, struct group_part *gp, enum ka
     out->topics_n = fg->topics_n;
     for (int32_t t = 0; t < fg->topics_n; t++)
         tell_topic(r, g, fg, t, stable, &out->topics[t]);
+    table_fini(&fg->told);
     return true;
 }
 
@@ -245,9 +252,33 @@ static void fetch_old(struct breq *r, struct offset_fetch *of, struct slice *ids
     of->groups[0].topics_n = q->topics_n;
 }
 
+/* All offsets of a group are told once; what is named one by one is limited by that. */
+static bool *again_all(struct breq *r, const struct offset_fetch *of)
+{
+    struct table seen = {0};
+    bool *again = BREQ_ARRAY(r, bool, of->walk.n);
+    for (int32_t i = 0; i < of->walk.n; i++)
+        again[i] = of->groups[i].topics_n < 0 && table_put(&seen, of->walk.ids[i], r);
+    table_fini(&seen);
+    return again;
+}
+
+static uint64_t parts_named(const struct kafka_offset_fetch_req *q)
+{
+    uint64_t n = 0;
+    for (int32_t i = 0; i < q->topics_n; i++)
+        n += (uint64_t)MAX(q->topics[i].partition_indexes_n, 0);
+    for (int32_t i = 0; i < q->groups_n; i++)
+        for (int32_t t = 0; t < q->groups[i].topics_n; t++)
+            n += (uint64_t)MAX(q->groups[i].topics[t].partition_indexes_n, 0);
+    return n;
+}
+
 void offset_fetch(struct breq *r)
 {
     const struct kafka_offset_fetch_req *q = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(q->groups_n, 0) + parts_named(q), NAMED_ITEMS_MAX))
+        return;
     struct offset_fetch *of = BREQ_NEW(r, struct offset_fetch);
     bool many = r->version >= FETCH_GROUPS_VERSION;
     int32_t n = many ? q->groups_n : 1;
@@ -269,5 +300,6 @@ void offset_fetch(struct breq *r)
         of->out[i].group_id = ids[i];
         fetch_prepare(r, ids[i], &of->groups[i]);
     }
+    of->walk.again = again_all(r, of);
     fetch_step(r);
 }

@@ -634,6 +634,71 @@ static void test_list(void **state)
     world_stop();
 }
 
+/* What a request names again is not told again: an answer is not larger than what there is. */
+static void test_named_twice(void **state)
+{
+    (void)state;
+    start(2);
+    struct tm m, s;
+    world_topic("t", 1, NULL);
+    tm_init(&m, 0, "g");
+    tm_init(&s, 1, "h");
+    group_ready(m.c, "g");
+    group_ready(m.c, "h");
+    tm_settle(&m, 1);
+    assert_int_equal(tm_commit(&s, "t", 0, 7, "meta"), KAFKA_NONE);
+    struct kafka_describe_groups_req d;
+    struct slice ids[] = {SLICE("g"), SLICE("h"), SLICE("g"), SLICE("g")};
+    kafka_describe_groups_req_init(&d);
+    d.groups = ids;
+    d.groups_n = 4;
+    const struct kafka_describe_groups_resp *told = client_ask(m.c, KEY_DESCRIBE_GROUPS, 5, &d);
+    assert_int_equal(told->groups[0].members_n, 1);
+    assert_int_equal(told->groups[1].error_code, 0);
+    for (int i = 2; i < 4; i++) {
+        assert_int_equal(told->groups[i].error_code, KAFKA_INVALID_REQUEST);
+        assert_int_equal(told->groups[i].members_n, 0);
+    }
+    struct kafka_offset_fetch_req q;
+    int32_t numbers[] = {0, 0};
+    struct kafka_offset_fetch_req_offset_fetch_request_topics topic;
+    struct kafka_offset_fetch_req_offset_fetch_request_group groups[4];
+    kafka_offset_fetch_req_init(&q);
+    kafka_offset_fetch_req_offset_fetch_request_topics_init(&topic);
+    topic.name = SLICE("t");
+    topic.partition_indexes = numbers;
+    topic.partition_indexes_n = 2;
+    for (int i = 0; i < 4; i++) {
+        kafka_offset_fetch_req_offset_fetch_request_group_init(&groups[i]);
+        groups[i].group_id = i == 1 ? SLICE("g") : SLICE("h");
+        groups[i].topics = i == 0 ? &topic : NULL;
+        groups[i].topics_n = i == 0 ? 1 : -1; /* all */
+    }
+    q.groups = groups;
+    q.groups_n = 4;
+    const struct kafka_offset_fetch_resp *fetched = client_ask(m.c, KEY_OFFSET_FETCH, 8, &q);
+    const struct kafka_offset_fetch_resp_offset_fetch_response_partitions *p = fetched->groups[0].topics[0].partitions;
+    assert_int_equal(p[0].committed_offset, 7);
+    assert_true(slice_is(p[0].metadata, "meta"));
+    assert_int_equal(p[1].error_code, KAFKA_INVALID_REQUEST);
+    assert_int_equal(p[1].metadata.n, 0);
+    assert_int_equal(fetched->groups[1].error_code, 0);
+    assert_int_equal(fetched->groups[2].topics_n, 1);
+    assert_int_equal(fetched->groups[3].error_code, KAFKA_INVALID_REQUEST);
+    assert_int_equal(fetched->groups[3].topics_n, 0);
+    struct kafka_list_groups_req l;
+    kafka_list_groups_req_init(&l);
+    l.states_filter_n = FILTER_ITEMS_MAX + 1;
+    l.states_filter = arena_zalloc(client_arena(s.c), (size_t)l.states_filter_n * sizeof *l.states_filter);
+    for (int32_t i = 0; i < l.states_filter_n; i++)
+        l.states_filter[i] = SLICE("Stable");
+    client_send_silent(s.c, KEY_LIST_GROUPS, 5, &l);
+    client_await_close(s.c);
+    tm_free(&m);
+    tm_free(&s);
+    world_stop();
+}
+
 static void test_delete_groups(void **state)
 {
     (void)state;
@@ -936,7 +1001,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_simple_consumer), cmocka_unit_test(test_members_commit), cmocka_unit_test(test_fetch_versions),
         cmocka_unit_test(test_commit_by_id),    cmocka_unit_test(test_txn),             cmocka_unit_test(test_txn_gone),       cmocka_unit_test(test_topic_deleted),  cmocka_unit_test(test_retention),
-        cmocka_unit_test(test_own_retention),   cmocka_unit_test(test_list),           cmocka_unit_test(test_delete_groups),
+        cmocka_unit_test(test_own_retention),   cmocka_unit_test(test_list), cmocka_unit_test(test_named_twice),           cmocka_unit_test(test_delete_groups),
         cmocka_unit_test(test_offset_delete),   cmocka_unit_test(test_metrics),        cmocka_unit_test(test_batch_limit),
         cmocka_unit_test(test_disk_fails),      cmocka_unit_test(test_disk_full), cmocka_unit_test(test_disk_full_new),      cmocka_unit_test(test_large_group),
     };

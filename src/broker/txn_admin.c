@@ -101,7 +101,10 @@ static void describe_visit(struct breq *r)
 void describe_transactions_serve(struct breq *r)
 {
     const struct kafka_describe_transactions_req *req = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(req->transactional_ids_n, 0), NAMED_ITEMS_MAX))
+        return;
     struct describe_call *c = BREQ_NEW(r, struct describe_call);
+    struct table seen = {0};
     int32_t n = MAX(req->transactional_ids_n, 0), partition;
     kafka_describe_transactions_resp_init(&c->resp);
     r->resp = c;
@@ -114,11 +117,12 @@ void describe_transactions_serve(struct breq *r)
         out->transactional_id = req->transactional_ids[i];
         if (!allowed(r, ACL_DESCRIBE, ACL_TXN, out->transactional_id))
             out->error_code = KAFKA_TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
-        else if (out->transactional_id.n == 0)
+        else if (out->transactional_id.n == 0 || table_put(&seen, out->transactional_id, r)) /* its partitions may be many: named again it is not told again */
             out->error_code = KAFKA_INVALID_REQUEST;
         else if (!(c->at[i] = coordinator_of(r->home, TXN_TOPIC, out->transactional_id, &partition)))
             out->error_code = KAFKA_TRANSACTIONAL_ID_NOT_FOUND;
     }
+    table_fini(&seen);
     describe_next(r, 0);
 }
 
@@ -258,6 +262,8 @@ static enum kafka_error list_pattern(struct list_call *c, struct slice pattern)
 void list_transactions_serve(struct breq *r)
 {
     const struct kafka_list_transactions_req *req = r->req;
+    if (!breq_items_ok(r, (uint64_t)MAX(req->producer_id_filters_n, 0) + (uint64_t)MAX(req->state_filters_n, 0), FILTER_ITEMS_MAX))
+        return;
     struct list_call *c = BREQ_NEW(r, struct list_call);
     kafka_list_transactions_resp_init(&c->resp);
     c->r = r;

@@ -638,6 +638,33 @@ static int32_t list_n(struct client *c, const char *filter, int64_t duration, co
     return resp->transaction_states_n;
 }
 
+/* An id may have many partitions: it is told once, however often a request names it. */
+static void test_described_twice(void **state)
+{
+    (void)state;
+    begin(2);
+    struct client *c = client_new(0);
+    struct producer_id p = txn_init(c, "t");
+    assert_int_equal(txn_add(c, "t", p, "a", 0), KAFKA_NONE);
+    struct kafka_describe_transactions_req req;
+    struct slice ids[] = {SLICE("t"), SLICE("u"), SLICE("t")};
+    kafka_describe_transactions_req_init(&req);
+    req.transactional_ids = ids;
+    req.transactional_ids_n = 3;
+    const struct kafka_describe_transactions_resp *resp = client_ask(c, 65, 0, &req);
+    assert_int_equal(resp->transaction_states[0].topics_n, 1);
+    assert_int_equal(resp->transaction_states[1].error_code, KAFKA_TRANSACTIONAL_ID_NOT_FOUND);
+    assert_int_equal(resp->transaction_states[2].error_code, KAFKA_INVALID_REQUEST);
+    assert_int_equal(resp->transaction_states[2].topics_n, 0);
+    struct kafka_list_transactions_req list;
+    kafka_list_transactions_req_init(&list);
+    list.producer_id_filters_n = FILTER_ITEMS_MAX + 1;
+    list.producer_id_filters = arena_zalloc(client_arena(c), (size_t)list.producer_id_filters_n * sizeof *list.producer_id_filters);
+    client_send_silent(c, 66, 2, &list);
+    client_await_close(c);
+    world_stop();
+}
+
 static void test_list(void **state)
 {
     char name[16];
@@ -766,7 +793,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_unknown_and_wrong), cmocka_unit_test(test_add_all_or_none), cmocka_unit_test(test_idempotent_ids), cmocka_unit_test(test_bump),
         cmocka_unit_test(test_epoch_ends), cmocka_unit_test(test_zombie), cmocka_unit_test(test_late_batch), cmocka_unit_test(test_late_batches_of_nobody),
         cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_timeout_over_restart), cmocka_unit_test(test_expiry), cmocka_unit_test(test_topic_deleted), cmocka_unit_test(test_list), cmocka_unit_test(test_list_many),
+        cmocka_unit_test(test_timeout_over_restart), cmocka_unit_test(test_expiry), cmocka_unit_test(test_topic_deleted), cmocka_unit_test(test_list), cmocka_unit_test(test_described_twice),
+        cmocka_unit_test(test_list_many),
         cmocka_unit_test(test_markers_refused), cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
