@@ -229,6 +229,8 @@ static enum kafka_error static_member(struct beat *b, struct consumers *cg, int3
             return KAFKA_FENCED_INSTANCE_ID;
         if (m->epoch != MEMBER_LEAVES_STATIC)
             return KAFKA_UNRELEASED_INSTANCE_ID;
+        if (cmember_find(cg, b->id))
+            return KAFKA_INVALID_REQUEST; /* the id is another member's */
         member_back(b, m);
     }
     *out = m;

@@ -265,6 +265,10 @@ static void test_static(void **state)
     assert_int_equal(b.owned, 0x3f & ~had); /* nothing moves */
     again.epoch = 0;
     again.owned = 0;
+    snprintf(again.id, sizeof again.id, "b"); /* another member's */
+    assert_int_equal(cm_beat(&again), KAFKA_INVALID_REQUEST);
+    assert_int_equal(cm_beat(&b), KAFKA_NONE);
+    snprintf(again.id, sizeof again.id, "a2");
     assert_int_equal(cm_beat(&again), KAFKA_NONE);
     assert_int_equal(again.owned, had);
     assert_int_equal(again.epoch, epoch);
