@@ -202,7 +202,7 @@ struct ctl_watch_ops {
      * first one that a new watch may ask for. */
     void (*ended)(void *ctx, enum ctl_error error, int64_t compact_revision, const char *why);
 };
-/* NULL: there are too many (the limit of the engine's configuration), or the store is closed. An end that is not empty and not behind key
+/* NULL: there are too many (the limit of the engine's configuration), or their keys too long, or the store is closed. An end that is not empty and not behind key
  * names no keys. */
 struct ctl_watch *ctl_watch_start(struct ctl *c, const struct ctl_watch_conf *conf, const struct ctl_watch_ops *ops, void *ctx);
 void ctl_watch_resume(struct ctl_watch *w);

@@ -179,6 +179,7 @@ void tree_free(struct tree *t);                               /* and unrefs all 
 #define VACUUM_PAGES 500             /* given back by one job */
 #define FREE_PAGES_KEPT 512          /* free pages that stay in the file for what comes */
 #define WATCH_EVENTS_MAX 1000        /* in one message of a watch that is behind, and the rest of the last revision */
+#define WATCHES_BYTES_MAX (32u << 20) /* of keys and ends of ranges, of all watches */
 #define LEASE_TTL_MAX_S 9000000000ll
 
 static inline int64_t id_of(int64_t revision, uint32_t sub) { return (revision << ID_SHIFT) | sub; }
@@ -306,6 +307,7 @@ struct own {
     struct list watches_progress;/* those that want progress */
     struct list watches_all;
     uint64_t watches_n;
+    size_t watches_bytes;        /* of their keys */
     struct ctl_watch_own *calling; /* the one whose callback runs */
     bool calling_gone;           /* it was stopped there */
     struct change *recent;       /* ring of events */

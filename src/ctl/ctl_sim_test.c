@@ -623,6 +623,24 @@ static void test_keys_of_a_txn(void **state)
     arena_fini(&arena);
 }
 
+/* A key of a watch may be as long as a message: all watches together keep no more than some MiB of them. */
+static void test_long_watches(void **state)
+{
+    enum { LONG = 1u << 20, MANY = 32 };
+    struct world *w = *state;
+    struct seen s[MANY] = {{0}};
+    char *key = mem_new(MEM_MISC, LONG);
+    memset(key, 'k', LONG);
+    struct ctl_watch_conf conf = {.key = slice_of(key, LONG)};
+    for (int i = 0; i < MANY; i++) seen_start(w, &s[i], &conf);
+    assert_null(ctl_watch_start(w->ctl, &conf, NULL, NULL));
+    seen_stop(&s[0]);
+    seen_start(w, &s[0], &conf);
+    assert_null(ctl_watch_start(w->ctl, &conf, NULL, NULL));
+    for (int i = 0; i < MANY; i++) seen_stop(&s[i]);
+    mem_free(key);
+}
+
 static bool is_cleaned(void *ctx) { return counter_read(&ctl_counters(((struct world *)ctx)->ctl)->compacted_rows) >= 250; }
 
 static void test_history_by_number(void **state)
@@ -1153,7 +1171,7 @@ static void test_lives(void **state)
 static const struct CMUnitTest own_tests[] = {
     cmocka_unit_test(test_disk_full), cmocka_unit_test(test_write_fails), cmocka_unit_test(test_sync_fails), cmocka_unit_test(test_read_fails),
     cmocka_unit_test(test_zeroes_ahead), cmocka_unit_test(test_keep_while_revoked), cmocka_unit_test(test_keep_expired),
-    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_keys_of_a_txn), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
+    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_keys_of_a_txn), cmocka_unit_test(test_long_watches), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
 };
 
 int main(void)

@@ -190,6 +190,7 @@ static void watch_set(struct ctl_watch_own *w, enum watch_state state)
 static void watch_free(struct ctl_watch_own *w)
 {
     own_of(w)->watches_n--;
+    own_of(w)->watches_bytes -= w->conf.key.n + w->conf.end.n;
     mem_free(w);
 }
 
@@ -508,9 +509,10 @@ void watches_sliced(struct own *o, struct job *j)
 struct ctl_watch *own_watch_start(struct ctl *c, const struct ctl_watch_conf *conf, const struct ctl_watch_ops *ops, void *ctx)
 {
     struct own *o = (struct own *)c;
-    if (o->closing || o->watches_n >= o->conf.watches_max) return NULL;
+    if (o->closing || o->watches_n >= o->conf.watches_max || o->watches_bytes + conf->key.n + conf->end.n > WATCHES_BYTES_MAX) return NULL;
     struct ctl_watch_own *w = mem_new(MEM_CTL, sizeof *w + conf->key.n + conf->end.n + 1);
     o->watches_n++;
+    o->watches_bytes += conf->key.n + conf->end.n;
     w->watch.store = c;
     w->ops = ops;
     w->ctx = ctx;
