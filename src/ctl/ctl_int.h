@@ -181,6 +181,7 @@ void tree_free(struct tree *t);                               /* and unrefs all 
 #define WATCH_EVENTS_MAX 1000        /* in one message of a watch that is behind, and the rest of the last revision */
 #define WATCHES_BYTES_MAX (32u << 20) /* of keys and ends of ranges, of all watches */
 #define LEASE_TTL_MAX_S 9000000000ll
+#define REVOKE_BEHIND_MAX 1024       /* changes of a batch that a lease is revoked behind: each is looked at for whether it hangs on the lease */
 
 static inline int64_t id_of(int64_t revision, uint32_t sub) { return (revision << ID_SHIFT) | sub; }
 

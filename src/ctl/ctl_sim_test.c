@@ -641,6 +641,46 @@ static void test_long_watches(void **state)
     mem_free(key);
 }
 
+static size_t revoked_n, revoke_bytes;
+static void revoked(struct ctl_call *call)
+{
+    assert_int_equal(call->error, CTL_OK);
+    revoked_n++;
+}
+static bool is_revoked(void *ctx)
+{
+    revoke_bytes = MAX(revoke_bytes, mem_bytes(MEM_CTL));
+    return revoked_n == *(const size_t *)ctx;
+}
+
+/* Thousands of leases that are revoked at once, behind thousands of changes: what each looks at, and keeps for it, is bounded. */
+static void test_revoke_behind(void **state)
+{
+    enum { KEYS = 30000, LEASES = 1000 };
+    struct world *w = *state;
+    struct arena arena;
+    arena_init(&arena, MEM_MISC, 1u << 16);
+    struct ctl_op *ops = arena_zalloc(&arena, KEYS * sizeof *ops);
+    struct ctl_call *calls = arena_zalloc(&arena, (LEASES + 1) * sizeof *calls);
+    for (size_t i = 0; i < KEYS; i++) ops[i] = op_put(arena_printf(&arena, "k%05zu", i), "v");
+    expect_exempt(w, (struct ctl_op){.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = KEYS}}, CTL_OK);
+    for (int64_t i = 1; i <= LEASES; i++) expect(w, (struct ctl_op){.kind = CTL_LEASE_GRANT, .lease = {.id = i, .ttl_s = 1000}}, CTL_OK);
+    struct ctl_op leased = op_put("x", "1");
+    leased.put.lease = 7;
+    expect(w, leased, CTL_OK);
+    revoked_n = revoke_bytes = 0;
+    calls[0] = (struct ctl_call){.op = op_delete("k", "l"), .done = revoked};
+    for (size_t i = 1; i <= LEASES; i++) calls[i] = (struct ctl_call){.op = {.kind = CTL_LEASE_REVOKE, .lease = {.id = (int64_t)i}}, .done = revoked};
+    for (size_t i = 0; i <= LEASES; i++) ctl_submit(w->ctl, &calls[i]);
+    size_t all = LEASES + 1;
+    assert_true(w->run(w, is_revoked, &all, 60000));
+    assert_true(revoke_bytes < 64u << 20);
+    struct answer a;
+    assert_string_equal(get(w, &a, (struct ctl_range){.key = SLICE("a"), .end = SLICE("z")}), "");
+    answer_fini(&a);
+    arena_fini(&arena);
+}
+
 static bool is_cleaned(void *ctx) { return counter_read(&ctl_counters(((struct world *)ctx)->ctl)->compacted_rows) >= 250; }
 
 static void test_history_by_number(void **state)
@@ -1171,7 +1211,7 @@ static void test_lives(void **state)
 static const struct CMUnitTest own_tests[] = {
     cmocka_unit_test(test_disk_full), cmocka_unit_test(test_write_fails), cmocka_unit_test(test_sync_fails), cmocka_unit_test(test_read_fails),
     cmocka_unit_test(test_zeroes_ahead), cmocka_unit_test(test_keep_while_revoked), cmocka_unit_test(test_keep_expired),
-    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_keys_of_a_txn), cmocka_unit_test(test_long_watches), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
+    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_keys_of_a_txn), cmocka_unit_test(test_long_watches), cmocka_unit_test(test_revoke_behind), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
 };
 
 int main(void)

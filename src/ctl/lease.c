@@ -143,7 +143,7 @@ static bool revoke_eval(struct own *o, struct ctl_call *call)
         call->error = CTL_LEASE_NOT_FOUND;
         return true;
     }
-    if (l->state == LEASE_GRANTING) return false; /* by this batch */
+    if (l->state == LEASE_GRANTING || b->changes.n > REVOKE_BEHIND_MAX) return false; /* by this batch; behind too many changes of others */
     size_t before = b->changes.n, n = 0, there = 0;
     LIST_FOREACH(it, &l->keys) there++;
     struct slice *keys = arena_alloc(&b->arena, MAX(there + before, 1) * sizeof *keys);
