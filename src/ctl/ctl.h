@@ -158,7 +158,7 @@ struct ctl_op_result {
 
 struct ctl_call {
     struct ctl_op op;                    /* the caller's, filled in */
-    bool exempt;                         /* the caller's: the node's own, which calls_max, txn_ops_max, request_bytes_max and the alarm NOSPACE of an
+    bool exempt;                         /* the caller's: the node's own, which calls_max, leases_max, txn_ops_max, request_bytes_max and the alarm NOSPACE of an
                                           * engine on this node do not stop; those of a cluster do */
     void (*done)(struct ctl_call *call); /* may submit, and may free the call */
     /* The answer: */
@@ -260,6 +260,7 @@ struct ctl_own_conf {
     uint64_t progress_ms;        /* between messages of progress */
     uint32_t calls_max;          /* waiting calls; more end with CTL_TOO_MANY_REQUESTS */
     uint32_t watches_max;
+    uint32_t leases_max;         /* more are not granted: CTL_TOO_MANY_REQUESTS */
     uint32_t request_bytes_max;  /* of a call; more: CTL_REQUEST_TOO_LARGE */
     uint32_t txn_ops_max;        /* as etcd's --max-txn-ops */
     uint64_t recent_bytes_max;   /* memory for the events that watches may fall behind by, before they go on from the disk */

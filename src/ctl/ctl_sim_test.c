@@ -494,6 +494,7 @@ static void test_limits(void **state)
     struct ctl_own_conf conf = store_conf();
     conf.calls_max = 3;
     conf.watches_max = 2;
+    conf.leases_max = 2;
     conf.request_bytes_max = 10000;
     store_close(w);
     store_open(w, &conf);
@@ -509,6 +510,9 @@ static void test_limits(void **state)
     for (size_t i = 0; i < 2; i++) seen_start(w, &s[i], &(struct ctl_watch_conf){.key = SLICE("a")});
     assert_null(ctl_watch_start(w->ctl, &(struct ctl_watch_conf){.key = SLICE("a")}, NULL, NULL));
     for (size_t i = 0; i < 2; i++) seen_stop(&s[i]);
+    struct ctl_op grant = {.kind = CTL_LEASE_GRANT, .lease = {.ttl_s = 1000}};
+    for (int i = 0; i < 3; i++) expect(w, grant, i < 2 ? CTL_OK : CTL_TOO_MANY_REQUESTS);
+    expect_exempt(w, grant, CTL_OK);
     char value[10000] = "";
     expect(w, (struct ctl_op){.kind = CTL_PUT, .put = {.key = SLICE("a"), .value = slice_of(value, sizeof value)}}, CTL_REQUEST_TOO_LARGE);
     /* Nesting is bounded by the operations that are left: 128 levels of one. */

@@ -118,6 +118,11 @@ static bool grant_eval(struct own *o, struct ctl_call *call)
         call->error = CTL_LEASE_EXISTS;
         return true;
     }
+    if (o->leases.n >= o->conf.leases_max && !call->exempt) {
+        counter_inc(&o->ctl.counters.calls_refused);
+        call->error = CTL_TOO_MANY_REQUESTS;
+        return true;
+    }
     while (!id || lease_find(o, id)) id = (int64_t)(loop_random(o->loop) & INT64_MAX);
     struct lease *l = lease_add(o, id, MAX(call->op.lease.ttl_s, o->conf.lease_ttl_min_s), LEASE_GRANTING);
     list_push(&o->batch.granted, &l->link);

@@ -157,7 +157,7 @@ void ctl_own_conf_default(struct ctl_own_conf *conf)
 {
     *conf = (struct ctl_own_conf){
         .dir = "ctl", .quota_bytes = 256u << 20, .history_revisions = 0, .history_ms = 24ull * 3600 * 1000, .lease_ttl_min_s = 1, .progress_ms = 600000,
-        .calls_max = 10000, .watches_max = 100000, .request_bytes_max = 1536u << 10, .txn_ops_max = 128, .recent_bytes_max = 4u << 20,
+        .calls_max = 10000, .watches_max = 100000, .leases_max = 250000, .request_bytes_max = 1536u << 10, .txn_ops_max = 128, .recent_bytes_max = 4u << 20,
         .values_bytes_max = 4u << 20, .value_small_max = 32};
 }
 
