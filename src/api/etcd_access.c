@@ -185,6 +185,8 @@ struct etcd_guard {
 
 static void guard_next(struct etcd_call *call);
 
+#define GUARD_LEASES_MAX 8192 /* that a transaction names: as many as the store takes operations in one, which it counts only when it is asked */
+
 static void guard_told(struct etcd_call *call)
 {
     const struct ctl_lease_result *r = &call->ctl.result.lease;
@@ -223,9 +225,11 @@ static void guard_add(struct etcd_call *call, struct etcd_guard *g, int64_t leas
     g->leases[g->n++] = lease;
 }
 
-/* The leases that puts name. */
+/* The leases that puts name; GUARD_LEASES_MAX of them and one more are too many. */
 static void guard_gather(struct etcd_call *call, struct etcd_guard *g, const struct ctl_op *op)
 {
+    if (g->n > GUARD_LEASES_MAX)
+        return;
     if (op->kind == CTL_PUT && op->put.lease)
         guard_add(call, g, op->put.lease);
     if (op->kind != CTL_TXN)
@@ -255,6 +259,10 @@ void etcd_ask_kv(struct etcd_call *call, void (*done)(struct etcd_call *call))
         guard_gather(call, &g, op);
     if (!g.n) {
         etcd_ask(call, done);
+        return;
+    }
+    if (g.n > GUARD_LEASES_MAX) {
+        etcd_fail(call, (enum grpc_status)ctl_error_grpc(CTL_TOO_MANY_OPS), ctl_error_text(CTL_TOO_MANY_OPS));
         return;
     }
     g.op = *op;

@@ -1196,6 +1196,40 @@ static void test_permitted_leases(void **state)
     assert_true(x->over && x->status == 0);
 }
 
+/* A transaction of more leases than the store takes operations is refused before each of them is compared with the others, and asked for. */
+static void test_many_leases(void **state)
+{
+    enum { MANY = 60000 };
+    Etcd__PutRequest *puts = mem_new(MEM_SIM, MANY * sizeof *puts);
+    Etcd__RequestOp *ops = mem_new(MEM_SIM, MANY * sizeof *ops), **all = mem_new(MEM_SIM, MANY * sizeof *all);
+    Etcd__TxnRequest m = ETCD__TXN_REQUEST__INIT;
+    for (int i = 0; i < MANY; i++) {
+        etcd__put_request__init(&puts[i]);
+        etcd__request_op__init(&ops[i]);
+        puts[i].key = etcd_data(SLICE("k"));
+        puts[i].lease = i + 1;
+        ops[i].request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_PUT;
+        ops[i].request_put = &puts[i];
+        all[i] = &ops[i];
+    }
+    m.success = all;
+    etcd_api_keyspaces(W.api, shop_keys, 1);
+    m.n_success = MANY;
+    struct ask *x = ask("/etcdserverpb.KV/Txn", &m.base);
+    pass(500);
+    refused(x, GRPC_INVALID_ARGUMENT, "etcdserver: too many operations in txn request");
+    assert_int_equal(W.ctl.calls_n, 0);
+    m.n_success = 3;
+    x = ask("/etcdserverpb.KV/Txn", &m.base);
+    for (int i = 0; i < 3; i++)
+        lease_keys(NULL);
+    asked(CTL_TXN);
+    done(CTL_TOO_MANY_OPS);
+    mem_free(puts);
+    mem_free(ops);
+    mem_free(all);
+}
+
 /* What is about the whole store: the host's, and that of workloads whom all keyspaces let. */
 static void test_permitted_whole(void **state)
 {
@@ -1265,6 +1299,6 @@ int main(void)
     const struct CMUnitTest tests[] = {T(test_put), T(test_memory_of_calls), T(test_range), T(test_txn), T(test_refused), T(test_deadlines), T(test_leaving), T(test_slow_answers),
                                        T(test_leases), T(test_keep_alive), T(test_watch), T(test_progress), T(test_fragments), T(test_slow_watcher),
                                        T(test_suspend), T(test_node), T(test_pages_and_limits),
-                                       T(test_ranges_permitted), T(test_reserved), T(test_services), T(test_permitted), T(test_permitted_leases), T(test_permitted_whole), T(test_permitted_watches)};
+                                       T(test_ranges_permitted), T(test_reserved), T(test_services), T(test_permitted), T(test_permitted_leases), T(test_many_leases), T(test_permitted_whole), T(test_permitted_watches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
