@@ -160,15 +160,15 @@ static void immutable_error(const struct object *o, const char *field, struct di
 
 void objset_check_immutable(const struct objset *now, const struct objset *given, struct diags *d)
 {
-    static const char *const fields[] = {"data", "binaryData"};
+    static const char *const kept[] = {"data", "binaryData"};
     for (size_t i = 0; i < objset_n(given); i++) {
         const struct object *o = objset_at(given, i);
         const struct object *was = o->kind == OBJ_CONFIGMAP || o->kind == OBJ_SECRET ? objset_find(now, o->kind, o->ns, o->name) : NULL;
         if (!was || !was->immutable)
             continue;
-        for (size_t k = 0; k < COUNT_OF(fields); k++)
-            if (!field_same(o, was, fields[k]))
-                immutable_error(o, fields[k], d);
+        for (size_t k = 0; k < COUNT_OF(kept); k++)
+            if (!field_same(o, was, kept[k]))
+                immutable_error(o, kept[k], d);
         if (!o->immutable)
             immutable_error(o, "immutable", d);
     }
