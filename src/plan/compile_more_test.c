@@ -188,6 +188,28 @@ static void test_delegates(void **state)
     world_end(&w);
 }
 
+/* What a delegate's rewrite replaces is what the root's match says, where the delegate has none of its own. */
+static void test_delegate_rewrites(void **state)
+{
+    struct world w = world_of(WEB("web") ISTIO_GATEWAY("gw", "'*'")
+        ISTIO("VirtualService", "name: root", "gateways: [gw], hosts: [a.com], http: [{match: [{uri: {exact: /one}}, {uri: {prefix: /two/}}], delegate: {name: leaf}}]")
+        ISTIO("VirtualService", "name: leaf", "http: [{rewrite: {uri: /t/}, " TO("web") "}]"));
+    static const struct {
+        const char *request;
+        enum path_rewrite kind;
+        uint32_t prefix_len;
+    } cases[] = {{"GET a.com /one", REWRITE_FULL, 0}, {"GET a.com /two/x", REWRITE_PREFIX, 5}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        static struct h1_head h;
+        struct plan_hit hit;
+        request_parse(&h, cases[i].request);
+        assert_true(plan_route(w.p, listener_at(w.p, 80), &h, false, SLICE(""), &hit));
+        assert_int_equal(hit.rule->spec->rewrite_path_kind, cases[i].kind);
+        assert_true(cases[i].kind == REWRITE_FULL || hit.prefix_len == cases[i].prefix_len);
+    }
+    world_end(&w);
+}
+
 /* Two APIs on one port: of one hostname HTTPRoutes are asked first; a VirtualService ends the search. */
 static void test_both_apis(void **state)
 {
@@ -1250,7 +1272,7 @@ static void test_bounds_mesh(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ordered), cmocka_unit_test(test_delegates), cmocka_unit_test(test_both_apis), cmocka_unit_test(test_gateways), cmocka_unit_test(test_mesh_virtuals), cmocka_unit_test(test_mesh_choice),
+        cmocka_unit_test(test_ordered), cmocka_unit_test(test_delegates), cmocka_unit_test(test_delegate_rewrites), cmocka_unit_test(test_both_apis), cmocka_unit_test(test_gateways), cmocka_unit_test(test_mesh_virtuals), cmocka_unit_test(test_mesh_choice),
         cmocka_unit_test(test_mesh_routes), cmocka_unit_test(test_splits), cmocka_unit_test(test_large_splits), cmocka_unit_test(test_headless), cmocka_unit_test(test_mesh_protocols), cmocka_unit_test(test_tcp), cmocka_unit_test(test_grants), cmocka_unit_test(test_nodes), cmocka_unit_test(test_gate), cmocka_unit_test(test_node_check), cmocka_unit_test(test_port_moves), cmocka_unit_test(test_subsets),
         cmocka_unit_test(test_shared), cmocka_unit_test(test_shared_when_asked), cmocka_unit_test(test_many_slots), cmocka_unit_test(test_service_entries), cmocka_unit_test(test_destination_choice), cmocka_unit_test(test_policy_merge), cmocka_unit_test(test_tls), cmocka_unit_test(test_misdirected),
         cmocka_unit_test(test_filters), cmocka_unit_test(test_regex), cmocka_unit_test(test_regex_limits), cmocka_unit_test(test_regex_replace), cmocka_unit_test(test_regex_threads), cmocka_unit_test(test_regex_kept), cmocka_unit_test(test_bounds_mesh),

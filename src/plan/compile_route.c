@@ -373,6 +373,27 @@ static void flat_add(struct flat_list *l, const struct object *owner, const stru
     l->items[l->n++] = (struct flat_rule){owner, *rule};
 }
 
+/* rewrite.uri replaces what uri.prefix matched, or the whole path with uri.exact and uri.regex (load_istio.c). Which of them a delegate's rule has is
+ * known only here, where the matches of both are one; where they differ it becomes a rule for each match, in place. */
+static void flat_add_merged(struct flat_list *l, const struct object *owner, const struct route_rule *rule)
+{
+    bool whole = false;
+    for (size_t i = 0; i < rule->matches_n && rule->rewrite_path_kind == REWRITE_PREFIX; i++)
+        whole |= rule->matches[i].has_path && rule->matches[i].path_kind != MATCH_STRING_PREFIX;
+    if (!whole) {
+        flat_add(l, owner, rule);
+        return;
+    }
+    for (size_t i = 0; i < rule->matches_n; i++) {
+        struct route_rule one = *rule;
+        one.matches = &rule->matches[i];
+        one.matches_n = 1;
+        if (one.matches->has_path && one.matches->path_kind != MATCH_STRING_PREFIX)
+            one.rewrite_path_kind = REWRITE_FULL;
+        flat_add(l, owner, &one);
+    }
+}
+
 /* A delegate of a delegate does not count: Istio has one level. */
 static void flat_rules(struct compile *c, const struct object *o, struct flat_list *out)
 {
@@ -388,7 +409,7 @@ static void flat_rules(struct compile *c, const struct object *o, struct flat_li
             if (leaf.delegate_name || !matches_merge(&c->scratch, &root, &leaf))
                 continue;
             settings_merge(&root, &leaf);
-            flat_add(out, d, &leaf);
+            flat_add_merged(out, d, &leaf);
         }
     }
 }
