@@ -133,6 +133,19 @@ static void load_destination(struct object *o, const struct ynode *n, struct rou
     be->weight = 1;
 }
 
+/* Envoy puts something else for %NAME% and %NAME(...)% in a field's value (custom request headers of its documentation); here they are sent as they are. */
+static bool has_command(struct slice v)
+{
+    for (size_t i = 0; i + 1 < v.n; i++) {
+        size_t k = i + 1;
+        while (v.p[i] == '%' && k < v.n && ((v.p[k] >= 'A' && v.p[k] <= 'Z') || v.p[k] == '_'))
+            k++;
+        if (k > i + 1 && k < v.n && (v.p[k] == '%' || v.p[k] == '('))
+            return true;
+    }
+    return false;
+}
+
 /* Headers.HeaderOperations. Host and the fields of framing are the proxy's. */
 static void load_operations(struct reader *r, struct object *o, const struct ynode *headers, const char *key, struct header_edit *edit)
 {
@@ -147,6 +160,8 @@ static void load_operations(struct reader *r, struct object *o, const struct yno
         for (uint32_t i = 0; map && map->type == Y_MAP && i < map->n; i++) {
             size_t inner = reader_push(r, ".%s[\"" SLICE_FMT "\"]", maps[k], (int)MIN(map->pairs[i].key.n, 60), map->pairs[i].key.p);
             load_check_edit_name(r, map->pairs[i].value, (k ? edit->add : edit->set).items[i].key);
+            if (has_command(y_str(map->pairs[i].value)))
+                reader_warn(r, map->pairs[i].value, "", "write the value itself; X-Forwarded-For, Forwarded and X-Request-Id are there in any case", "sent as it is: Envoy's %% commands are not known here");
             reader_pop(r, inner);
         }
     }

@@ -633,6 +633,9 @@ static const struct bad_case bad_traffic[] = {
      "m.yaml:5:87: error: " AT_V "http[0].rewrite.authority: not valid here: \"x y\"; give HOST or HOST:PORT\n"
      "m.yaml:5:117: error: " AT_V "http[1].redirect.uri: not valid here\n"
      "m.yaml:5:139: error: " AT_V "http[1].redirect.authority: not valid here: \"x/y\""},
+    {"commands of Envoy", VS("http: [ { " TO_S ", headers: { request: { set: { x-a: \"%DOWNSTREAM_REMOTE_ADDRESS%\", x-b: 50% off, x-c: \"a%REQ(x)%\", x-d: \"%41 %% %\" } } } } ]"),
+     "m.yaml:5:86: warning: " AT_V "http[0].headers.request.set[\"x-a\"]: sent as it is\n"
+     "m.yaml:5:136: warning: " AT_V "http[0].headers.request.set[\"x-c\"]: sent as it is"},
     {"faults", VS("http: [ { " TO_S ", fault: { delay: { percentage: { value: 101 } }, abort: { httpStatus: 500, grpcStatus: SAD } } } ]"),
      "m.yaml:5:68: error: " AT_V "http[0].fault.delay.fixedDelay: missing\n"
      "m.yaml:5:91: error: " AT_V "http[0].fault.delay.percentage.value: 101 is out of range; give a number from 0 to 100\n"
