@@ -104,7 +104,7 @@ struct log_consumer_conf {
 struct log_consumer *log_consume(struct log_client *c, const struct log_consumer_conf *conf, const struct log_consumer_ops *ops, void *ctx);
 /* While it rests nothing is given. From inside record(), too: then the next record is the first one when it goes on. */
 void log_consumer_rest(struct log_consumer *k, bool rest);
-/* The group's places become those behind the records that were given. */
+/* The group's places become those behind the records that were given. done() comes in any case, unless the consumer is closed before. */
 void log_consumer_commit(struct log_consumer *k, void (*done)(void *ctx, const struct log_fault *e), void *ctx);
 /* Nothing more is called back but done() (may be NULL), once the group has been left. */
 void log_consumer_close(struct log_consumer *k, void (*done)(void *ctx), void *ctx);

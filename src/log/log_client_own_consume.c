@@ -53,6 +53,7 @@ struct own_consumer {
     int32_t coordinator, generation;
     struct list parts;
     bool rests, closed, failed;
+    char commits;                /* its address owns the calls of commits: a rebalance, or a failure, does not drop them, since who asked is to be told */
     struct timer step;           /* the next try, or heartbeat */
     struct timer refresh;        /* Metadata once more */
     struct task reap;
@@ -852,7 +853,7 @@ void own_consumer_commit(struct log_consumer *base, void (*done)(void *ctx, cons
     struct kafka_offset_commit_req *req = call->req;
     *c = (struct commit){k, done, ctx, !k->group ? KAFKA_INVALID_GROUP_ID : k->state != MEMBER ? KAFKA_REBALANCE_IN_PROGRESS : KAFKA_NONE};
     call->ctx = c;
-    call->owner = k;
+    call->owner = &k->commits;
     req->group_id = own_keep(call, slice_cstr(k->group ? k->group : ""));
     req->generation_id_or_member_epoch = k->generation;
     req->member_id = own_keep(call, slice_cstr(k->member));
@@ -884,6 +885,7 @@ static void consumer_free(struct own_consumer *k)
     list_del(&k->reap.link);
     list_del(&k->link);
     own_calls_drop(k->o, k);
+    own_calls_drop(k->o, &k->commits);
     parts_drop(k);
     for (uint32_t i = 0; i < k->topics_n; i++)
         mem_free(k->topics[i]);
@@ -931,6 +933,7 @@ void own_consumer_close(struct log_consumer *base, void (*done)(void *ctx), void
     timer_clear(&k->step);
     timer_clear(&k->refresh);
     own_calls_drop(k->o, k);
+    own_calls_drop(k->o, &k->commits);
     loop_defer(k->o->base.loop, &k->reap);
 }
 

@@ -409,6 +409,18 @@ static void test_group(void **state)
 }
 
 /* Two members share the partitions; when one leaves the other has them all. */
+static struct log_consumer *committing; /* one commit behind the other, until its members change */
+
+static void on_committed_again(void *ctx, const struct log_fault *e)
+{
+    struct world *w = ctx;
+    w->done++;
+    if (w->assigned == 5 && !e)
+        log_consumer_commit(committing, on_committed_again, w);
+    else
+        committing = NULL;
+}
+
 static void test_rebalance(void **state)
 {
     struct world a, b;
@@ -422,8 +434,12 @@ static void test_rebalance(void **state)
     assert_int_equal(log_client_new(a.l, &(struct log_client_conf){.engine = engine_now, .bootstrap = bootstrap, .acks = -1, .timeout_ms = 10000, .settings = settings_now}, &b.c, &why), OK);
     struct log_consumer *ka = consume(&a, topic, group, -1, LOG_BEGINNING);
     UNTIL(&a, a.assigned == 5);
+    committing = ka;
+    log_consumer_commit(ka, on_committed_again, &a);
     struct log_consumer *kb = consume(&b, topic, group, -1, LOG_BEGINNING);
     UNTIL(&a, a.assigned == 3 && b.assigned == 3);
+    assert_true(a.done > 0);
+    UNTIL(&a, !committing); /* also the one that was under way when it learned of the rebalance */
     for (int32_t p = 0; p < 4; p++)
         publish_many(&a, topic, p, "x", 2);
     UNTIL(&a, a.records == 4 && b.records == 4);
