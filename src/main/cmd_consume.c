@@ -21,6 +21,8 @@ struct consuming {
     struct table ended;        /* "topic/partition" -> 1 */
     bool over, closed, committing;
     uint64_t commit_ms;
+    enum kafka_error uncommitted; /* why the last commit failed; NONE: it has not */
+    struct buf why;
     int code;
 };
 
@@ -133,8 +135,9 @@ static void on_committed(void *ctx, const struct log_fault *e)
 {
     struct consuming *c = ctx;
     c->committing = false;
-    if (e && e->code != KAFKA_REBALANCE_IN_PROGRESS && !c->code)
-        c->code = cli_log_failed(&c->k, "commit", e);
+    c->uncommitted = e ? e->code : KAFKA_NONE;
+    buf_clear(&c->why);
+    buf_adds(&c->why, e ? e->text : "");
 }
 
 static void on_closed(void *ctx) { ((struct consuming *)ctx)->closed = true; }
@@ -155,6 +158,25 @@ static void places_commit(struct consuming *c)
     log_consumer_commit(c->consumer, on_committed, c);
 }
 
+static void commit_await(struct consuming *c)
+{
+    while (c->committing)
+        loop_turn(c->k.loop, 100);
+}
+
+/* One that is under way may have begun before the last record was shown. What a commit meets while the command goes on is no matter: the next one says as much, and more. What the
+ * last one meets is, but that the group has gone on without this member: others have its partitions by now, and what they show. */
+static void places_commit_last(struct consuming *c)
+{
+    commit_await(c);
+    if (c->shown && !ferror(stdout))
+        places_commit(c);
+    commit_await(c);
+    bool elsewhere = c->uncommitted == KAFKA_REBALANCE_IN_PROGRESS || c->uncommitted == KAFKA_ILLEGAL_GENERATION || c->uncommitted == KAFKA_UNKNOWN_MEMBER_ID;
+    if (c->uncommitted && !elsewhere && !c->code)
+        c->code = cli_log_failed(&c->k, "commit", &(struct log_fault){c->uncommitted, c->why.p ? c->why.p : ""});
+}
+
 static void consume_run(struct consuming *c)
 {
     bool follow = args_has(c->a, "follow");
@@ -172,10 +194,7 @@ static void consume_run(struct consuming *c)
         if (follow)
             fflush(stdout);
     }
-    if (c->shown && !ferror(stdout))
-        places_commit(c);
-    while (c->committing)
-        loop_turn(c->k.loop, 100);
+    places_commit_last(c);
     log_consumer_close(c->consumer, on_closed, c);
     while (!c->closed)
         loop_turn(c->k.loop, 100);
@@ -222,6 +241,7 @@ int cmd_consume(struct args *a)
         code = c->code;
     }
     table_fini(&c->ended);
+    buf_free(&c->why);
     mem_free(topics);
     mem_free(c);
     return code;
