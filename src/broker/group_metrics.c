@@ -72,7 +72,7 @@ static void tell_item(struct buf text[FAMILIES], const struct lag_item *it)
     struct prom_label labels[] = {{"group", it->group}, {"topic", it->topic}, {"partition", slice_cstr(number)}};
     prom_u64(&text[FAMILY_OFFSET], "weir_kafka_group_offset", "", labels, 3, (uint64_t)MAX(it->committed, 0));
     if (it->high >= 0)
-        prom_u64(&text[FAMILY_LAG], "weir_kafka_group_lag", "", labels, 3, (uint64_t)MAX(it->high - it->committed, 0));
+        prom_u64(&text[FAMILY_LAG], "weir_kafka_group_lag", "", labels, 3, (uint64_t)MAX(it->high - MAX(it->committed, 0), 0)); /* a client may commit any number */
 }
 
 /* Into a list of the greatest, in order. */

@@ -238,10 +238,19 @@ static void commit_fail(struct commit *c, enum kafka_error e)
     commit_answer(c);
 }
 
+/* The client's own retention may be as long as a number can say. */
+static int64_t expires_ms(const struct commit *c)
+{
+    int64_t ms;
+    if (c->retention_ms < 0)
+        return -1;
+    return __builtin_add_overflow(c->w.now_ms, c->retention_ms, &ms) ? INT64_MAX : ms;
+}
+
 static struct offset_value value_of(const struct commit *c, const struct item *it)
 {
     return (struct offset_value){.offset = it->offset, .leader_epoch = it->leader_epoch, .metadata = it->metadata, .commit_ms = c->w.now_ms,
-                                 .expire_ms = c->retention_ms >= 0 ? c->w.now_ms + c->retention_ms : -1, .topic_id = it->topic_id};
+                                 .expire_ms = expires_ms(c), .topic_id = it->topic_id};
 }
 
 static void commit_apply(struct commit *c)

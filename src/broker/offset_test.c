@@ -569,6 +569,11 @@ static void test_own_retention(void **state)
     assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), 12);
     sweep(1);
     assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), -1);
+    q.retention_time_ms = INT64_MAX; /* for good */
+    resp = client_ask(a.c, KEY_OFFSET_COMMIT, 2, &q);
+    assert_int_equal(resp->topics[0].partitions[0].error_code, 0);
+    sweep(30 * 24);
+    assert_int_equal(tm_fetch(&a, "t", 0, false, NULL), 12);
     tm_free(&a);
     world_stop();
 }
