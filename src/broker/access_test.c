@@ -100,6 +100,7 @@ static void test_users(void **state)
     const char *some[] = {"zoe", "nobody", "alice", "alice"};
     assert_string_equal(users(c, some, 4), "zoe:1=4096,;nobody:!91;alice:!92;");
     assert_int_equal(user_put(c, "", SCRAM_SHA256, "pw", 4096), KAFKA_UNACCEPTABLE_CREDENTIAL);
+    assert_int_equal(user_put(c, "bob\xff", SCRAM_SHA256, "pw", 4096), KAFKA_UNACCEPTABLE_CREDENTIAL); /* no UTF-8 */
     assert_int_equal(user_put(c, "bob", SCRAM_SHA256, "pw", 4095), KAFKA_UNACCEPTABLE_CREDENTIAL);
     assert_int_equal(user_put(c, "bob", SCRAM_SHA256, "pw", 16385), KAFKA_UNACCEPTABLE_CREDENTIAL);
     assert_int_equal(user_put(c, "bob", 3, "pw", 4096), KAFKA_UNSUPPORTED_SASL_MECHANISM);
@@ -504,6 +505,7 @@ static void test_acl_requests(void **state)
     /* bindings that make no sense */
     assert_int_equal(acl_put(c, ACL_ALLOW, "a", "*", ACL_READ, ACL_TOPIC, ACL_LITERAL, "x"), KAFKA_INVALID_REQUEST);
     assert_int_equal(acl_put(c, ACL_ALLOW, "User:", "*", ACL_READ, ACL_TOPIC, ACL_LITERAL, "x"), KAFKA_INVALID_REQUEST);
+    assert_int_equal(acl_put(c, ACL_DENY, "User:\xff", "*", ACL_READ, ACL_TOPIC, ACL_LITERAL, "x"), KAFKA_INVALID_REQUEST); /* no UTF-8 */
     assert_int_equal(acl_put(c, ACL_ALLOW, "User:a", "", ACL_READ, ACL_TOPIC, ACL_LITERAL, "x"), KAFKA_INVALID_REQUEST);
     assert_int_equal(acl_put(c, ACL_ALLOW, "User:a", "*", ACL_ANY, ACL_TOPIC, ACL_LITERAL, "x"), KAFKA_INVALID_REQUEST);
     assert_int_equal(acl_put(c, ACL_ALLOW, "User:a", "*", ACL_READ, ACL_RESOURCE_ANY, ACL_LITERAL, "x"), KAFKA_INVALID_REQUEST);
@@ -689,6 +691,14 @@ static void test_quota_requests(void **state)
     assert_int_equal(quota_put(c, NULL, NULL, "producer_byte_rate", 1), KAFKA_INVALID_REQUEST);
     assert_int_equal(quota_put(c, "a", NULL, "nonsense", 1), KAFKA_INVALID_REQUEST);
     assert_int_equal(quota_put(c, "a", NULL, "producer_byte_rate", -1), KAFKA_INVALID_REQUEST);
+    char name[SECURITY_NAME_MAX + 1]; /* no UTF-8: the file would have three bytes for each, and not be read again */
+    memset(name, '\xff', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    assert_int_equal(quota_put(c, name, NULL, "producer_byte_rate", 1), KAFKA_INVALID_REQUEST);
+    assert_int_equal(quota_put(c, "a\xc3", NULL, "producer_byte_rate", 1), KAFKA_INVALID_REQUEST);
+    memset(name, 'x', sizeof name - 1);
+    assert_int_equal(quota_put(c, name, NULL, "producer_byte_rate", 1), KAFKA_NONE);
+    assert_int_equal(quota_put(c, name, NULL, "producer_byte_rate", 0), KAFKA_NONE);
     world_crash(true);
     c = client_new(0);
     assert_int_equal(quota_count(c, NULL, 0, NULL, false, &v), 4);

@@ -298,13 +298,11 @@ struct acl_call {
     struct breq *r;
 };
 
-static bool text_ok(struct slice s) { return s.n > 0 && s.n <= SECURITY_NAME_MAX && !memchr(s.p, 0, s.n); }
-
 /* "User:alice": a type, a colon, a name. */
 static bool principal_ok(struct slice s)
 {
     struct slice name, type = slice_cut(s, ':', &name);
-    return text_ok(s) && type.n > 0 && type.n < s.n && name.n > 0;
+    return security_name_ok(s) && type.n > 0 && type.n < s.n && name.n > 0;
 }
 
 /* What is wrong with a new binding; NULL: nothing. */
@@ -318,13 +316,13 @@ static const char *creation_fault(const struct kafka_create_acls_req_acl_creatio
         return "The operation must be ALL or one of the specific ones.";
     if (c->permission_type != ACL_ALLOW && c->permission_type != ACL_DENY)
         return "The permission must be ALLOW or DENY.";
-    if (!text_ok(c->resource_name))
-        return "The resource name is empty or too long.";
+    if (!security_name_ok(c->resource_name))
+        return "The resource name is empty, too long, or not UTF-8.";
     if (c->resource_type == ACL_CLUSTER && !slice_eq(c->resource_name, CLUSTER_NAME))
         return "The only valid name for the CLUSTER resource is kafka-cluster";
     if (!principal_ok(c->principal))
         return "The principal must be TYPE:NAME, such as User:alice.";
-    if (!text_ok(c->host))
+    if (!security_name_ok(c->host))
         return "The host must be an address or *.";
     return NULL;
 }

@@ -441,8 +441,8 @@ static const char *entity_read(struct breq *r, const struct kafka_alter_client_q
             return "Unsupported entity type: user and client-id are supported";
         if ((user ? out->user_mode : out->client_mode) != QUOTA_ABSENT)
             return "An entity type cannot appear more than once in an entity";
-        if (name.p && (name.n == 0 || name.n > SECURITY_NAME_MAX || memchr(name.p, 0, name.n)))
-            return "An entity's name must have 1 to 1024 bytes, and no NUL; the default has none";
+        if (name.p && !security_name_ok(name))
+            return "An entity's name must have 1 to 1024 bytes, of UTF-8 without NUL; the default has none";
         char *text = name.p ? (char *)(uintptr_t)arena_slice(&r->arena, name).p : NULL;
         enum quota_entity_mode mode = name.p ? QUOTA_NAMED : QUOTA_DEFAULT;
         if (user)

@@ -308,6 +308,15 @@ static bool hex_of(const json_t *o, const char *key, uint8_t *out, size_t max, u
     return true;
 }
 
+bool security_name_ok(struct slice name)
+{
+    if (name.n == 0 || name.n > SECURITY_NAME_MAX || memchr(name.p, 0, name.n))
+        return false;
+    json_t *text = json_stringn(name.p, name.n); /* NULL: not UTF-8 */
+    json_decref(text);
+    return text != NULL;
+}
+
 static bool name_of(const json_t *o, const char *key, const char **out)
 {
     *out = json_string_value(json_object_get(o, key));

@@ -18,6 +18,8 @@
 #define USERS_MAX 10000u
 #define QUOTAS_MAX 10000u
 #define SECURITY_NAME_MAX 1024u            /* bytes of a name of a user, principal, host or client */
+/* One that the file can keep as it is: 1 to SECURITY_NAME_MAX bytes of UTF-8 without NUL. What is no UTF-8 comes back from it as something else, and longer. */
+bool security_name_ok(struct slice name);
 #define SECURITY_FILE_MAX (256u << 20)
 
 struct sec_user {

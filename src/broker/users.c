@@ -116,8 +116,8 @@ static void upsertion_check(struct RESULT *out, const struct kafka_alter_user_sc
 {
     if (u->name.n == 0)
         refuse(out, KAFKA_UNACCEPTABLE_CREDENTIAL, "Username must not be empty");
-    else if (u->name.n > SCRAM_USER_MAX || memchr(u->name.p, 0, u->name.n))
-        refuse(out, KAFKA_UNACCEPTABLE_CREDENTIAL, "Username must have at most 255 bytes, and no NUL");
+    else if (u->name.n > SCRAM_USER_MAX || !security_name_ok(u->name))
+        refuse(out, KAFKA_UNACCEPTABLE_CREDENTIAL, "Username must have at most 255 bytes, of UTF-8 without NUL");
     else if (!mechanism_ok(u->mechanism))
         refuse(out, KAFKA_UNSUPPORTED_SASL_MECHANISM, "Unknown SCRAM mechanism");
     else if (u->iterations < SCRAM_ITERATIONS_MIN)
