@@ -308,6 +308,35 @@ static void offset_tomb(void *ctx, struct slice topic, int32_t partition)
     group_tombs_offset(to->t, to->g->id, topic, partition);
 }
 
+static bool any_good(const struct kafka_offset_delete_resp_offset_delete_response_topic *t)
+{
+    for (int32_t k = 0; k < t->partitions_n; k++)
+        if (!t->partitions[k].error_code)
+            return true;
+    return false;
+}
+
+/* Offsets of topics that a member subscribes to stay. To tell may mean to read every member's metadata: so it is asked of topics that there are, once of each. */
+static void offsets_of_subscribed(struct offset_delete *od, const struct group *g)
+{
+    static const bool yes = true, no = false;
+    struct table known = {0};
+    for (int32_t i = 0; i < od->resp.topics_n; i++) {
+        struct kafka_offset_delete_resp_offset_delete_response_topic *t = &od->resp.topics[i];
+        if (!any_good(t))
+            continue;
+        const bool *subscribed = table_get(&known, t->name);
+        if (!subscribed) {
+            subscribed = group_subscribed(g, t->name) ? &yes : &no;
+            (void)table_put(&known, t->name, (void *)(uintptr_t)subscribed);
+        }
+        for (int32_t k = 0; *subscribed && k < t->partitions_n; k++)
+            if (!t->partitions[k].error_code)
+                t->partitions[k].error_code = KAFKA_GROUP_SUBSCRIBED_TO_TOPIC;
+    }
+    table_fini(&known);
+}
+
 static void offset_deleting(struct breq *r)
 {
     const struct kafka_offset_delete_req *q = r->req;
@@ -323,13 +352,7 @@ static void offset_deleting(struct breq *r)
         offset_delete_fail(r, e);
         return;
     }
-    for (int32_t i = 0; i < od->resp.topics_n; i++) {
-        struct kafka_offset_delete_resp_offset_delete_response_topic *t = &od->resp.topics[i];
-        bool subscribed = group_subscribed(g, t->name);
-        for (int32_t k = 0; subscribed && k < t->partitions_n; k++)
-            if (!t->partitions[k].error_code)
-                t->partitions[k].error_code = KAFKA_GROUP_SUBSCRIBED_TO_TOPIC;
-    }
+    offsets_of_subscribed(od, g);
     od->g = g;
     g->refs++;
     struct tomb_to to = {group_tombs_begin(gp, offsets_deleted, od), g};
@@ -361,6 +384,11 @@ static void offset_delete_topic(struct breq *r, struct offset_delete *od, int32_
 void offset_delete(struct breq *r)
 {
     const struct kafka_offset_delete_req *q = r->req;
+    uint64_t n = 0;
+    for (int32_t i = 0; i < q->topics_n; i++)
+        n += 1 + (uint64_t)MAX(q->topics[i].partitions_n, 0);
+    if (!breq_items_ok(r, n, NAMED_ITEMS_MAX)) /* each is a tombstone */
+        return;
     struct offset_delete *od = BREQ_NEW(r, struct offset_delete);
     kafka_offset_delete_resp_init(&od->resp);
     r->resp = od;

@@ -764,6 +764,32 @@ static const struct kafka_offset_delete_resp *offset_delete_ask(struct client *c
     return client_ask(c, 47, 0, &q);
 }
 
+/* Topics named again, one that is not there between them; and more than a request may name. */
+static void offset_delete_many(struct tm *a)
+{
+    struct kafka_offset_delete_req q;
+    struct kafka_offset_delete_req_offset_delete_request_topic topics[3];
+    struct kafka_offset_delete_req_offset_delete_request_partition p[2] = {{.partition_index = 0}, {.partition_index = 7}};
+    kafka_offset_delete_req_init(&q);
+    q.group_id = SLICE("g");
+    q.topics = topics;
+    q.topics_n = 3;
+    for (int i = 0; i < 3; i++)
+        topics[i] = (struct kafka_offset_delete_req_offset_delete_request_topic){.name = i == 1 ? SLICE("none") : SLICE("t"), .partitions = p, .partitions_n = 2};
+    const struct kafka_offset_delete_resp *resp = client_ask(a->c, 47, 0, &q);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(resp->topics[i].partitions[0].error_code, i == 1 ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_GROUP_SUBSCRIBED_TO_TOPIC);
+        assert_int_equal(resp->topics[i].partitions[1].error_code, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    }
+    struct client *c = client_new(1);
+    q.topics_n = 1;
+    topics[0].partitions_n = NAMED_ITEMS_MAX;
+    topics[0].partitions = arena_zalloc(client_arena(c), NAMED_ITEMS_MAX * sizeof *topics[0].partitions);
+    client_send_silent(c, 47, 0, &q);
+    client_await_close(c);
+    client_free(c);
+}
+
 static void test_offset_delete(void **state)
 {
     (void)state;
@@ -780,6 +806,7 @@ static void test_offset_delete(void **state)
     assert_int_equal(tm_commit(&a, "u", 0, 2, ""), KAFKA_NONE);
     assert_int_equal(offset_delete_ask(a.c, "g", "t", 0)->topics[0].partitions[0].error_code, KAFKA_GROUP_SUBSCRIBED_TO_TOPIC);
     assert_int_equal(offset_delete_ask(a.c, "g", "u", 5)->topics[0].partitions[0].error_code, KAFKA_UNKNOWN_TOPIC_OR_PARTITION);
+    offset_delete_many(&a);
     assert_int_equal(tm_fetch(&a, "u", 0, false, NULL), 2);
     assert_int_equal(offset_delete_ask(a.c, "g", "u", 0)->topics[0].partitions[0].error_code, 0);
     assert_int_equal(tm_fetch(&a, "u", 0, false, NULL), -1);
