@@ -168,6 +168,8 @@ void tree_free(struct tree *t);                               /* and unrefs all 
 #define REVISION_CHANGES_MAX ((1u << 20) - 1)
 #define TXN_TOTAL_MAX 8192           /* operations of a transaction, those of nested ones and of all branches included */
 #define TXN_KEYS_MAX (1u << 20)      /* keys that the comparisons and ranges of a transaction look at, all together */
+#define TXN_PAST_BYTES_MAX (128u << 20) /* that its ranges of the past read, all together */
+#define PAST_BYTES (32u << 20)       /* of ranges of the past that one job reads, and the rest of the last one */
 #define SLICE_ROWS 2000
 #define SLICE_BYTES (1u << 20)
 #define PAST_CALLS_MAX 64            /* calls whose reads of the past are done by one job */
@@ -231,6 +233,7 @@ struct past {
     struct value **values;       /* as kvs: what was read; NULL: no such row. Each is moved to its kv */
     size_t at;                   /* values that were read so far */
     bool holds;                  /* own.holds counts it */
+    bool much;                   /* RANGE: not all of it was read, since its transaction would have too much */
 };
 
 enum job_kind { JOB_NONE, JOB_COMMIT, JOB_PAST, JOB_SLICE, JOB_CLEAN, JOB_VACUUM, JOB_CHECKPOINT, JOB_SAMPLE, JOB_RELEASE, JOB_CLOSE };
@@ -245,6 +248,7 @@ struct job {
     /* Of the kinds: */
     struct list calls;           /* PAST */
     size_t values, values_bytes; /* PAST: that it has read */
+    size_t past_bytes;           /* PAST: of the keys and values of ranges */
     int64_t from, to, compact;   /* SLICE: first revision, and the last it has read; CLEAN: id it goes on from, and got to */
     bool want_prev;              /* SLICE */
     struct changes slice;        /* SLICE */

@@ -645,6 +645,64 @@ static void test_long_watches(void **state)
     mem_free(key);
 }
 
+/* The same of the past, which is read before it is evaluated. */
+static void test_past_of_a_txn(void **state)
+{
+    enum { KEYS = 20000, MANY = 60, FEW = 50 };
+    struct world *w = *state;
+    struct arena arena;
+    arena_init(&arena, MEM_MISC, 1u << 16);
+    struct ctl_op *ops = arena_zalloc(&arena, KEYS * sizeof *ops);
+    for (size_t i = 0; i < KEYS; i++) ops[i] = op_put(arena_printf(&arena, "k%05zu", i), "v");
+    expect_exempt(w, (struct ctl_op){.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = KEYS}}, CTL_OK);
+    struct ctl_status st;
+    ctl_status(w->ctl, &st);
+    put(w, "x", "1");
+    for (size_t i = 0; i < MANY; i++)
+        ops[i] = (struct ctl_op){.kind = CTL_RANGE, .range = {.key = SLICE("k"), .end = SLICE("l"), .revision = st.revision, .count_only = i % 2}};
+    struct ctl_op txn = {.kind = CTL_TXN, .txn = {.then_ops = ops, .then_n = FEW}};
+    expect(w, txn, CTL_OK);
+    txn.txn.then_n = MANY;
+    expect(w, txn, CTL_TOO_MANY_OPS);
+    expect_exempt(w, txn, CTL_OK);
+    expect(w, ops[0], CTL_OK);
+    arena_fini(&arena);
+}
+
+static size_t pasts_n, past_bytes;
+static void past_told(struct ctl_call *call)
+{
+    assert_true(call->error == CTL_OK && call->result.range.n == 20);
+    past_bytes = MAX(past_bytes, mem_bytes(MEM_CTL));
+    pasts_n++;
+}
+static bool is_told(void *ctx) { return pasts_n == *(const size_t *)ctx; }
+
+/* Many who read much of the past at once: what is read for some is answered before the others' is read. */
+static void test_pasts_at_once(void **state)
+{
+    enum { KEYS = 20, CALLS = 30, LONG = 1u << 20 };
+    struct world *w = *state;
+    char key[8], *value = mem_new(MEM_MISC, LONG);
+    struct ctl_call calls[CALLS];
+    struct ctl_status st;
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(key, sizeof key, "k%02d", i);
+        expect(w, (struct ctl_op){.kind = CTL_PUT, .put = {.key = slice_cstr(key), .value = slice_of(value, LONG)}}, CTL_OK);
+    }
+    ctl_status(w->ctl, &st);
+    put(w, "x", "1");
+    pasts_n = past_bytes = 0;
+    for (size_t i = 0; i < CALLS; i++) {
+        calls[i] = (struct ctl_call){.op = {.kind = CTL_RANGE, .range = {.key = SLICE("k"), .end = SLICE("l"), .revision = st.revision}}, .done = past_told};
+        ctl_submit(w->ctl, &calls[i]);
+    }
+    size_t all = CALLS;
+    assert_true(w->run(w, is_told, &all, 60000));
+    assert_true(past_bytes < 100u << 20);
+    mem_free(value);
+}
+
 static size_t revoked_n, revoke_bytes;
 static void revoked(struct ctl_call *call)
 {
@@ -1215,7 +1273,7 @@ static void test_lives(void **state)
 static const struct CMUnitTest own_tests[] = {
     cmocka_unit_test(test_disk_full), cmocka_unit_test(test_write_fails), cmocka_unit_test(test_sync_fails), cmocka_unit_test(test_read_fails),
     cmocka_unit_test(test_zeroes_ahead), cmocka_unit_test(test_keep_while_revoked), cmocka_unit_test(test_keep_expired),
-    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_keys_of_a_txn), cmocka_unit_test(test_long_watches), cmocka_unit_test(test_revoke_behind), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
+    cmocka_unit_test(test_quota), cmocka_unit_test(test_limits), cmocka_unit_test(test_exempt), cmocka_unit_test(test_versions_of_a_batch), cmocka_unit_test(test_keys_of_a_txn), cmocka_unit_test(test_long_watches), cmocka_unit_test(test_revoke_behind), cmocka_unit_test(test_past_of_a_txn), cmocka_unit_test(test_pasts_at_once), cmocka_unit_test(test_history_by_number), cmocka_unit_test(test_history_by_age),
 };
 
 int main(void)

@@ -250,7 +250,22 @@ static int past_row(struct db *db, struct past *p, int64_t id)
     return rc == SQLITE_ROW ? SQLITE_OK : rc == SQLITE_DONE ? SQLITE_CORRUPT : rc;
 }
 
-static int past_read(struct db *db, struct past *p)
+/* What the ranges of one call may still read. */
+struct past_left {
+    uint64_t keys, bytes;
+};
+
+/* Counts one more that was read, the last of p's when it was taken (there were n before). */
+static void past_count(struct past *p, size_t n, struct past_left *left, struct job *j)
+{
+    size_t bytes = p->n > n ? kv_bytes(p->kvs[n]) : 0;
+    j->past_bytes += bytes;
+    left->keys -= MIN(left->keys, 1u);
+    left->bytes -= MIN(left->bytes, bytes);
+    p->much = !left->keys || !left->bytes;
+}
+
+static int past_read(struct db *db, struct past *p, struct past_left *left, struct job *j)
 {
     const struct ctl_range *r = p->range;
     struct buf after = {0}; /* the next possible key: the end of the range of one */
@@ -266,11 +281,16 @@ static int past_read(struct db *db, struct past *p)
     }
     p->count = 0;
     int rc, inner = SQLITE_OK;
-    while (inner == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW) inner = past_row(db, p, sqlite3_column_int64(s, 0));
+    p->much = !left->keys || !left->bytes;
+    while (inner == SQLITE_OK && !p->much && (rc = sqlite3_step(s)) == SQLITE_ROW) {
+        size_t n = p->n;
+        inner = past_row(db, p, sqlite3_column_int64(s, 0));
+        past_count(p, n, left, j);
+    }
     (void)sqlite3_reset(s);
     (void)sqlite3_clear_bindings(s);
     buf_free(&after);
-    if (inner != SQLITE_OK) return inner;
+    if (inner != SQLITE_OK || p->much) return inner;
     return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
@@ -294,16 +314,28 @@ static int values_read(struct db *db, struct past *p, struct job *j)
     return rc;
 }
 
+/* What is left of one call waits for the next job when this one holds enough. */
+static int past_call(struct db *db, const struct ctl_call *call, struct job *j)
+{
+    bool bound = call->op.kind == CTL_TXN && !call->exempt;
+    struct past_left left = {bound ? TXN_KEYS_MAX : UINT64_MAX, bound ? TXN_PAST_BYTES_MAX : UINT64_MAX};
+    int rc = SQLITE_OK;
+    for (struct past *p = call->priv; rc == SQLITE_OK && p; p = p->next) {
+        if (p->count >= 0) continue;
+        if (!p->range) rc = values_read(db, p, j);
+        else if (bound || j->past_bytes < PAST_BYTES) rc = past_read(db, p, &left, j);
+    }
+    return rc;
+}
+
 void db_past(struct own *o, struct job *j)
 {
     struct db *db = o->db;
     job_begin(db);
     int rc = SQLITE_OK;
-    j->values = j->values_bytes = 0;
-    LIST_FOREACH(it, &j->calls) {
-        for (struct past *p = CONTAINER_OF(it, struct ctl_call, link)->priv; rc == SQLITE_OK && p; p = p->next)
-            if (p->count < 0) rc = p->range ? past_read(db, p) : values_read(db, p, j);
-    }
+    j->values = j->values_bytes = j->past_bytes = 0;
+    for (struct list *it = j->calls.next; rc == SQLITE_OK && it != &j->calls; it = it->next)
+        if (j->past_bytes < PAST_BYTES) rc = past_call(db, CONTAINER_OF(it, struct ctl_call, link), j);
     if (rc != SQLITE_OK) job_fail(db, j, rc, false);
 }
 

@@ -355,7 +355,8 @@ static enum ctl_error range_require(const struct eval *ev, const struct ctl_rang
 {
     int64_t compact = ev->in_batch ? ev->o->batch.compact : ev->o->compact;
     if (r->revision > ev->start) return CTL_FUTURE_REVISION;
-    if (r->revision > 0) return r->revision < compact ? CTL_COMPACTED : CTL_OK;
+    const struct past *p = r->revision > 0 ? past_of(ev->call, r) : NULL;
+    if (r->revision > 0) return r->revision < compact ? CTL_COMPACTED : p && p->much ? CTL_TOO_MANY_OPS : CTL_OK;
     bool past = ev->call->op.kind == CTL_TXN && r->revision < 0 && r->revision < (compact > 0 ? compact : -1);
     return past ? CTL_COMPACTED : CTL_OK;
 }
