@@ -174,9 +174,13 @@ static struct ctl_kv *kvs_read(struct arena *a, Etcd__KeyValue *const *m, size_t
     return kvs;
 }
 
-static void range_read(struct arena *a, const Etcd__RangeResponse *m, struct ctl_range_result *out)
+/* Who asked for a range counts on it that keys are in it: he may cut off what they have in common. */
+static enum err range_read(struct arena *a, const struct ctl_range *asked, const Etcd__RangeResponse *m, struct ctl_range_result *out)
 {
     *out = (struct ctl_range_result){.kvs = kvs_read(a, m->kvs, m->n_kvs), .n = m->n_kvs, .more = m->more, .count = m->count};
+    for (size_t i = 0; i < out->n; i++)
+        if (!range_has(asked->key, asked->end, out->kvs[i].key)) return ERR_SYNTAX;
+    return OK;
 }
 
 static void put_read(const Etcd__PutResponse *m, struct ctl_put_result *out)
@@ -196,8 +200,9 @@ static enum err txn_read(struct arena *a, const struct ctl_txn *asked, const Etc
 static enum err op_read(struct arena *a, const struct ctl_op *asked, const Etcd__ResponseOp *m, struct ctl_op_result *out)
 {
     out->kind = asked->kind;
-    if (asked->kind == CTL_RANGE && m->response_case == ETCD__RESPONSE_OP__RESPONSE_RESPONSE_RANGE) range_read(a, m->response_range, &out->range);
-    else if (asked->kind == CTL_PUT && m->response_case == ETCD__RESPONSE_OP__RESPONSE_RESPONSE_PUT) put_read(m->response_put, &out->put);
+    if (asked->kind == CTL_RANGE && m->response_case == ETCD__RESPONSE_OP__RESPONSE_RESPONSE_RANGE)
+        return range_read(a, &asked->range, m->response_range, &out->range);
+    if (asked->kind == CTL_PUT && m->response_case == ETCD__RESPONSE_OP__RESPONSE_RESPONSE_PUT) put_read(m->response_put, &out->put);
     else if (asked->kind == CTL_DELETE && m->response_case == ETCD__RESPONSE_OP__RESPONSE_RESPONSE_DELETE_RANGE)
         delete_read(a, m->response_delete_range, &out->del);
     else if (asked->kind == CTL_TXN && m->response_case == ETCD__RESPONSE_OP__RESPONSE_RESPONSE_TXN) return txn_read(a, &asked->txn, m->response_txn, &out->txn);
@@ -270,7 +275,7 @@ static enum err result_read(struct arena *a, const ProtobufCMessage *m, struct c
 {
     struct ctl_op_result *out = &call->result;
     switch (call->op.kind) {
-    case CTL_RANGE: range_read(a, AS(Etcd__RangeResponse, m), &out->range); return OK;
+    case CTL_RANGE: return range_read(a, &call->op.range, AS(Etcd__RangeResponse, m), &out->range);
     case CTL_PUT: put_read(AS(Etcd__PutResponse, m), &out->put); return OK;
     case CTL_DELETE: delete_read(a, AS(Etcd__DeleteRangeResponse, m), &out->del); return OK;
     case CTL_TXN: return txn_read(a, &call->op.txn, AS(Etcd__TxnResponse, m), &out->txn);

@@ -49,6 +49,7 @@ static struct {
     bool hold[ASKS];                 /* no answer */
     const char *trailers[ASKS];      /* this instead of an answer */
     uint16_t http[ASKS];             /* this status instead of 200 */
+    bool stray;                      /* keys are told that nobody asked for */
     bool unreadable;                 /* puts are answered with bytes that are no message */
     bool fragments;
     /* What they have seen: */
@@ -135,7 +136,7 @@ static void range_answer(struct question *q)
     Etcd__KeyValue kv = ETCD__KEY_VALUE__INIT, *kvs[] = {&kv};
     Etcd__ResponseHeader h;
     m.header = header(q, &h);
-    kv.key = etcd_data(SLICE("w/a"));
+    kv.key = etcd_data(W.stray ? SLICE("w") : SLICE("w/a"));
     kv.value = etcd_data(SLICE("some value"));
     kv.mod_revision = W.revision;
     m.kvs = kvs;
@@ -160,7 +161,7 @@ static void response_send(struct known *k, int64_t revision, int from, int to, b
     for (int i = from; i < to; i++) {
         etcd__key_value__init(&kv[i]);
         etcd__event__init(&ev[i]);
-        kv[i].key = etcd_data(slice_cstr(keys[i]));
+        kv[i].key = etcd_data(W.stray ? SLICE("w") : slice_cstr(keys[i]));
         kv[i].value = etcd_data(SLICE("a value of some length, so that what is kept of it can be too much"));
         kv[i].mod_revision = revision;
         ev[i].kv = &kv[i];
@@ -513,6 +514,11 @@ static enum ctl_error did(struct ctl_op op, struct answer *a)
     return e;
 }
 
+static struct ctl_op long_get(void)
+{
+    return (struct ctl_op){.kind = CTL_RANGE, .range = {.key = SLICE("w/"), .end = SLICE("w/a key that is long enough to be seen")}};
+}
+
 /* ---- what is told from inside something else ---- */
 
 #define MANY 12
@@ -530,7 +536,7 @@ static void caller_done(struct ctl_call *call)
     c->error = call->error;
     c->over = !c->more;
     if (!c->more--) return;
-    *call = (struct ctl_call){.op = c->keeps ? (struct ctl_op){.kind = CTL_LEASE_KEEP, .lease = {.id = 5}} : op_get("a key that is long enough to be seen"), .done = caller_done};
+    *call = (struct ctl_call){.op = c->keeps ? (struct ctl_op){.kind = CTL_LEASE_KEEP, .lease = {.id = 5}} : long_get(), .done = caller_done};
     ctl_submit(W.ctl, call);
 }
 static bool callers_over(void *ctx)
@@ -747,6 +753,32 @@ static void test_unconfirmed(void **state)
     k->at = W.revision;
     response_send(k, k->at, 0, 1 + (int)(k->at % 3), false);
     watches_confirm();
+    change(2);
+    assert_true(sim_run(told_all, &t, 5000));
+    assert_int_equal(t.last, 13);
+    assert_int_equal(t.messages, 3);
+    ctl_watch_stop(t.watch);
+}
+
+/* Keys that were not asked for: who asked cuts off what he knows that his keys begin with. */
+static void test_stray_keys(void **state)
+{
+    static struct told t;
+    W.stray = true;
+    assert_int_not_equal(did(op_get("w/a"), NULL), CTL_OK);
+    struct ctl_op op = {.kind = CTL_RANGE, .range = {.key = SLICE("w/"), .end = SLICE("w0")}};
+    assert_int_not_equal(did(op, NULL), CTL_OK);
+    W.stray = false;
+    assert_int_equal(did(op, NULL), CTL_OK);
+    told_start(&t);
+    assert_true(sim_run(is_live, NULL, 1000));
+    struct known *k = &W.known[0];
+    W.stray = true;
+    W.revision++;
+    k->at = W.revision;
+    response_send(k, k->at, 0, 1 + (int)(k->at % 3), false);
+    W.stray = false;
+    pass(50);
     change(2);
     assert_true(sim_run(told_all, &t, 5000));
     assert_int_equal(t.last, 13);
@@ -1056,7 +1088,7 @@ int main(int argc, char **argv)
 #define T(test) cmocka_unit_test_setup_teardown(test, world_setup, world_stop)
     const struct CMUnitTest tests[] = {
         T(test_new_term), T(test_keeps_refused), T(test_stop_while_creating), T(test_close_in_events), T(test_no_keys), T(test_progress_of_rest), T(test_many_rests), T(test_close_while_connecting), T(test_unconfirmed),
-        T(test_order_of_fragments), T(test_member_behind), T(test_nospace), T(test_http_statuses), T(test_unsendable), T(test_error_revision), T(test_goaway), T(test_read_of_leaderless),
+        T(test_order_of_fragments), T(test_stray_keys), T(test_member_behind), T(test_nospace), T(test_http_statuses), T(test_unsendable), T(test_error_revision), T(test_goaway), T(test_read_of_leaderless),
         cmocka_unit_test(test_lives),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);

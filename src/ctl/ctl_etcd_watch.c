@@ -356,14 +356,14 @@ static int64_t frames_newest(const struct rwatch *w)
     return list_empty(&w->frames) ? 0 : f->events[f->n - 1].kv.mod_revision;
 }
 
-/* The events that are news, in the frame. False: they are in no order, or lack their keys. */
+/* The events that are news, in the frame. False: they are in no order, lack their keys, or are of keys that are not watched. */
 static bool events_read(const struct rwatch *w, const Etcd__WatchResponse *m, struct frame *f)
 {
     int64_t last = 0, kept = frames_newest(w);
     f->events = arena_alloc(&f->mem, (m->n_events + 1) * sizeof *f->events);
     for (size_t i = 0; i < m->n_events; i++) {
         const Etcd__Event *e = m->events[i];
-        if (!e->kv || e->kv->mod_revision < last) return false;
+        if (!e->kv || e->kv->mod_revision < last || !range_has(w->conf.key, w->conf.end, etcd_slice(e->kv->key))) return false;
         last = e->kv->mod_revision;
         if (last > w->got && last < kept) return false;
         if (last > w->got) event_read(e, &f->events[f->n++]);
@@ -459,7 +459,7 @@ static bool watch_take(struct remote *r, const Etcd__WatchResponse *m, struct fr
     } else if (!m->n_events) {
         rwatch_progress(w, revision);
     } else if (!events_read(w, m, f)) {
-        rconn_fail(r->conn, false, "sent events that are in no order");
+        rconn_fail(r->conn, false, "sent events that are in no order, or of keys that are not watched");
     } else if (f->n) {
         f->open = m->fragment;
         rwatch_events(w, f);
