@@ -753,6 +753,19 @@ static void test_reason_is_no_utf8(void **state)
     node.why = NULL;
 }
 
+/* Replicas of other nodes are called as their nodes say, in keys of the control store, which are bytes. */
+static void test_names_are_no_utf8(void **state)
+{
+    static const struct plan_remote far = {.node = "b\xff", .sni = "x"};
+    const struct plan_cluster was = node.plan.clusters[0];
+    struct plan_endpoint ep = {.id = 2, .name = "web-\xff", .locality = "eu/w\xff", .remote = &far, .address = {.ip = {127, 0, 0, 1}, .port = 9, .family = ADDR_IP4}};
+    node.plan.clusters[0].eps = &ep;
+    node.plan.clusters[0].eps_n = 1;
+    ask_expect("GET", "/v1/services", "", 200, "\"name\":\"web-?\",\"node\":\"b?\"");
+    ask_expect("GET", "/v1/endpointslices", "", 200, "\"name\":\"web-?\"},\"nodeName\":\"b?\"}");
+    node.plan.clusters[0] = was;
+}
+
 static void test_secrets_are_redacted(void **state)
 {
     struct client c = ask("GET", "/v1/secrets", "");
@@ -1115,6 +1128,7 @@ int main(void)
         T(test_get_services_and_routes),
         T(test_slices),
         T(test_reason_is_no_utf8),
+        T(test_names_are_no_utf8),
         T(test_secrets_are_redacted),
         T(test_apply),
         T(test_apply_refused),

@@ -35,9 +35,9 @@ static json_t *replica_status(const struct replica_status *r)
 {
     char when[32];
     json_t *o = json_object();
-    json_put(o, "name", json_string(r->name));
+    json_put(o, "name", json_reason(r->name));
     if (r->node && *r->node)
-        json_put(o, "node", json_string(r->node));
+        json_put(o, "node", json_reason(r->node));
     json_put(o, "phase", json_string(r->phase));
     json_put(o, "ready", json_boolean(r->ready));
     json_put(o, "upToDate", json_boolean(r->up_to_date));
@@ -107,9 +107,9 @@ static json_t *cluster_status(const struct plan_cluster *c)
         json_t *e = json_object();
         struct addr address = plan_endpoint_addr(&c->eps[i]);
         size_t n = addr_format(&address, text);
-        json_put(e, "name", json_string(c->eps[i].name));
+        json_put(e, "name", json_reason(c->eps[i].name));
         if (c->eps[i].remote) /* the address is its gate's */
-            json_put(e, "node", json_string(c->eps[i].remote->node));
+            json_put(e, "node", json_reason(c->eps[i].remote->node));
         json_put(e, "address", json_stringn(text, n));
         json_array_append_new(eps, e);
     }
@@ -128,7 +128,7 @@ static json_t *headless_replicas(const struct plan *p, const struct object *o)
             continue;
         json_t *e = json_object();
         size_t n = addr_format_ip(&d->address, text);
-        json_put(e, "name", json_string(d->host));
+        json_put(e, "name", json_reason(d->host));
         json_put(e, "address", json_stringn(text, n));
         json_array_append_new(all, e);
     }
@@ -347,12 +347,13 @@ static json_t *slice_endpoint(const struct plan_endpoint *ep, const char *own)
     struct slice rest = slice_cstr(ep->locality);
     (void)slice_cut(rest, '/', &rest);
     struct slice zone = slice_cut(rest, '/', &rest);
-    json_t *o = json_pack("{s:[o], s:{s:b}, s:{s:s, s:s}}", "addresses", json_stringn(text, n), "conditions", "ready", true, "targetRef", "kind",
-                          ep->replica_id || ep->remote ? "Pod" : "Address", "name", ep->name);
+    json_t *o = json_pack("{s:[o], s:{s:b}, s:{s:s, s:o}}", "addresses", json_stringn(text, n), "conditions", "ready", true, "targetRef", "kind",
+                          ep->replica_id || ep->remote ? "Pod" : "Address", "name", json_reason(ep->name));
     if (ep->remote || ep->replica_id)
-        json_put(o, "nodeName", json_string(ep->remote ? ep->remote->node : own));
-    if (zone.n)
-        json_put(o, "zone", json_stringn(zone.p, zone.n));
+        json_put(o, "nodeName", json_reason(ep->remote ? ep->remote->node : own));
+    json_t *place = zone.n ? json_stringn(zone.p, zone.n) : NULL;
+    if (place)
+        json_put(o, "zone", place);
     return o;
 }
 
