@@ -173,9 +173,9 @@ spec:
 def renewed():
     """A policy that wants connections begun in another way has none of those that stand: nothing goes in clear where TLS is asked for."""
     policy = 'apiVersion: weir.dev/v1\nkind: BackendPolicy\nmetadata: { name: renewed }\nspec: { targetRefs: [ { name: smi }, { name: smi-new } ], %s }\n'
-    statuses = lambda: {gate('smi.t').status for _ in range(24)}
+    statuses = lambda: {gate('smi.t').status for _ in range(16)}
     same('a policy changes: before', {200}, statuses())
-    apply(policy % 'tls: { insecureSkipVerify: true }')
+    apply(policy % 'tls: { insecureSkipVerify: true }, connectionPool: { connectTimeout: 50ms }')
     same('a policy changes: TLS, also for connections that stood', {503}, statuses())
     apply(policy % 'retryBudget: {}')
     same('a policy changes: in clear again', {200}, statuses())
