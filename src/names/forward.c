@@ -203,9 +203,22 @@ static void try_next(struct pending *p)
     stream_connect(&p->s, n->loop, &tcp_ops, -1, to);
 }
 
+static uint64_t asker_id(const struct asker *a) { return a->door ? a->door->id : a->conn->id; }
+
+/* One who asks for names that nobody answers has the server wait for seconds each time: he does not take all of it. */
+static bool pending_full(const struct names *n, const struct asker *from)
+{
+    uint32_t own = 0;
+    if (n->pending_n < NAMES_PENDING_MAX / 2)
+        return false;
+    LIST_FOREACH(l, &n->pending)
+        own += asker_id(&CONTAINER_OF(l, struct pending, link)->from) == asker_id(from);
+    return n->pending_n >= NAMES_PENDING_MAX || own >= NAMES_SHARE;
+}
+
 void forward_start(struct names *n, const struct asker *from, const struct dns_query *q)
 {
-    struct pending *p = n->pending_n < NAMES_PENDING_MAX ? mem_try(MEM_NAMES, sizeof *p) : NULL;
+    struct pending *p = pending_full(n, from) ? NULL : mem_try(MEM_NAMES, sizeof *p);
     if (!p) {
         counter_inc(&n->c.limits[LIMIT_PENDING]);
         names_reply_bare(n, from, q, DNS_SERVFAIL, false);

@@ -10,6 +10,7 @@
 #define NAMES_QUERY_BYTES_MAX 4096   /* of a question by TCP: the connection is closed */
 #define NAMES_OUT_BYTES_MAX 262144   /* that wait for a slow reader: no more questions are read */
 #define NAMES_PENDING_MAX 256        /* questions to others under way: the next one is answered SERVFAIL */
+#define NAMES_SHARE 32               /* of connections, and of questions to others, that one asker may have while half of all are taken: the rest is for others */
 #define NAMES_TRIES 3                /* of one question to others, each to the next server */
 #define NAMES_TRY_MS 1500            /* one of them waits so long */
 #define NAMES_BAD_ANSWERS_MAX 16     /* to one try that do not fit its question: somebody guesses, and the try is given up */

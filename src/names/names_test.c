@@ -589,19 +589,26 @@ static void test_tcp_slow(void **state)
 
 static void test_tcp_limit(void **state)
 {
-    static struct stream many[NAMES_CONNS_MAX + 1];
+    enum { HALF = NAMES_CONNS_MAX / 2, ASKERS = 5, FEW = HALF / (ASKERS - 1) };
+    static struct stream many[ASKERS][HALF + 1];
     static const struct stream_ops ops = {.connected = tcp_connected, .data = tcp_data, .eof = stream_close, .drained = tcp_drained, .failed = tcp_failed, .released = tcp_drained};
     struct addr to = addr_ip4(0x7f000001, 53);
+    _Static_assert(FEW == NAMES_SHARE, "four shares are the other half");
     world_start(&calm, zone_of(manifest));
-    for (uint32_t i = 0; i <= NAMES_CONNS_MAX; i++) {
-        memset(&many[i], 0, sizeof many[i]);
-        stream_connect(&many[i], W.l, &ops, sim_socket(1), &to);
+    for (uint32_t k = 0; k < ASKERS; k++) { /* the first has half of all, the others their shares */
+        if (k)
+            names_listen(W.n, 1 + k, sim_listen(1 + k, &to), &(struct names_caller){"default", false});
+        for (uint32_t i = 0; i <= (k ? FEW : HALF); i++) {
+            memset(&many[k][i], 0, sizeof many[k][i]);
+            stream_connect(&many[k][i], W.l, &ops, sim_socket(1 + k), &to);
+        }
+        assert_false(sim_run(never, NULL, 500));
+        assert_int_equal(counter_read(&W.n->c.conns), HALF + k * FEW);
+        assert_int_equal(counter_read(&W.n->c.limits[LIMIT_CONNS]), 1 + k);
     }
-    assert_false(sim_run(never, NULL, 1000));
-    assert_int_equal(counter_read(&W.n->c.conns), NAMES_CONNS_MAX);
-    assert_int_equal(counter_read(&W.n->c.limits[LIMIT_CONNS]), 1);
-    for (uint32_t i = 0; i <= NAMES_CONNS_MAX; i++)
-        stream_close(&many[i]);
+    for (uint32_t k = 0; k < ASKERS; k++)
+        for (uint32_t i = 0; i <= (k ? FEW : HALF); i++)
+            stream_close(&many[k][i]);
     world_stop();
 }
 
@@ -665,14 +672,29 @@ static void test_forward_limit(void **state)
 {
     world_start(&calm, zone_of(manifest));
     W.up[0].silent = W.up[1].silent = UINT32_MAX;
-    for (uint32_t i = 0; i <= NAMES_PENDING_MAX; i++)
-        ask(&W.host, "www.example.org", DNS_A, 0);
-    assert_true(sim_run(has_answer, NULL, 1000)); /* the one too many, at once */
-    assert_string_equal(answer_text(W.got.p, W.got.n), "SERVFAIL");
-    assert_int_equal(counter_read(&W.n->c.limits[LIMIT_PENDING]), 1);
-    assert_int_equal(counter_read(&W.n->c.pending), NAMES_PENDING_MAX);
+    enum { HALF = NAMES_PENDING_MAX / 2, ASKERS = 5, FEW = HALF / (ASKERS - 1) };
+    struct dgram others[ASKERS];
+    int fds[ASKERS];
+    struct addr inside = addr_ip4(0x7f000001, 53);
+    _Static_assert(FEW == NAMES_SHARE, "four shares are the other half");
+    for (uint32_t k = 0; k < ASKERS; k++) { /* the first has half of all, the others their shares */
+        if (k) {
+            names_dgram(W.n, 1 + k, sim_dgram(1 + k, &inside), &(struct names_caller){"default", true});
+            client_open(&others[k], &fds[k], 1 + k, 4000);
+        }
+        for (uint32_t i = 0; i <= (k ? FEW : HALF); i++)
+            ask(k ? &others[k] : &W.host, "www.example.org", DNS_A, 0);
+        assert_true(sim_run(has_answer, NULL, 100)); /* the one too many, at once */
+        assert_string_equal(answer_text(W.got.p, W.got.n), "SERVFAIL");
+        assert_int_equal(counter_read(&W.n->c.limits[LIMIT_PENDING]), 1 + k);
+        assert_int_equal(counter_read(&W.n->c.pending), HALF + k * FEW);
+    }
     names_leave(W.n); /* with all of them under way */
     assert_int_equal(counter_read(&W.n->c.pending), 0);
+    for (uint32_t k = 1; k < ASKERS; k++) {
+        dgram_stop(&others[k]);
+        socket_close(fds[k]);
+    }
     world_stop();
 }
 

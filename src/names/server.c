@@ -161,9 +161,20 @@ static const struct stream_ops conn_ops = {.data = conn_data, .eof = conn_eof, .
 
 static void conn_idle(struct timer *t) { conn_close(CONTAINER_OF(t, struct conn, idle)); }
 
+/* Nobody takes all of them: whoever has his share waits while half are taken. */
+static bool conns_full(const struct names *n, uint64_t id)
+{
+    uint32_t own = 0;
+    if (n->conns_n < NAMES_CONNS_MAX / 2)
+        return false;
+    LIST_FOREACH(l, &n->conns)
+        own += CONTAINER_OF(l, struct conn, link)->id == id;
+    return n->conns_n >= NAMES_CONNS_MAX || own >= NAMES_SHARE;
+}
+
 void names_accept(struct names *n, uint64_t id, int fd, const struct names_caller *c)
 {
-    if (n->conns_n >= NAMES_CONNS_MAX || n->leaving) {
+    if (conns_full(n, id) || n->leaving) {
         counter_inc(&n->c.limits[LIMIT_CONNS]);
         socket_close(fd);
         return;
