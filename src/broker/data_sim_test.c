@@ -14,11 +14,9 @@
 #include "data_world_test.h"
 #include "repeat_test.h"
 
-// clang-format off
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
-// clang-format on
 #include <stdio.h>
 
 #define PARTS 5

@@ -4,11 +4,9 @@
 #include "repeat_test.h"
 #include "crc32c.h"
 
-// clang-format off
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
-// clang-format on
 
 /* ---- asking ---------------------------------------------------------------------------------------------------------------------- */
 

@@ -5,11 +5,9 @@
 #include "kafka_batch.h"
 #include "repeat_test.h"
 
-// clang-format off
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
-// clang-format on
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

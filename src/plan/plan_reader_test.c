@@ -186,7 +186,6 @@ static void test_network_objects(void **state)
 #define AT_R "HTTPRoute/default/r spec."
 #define TO_S "backendRefs: [ { name: s, port: 80 } ]"
 
-// clang-format off
 static const struct bad_case bad_cases[] = {
     /* text that is no YAML, and documents that are no objects */
     {"empty", "", "m.yaml: warning: the file holds no object"},
@@ -381,7 +380,6 @@ static const struct bad_case bad_cases[] = {
     {"route without parents", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { rules: [ { } ] }\n",
      "m.yaml:4:7: warning: " AT_R "parentRefs: missing: no Gateway serves this route\nm.yaml:4:18: warning: " AT_R "rules[0].backendRefs: none: requests of this rule are answered with 500"},
 };
-// clang-format on
 
 /* What may be left out, and what 0s says that nothing does not. */
 static void test_route_defaults(void **state)

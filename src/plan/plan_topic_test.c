@@ -39,7 +39,6 @@ static void test_topic(void **state)
     objset_free(s);
 }
 
-// clang-format off
 static const struct bad_case bad_topics[] = {
     {"copies", TOPIC("replicas: 3"), "m.yaml:5:1: warning: " AT_T "replicas: approximated: there is one node"},
     {"name", TOPIC("topicName: \"a b\""), "m.yaml:5:12: error: " AT_T "topicName: not valid here: \"a b\"; give a topic's name"},
@@ -56,7 +55,6 @@ static const struct bad_case bad_topics[] = {
      "m.yaml:5:44: error: " AT_T "acls[0].operations[0]: \"Fly\" is not known; known here: All, Read, Write\n"
      "m.yaml:5:88: error: " AT_T "acls[1].operations: an empty list permits nothing"},
 };
-// clang-format on
 
 static void test_bad(void **state) { expect_bad(bad_topics, COUNT_OF(bad_topics)); }
 
@@ -88,7 +86,6 @@ static void test_keyspace(void **state)
     objset_free(s);
 }
 
-// clang-format off
 static const struct bad_case bad_keyspaces[] = {
     {"no prefix", KEYSPACE("acls: [ { principal: \"User:a\", operations: [ Read ] } ]"), "m.yaml:4:7: error: " AT_K "prefix: missing"},
     {"no acls", KEYSPACE("prefix: a"), "m.yaml:4:7: error: " AT_K "acls: missing"},
@@ -100,7 +97,6 @@ static const struct bad_case bad_keyspaces[] = {
      "m.yaml:5:55: error: " AT_K "acls[0].operations[0]: \"Delete\" is not known; known here: Read, Write\n"
      "m.yaml:5:102: error: " AT_K "acls[1].operations: an empty list permits nothing"},
 };
-// clang-format on
 
 static void test_keyspace_bad(void **state) { expect_bad(bad_keyspaces, COUNT_OF(bad_keyspaces)); }
 

@@ -570,7 +570,6 @@ static void test_backend_policy(void **state)
 
 /* ---- bad manifests --------------------------------------------------------------------------------------------------------------------- */
 
-// clang-format off
 static const struct bad_case bad_traffic[] = {
     /* kinds */
     {"EnvoyFilter", "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: { name: a }\n", "m.yaml:2:7: error: EnvoyFilter/default/a: refused: there is no Envoy here whose configuration could be changed: say it with VirtualService"},
@@ -720,7 +719,6 @@ static const struct bad_case bad_traffic[] = {
      "m.yaml:5:68: error: " AT_P ".adaptiveConcurrency.minLimit: more than maxLimit"},
     {"shedding without a limit", BP("loadShedding: { header: p, levels: [ a ] }"), "m.yaml:5:15: error: " AT_P ".loadShedding: there is no limit whose share could be shed"},
 };
-// clang-format on
 
 static void test_bad(void **state) { expect_bad(bad_traffic, COUNT_OF(bad_traffic)); }
 
