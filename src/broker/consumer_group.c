@@ -276,7 +276,9 @@ static bool member_update(struct beat *b, struct cmember *m, bool *rebalances)
     bool changed = set_text(&m->client_id, b->r->client_id.p ? b->r->client_id : SLICE(""));
     changed |= set_text(&m->client_host, host);
     changed |= set_text(&m->rack, q->rack_id);
-    if (set_text(&m->principal, b->r->caller.principal) | set_text(&m->from, b->r->caller.host) && m->regex.n)
+    bool other = set_text(&m->principal, b->r->caller.principal);
+    other |= set_text(&m->from, b->r->caller.host);
+    if (other && m->regex.n)
         m->g->consumer->catalog_version = 0; /* its pattern may match other topics now */
     m->super = b->r->caller.super;
     *rebalances = set_text(&m->assignor, q->server_assignor);
