@@ -1,6 +1,6 @@
 """Plays a service and its clients on both sides of the gateway, of whom one leaves; prints "ok NAME" or "not ok NAME (WHY)".
 
-usage: checks.py GATEWAY_PORT TCP_PORT ORIGIN_PORT ADMIN_PORT
+usage: checks.py GATEWAY_PORT TCP_PORT ORIGIN_PORT RAW_PORT ADMIN_PORT
 """
 import re
 import socket
@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 
-GATEWAY, TCP, ORIGIN, ADMIN = map(int, sys.argv[1:5])
+GATEWAY, TCP, ORIGIN, RAW, ADMIN = map(int, sys.argv[1:6])
 REST_S = 0.12  # the origin closes connections that rest for so long
 ended = threading.Event()  # the gateway gave up the request that is held
 began = threading.Event()  # it came
@@ -197,7 +197,7 @@ def stale():
 
 
 listen(ORIGIN, serve)
-listen(ORIGIN + 1, talk)
+listen(RAW, talk)
 end = time.monotonic() + 10
 while time.monotonic() < end:
     try:
