@@ -99,11 +99,40 @@ void fleet_tell(struct fleet *f)
     fleet_defer(f);
 }
 
+/* Others may be coming (back) for ms more: nothing is placed anew until then, and nobody forgotten. */
+static void fleet_settle(struct fleet *f, uint64_t ms)
+{
+    uint64_t now = loop_now_ms(f->loop);
+    f->settle_until_ms = MAX(f->settle_until_ms, now + ms);
+    timer_set(f->loop, &f->doubt, f->settle_until_ms - now + 1);
+}
+
+bool fleet_settled(const struct fleet *f) { return f->state == FLEET_IN && loop_now_ms(f->loop) >= f->settle_until_ms; }
+
+/* Keys go with a lease, and a lease can go although its node lives: a leader of etcd that was stopped and goes on may revoke all of them, before it learns that it leads no more. */
+static void missed_follow(struct fleet *f)
+{
+    struct table was = f->present;
+    size_t n;
+    if (!mirror_synced(f->nodes))
+        return;
+    f->present = (struct table){0};
+    const struct mirror_item *const *items = mirror_items(f->nodes, &n);
+    for (size_t i = 0; i < n; i++) {
+        struct member *m = items[i]->data;
+        if (m && !m->n.leaving)
+            table_put(&f->present, items[i]->key, m);
+    }
+    for (struct table_slot *s = NULL; (s = table_next(&was, s));)
+        if (!mirror_get(f->nodes, slice_of(s->key, s->key_n)))
+            fleet_settle(f, FLEET_MISSED_MS);
+    table_fini(&was);
+}
+
 /* An endpoint that expired while nobody could renew is believed to be there until its node had time to say so again. */
 static bool doubted(const struct fleet *f, const struct remote *r)
 {
-    bool away = f->state != FLEET_IN || loop_now_ms(f->loop) < f->settle_until_ms;
-    return r->ep.node && away && (!mirror_synced(f->nodes) || !mirror_get(f->nodes, slice_cstr(r->ep.node)));
+    return r->ep.node && !fleet_settled(f) && (!mirror_synced(f->nodes) || !mirror_get(f->nodes, slice_cstr(r->ep.node)));
 }
 
 static void remotes_take(struct fleet *f, struct mirror *from)
@@ -210,12 +239,23 @@ static void former_revoke(struct fleet *f)
     f->former_lease = 0;
 }
 
+/* This node's key is not the one that it made. Its lease was revoked, or somebody deleted the key: known before the next renewal. */
+static bool key_lost(const struct fleet *f)
+{
+    const struct mirror_item *it = mirror_get(f->nodes, slice_cstr(f->conf.node));
+    return f->state == FLEET_IN && mirror_synced(f->nodes) && mirror_revision(f->nodes) >= f->joined_revision && (!it || it->lease != f->lease);
+}
+
 static void fleet_turn(struct task *t)
 {
     struct fleet *f = CONTAINER_OF(t, struct fleet, turn);
+    if (key_lost(f))
+        fleet_out(f, FLEET_KEY_LOST);
     nodes_follow(f);
-    if (f->tell)
+    if (f->tell) {
+        missed_follow(f);
         others_follow(f);
+    }
     lead_turn(f);
     once_turn(f);
     log_turn(f);
@@ -334,11 +374,10 @@ static void joined(struct fleet *f, struct ask *a)
         fleet_out(f, a->call.error != CTL_OK ? a->call.why : "somebody else was faster to take its name");
         return;
     }
-    uint64_t now = loop_now_ms(f->loop);
     f->state = FLEET_IN;
     f->fenced = false;
-    f->settle_until_ms = f->conf.alone ? now : now + FLEET_SETTLE_MS;
-    timer_set(f->loop, &f->doubt, f->settle_until_ms - now + 1);
+    f->joined_revision = a->call.revision;
+    fleet_settle(f, f->conf.alone ? 0 : FLEET_SETTLE_MS);
     if (f->was_in)
         log_info("cluster", "node %s is a member again", f->conf.node);
     f->was_in = true;
@@ -520,6 +559,7 @@ void fleet_stop(struct fleet *f)
     for (struct table_slot *s = NULL; (s = table_next(&f->remotes, s));)
         remote_unref(s->value);
     table_fini(&f->remotes);
+    table_fini(&f->present);
     list_del(&f->turn.link);
     timer_clear(&f->claim_again);
     timer_clear(&f->timer);
@@ -579,7 +619,8 @@ uint32_t fleet_share(const struct fleet *f, const struct object *dep)
         return dep->dep.replicas;
     if (dep->dep.run_once && (f->fenced || !fleet_valid(f) || !once_have(f, dep)))
         return 0;
-    return MIN(placed_on(placed_of(f, dep), f->conf.node), dep->dep.replicas);
+    uint32_t placed = placed_on(placed_of(f, dep), f->conf.node), ready = dep->dep.run_once || fleet_settled(f) ? 0 : own_ready(f, dep);
+    return MIN(MAX(placed, ready), dep->dep.replicas); /* replicas that were given to others while this node was missed are kept until those had time to become ready */
 }
 
 bool fleet_placed(const struct fleet *f, const struct object *dep)
@@ -606,19 +647,6 @@ const struct fleet_endpoint *const *fleet_others(struct fleet *f, size_t *n)
 {
     *n = f->others_n;
     return f->others;
-}
-
-uint32_t fleet_ready_replicas(const struct fleet *f, const char *ns, const char *name)
-{
-    uint32_t n = 0;
-    struct buf key = {0};
-    buf_printf(&key, "/weir/endpoints/%s/%s/", ns, name);
-    for (struct table_slot *s = NULL; (s = table_next(&f->own, s));)
-        n += ((struct own_key *)s->value)->value && slice_starts(slice_of(s->key, s->key_n), buf_slice(&key));
-    for (size_t i = 0; i < f->others_n; i++)
-        n += f->others[i]->node && strcmp(f->others[i]->ns, ns) == 0 && strcmp(f->others[i]->workload, name) == 0;
-    buf_free(&key);
-    return n;
 }
 
 void fleet_status(const struct fleet *f, struct fleet_status *out)

@@ -96,8 +96,6 @@ struct fleet_endpoint {
 };
 /* By key; valid until the next turn. */
 const struct fleet_endpoint *const *fleet_others(struct fleet *f, size_t *n);
-/* Ready replicas of a Deployment on all nodes. */
-uint32_t fleet_ready_replicas(const struct fleet *f, const char *ns, const char *name);
 
 /* The node that keeps the event log of all. */
 struct fleet_log {

@@ -9,6 +9,8 @@
 #define FLEET_FENCE_MS 1000u     /* before the lease may have run out: what runs once is told to end */
 #define FLEET_FENCE_SLACK_MS 200u/* of these: kept back, so that it is gone in time, even if it has to be killed */
 #define FLEET_SETTLE_MS 2000u    /* after this node has come (back): others may be coming, too, before anything is placed anew or forgotten */
+#define FLEET_MISSED_MS 500u     /* after another's key has gone: it may only have lost its lease, and be back at once */
+#define FLEET_KEY_LOST "its key in the control store has gone"
 #define FLEET_AGAIN_MS 300u      /* after a call that failed */
 #define FLEET_TAKEN_MS 1000u     /* another node has the name: look again after this */
 #define FLEET_OPS_MAX 60u        /* puts and deletes of one transaction; etcd's --max-txn-ops is 128 */
@@ -74,6 +76,7 @@ struct fleet {
     int64_t lease;               /* 0: none */
     int64_t former_lease;        /* of an engine before this one: revoked when everything is written with ours; 0: none */
     uint64_t valid_until_ms;     /* the store keeps the lease so long at least: counted from before the call was sent */
+    int64_t joined_revision;     /* that made the node's key with this lease */
     uint64_t settle_until_ms;
     uint32_t keeps_n;
     bool fenced;                 /* what runs once was told to go */
@@ -94,6 +97,7 @@ struct fleet {
     struct table remotes;        /* key -> struct remote: with those that are doubted */
     const struct fleet_endpoint **others; size_t others_n;
     const struct fleet_node **node_list; size_t node_list_n;
+    struct table present;        /* the names of nodes, without those that said that they leave: a key that goes is missed */
     struct timer doubt;          /* the end of settle_until_ms */
     /* leading (fleet_lead.c) */
     int64_t leader_revision;     /* the create_revision of /weir/leader as we made it; 0: we do not lead */
@@ -125,6 +129,7 @@ void ask_drop(struct ask *a);                         /* one that is not sent */
  * with lease; 0: it stays until somebody deletes it. a is sent; key and what is refers to live as long as a. */
 void ask_hold(struct ask *a, struct slice key, int64_t lease, const struct ctl_compare *is, size_t is_n);
 bool fleet_valid(const struct fleet *f);              /* the lease has not run out */
+bool fleet_settled(const struct fleet *f);            /* a member, and who is not there is not coming */
 void fleet_out(struct fleet *f, const char *why);     /* this lease is no more: another one */
 /* The compare that this node is who it was when it got its lease. */
 struct ctl_compare fleet_is_member(const struct fleet *f);
@@ -134,6 +139,7 @@ void own_put(struct fleet *f, const char *key, char *value); /* takes value; NUL
 void own_unwritten(struct fleet *f);
 void own_write(struct fleet *f);
 bool own_settled(const struct fleet *f);
+uint32_t own_ready(const struct fleet *f, const struct object *dep); /* replicas that this node says are ready */
 void own_free(struct fleet *f);
 void own_node(struct fleet *f, struct buf *out);
 /* fleet_read.c: values */

@@ -90,6 +90,17 @@ static const struct placed *placed_now(const struct fleet *f, const struct objec
     return it ? it->data : NULL;
 }
 
+/* Ready replicas of a Deployment on a node; NULL: on all. */
+static uint32_t ready_on(const struct fleet *f, const struct object *dep, const char *node)
+{
+    uint32_t n = !node || strcmp(node, f->conf.node) == 0 ? own_ready(f, dep) : 0;
+    for (size_t i = 0; i < f->others_n; i++) {
+        const struct fleet_endpoint *ep = f->others[i];
+        n += ep->node && (!node || strcmp(ep->node, node) == 0) && strcmp(ep->ns, dep->ns) == 0 && strcmp(ep->workload, dep->name) == 0;
+    }
+    return n;
+}
+
 static void lead_wants(struct lead *l, const struct objset *set)
 {
     struct buf key = {0};
@@ -102,7 +113,7 @@ static void lead_wants(struct lead *l, const struct objset *set)
             continue;
         const struct placed *now = placed_now(l->f, o, &key);
         struct place_want *w = &l->wants[l->wants_n];
-        *w = (struct place_want){.dep = o, .settled = fleet_ready_replicas(l->f, o->ns, o->name) >= o->dep.replicas};
+        *w = (struct place_want){.dep = o, .settled = ready_on(l->f, o, NULL) >= o->dep.replicas};
         w->counts = arena_zalloc(&l->mem, (l->nodes_n + 1) * sizeof *w->counts);
         uint32_t *was = l->was[l->wants_n] = arena_zalloc(&l->mem, (l->nodes_n + 1) * sizeof *was);
         uint32_t *moving = l->moving[l->wants_n] = arena_zalloc(&l->mem, (l->nodes_n + 1) * sizeof *moving);
@@ -116,23 +127,6 @@ static void lead_wants(struct lead *l, const struct objset *set)
         l->wants_n++;
     }
     buf_free(&key);
-}
-
-/* Ready replicas of a Deployment on a node. */
-static uint32_t ready_on(const struct fleet *f, const struct object *dep, const char *node)
-{
-    uint32_t n = 0;
-    if (strcmp(node, f->conf.node) == 0) {
-        n = fleet_ready_replicas(f, dep->ns, dep->name);
-        for (size_t i = 0; i < f->others_n; i++)
-            n -= f->others[i]->node && strcmp(f->others[i]->ns, dep->ns) == 0 && strcmp(f->others[i]->workload, dep->name) == 0;
-        return n;
-    }
-    for (size_t i = 0; i < f->others_n; i++) {
-        const struct fleet_endpoint *ep = f->others[i];
-        n += ep->node && strcmp(ep->node, node) == 0 && strcmp(ep->ns, dep->ns) == 0 && strcmp(ep->workload, dep->name) == 0;
-    }
-    return n;
 }
 
 /* A replica that only moves leaves its node when the one that follows it is ready elsewhere: until then both are wanted. What runs once can't be doubled. */
@@ -262,7 +256,7 @@ static void lead_alone(struct lead *l)
 
 void lead_turn(struct fleet *f)
 {
-    if (!leads(f) || f->placing || timer_is_set(&f->place_again) || loop_now_ms(f->loop) < f->settle_until_ms)
+    if (!leads(f) || f->placing || timer_is_set(&f->place_again) || !fleet_settled(f))
         return;
     const struct objset *set = f->ops.objects(f->ctx);
     if (!set || mirror_revision(f->placement) < f->placed_revision || !mirror_synced(f->nodes) || !mirror_synced(f->placement) || !mirror_synced(f->endpoints))

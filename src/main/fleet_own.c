@@ -83,7 +83,7 @@ static void own_written(struct fleet *f, struct ask *a)
         return;
     }
     if (!a->call.result.txn.succeeded) {
-        fleet_out(f, "its key in the control store has gone");
+        fleet_out(f, FLEET_KEY_LOST);
         return;
     }
     own_landed(f);
@@ -223,4 +223,15 @@ void fleet_endpoints(struct fleet *f, const struct live_endpoint *eps, size_t n)
     own_keep(f, SLICE(ENDPOINTS), &named);
     table_fini(&named);
     buf_free(&key);
+}
+
+uint32_t own_ready(const struct fleet *f, const struct object *dep)
+{
+    uint32_t n = 0;
+    struct buf prefix = {0};
+    buf_printf(&prefix, ENDPOINTS "%s/%s/", dep->ns, dep->name);
+    for (struct table_slot *s = NULL; (s = table_next(&f->own, s));)
+        n += ((struct own_key *)s->value)->value && slice_starts(slice_of(s->key, s->key_n), buf_slice(&prefix));
+    buf_free(&prefix);
+    return n;
 }
