@@ -36,10 +36,12 @@ void once_drop(struct fleet *f, uint32_t ms)
 {
     struct arena a;
     char *ns, *dep;
+    const struct objset *set = f->ops.objects(f->ctx);
     arena_init(&a, MEM_CTL, 1024);
     for (struct table_slot *s = NULL; (s = table_next(&f->claims, s));) {
         name_cut(&a, slice_of(s->key, s->key_n), &ns, &dep);
-        if (!((struct claim *)s->value)->have || !f->ops.runs(f->ctx, ns, dep))
+        const struct object *o = set ? objset_find(set, OBJ_DEPLOYMENT, ns, dep) : NULL;
+        if (!((struct claim *)s->value)->have || (o && !o->dep.run_once) /* it did once: the claim is kept until its processes of then are gone */ || !f->ops.runs(f->ctx, ns, dep))
             continue;
         f->fenced_n++;
         log_warn("cluster", "%s/%s runs once, and the lease of node %s runs out: it is ended here", ns, dep, f->conf.node);
