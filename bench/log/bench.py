@@ -9,9 +9,11 @@ the machine falls on all alike; ratios are made within a round. The main figure 
 (utime + stime). Durability is part of the scenario: `a1` is acknowledged after the write (the operating system writes back later), `all` after
 fdatasync. Who cannot do that is left out, not compared with something weaker.
 """
-import argparse, json, os, random, shlex, shutil, signal, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, random, shlex, shutil, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from servers import compiled, end, listening, memory, pin, tree
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.environ.get('BENCH_BIN') or os.path.join(HERE, 'build')
 PORT = int(os.environ.get('BENCH_PORT', '9092'))
@@ -55,34 +57,7 @@ def build():
     os.makedirs(BUILD, exist_ok=True)
     crc = os.path.join(ROOT, 'src/wire/crc32c.c')
     for name in ('loggen', 'floor'):
-        src, dst = os.path.join(HERE, name + '.c'), os.path.join(BUILD, name)
-        if not os.path.exists(dst) or os.path.getmtime(src) > os.path.getmtime(dst):
-            subprocess.run([os.environ.get('CC', 'cc'), '-O2', '-I', os.path.join(ROOT, 'src/base'), '-o', dst, src, crc], check=True)
-
-def tree(pid):
-    kids = {}
-    for p in os.listdir('/proc'):
-        if p.isdigit():
-            try: kids.setdefault(int(open(f'/proc/{p}/stat').read().rsplit(')', 1)[1].split()[1]), []).append(int(p))
-            except (OSError, IndexError): pass
-    out, todo = [], [pid]
-    while todo:
-        p = todo.pop(); out.append(p); todo += kids.get(p, [])
-    return [p for p in out if os.path.exists(f'/proc/{p}')]
-
-def rss(pids):
-    kib = 0
-    for p in pids:
-        try: kib += sum(int(l.split()[1]) for l in open(f'/proc/{p}/status') if l.startswith('VmRSS:'))
-        except OSError: pass
-    return kib
-
-def listening(port):
-    mark = ':%04X' % port
-    for l in open('/proc/net/tcp').readlines()[1:]:
-        f = l.split()
-        if f[3] == '0A' and f[1].endswith(mark): return True
-    return False
+        compiled(os.path.join(BUILD, name), [os.path.join(HERE, name + '.c'), os.path.join(ROOT, 'bench/measure.h'), crc], '-I', os.path.join(ROOT, 'src/base'), crc)
 
 class Server:
     def __init__(self, peer, acks, args):
@@ -98,21 +73,11 @@ class Server:
                 self.stop(); raise RuntimeError(f'{peer} did not start: {why}')
             time.sleep(.01)
         time.sleep(.3)
-        for p in self.pids():         # some set their own affinity: pin every thread again
-            for t in os.listdir(f'/proc/{p}/task'):
-                try: os.sched_setaffinity(int(t), {args.pcpu})
-                except OSError: pass
+        pin(self.pids(), args.pcpu)
     def pids(self): return tree(self.p.pid)
     def stop(self):
-        pids = self.pids()
-        for s in (signal.SIGTERM, signal.SIGKILL):
-            for p in pids:
-                try: os.kill(p, s)
-                except ProcessLookupError: pass
-            t = time.time()
-            while time.time() - t < 5 and any(os.path.exists(f'/proc/{p}') for p in pids):
-                self.p.poll(); time.sleep(.02)
-        self.p.wait(); self.log.close()
+        end(self.p, 5)
+        self.log.close()
         shutil.rmtree(self.run, ignore_errors=True)
 
 def held_mib():
@@ -143,7 +108,7 @@ def measure(peer, name, args):
             r = loggen(px, peer, s, args, ['-c', '4', '-w', '16', '-r', str(s['rate'])] + span)
         else:
             r = loggen(px, peer, s, args, ['-c', str(CONNS), '-B', str(held_mib()), '-D', os.path.join(args.dir, 'held')] + span + spin)
-        r['rss_kib'] = rss(px.pids())
+        r['rss_kib'] = memory(px.pids(), 'Rss:')
     finally:
         px.stop()
     r.update(peer=peer, scen=name, ts=round(time.time()))

@@ -12,9 +12,11 @@ a second opinion that the placement of virtual CPUs cannot disturb. probe.c is r
 between the two CPUs (same L3 or not) changes under the guest and moves every figure by a third; each sample is
 labelled near / far / mixed, and 'mixed' ones are repeated.
 """
-import argparse, json, os, random, re, resource, shutil, signal, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, random, re, resource, shutil, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from servers import compiled, end, listening, memory, pin, tree
 BUILD = os.environ.get('BENCH_BIN') or os.path.join(HERE, 'build')
 PORT, OPORT, O2PORT = 8080, 9000, 9002
 LG, H2 = 'lg', 'h2load'
@@ -52,22 +54,7 @@ def build():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # inherited by generator and proxies alike
     for name, libs in (('lg', '-lssl -lcrypto'), ('origin', ''), ('probe', '-pthread'), ('floor_epoll', '')):
-        src, dst = os.path.join(HERE, name + '.c'), os.path.join(BUILD, name)
-        deps = [src, os.path.join(HERE, 'origin.h')]
-        if not os.path.exists(dst) or any(os.path.getmtime(d) > os.path.getmtime(dst) for d in deps):
-            r = subprocess.run(f'{os.environ.get("CC", "cc")} -O2 -o {dst} {src} {libs}', shell=True)
-            if r.returncode: print('not built:', name, file=sys.stderr)
-
-def tree(pid):
-    kids = {}
-    for p in os.listdir('/proc'):
-        if p.isdigit():
-            try: kids.setdefault(int(open(f'/proc/{p}/stat').read().rsplit(')', 1)[1].split()[1]), []).append(int(p))
-            except (OSError, IndexError): pass
-    out, todo = [], [pid]
-    while todo:
-        p = todo.pop(); out.append(p); todo += kids.get(p, [])
-    return [p for p in out if os.path.exists(f'/proc/{p}')]
+        compiled(os.path.join(BUILD, name), [os.path.join(HERE, name + '.c'), os.path.join(HERE, 'origin.h')], *libs.split())
 
 def cpu(pids):
     t = 0
@@ -75,24 +62,6 @@ def cpu(pids):
         try: f = open(f'/proc/{p}/stat').read().rsplit(')', 1)[1].split(); t += int(f[11]) + int(f[12])
         except OSError: pass
     return t / os.sysconf('SC_CLK_TCK')
-
-def rss(pids):
-    """RSS and PSS in KiB over the tree"""
-    r = ps = 0
-    for p in pids:
-        try:
-            for l in open(f'/proc/{p}/smaps_rollup'):
-                if l.startswith('Rss:'): r += int(l.split()[1])
-                elif l.startswith('Pss:'): ps += int(l.split()[1])
-        except OSError: pass
-    return r, ps
-
-def listening(port):
-    hexp = '%04X' % port
-    for l in open('/proc/net/tcp').readlines()[1:]:
-        f = l.split()
-        if f[3] == '0A' and f[1].endswith(':' + hexp): return True
-    return False
 
 def certs(d):
     c, k, p = (os.path.join(d, x) for x in ('cert.pem', 'key.pem', 'both.pem'))
@@ -122,21 +91,11 @@ class Proxy:
             time.sleep(.002)
         self.up = time.time() - self.t0
         time.sleep(.05)
-        for p in self.pids():             # some set their own affinity: pin every thread again
-            for t in os.listdir(f'/proc/{p}/task'):
-                try: os.sched_setaffinity(int(t), {args.pcpu})
-                except OSError: pass
+        pin(self.pids(), args.pcpu)
     def pids(self): return tree(self.p.pid)
     def stop(self):
-        pids = self.pids()
-        for s in (signal.SIGTERM, signal.SIGKILL):
-            for p in pids:
-                try: os.kill(p, s)
-                except ProcessLookupError: pass
-            t = time.time()
-            while time.time() - t < 4 and any(os.path.exists(f'/proc/{p}') for p in pids):
-                self.p.poll(); time.sleep(.02)
-        self.p.wait(); self.log.close()
+        end(self.p, 4)
+        self.log.close()
         shutil.rmtree(self.run, ignore_errors=True)
         shutil.rmtree(f'/dev/shm/ngx-cache-{PORT}', ignore_errors=True)
 

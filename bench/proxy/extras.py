@@ -59,12 +59,14 @@ def start(args):
                     except OSError: time.sleep(.001)
                 t.append((time.time() - t0) * 1000 if ok else float('nan'))
                 time.sleep(.5)
-                pids = px.pids(); r, ps = bench.rss(pids)
+                pids = px.pids(); r, ps = rss(pids)
                 pt = f"{len(pids)}/{sum(len(os.listdir(f'/proc/{x}/task')) for x in pids)}"
                 px.stop()
             s, l = size(ask(p, 'bin'))
             print(f"| {p} | {ask(p, 'version')} | {s / 2**20:.1f} | {l / 2**20:.1f} | {statistics.median(t):.0f} [{min(t):.0f}-{max(t):.0f}] | {r / 1024:.1f} | {ps / 1024:.1f} | {pt} |", flush=True)
     finally: o.terminate(); o.wait()
+
+def rss(pids): return bench.memory(pids, 'Rss:'), bench.memory(pids, 'Pss:')
 
 def idle(args):
     print(f'| peer | mode | idle: RSS MiB | PSS MiB | with {args.conns:,} idle connections: RSS MiB | PSS MiB | KiB per connection | kernel TCP mem MiB | errors |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |')
@@ -75,11 +77,11 @@ def idle(args):
         try:
             # warm the proxy first so that its own pools exist
             subprocess.run([os.path.join(BUILD, 'lg'), '-p', str(PORT), '-c', '64', '-d', '1', '-w', '.2'] + (['-T'] if args.mode == 'tls' else []), capture_output=True)
-            time.sleep(1); r0 = bench.rss(px.pids())
+            time.sleep(1); r0 = rss(px.pids())
             l = subprocess.Popen(['taskset', '-c', str(args.gcpu), os.path.join(BUILD, 'lg'), '-p', str(PORT), '-c', str(args.conns), '-I', '-d', '25', '-w', '0'] + (['-T'] if args.mode == 'tls' else []), stdout=subprocess.PIPE, text=True)
             line = l.stdout.readline(); n = args.conns if line.startswith('ready') else -1
             time.sleep(1.5)
-            r1 = bench.rss(px.pids()); mem = [x for x in open('/proc/net/sockstat') if x.startswith('TCP')][0].split()
+            r1 = rss(px.pids()); mem = [x for x in open('/proc/net/sockstat') if x.startswith('TCP')][0].split()
             l.terminate(); l.wait()
             c = n
             print(f"| {p} | {args.mode} | {r0[0] / 1024:.1f} | {r0[1] / 1024:.1f} | {r1[0] / 1024:.1f} | {r1[1] / 1024:.1f} | {(r1[1] - r0[1]) / max(1, c):.2f} | {int(mem[-1]) * 4 / 1024:.1f} | {'' if c >= args.conns else 'not all connections were served'} |", flush=True)

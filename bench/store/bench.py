@@ -9,9 +9,11 @@ The server is pinned to CPU --pcpu (etcd's Go runtime sees one CPU then, and run
 in a random order, each with a fresh folder on the same disk, so drift of the machine falls on all alike; ratios are made within a round. Beside what a client
 sees (answers per second, their times) stand answers per CPU-second of the server's process tree (utime + stime). Both are one member that has synced what it acknowledges.
 """
-import argparse, json, os, random, shutil, signal, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, random, shutil, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from servers import compiled, end, listening, memory, pin, tree
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.environ.get('BENCH_BIN') or os.path.join(HERE, 'build')
 PORT = int(os.environ.get('BENCH_PORT', '2379'))
@@ -55,34 +57,7 @@ PEERS = {'weir': weir, 'before': before, 'etcd': etcd}
 
 def build():
     os.makedirs(BUILD, exist_ok=True)
-    src, dst = os.path.join(HERE, 'storegen.c'), os.path.join(BUILD, 'storegen')
-    if not os.path.exists(dst) or os.path.getmtime(src) > os.path.getmtime(dst):
-        subprocess.run([os.environ.get('CC', 'cc'), '-O2', '-o', dst, src, '-lnghttp2'], check=True)
-
-def tree(pid):
-    kids = {}
-    for p in os.listdir('/proc'):
-        if p.isdigit():
-            try: kids.setdefault(int(open(f'/proc/{p}/stat').read().rsplit(')', 1)[1].split()[1]), []).append(int(p))
-            except (OSError, IndexError): pass
-    out, todo = [], [pid]
-    while todo:
-        p = todo.pop(); out.append(p); todo += kids.get(p, [])
-    return [p for p in out if os.path.exists(f'/proc/{p}')]
-
-def memory(pids, what):
-    kib = 0
-    for p in pids:
-        try: kib += sum(int(l.split()[1]) for l in open(f'/proc/{p}/smaps_rollup') if l.startswith(what))
-        except OSError: pass
-    return kib
-
-def listening(port):
-    mark = ':%04X' % port
-    for l in open('/proc/net/tcp').readlines()[1:]:
-        f = l.split()
-        if f[3] == '0A' and f[1].endswith(mark): return True
-    return False
+    compiled(os.path.join(BUILD, 'storegen'), [os.path.join(HERE, 'storegen.c'), os.path.join(ROOT, 'bench/measure.h')], '-lnghttp2')
 
 class Server:
     def __init__(self, peer, args):
@@ -97,21 +72,11 @@ class Server:
                 self.stop(); raise RuntimeError(f'{peer} did not start: {why}')
             time.sleep(.01)
         time.sleep(1)                 # etcd elects itself
-        for p in self.pids():         # some set their own affinity: pin every thread again
-            for t in os.listdir(f'/proc/{p}/task'):
-                try: os.sched_setaffinity(int(t), {args.pcpu})
-                except OSError: pass
+        pin(self.pids(), args.pcpu)
     def pids(self): return tree(self.p.pid)
     def stop(self):
-        pids = self.pids()
-        for s in (signal.SIGTERM, signal.SIGKILL):
-            for p in pids:
-                try: os.kill(p, s)
-                except ProcessLookupError: pass
-            t = time.time()
-            while time.time() - t < 5 and any(os.path.exists(f'/proc/{p}') for p in pids):
-                self.p.poll(); time.sleep(.02)
-        self.p.wait(); self.log.close()
+        end(self.p, 5)
+        self.log.close()
         shutil.rmtree(self.run, ignore_errors=True)
 
 def storegen(server, args, extra):

@@ -33,6 +33,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define PROGRAM "storegen"
+#include "../measure.h"
+
 #define SLOTS 4096                 /* of a connection: which client a stream is */
 #define READ_BYTES (256u << 10)
 #define WINDOW 0x7fffffffu
@@ -96,85 +99,11 @@ static uint32_t filled;                   /* FILL: the next key */
 static uint32_t created, seen;            /* WATCH: watches that are there; those that have seen the last put */
 static uint64_t put_t0;
 
-static void die(const char *what)
-{
-    fprintf(stderr, "storegen: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static void *alloc(size_t n)
-{
-    void *p = calloc(1, n ? n : 1);
-    if (!p)
-        die("memory");
-    return p;
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void failed(const char *what)
 {
     errors++;
     if (!first_error[0])
         snprintf(first_error, sizeof first_error, "%s", what);
-}
-
-/* ---- latency: 128 buckets per power of two (less than 0.8 % error) ---------------------------------------------------- */
-
-static uint64_t hist[64 * 128], hist_max, hist_n;
-static int hist_index(uint64_t v)
-{
-    if (v < 128)
-        return (int)v;
-    int e = 63 - __builtin_clzll(v);
-    return (e - 6) * 128 + (int)((v >> (e - 7)) & 127);
-}
-static void hist_add(uint64_t ns)
-{
-    hist[hist_index(ns)]++;
-    hist_n++;
-    if (ns > hist_max)
-        hist_max = ns;
-}
-static double hist_us(double share)
-{
-    uint64_t n = 0, want = (uint64_t)((double)hist_n * share);
-    for (int i = 0; i < 64 * 128 && hist_n; i++) {
-        n += hist[i];
-        if (n > want)
-            return (i < 128 ? (double)i : (double)((1ull << (i / 128 + 6)) + ((uint64_t)(i % 128) << (i / 128 - 1)))) / 1000;
-    }
-    return (double)hist_max / 1000;
-}
-
-static double cpu_seconds(double *sys)
-{
-    char list[1024], path[64], text[2048];
-    double user = 0;
-    *sys = 0;
-    snprintf(list, sizeof list, "%s", pids);
-    for (char *save, *s = strtok_r(list, ",", &save); s; s = strtok_r(NULL, ",", &save)) {
-        unsigned long u, k;
-        snprintf(path, sizeof path, "/proc/%s/stat", s);
-        int fd = open(path, O_RDONLY);
-        ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-        if (fd >= 0)
-            close(fd);
-        text[n > 0 ? n : 0] = 0;
-        char *p = strrchr(text, ')');
-        if (p && sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &u, &k) == 2) {
-            user += (double)u;
-            *sys += (double)k;
-        }
-    }
-    double hz = (double)sysconf(_SC_CLK_TCK);
-    *sys /= hz;
-    return user / hz + *sys;
 }
 
 /* ---- bytes -------------------------------------------------------------------------------------------------------------- */
@@ -762,7 +691,7 @@ int main(int argc, char **argv)
         if (!measuring && t >= from) {
             measuring = true;
             begun = t;
-            cpu0 = cpu_seconds(&sys0);
+            cpu0 = cpu_seconds(pids, &sys0);
         }
         if (mode == WATCH)
             watches_turn();
@@ -771,7 +700,7 @@ int main(int argc, char **argv)
             break;
     }
     double wall = (double)(now_ns() - begun) / 1e9;
-    cpu1 = cpu_seconds(&sys1);
+    cpu1 = cpu_seconds(pids, &sys1);
     uint64_t done = mode == WATCH ? events : answers;
     double cpu = cpu1 - cpu0;
     printf("{\"done\":%lu,\"wall\":%.4f,\"rps\":%.1f,\"keys\":%lu,\"cpu_s\":%.3f,\"sys_s\":%.3f,\"req_per_cpu_s\":%.1f,\"util\":%.4f,\"errors\":%lu,\"error\":\"%s\","
