@@ -89,9 +89,9 @@ static bool route_hosts_meet(const struct http_route *r, const struct gw_listene
 }
 
 /* The Gateway API's reason for whether this listener takes the route: NULL when it does. */
-static const char *listener_refuses(const struct object *route, const struct object *gw, const struct gw_listener *ln)
+static const char *listener_refuses(const struct objset *set, const struct object *route, const struct object *gw, const struct gw_listener *ln)
 {
-    if (!(ln->kinds & 1u << route->kind) || (!ln->from_all && strcmp(route->ns, gw->ns) != 0))
+    if (!(ln->kinds & 1u << route->kind) || !objset_listener_allows(set, gw, ln, route->ns))
         return "NotAllowedByListeners";
     return route_hosts_meet(&route->route, ln) ? NULL : "NoMatchingListenerHostname";
 }
@@ -111,7 +111,7 @@ static json_t *parent_accepted(const struct look *l, const struct parent_ref *p)
         const struct gw_listener *ln = &parent->gw.listeners[i];
         if (!parent_is(p, parent, ln->name, ln->port))
             continue;
-        reason = listener_refuses(l->o, parent, ln);
+        reason = listener_refuses(l->set, l->o, parent, ln);
         if (!reason)
             return json_condition("Accepted", true, "Accepted", "");
     }
@@ -209,7 +209,7 @@ static unsigned attached_routes(const struct look *l, const struct gw_listener *
             continue;
         bool attached = false;
         for (size_t k = 0; k < o->route.parents_n && !attached; k++)
-            attached = parent_is(&o->route.parents[k], l->o, ln->name, ln->port) && !listener_refuses(o, l->o, ln);
+            attached = parent_is(&o->route.parents[k], l->o, ln->name, ln->port) && !listener_refuses(l->set, o, l->o, ln);
         n += attached;
     }
     return n;

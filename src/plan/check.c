@@ -331,7 +331,7 @@ static void check_parent(struct check *c, const struct parent_ref *p, const char
         if (!(ln->kinds & 1u << c->o->kind))
             continue;
         carried++;
-        if (!ln->from_all && strcmp(gw->ns, c->o->ns) != 0)
+        if (!objset_listener_allows(c->s, gw, ln, c->o->ns))
             continue;
         allowed++;
         met += route_meets(&c->o->route, ln);
@@ -343,7 +343,7 @@ static void check_parent(struct check *c, const struct parent_ref *p, const char
         check_add(c, DIAG_ERROR, 0, path, "add a listener with the protocol, or allow the kind there", "no listener of the Gateway %s takes a %s", p->gateway,
                   obj_kind_word(c->o->kind));
     else if (!allowed)
-        check_add(c, DIAG_ERROR, 0, path, "set allowedRoutes.namespaces.from: All in the Gateway", "the Gateway %s allows no routes of the namespace %s",
+        check_add(c, DIAG_ERROR, 0, path, "compare allowedRoutes.namespaces in the Gateway; from: All allows every namespace", "the Gateway %s allows no routes of the namespace %s",
                   p->gateway, c->o->ns);
     else if (!met)
         check_add(c, DIAG_WARNING, 0, path, "compare them", "no hostname of the route is one of the Gateway %s: nothing is served", p->gateway);

@@ -85,9 +85,9 @@ static bool carries_http(const struct gw_listener *ln) { return ln->tls != LISTE
 /* ---- Gateway API -------------------------------------------------------------------------------------------------------- */
 
 /* The route names this listener as a parent, and the listener allows the route's namespace. */
-static bool route_allowed(const struct object *route, const struct object *gw, const struct gw_listener *ln)
+static bool route_allowed(const struct compile *c, const struct object *route, const struct object *gw, const struct gw_listener *ln)
 {
-    if ((!ln->from_all && strcmp(route->ns, gw->ns) != 0) || (ln->kinds && !(ln->kinds & 1u << route->kind)))
+    if (!objset_listener_allows(c->s, gw, ln, route->ns) || (ln->kinds && !(ln->kinds & 1u << route->kind)))
         return false;
     for (size_t i = 0; i < route->route.parents_n; i++) {
         const struct parent_ref *ref = &route->route.parents[i];
@@ -102,13 +102,13 @@ static bool route_allowed(const struct object *route, const struct object *gw, c
 static void gateway_attach(struct compile *c, struct place *pl, uint32_t site, const struct object *gw, const struct gw_listener *ln)
 {
     for (uint32_t r = 0; carries_http(ln) && r < c->sources_n; r++)
-        if (route_allowed(c->sources[r].object, gw, ln))
+        if (route_allowed(c, c->sources[r].object, gw, ln))
             for (uint32_t i = 0; i < c->sources[r].patterns_n; i++)
                 attach_add(pl, site, c->sources[r].patterns[i], &c->sources[r], NULL, "");
     for (uint32_t r = 0; !carries_http(ln) && r < c->tcp_routes_n; r++) {
         const struct tcp_route *t = &c->tcp_routes[r];
         bool fits = t->o->kind == OBJ_TLSROUTE ? ln->protocol == LISTEN_TLS || ln->protocol == LISTEN_HTTPS : ln->tls != LISTEN_TLS_PASSTHROUGH;
-        for (uint32_t i = 0; fits && i < t->ones_n && route_allowed(t->o, gw, ln); i++)
+        for (uint32_t i = 0; fits && i < t->ones_n && route_allowed(c, t->o, gw, ln); i++)
             attach_tcp(pl, site, &t->ones[i], "");
     }
 }

@@ -302,6 +302,25 @@ static void test_namespaces(void **state)
                 want, COUNT_OF(want));
 }
 
+#define SELECT(selector) ", allowedRoutes: {namespaces: {from: Selector, selector: {" selector "}}}"
+#define SPACE(name, labels) "---\n{apiVersion: v1, kind: Namespace, metadata: {name: " name ", labels: {" labels "}}}\n"
+
+/* Namespaces by their labels, and by their names, which every one has as a label that none can change. */
+static void test_namespaces_selected(void **state)
+{
+    static const struct want want[] = {
+        {"GET team.com /team", "team/r r"}, {"GET team.com /own", "-"}, {"GET team.com /liar", "-"}, {"GET named.com /own", "default/r r"}, {"GET named.com /team", "-"}, {"GET named.com /liar", "-"},
+        {"GET all.com /own", "default/r r"}, {"GET all.com /team", "team/r r"}, {"GET not.com /own", "default/r r"}, {"GET not.com /team", "-"}, {"GET not.com /liar", "liar/r r"},
+    };
+    routes_want(GATEWAY("gw", LISTENER("team", ", hostname: team.com" SELECT("matchLabels: {team: a}")) "," LISTENER("named", ", hostname: named.com" SELECT("matchLabels: {kubernetes.io/metadata.name: default}")) ","
+                              LISTENER("all", ", hostname: all.com" SELECT("")) "," LISTENER("not", ", hostname: not.com" SELECT("matchExpressions: [{key: team, operator: NotIn, values: [a, b]}]"))) SERVICE
+                SPACE("team", "team: a") SPACE("liar", "team: c, kubernetes.io/metadata.name: default")
+                ROUTE("name: r", "{name: gw}", "", RULE("r", "{path: {value: /own}}"))
+                ROUTE("name: r, namespace: team", "{name: gw, namespace: default}", "", RULE("r", "{path: {value: /team}}"))
+                ROUTE("name: r, namespace: liar", "{name: gw, namespace: default}", "", RULE("r", "{path: {value: /liar}}")),
+                want, COUNT_OF(want));
+}
+
 static void test_sections_and_ports(void **state)
 {
     struct objset *s = set_read(slice_cstr(
@@ -1009,7 +1028,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths), cmocka_unit_test(test_no_catch_all), cmocka_unit_test(test_predicates), cmocka_unit_test(test_repeated_header),
         cmocka_unit_test(test_rule_order), cmocka_unit_test(test_age_and_name), cmocka_unit_test(test_defaults), cmocka_unit_test(test_empty), cmocka_unit_test(test_hosts), cmocka_unit_test(test_long_hosts),
-        cmocka_unit_test(test_listener_isolation), cmocka_unit_test(test_hostname_intersection), cmocka_unit_test(test_namespaces),
+        cmocka_unit_test(test_listener_isolation), cmocka_unit_test(test_hostname_intersection), cmocka_unit_test(test_namespaces), cmocka_unit_test(test_namespaces_selected),
         cmocka_unit_test(test_sections_and_ports), cmocka_unit_test(test_shared_address), cmocka_unit_test(test_clusters_and_survival),
         cmocka_unit_test(test_slots_reuse), cmocka_unit_test(test_slots_held), cmocka_unit_test(test_slots_clusters), cmocka_unit_test(test_slots_random), cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_hosts_file), cmocka_unit_test(test_random_sets), cmocka_unit_test(test_bounds), cmocka_unit_test(test_speed),

@@ -121,6 +121,19 @@ static void load_kinds(struct reader *r, const struct ynode *n, struct gw_listen
     ln->kinds = wanted ? wanted & possible : possible;
 }
 
+static void load_namespaces(struct reader *r, struct object *o, const struct ynode *n, struct gw_listener *ln)
+{
+    struct slice from = y_str(y_get(n, "from"));
+    size_t mark = reader_push(r, ".allowedRoutes.namespaces");
+    ln->from = slice_is(from, "All") ? LISTEN_FROM_ALL : slice_is(from, "Selector") ? LISTEN_FROM_SELECTOR : LISTEN_FROM_SAME;
+    ln->namespaces = load_select(r, o, n, "selector");
+    if (ln->from == LISTEN_FROM_SELECTOR && !ln->namespaces.given)
+        reader_error(r, n, ".selector", "give the labels of the namespaces; {} is all of them", "from: Selector needs it");
+    else if (ln->from != LISTEN_FROM_SELECTOR && ln->namespaces.given)
+        reader_warn(r, y_get(n, "selector"), ".selector", "set from: Selector, or remove it", "has no effect without from: Selector");
+    reader_pop(r, mark);
+}
+
 static void load_listeners(struct reader *r, struct object *o, const struct ynode *spec)
 {
     const struct ynode *list = y_get(spec, "listeners");
@@ -139,7 +152,7 @@ static void load_listeners(struct reader *r, struct object *o, const struct ynod
         if (ln->hostname && !ln->hostname[0])
             ln->hostname = NULL;
         ln->protocol = protocol_of(y_str(y_get(n, "protocol")));
-        ln->from_all = slice_is(y_str(y_path(n, "allowedRoutes.namespaces.from")), "All");
+        load_namespaces(r, o, y_path(n, "allowedRoutes.namespaces"), ln);
         load_listener_tls(r, o, n, ln);
         load_kinds(r, n, ln);
         if (ln->hostname && ln->protocol == LISTEN_TCP)
@@ -314,7 +327,7 @@ static void istio_server(struct reader *r, struct object *o, const struct ynode 
         ln->name = load_str(o, port, "name");
     if (!ln->name)
         ln->name = arena_printf(&o->mem, "port-%u", ln->port);
-    ln->from_all = true; /* hosts say from which namespaces */
+    ln->from = LISTEN_FROM_ALL; /* hosts say from which namespaces */
     ln->protocol = istio_protocol(y_str(y_get(port, "protocol")));
     ln->kinds = 1u << OBJ_VIRTUALSERVICE;
     ln->hosts = load_strings(o, n, "hosts", &ln->hosts_n);

@@ -55,13 +55,13 @@ static struct label_expr *load_exprs(struct reader *r, struct object *o, const s
     return exprs;
 }
 
-static struct label_select load_select(struct reader *r, struct object *o, const struct ynode *map)
+struct label_select load_select(struct reader *r, struct object *o, const struct ynode *map, const char *key)
 {
-    const struct ynode *n = y_get(map, "labelSelector");
+    const struct ynode *n = y_get(map, key);
     struct label_select s = {.given = n && n->type == Y_MAP};
     if (!s.given)
         return s;
-    size_t mark = reader_push(r, ".labelSelector");
+    size_t mark = reader_push(r, ".%s", key);
     load_kvs(o, y_get(n, "matchLabels"), &s.labels);
     s.exprs = load_exprs(r, o, n, "matchExpressions", &s.exprs_n);
     reader_pop(r, mark);
@@ -101,7 +101,7 @@ static void load_node_affinity(struct reader *r, struct object *o, const struct 
 
 static void load_pod_term(struct reader *r, struct object *o, const struct ynode *n, struct pod_term *t)
 {
-    t->who = load_select(r, o, n);
+    t->who = load_select(r, o, n, "labelSelector");
     t->namespaces = load_strings(o, n, "namespaces", &t->namespaces_n);
     t->topology = load_str(o, n, "topologyKey");
     if (!t->topology)
@@ -138,7 +138,7 @@ static void load_spread(struct reader *r, struct object *o, const struct ynode *
         const struct ynode *n = list->items[i];
         struct spread_rule *s = &p->spread[i];
         size_t mark = reader_push(r, ".topologySpreadConstraints[%zu]", i);
-        *s = (struct spread_rule){.who = load_select(r, o, n), .topology = load_str(o, n, "topologyKey"), .hard = load_is(n, "whenUnsatisfiable", "DoNotSchedule")};
+        *s = (struct spread_rule){.who = load_select(r, o, n, "labelSelector"), .topology = load_str(o, n, "topologyKey"), .hard = load_is(n, "whenUnsatisfiable", "DoNotSchedule")};
         s->max_skew = (uint32_t)load_int(n, "maxSkew", 1, 1000);
         s->min_domains = (uint32_t)load_int(n, "minDomains", 0, 1000);
         if (!s->topology)

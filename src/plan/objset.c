@@ -170,6 +170,21 @@ bool objset_granted(const struct objset *s, const struct object *from, enum obj_
     return false;
 }
 
+bool objset_listener_allows(const struct objset *s, const struct object *gw, const struct gw_listener *ln, const char *ns)
+{
+    const struct object *space = objset_find(s, OBJ_NAMESPACE, "", ns);
+    size_t own = space ? space->labels.n : 0;
+    if (ln->from != LISTEN_FROM_SELECTOR)
+        return ln->from == LISTEN_FROM_ALL || strcmp(gw->ns, ns) == 0;
+    struct kvs labels = {.items = mem_new(MEM_MANIFEST, (own + 1) * sizeof *labels.items), .n = own + 1};
+    labels.items[0] = (struct kv){.key = "kubernetes.io/metadata.name", .value = (char *)ns, .value_n = strlen(ns)}; /* the first of a name counts: nobody can take another's */
+    for (size_t i = 0; i < own; i++)
+        labels.items[i + 1] = space->labels.items[i];
+    bool allows = label_select_match(&ln->namespaces, &labels);
+    mem_free(labels.items);
+    return allows;
+}
+
 bool objset_remove(struct objset *s, enum obj_kind k, const char *ns, const char *name)
 {
     bool found;

@@ -28,7 +28,4 @@ struct place_want {
 /* nodes and wants are ordered by name, and by namespace and name; each is there once. Without nodes everything is unplaced. */
 void place(const struct place_node *nodes, size_t nodes_n, struct place_want *wants, size_t wants_n);
 
-/* s holds for these labels. Exported for those who select by it elsewhere. */
-bool label_select_match(const struct label_select *s, const struct kvs *labels);
-
 #endif

@@ -93,6 +93,9 @@ extern const char *const label_op_names[]; /* as in a manifest: "NotIn" */
 struct label_expr { char *key; enum label_op op; char **values; size_t values_n; };
 /* A label selector: all of it holds. Empty: everything; not given: nothing. */
 struct label_select { bool given; struct kvs labels; struct label_expr *exprs; size_t exprs_n; };
+bool label_expr_holds(const struct label_expr *e, const char *have); /* have: NULL when the label is not there */
+bool label_exprs_hold(const struct label_expr *exprs, size_t n, const struct kvs *labels);
+bool label_select_match(const struct label_select *s, const struct kvs *labels);
 /* One term of a node affinity: all of it holds. names: expressions on metadata.name. */
 struct node_term { struct label_expr *exprs; size_t exprs_n; struct label_expr *names; size_t names_n; uint32_t weight; /* preferred: 1 to 100 */ };
 /* One term of affinity or anti-affinity to replicas of who, in these namespaces, in the same domain: nodes whose label topology is equal. */
@@ -162,12 +165,14 @@ struct service {
 /* What a Gateway (of either kind) listens for. */
 enum listen_protocol { LISTEN_HTTP, LISTEN_HTTPS, LISTEN_TLS, LISTEN_TCP };
 enum listen_tls { LISTEN_TLS_NONE, LISTEN_TLS_TERMINATE, LISTEN_TLS_MUTUAL, LISTEN_TLS_OPTIONAL_MUTUAL, LISTEN_TLS_PASSTHROUGH };
+enum listen_from { LISTEN_FROM_SAME, LISTEN_FROM_ALL, LISTEN_FROM_SELECTOR };
 struct secret_ref { char *ns, *name; };
 struct gw_listener {
     char *name;
     uint16_t port;
     char *hostname;            /* NULL: any; may begin with "*." */
-    bool from_all;
+    enum listen_from from;
+    struct label_select namespaces; /* with LISTEN_FROM_SELECTOR: of namespaces' labels */
     enum listen_protocol protocol;
     enum listen_tls tls;
     struct secret_ref *certs; size_t certs_n; /* kubernetes.io/tls Secrets: tls.crt, tls.key, with MUTUAL also ca.crt; optional tls.ocsp */
@@ -520,6 +525,9 @@ const struct object *objset_find(const struct objset *s, enum obj_kind k, const 
 /* from may refer to the object of this kind in namespace ns: its own namespace, or a ReferenceGrant there allows it (Gateway API,
  * ReferenceGrant). A route's backends elsewhere, and a Gateway's certificates, that are not granted must not be used. */
 bool objset_granted(const struct objset *s, const struct object *from, enum obj_kind to, const char *ns, const char *name);
+/* The listener ln of gw allows routes of namespace ns (Gateway API, RouteNamespaces). A namespace has the labels of its object, if there is one, and
+ * kubernetes.io/metadata.name. */
+bool objset_listener_allows(const struct objset *s, const struct object *gw, const struct gw_listener *ln, const char *ns);
 /* The Secret has a certificate and the key to it (tls.crt, tls.key), in whatever time it is valid; else why says what is wrong. */
 enum err objset_cert(const struct object *secret, struct buf *why) WARN_UNUSED;
 /* Gives each Service that has none an address, the same one for the same namespace and name where that is free. */

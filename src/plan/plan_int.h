@@ -270,6 +270,7 @@ void load_keyspace(struct reader *r, struct object *o, const struct ynode *doc);
 char *load_str(struct object *o, const struct ynode *map, const char *key);
 int64_t load_int(const struct ynode *map, const char *key, int64_t def, int64_t max);
 bool load_bool(const struct ynode *map, const char *key, bool def);
+struct label_select load_select(struct reader *r, struct object *o, const struct ynode *map, const char *key);
 void load_kvs(struct object *o, const struct ynode *map, struct kvs *out);
 /* A NULL-terminated list of strings; NULL when absent. */
 char **load_strings(struct object *o, const struct ynode *map, const char *key, size_t *n);

@@ -143,7 +143,7 @@ static void test_network_objects(void **state)
     assert_string_equal(objset_find(s, OBJ_SERVICE, "default", "out")->svc.external_name, "api.example.com");
     const struct gateway *gw = &objset_find(s, OBJ_GATEWAY, "default", "gw")->gw;
     assert_true(gw->addresses_n == 1 && addr_ip4_host(&gw->addresses[0]) == 0 && gw->addresses[0].family == ADDR_IP4);
-    assert_true(gw->listeners_n == 1 && gw->listeners[0].from_all && gw->listeners[0].port == 8080);
+    assert_true(gw->listeners_n == 1 && gw->listeners[0].from == LISTEN_FROM_ALL && gw->listeners[0].port == 8080);
     const struct http_route *route = &objset_find(s, OBJ_HTTPROUTE, "default", "r")->route;
     assert_true(route->parents_n == 1 && route->hostnames_n == 2 && route->rules_n == 3);
     assert_string_equal(route->parents[0].ns, "default");
@@ -328,7 +328,11 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:5:148: error: " AT_G "listeners[1].hostname: has no meaning with protocol TCP"},
     {"same listener", GW("listeners: [ { name: a, port: 80, protocol: HTTP }, { name: a, port: 80, protocol: HTTP } ]"),
      "m.yaml:5:53: error: " AT_G "listeners[1]: the same port and hostname as the listener at line 5\nm.yaml:5:61: error: " AT_G "listeners[1].name: the name a is given twice"},
-    {"routes by selector", GW("listeners: [ { name: a, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: Selector } } } ]"), "m.yaml:5:88: error: " AT_G "listeners[0].allowedRoutes.namespaces.from: refused: namespaces by selector"},
+    {"routes by selector", GW("listeners: [ { name: a, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: Selector } } },\n{ name: b, port: 81, protocol: HTTP, allowedRoutes: { namespaces: { from: All, selector: { matchLabels: { a: b } } } } },\n"
+                              "{ name: c, port: 82, protocol: HTTP, allowedRoutes: { namespaces: { from: Selector, selector: { matchExpressions: [ { key: a, operator: In } ] } } } } ]"),
+     "m.yaml:5:80: error: " AT_G "listeners[0].allowedRoutes.namespaces.selector: from: Selector needs it; give the labels of the namespaces; {} is all of them\n"
+     "m.yaml:6:90: warning: " AT_G "listeners[1].allowedRoutes.namespaces.selector: has no effect without from: Selector; set from: Selector, or remove it\n"
+     "m.yaml:7:117: error: " AT_G "listeners[2].allowedRoutes.namespaces.selector.matchExpressions[0].values: In takes values; give at least one"},
     {"address by name", GW("addresses: [ { value: localhost } ], listeners: [ { name: a, port: 80, protocol: HTTP } ]"), "m.yaml:5:23: error: " AT_G "addresses[0].value: not valid here: \"localhost\"; give an IP address"},
     {"address covered", GW("addresses: [ { value: 0.0.0.0 }, { value: 127.0.0.1 } ], listeners: [ { name: a, port: 80, protocol: HTTP } ]"), "m.yaml:5:43: error: " AT_G "addresses[1].value: an address that another one of this list is or covers"},
     {"mesh route", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec: { parentRefs: [ { kind: Service, name: s }, { group: \"\", name: g } ], rules: [ { " TO_S " } ] }\n",

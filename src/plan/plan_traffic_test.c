@@ -429,7 +429,7 @@ static void test_istio_gateway(void **state)
     const struct gw_listener *ln = o->gw.listeners;
     assert_string_equal(obj_kind_name(o->kind), "Gateway.networking.istio.io");
     assert_true(o->gw.listeners_n == 5 && o->gw.addresses_n == 1 && addr_ip4_host(&o->gw.addresses[0]) == 0);
-    assert_true(ln[0].https_redirect && ln[0].protocol == LISTEN_HTTP && ln[0].from_all && !ln[0].hostname && ln[0].hosts_n == 1);
+    assert_true(ln[0].https_redirect && ln[0].protocol == LISTEN_HTTP && ln[0].from == LISTEN_FROM_ALL && !ln[0].hostname && ln[0].hosts_n == 1);
     assert_string_equal(ln[0].name, "http");
     assert_true(ln[1].tls == LISTEN_TLS_MUTUAL && ln[1].certs_n == 1 && ln[1].client_ca_n == 1 && ln[1].client_sans_n == 1 && ln[1].tls_min == 13);
     assert_string_equal(ln[1].ciphers, "A:B");

@@ -241,9 +241,9 @@ static inline bool naive_serves(const struct object *gw, const struct gw_listene
     return !gw->gw.addresses_n && addr_eq(&local, a);
 }
 
-static inline bool naive_attached(const struct object *o, const struct object *gw, const struct gw_listener *ln)
+static inline bool naive_attached(const struct objset *s, const struct object *o, const struct object *gw, const struct gw_listener *ln)
 {
-    if (!ln->from_all && strcmp(o->ns, gw->ns) != 0)
+    if (!objset_listener_allows(s, gw, ln, o->ns))
         return false;
     for (size_t i = 0; i < o->route.parents_n; i++) {
         const struct parent_ref *p = &o->route.parents[i];
@@ -384,11 +384,11 @@ static inline bool naive_has_name(const struct object *o, const char *name)
     return !o->route.hostnames_n && naive_rank_cmp(name, "") == 0;
 }
 
-static inline bool naive_on_site(const struct object *o, const struct naive_site *site)
+static inline bool naive_on_site(const struct objset *s, const struct object *o, const struct naive_site *site)
 {
     if (site->gw->kind == OBJ_ISTIO_GATEWAY)
         return o->kind == OBJ_VIRTUALSERVICE && naive_virtual(o, site);
-    return o->kind == OBJ_HTTPROUTE && naive_attached(o, site->gw, site->ln);
+    return o->kind == OBJ_HTTPROUTE && naive_attached(s, o, site->gw, site->ln);
 }
 
 static inline void naive_names(struct naive_search *q)
@@ -396,7 +396,7 @@ static inline void naive_names(struct naive_search *q)
     for (size_t i = 0; i < objset_n(q->s); i++)
         for (size_t k = 0; k < q->sites_n; k++) {
             const struct object *o = objset_at(q->s, i);
-            if (!naive_on_site(o, &q->sites[k]))
+            if (!naive_on_site(q->s, o, &q->sites[k]))
                 continue;
             for (size_t j = 0; j < o->route.hostnames_n; j++)
                 naive_name_add(q, o->route.hostnames[j]);
@@ -418,7 +418,7 @@ static inline bool naive_virtuals(struct naive_search *q, const char *name, stru
             const struct object *o = objset_at(q->s, i);
             bool there = false;
             for (size_t k = 0; k < q->sites_n; k++)
-                there |= o->kind == OBJ_VIRTUALSERVICE && naive_on_site(o, &q->sites[k]) && naive_has_name(o, name);
+                there |= o->kind == OBJ_VIRTUALSERVICE && naive_on_site(q->s, o, &q->sites[k]) && naive_has_name(o, name);
             bool after = !last || o->created_ns > last->created_ns || (o->created_ns == last->created_ns && i > last_i);
             if (there && after && (!next || o->created_ns < next->created_ns)) {
                 next = o;
@@ -431,7 +431,7 @@ static inline bool naive_virtuals(struct naive_search *q, const char *name, stru
         last = next;
         struct naive_hit first = {0}, hit;
         for (size_t k = 0; k < q->sites_n; k++) /* the same VirtualService through several Gateways: its earliest rule */
-            if (naive_on_site(next, &q->sites[k]) && naive_ordered(next, &q->sites[k], q->h, &hit) && (!first.rule || hit.rule < first.rule))
+            if (naive_on_site(q->s, next, &q->sites[k]) && naive_ordered(next, &q->sites[k], q->h, &hit) && (!first.rule || hit.rule < first.rule))
                 first = hit;
         if (first.rule) {
             *best = first;
@@ -453,7 +453,7 @@ static inline bool naive_find(const struct objset *s, const struct addr *a, cons
         for (size_t i = 0; i < objset_n(s); i++)
             for (size_t k = 0; k < q.sites_n; k++) {
                 const struct object *o = objset_at(s, i);
-                if (o->kind == OBJ_HTTPROUTE && naive_on_site(o, &q.sites[k]) && naive_has_name(o, q.names[n]))
+                if (o->kind == OBJ_HTTPROUTE && naive_on_site(q.s, o, &q.sites[k]) && naive_has_name(o, q.names[n]))
                     naive_route(o, q.names[n], h, best);
             }
         if (best->route || naive_virtuals(&q, q.names[n], best))
