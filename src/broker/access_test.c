@@ -691,6 +691,10 @@ static void test_quota_requests(void **state)
     assert_int_equal(quota_put(c, NULL, NULL, "producer_byte_rate", 1), KAFKA_INVALID_REQUEST);
     assert_int_equal(quota_put(c, "a", NULL, "nonsense", 1), KAFKA_INVALID_REQUEST);
     assert_int_equal(quota_put(c, "a", NULL, "producer_byte_rate", -1), KAFKA_INVALID_REQUEST);
+    assert_int_equal(quota_put(c, "a", NULL, "producer_byte_rate", 1.5), KAFKA_INVALID_REQUEST); /* bytes are whole; shares of time and partitions per second need not be */
+    assert_int_equal(quota_put(c, "a", NULL, "consumer_byte_rate", 999.999), KAFKA_INVALID_REQUEST);
+    assert_int_equal(quota_put(c, "a", NULL, "controller_mutation_rate", 0.5), KAFKA_NONE);
+    assert_int_equal(quota_put(c, "a", NULL, "controller_mutation_rate", 0), KAFKA_NONE);
     char name[SECURITY_NAME_MAX + 1]; /* no UTF-8: the file would have three bytes for each, and not be read again */
     memset(name, '\xff', sizeof name - 1);
     name[sizeof name - 1] = 0;

@@ -18,6 +18,7 @@
 #define BURST_CONTROLLER_NS 11000000000ull
 #define DEBT_MAX_NS 3600000000000ull
 #define THROTTLE_MAX_MS 30000
+#define FRACTION_MAX 1e-6          /* of a byte rate, which comes as a double, and is a whole number: as Kafka has it */
 #define REQUEST_LEAST_NS 10000     /* of a request, beside its serve(): reading and decoding it, writing its answer */
 
 /* ---- which rate -------------------------------------------------------------------------------------------------------------------- */
@@ -461,6 +462,9 @@ static int quota_key(struct slice name)
     return -1;
 }
 
+/* Of what fits 63 bits. */
+static bool is_whole(double x) { return fabs(x - (double)(int64_t)(x + FRACTION_MAX)) <= FRACTION_MAX; }
+
 static const char *ops_check(const struct kafka_alter_client_quotas_req_entry_data *in)
 {
     for (int32_t i = 0; i < in->ops_n; i++) {
@@ -471,8 +475,12 @@ static const char *ops_check(const struct kafka_alter_client_quotas_req_entry_da
             continue;
         if (!(in->ops[i].value > 0) || !isfinite(in->ops[i].value))
             return "A quota must be greater than 0";
-        if ((k == QUOTA_PRODUCE || k == QUOTA_FETCH) && in->ops[i].value > 9e18)
+        if (k != QUOTA_PRODUCE && k != QUOTA_FETCH)
+            continue;
+        if (in->ops[i].value > 9e18)
             return "A byte rate must fit 63 bits";
+        if (!is_whole(in->ops[i].value))
+            return "A byte rate must be a whole number";
     }
     return NULL;
 }
