@@ -761,6 +761,11 @@ static void test_configs(void **state)
     assert_int_equal(source, 5);
     assert_int_equal(alter(c, "t", "max.compaction.lag.ms", 0, "10"), 0);
     assert_int_equal(alter(c, "t", "min.compaction.lag.ms", 0, "11"), KAFKA_INVALID_CONFIG);
+    assert_int_equal(alter(c, "t", "cleanup.policy", 1, NULL), 0);
+    assert_int_equal(alter(c, "t", "min.compaction.lag.ms", 0, "11"), KAFKA_INVALID_CONFIG); /* whether or not it is compacted */
+    assert_int_equal(create(c, "x", 1, 1, "max.compaction.lag.ms", "10", false), 0);
+    assert_int_equal(alter(c, "x", "min.compaction.lag.ms", 0, "11"), KAFKA_INVALID_CONFIG);
+    assert_int_equal(alter(c, "t", "cleanup.policy", 0, "compact"), 0);
     world_crash(true);
     c = client_new(1);
     assert_true(slice_is(setting(c, "t", "cleanup.policy", &source), "compact"));
@@ -1229,6 +1234,27 @@ static void test_broken_files(void **state)
     world_stop();
 }
 
+/* Lags of compaction that contradict each other were taken once of topics that are not compacted: such a topic is loaded, grows, and others change beside it. */
+static void test_lags_of_before(void **state)
+{
+    (void)state;
+    static const char file[] = "{\"format\": 1, \"cluster_id\": \"AAAAAAAAAAAAAAAAAAAAAA\", \"topics\": [{\"name\": \"t\", \"id\": \"BAAAAAAAAAAAAAAAAAAAAA\", "
+                               "\"partitions\": 2, \"settings\": {\"min.compaction.lag.ms\": \"2\", \"max.compaction.lag.ms\": \"1\"}}]}";
+    start(1);
+    world_down(false, false);
+    assert_int_equal(file_replace(WORLD_DIR "/topics.json", file, sizeof file - 1, 0600), OK);
+    world_up();
+    struct client *c = client_new(0);
+    assert_int_equal(grow(c, "t", 3), 0);
+    assert_int_equal(alter_of(c, 4, "", "log.retention.ms", 0, "60000"), 0);
+    assert_int_equal(alter_of(c, 4, "", "log.cleanup.policy", 0, "compact"), KAFKA_INVALID_REQUEST);
+    assert_non_null(memmem(alter_said.p, alter_said.n, "Topic t:", 8));
+    assert_int_equal(alter(c, "t", "retention.ms", 0, "5"), KAFKA_INVALID_CONFIG);
+    assert_int_equal(alter(c, "t", "min.compaction.lag.ms", 1, NULL), 0);
+    assert_int_equal(alter(c, "t", "retention.ms", 0, "5"), 0);
+    world_stop();
+}
+
 /* ---- permissions ------------------------------------------------------------------------------------------------------- */
 
 static void tune_authorize(struct broker_conf *c)
@@ -1296,7 +1322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api_versions), cmocka_unit_test(test_malformed), cmocka_unit_test(test_malformed_behind), cmocka_unit_test(test_pipeline),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_too_many), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
-        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs), cmocka_unit_test(test_grown_configs), cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs), cmocka_unit_test(test_grown_configs), cmocka_unit_test(test_defaults), cmocka_unit_test(test_lags_of_before),
         cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_versions), cmocka_unit_test(test_denied), cmocka_unit_test(test_one_node), cmocka_unit_test(test_doubles), cmocka_unit_test(test_any_request),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_conf_set), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),
     };

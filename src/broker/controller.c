@@ -119,7 +119,8 @@ void broker_topic_settings_check(const struct slice *settings, uint32_t n, void 
         }
         mem_free(c.message);
     }
-    if (good && !settings_read(&s, &why)) {
+    settings_read(&s);
+    if (good && !settings_fit(&s, &why)) {
         wrong(ctx, SLICE(""), why);
         mem_free(why);
     }
@@ -181,7 +182,8 @@ static bool settings_apply(struct topic_settings *s, struct topic_change *c)
         if (!ok)
             return false;
     }
-    if (settings_read(s, &why))
+    settings_read(s);
+    if (settings_fit(s, &why))
         return true;
     refuse(c, KAFKA_INVALID_CONFIG, why);
     return false;
@@ -255,7 +257,8 @@ static struct topic *topic_on(struct topic_change *c, const struct topic *t, str
     if (t->internal) /* groups and transactions rely on theirs */
         return next;
     settings_defaults(&next->settings, d);
-    if (settings_read(&next->settings, &why))
+    settings_read(&next->settings);
+    if (settings_fit_as_before(&next->settings, &t->settings, &why))
         return next;
     REFUSE(c, KAFKA_INVALID_REQUEST, "Topic %s: %s", t->name, why);
     mem_free(why);
@@ -275,7 +278,8 @@ static bool defaults_fit(struct topic_change *c, const struct catalog *cat, stru
     struct topic_settings nobodys = {0};
     char *why;
     settings_defaults(&nobodys, d);
-    if (!settings_read(&nobodys, &why))
+    settings_read(&nobodys);
+    if (!settings_fit(&nobodys, &why))
         refuse(c, KAFKA_INVALID_REQUEST, why);
     settings_fini(&nobodys);
     for (struct table_slot *s = NULL; !c->error && (s = table_next(&cat->by_name, s));)
@@ -419,7 +423,8 @@ static bool read_settings(struct topic *t, json_t *settings, struct buf *why)
         }
         settings_set(&t->settings, (enum topic_setting)i, slice_cstr(json_string_value(v)));
     }
-    if (settings_read(&t->settings, &wrong))
+    settings_read(&t->settings);
+    if (settings_fit_as_before(&t->settings, NULL, &wrong))
         return true;
     buf_printf(why, "topic %s: %s", t->name, wrong);
     mem_free(wrong);

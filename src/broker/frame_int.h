@@ -94,7 +94,12 @@ bool setting_check(enum topic_setting i, struct slice value, char **why);
 void settings_init(struct topic_settings *s);
 void settings_fini(struct topic_settings *s);
 void settings_set(struct topic_settings *s, enum topic_setting i, struct slice value); /* checked before; p NULL: the default */
-bool settings_read(struct topic_settings *s, char **why); /* from the texts to the rest; false: they do not go together */
+void settings_read(struct topic_settings *s); /* from the texts to the rest */
+/* After that: whether they go together (LogConfig.validateValues of Kafka: whatever the cleanup policy is). False: why not. */
+bool settings_fit(const struct topic_settings *s, char **why);
+/* The same of what was there before this was asked of all topics, or changes by its defaults alone: while it is not compacted it may stay as it is, when it
+ * did not fit before either. before: NULL: it is only now read. */
+bool settings_fit_as_before(const struct topic_settings *s, const struct topic_settings *before, char **why);
 const char *settings_value(const struct topic_settings *s, enum topic_setting i);
 int8_t settings_source(const struct topic_settings *s, enum topic_setting i); /* of that value: SOURCE_x */
 void settings_defaults(struct topic_settings *s, struct broker_defaults *d); /* takes a reference; NULL: none */

@@ -139,9 +139,8 @@ bool setting_check(enum topic_setting i, struct slice value, char **why)
 
 void settings_init(struct topic_settings *s)
 {
-    char *why;
     *s = (struct topic_settings){0};
-    MUST(settings_read(s, &why)); /* the defaults go together */
+    settings_read(s);
 }
 
 void settings_fini(struct topic_settings *s)
@@ -311,20 +310,37 @@ static void compression_settings(struct topic_settings *s)
     }
 }
 
-bool settings_read(struct topic_settings *s, char **why)
+void settings_read(struct topic_settings *s)
 {
-    *why = NULL;
     part_settings(s, &s->part);
     compression_settings(s);
     s->log_append_time = slice_is(text_of(s, TOPIC_MESSAGE_TIMESTAMP_TYPE), "LogAppendTime");
     s->timestamp_before_max_ms = number_of(s, TOPIC_MESSAGE_TIMESTAMP_BEFORE_MAX_MS);
     s->timestamp_after_max_ms = number_of(s, TOPIC_MESSAGE_TIMESTAMP_AFTER_MAX_MS);
     s->min_insync = (int32_t)number_of(s, TOPIC_MIN_INSYNC_REPLICAS);
-    if (s->part.cleanup_compact && s->part.min_compaction_lag_ms > s->part.max_compaction_lag_ms) {
-        struct buf b = {0};
-        buf_printf(&b, "conflict between min.compaction.lag.ms (%lld) and max.compaction.lag.ms (%lld): the first must not be greater", (long long)s->part.min_compaction_lag_ms,
-                   (long long)s->part.max_compaction_lag_ms);
-        *why = buf_take(&b, NULL);
-    }
-    return *why == NULL;
+}
+
+bool settings_fit(const struct topic_settings *s, char **why)
+{
+    *why = NULL;
+    if (s->part.min_compaction_lag_ms <= s->part.max_compaction_lag_ms)
+        return true;
+    struct buf b = {0};
+    buf_printf(&b, "conflict between min.compaction.lag.ms (%lld) and max.compaction.lag.ms (%lld): the first must not be greater", (long long)s->part.min_compaction_lag_ms,
+               (long long)s->part.max_compaction_lag_ms);
+    *why = buf_take(&b, NULL);
+    return false;
+}
+
+bool settings_fit_as_before(const struct topic_settings *s, const struct topic_settings *before, char **why)
+{
+    char *old = NULL;
+    if (settings_fit(s, why))
+        return true;
+    if (s->part.cleanup_compact || (before && settings_fit(before, &old)))
+        return false;
+    mem_free(old);
+    mem_free(*why);
+    *why = NULL;
+    return true;
 }
