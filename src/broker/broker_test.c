@@ -773,6 +773,28 @@ static void test_configs(void **state)
     world_stop();
 }
 
+/* Resources of other types than topics and the broker are refused by name. */
+static void test_unserved_configs(void **state)
+{
+    (void)state;
+    static const struct {
+        int8_t kind;
+        const char *name;
+    } all[] = {{8, "BROKER_LOGGER"}, {32, "GROUP"}, {16, "CLIENT_METRICS"}, {7, "type 7"}};
+    start(1);
+    struct client *c = client_new(0);
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        const struct kafka_describe_configs_resp_describe_configs_result *told = describe(c, all[i].kind, "1");
+        assert_int_equal(told->error_code, all[i].kind == 16 ? KAFKA_NONE : KAFKA_INVALID_REQUEST); /* a subscription of metrics that nobody made is empty, as in Kafka */
+        assert_int_equal(told->configs_n, 0);
+        if (told->error_code)
+            assert_non_null(memmem(told->error_message.p, told->error_message.n, all[i].name, strlen(all[i].name)));
+        assert_int_equal(alter_of(c, all[i].kind, "1", "consumer.session.timeout.ms", 0, "50000"), KAFKA_INVALID_REQUEST);
+        assert_non_null(memmem(alter_said.p, alter_said.n, all[i].name, strlen(all[i].name)));
+    }
+    world_stop();
+}
+
 static void check_default(struct client *c, int8_t kind, const char *resource, const char *name, const char *value, int8_t source)
 {
     const struct kafka_describe_configs_resp_describe_configs_result *res = describe(c, kind, resource);
@@ -1322,7 +1344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api_versions), cmocka_unit_test(test_malformed), cmocka_unit_test(test_malformed_behind), cmocka_unit_test(test_pipeline),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_memory), cmocka_unit_test(test_too_many), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_topics),
-        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs), cmocka_unit_test(test_grown_configs), cmocka_unit_test(test_defaults), cmocka_unit_test(test_lags_of_before),
+        cmocka_unit_test(test_auto_create), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_crashes), cmocka_unit_test(test_life), cmocka_unit_test(test_full_mailbox), cmocka_unit_test(test_configs), cmocka_unit_test(test_grown_configs), cmocka_unit_test(test_defaults), cmocka_unit_test(test_unserved_configs), cmocka_unit_test(test_lags_of_before),
         cmocka_unit_test(test_setting_bounds), cmocka_unit_test(test_describe_topic_partitions), cmocka_unit_test(test_log_dirs), cmocka_unit_test(test_versions), cmocka_unit_test(test_denied), cmocka_unit_test(test_one_node), cmocka_unit_test(test_doubles), cmocka_unit_test(test_any_request),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_conf_set), cmocka_unit_test(test_acl_filters_overlap), cmocka_unit_test(test_broken_files),
     };

@@ -7,6 +7,17 @@
 
 enum resource_kind { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4, RESOURCE_LOGGER = 8, RESOURCE_METRICS = 16, RESOURCE_GROUP = 32 }; /* ConfigResource.Type */
 
+/* Why a kind of resource has no settings that could be told or changed. */
+static const char *unserved(struct breq *r, int8_t kind)
+{
+    switch (kind) {
+    case RESOURCE_LOGGER: return "Resources of the type BROKER_LOGGER are not served: the node's log has no levels of its own for parts of it";
+    case RESOURCE_METRICS: return "Resources of the type CLIENT_METRICS are not served: clients send no metrics here";
+    case RESOURCE_GROUP: return "Resources of the type GROUP are not served: groups have no settings of their own";
+    default: return arena_printf(&r->arena, "Unsupported resource type %d", kind);
+    }
+}
+
 /* ---- DescribeConfigs ------------------------------------------------------------------------------------------------ */
 
 static bool key_wanted(const struct kafka_describe_configs_req_describe_configs_resource *want, const char *name)
@@ -205,9 +216,9 @@ void describe_configs(struct breq *r)
             describe_topic(r, want, out);
         } else if (want->resource_type == RESOURCE_BROKER) {
             describe_broker(r, want, out);
-        } else if (want->resource_type != RESOURCE_METRICS && want->resource_type != RESOURCE_GROUP) { /* these two have nothing set */
+        } else if (want->resource_type != RESOURCE_METRICS) { /* of these nothing is set */
             out->error_code = KAFKA_INVALID_REQUEST;
-            out->error_message = SLICE("Unsupported resource type");
+            out->error_message = slice_cstr(unserved(r, want->resource_type));
         }
     }
     table_fini(&seen);
@@ -267,7 +278,7 @@ static bool alter_check(struct alter_item *it)
         else
             alter_refuse(it, KAFKA_INVALID_REQUEST, "Unexpected broker id: there is one broker, whose id Metadata tells.");
     } else {
-        alter_refuse(it, KAFKA_INVALID_REQUEST, "Unsupported resource type");
+        alter_refuse(it, KAFKA_INVALID_REQUEST, unserved(r, it->kind));
     }
     return false;
 }
