@@ -168,6 +168,7 @@ struct bpart {
     bool offline;                /* could not be loaded: KAFKA_STORAGE_ERROR. It is tried again by and by */
     struct list link;            /* on the shard's list of what is to be loaded, or is offline */
     struct news *news;           /* that made it, until it is loaded */
+    uint64_t looked;             /* the number of the last look by a fetch that came here (sessions.looks); 0: none did */
 };
 static inline struct part_live *bpart_live(const struct bpart *p) { return &p->topic->live->part[p->partition]; } /* to count what goes in and out */
 /* NULL: not owned here, or not there. A part_* call needs bpart->part. */

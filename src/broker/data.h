@@ -179,6 +179,7 @@ struct sessions {
     struct list used;              /* struct fetch_session.link */
     uint32_t parts;                /* in all sessions */
     struct list stirred;           /* owner: struct fetch_group.stir */
+    uint64_t looks;                /* owner: the number of the present look (fetch_group.c: collect()) */
     struct task task;
     struct shard *shard;
     counter made, evicted, refused;/* sessions; refused: no slot, or too many partitions */

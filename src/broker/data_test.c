@@ -1276,6 +1276,19 @@ static void test_named_twice(void **state)
     const struct kafka_delete_records_resp *deleted = client_ask(c, KEY_DELETE_RECORDS, 1, &del);
     assert_int_equal(deleted->topics[0].partitions[0].low_watermark, 1);
     assert_int_equal(deleted->topics[0].partitions[1].error_code, KAFKA_INVALID_REQUEST);
+    struct from from[] = {{.topic = "t", .partition = 0, .offset = 1}, {.topic = "t", .partition = 1}, {.topic = "t", .partition = 0, .offset = 1}, {.topic = "t", .partition = 0}};
+    const struct kafka_fetch_resp *got = fetch(c, 11, &(struct fetch_conf){0}, from, 4);
+    assert_int_equal(got->responses_n, 1);
+    assert_int_equal(got->responses[0].partitions_n, 4);
+    for (int i = 0; i < 4; i++) {
+        const struct kafka_fetch_resp_partition_data *p = &got->responses[0].partitions[i];
+        assert_int_equal(p->partition_index, from[i].partition);
+        assert_int_equal(p->error_code, i < 2 ? KAFKA_NONE : KAFKA_INVALID_REQUEST);
+        assert_int_equal(p->records.bytes.n > 0, i < 2);
+    }
+    got = fetch(c, 11, &(struct fetch_conf){.sessions = true}, from, 4); /* a session has it once */
+    assert_int_equal(parts_in(got), 2);
+    assert_int_equal(part_of(got, "t", 0)->error_code, KAFKA_OFFSET_OUT_OF_RANGE); /* as it was named last */
     client_free(c);
     world_stop();
 }

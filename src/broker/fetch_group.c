@@ -90,6 +90,11 @@ static void part_look(struct fetch_group *g, struct fetch_part *fp, uint32_t lef
     fp->diverging_end = -1;
     if (fp->read.error)
         return;
+    if (!g->session && bp->looked == g->owner->sessions->looks) { /* the request has named it before: it would be read as often */
+        fp->read.error = KAFKA_INVALID_REQUEST;
+        return;
+    }
+    bp->looked = g->owner->sessions->looks;
     part_offsets(bp->part, &fp->read.offsets);
     fp->read.error = epoch_check(fp->epoch, fp->read.offsets.epoch);
     if (fp->read.error || part_diverges(fp, bp->part) || fp->read.error)
@@ -135,6 +140,7 @@ static void collect(struct fetch_group *g)
     g->first = g->last = NULL;
     g->bytes = 0;
     g->urgent = false;
+    g->owner->sessions->looks++;
     LIST_FOREACH(it, &g->ready) {
         struct fetch_part *fp = CONTAINER_OF(it, struct fetch_part, link);
         uint32_t left = g->bytes >= (int64_t)g->bytes_max ? 0 : g->bytes_max - (uint32_t)g->bytes;
