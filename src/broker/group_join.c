@@ -148,10 +148,11 @@ void group_members_left(struct group *g)
 }
 
 static bool all_joined(const struct group *g) { return g->members.n == g->joined_n && g->pending.n == 0; }
+static bool all_gone(const struct group *g) { return g->members.n == 0 && !timer_is_set(&g->join_timer); } /* the static members that a rebalance waited for */
 
 void group_maybe_joined(struct group *g)
 {
-    if (g->state == GROUP_PREPARING && !g->initial && all_joined(g))
+    if (g->state == GROUP_PREPARING && !g->initial && (all_joined(g) || all_gone(g)))
         join_complete(g);
 }
 
@@ -198,10 +199,13 @@ static void prepare(struct group *g)
 
 void group_rebalance(struct group *g)
 {
-    if (g->state == GROUP_PREPARING)
-        group_maybe_joined(g);
-    else
+    if (g->state != GROUP_PREPARING) {
         prepare(g);
+        return;
+    }
+    group_maybe_joined(g);
+    if (g->state == GROUP_PREPARING && g->joined_n && !timer_is_set(&g->join_timer)) /* the first who is back: the others have their time from now on */
+        timer_set(group_loop(g), &g->join_timer, (uint32_t)group_rebalance_ms(g));
 }
 
 static void join_timer_fn(struct timer *t)
@@ -266,9 +270,9 @@ static void join_complete(struct group *g)
 {
     timer_clear(&g->join_timer);
     remove_absent(g);
-    if (g->members.n && !elect(g)) { /* static members alone, and none of them is back: their sessions decide */
-        timer_set(group_loop(g), &g->join_timer, (uint32_t)MAX(group_rebalance_ms(g), 1));
-        return;
+    if (g->members.n && !elect(g)) {
+        g->initial = false;
+        return; /* static members alone, and none of them is back: their sessions decide, or whoever comes first (group_rebalance()) */
     }
     g->generation = g->generation == INT32_MAX ? 1 : g->generation + 1;
     g->initial = false;

@@ -625,6 +625,84 @@ static void test_static_rebalancing(void **state)
     world_stop();
 }
 
+/* Static members with no time for a rebalance, none of whom comes: nothing runs until one does, or their sessions end. */
+static void test_static_absent(void **state)
+{
+    (void)state;
+    start(1);
+    struct tm m[3];
+    for (int i = 0; i < 3; i++) {
+        tm_init(&m[i], 0, "g");
+        snprintf(m[i].instance, sizeof m[i].instance, "i%d", i);
+    }
+    group_ready(m[0].c, "g");
+    tm_settle(m, 3);
+    for (int i = 0; i < 2; i++) { /* another process in its place: no rebalance */
+        struct tm again = restarted(&m[i], 0);
+        again.rebalance_ms = 0;
+        assert_int_equal(tm_join(&again), KAFKA_NONE);
+        tm_free(&m[i]);
+        m[i] = again;
+    }
+    assert_int_equal(tm_leave(&m[2]), KAFKA_NONE);
+    struct group *g = inside("g");
+    for (int i = 0; i < 5; i++) {
+        world_sleep(5000);
+        assert_int_equal(tm_heartbeat(&m[0]), KAFKA_REBALANCE_IN_PROGRESS);
+        assert_int_equal(g->state, GROUP_PREPARING);
+        assert_false(timer_is_set(&g->join_timer));
+    }
+    assert_int_equal(g->members.n, 1); /* the other one was not heard of */
+    int32_t generation = m[0].generation;
+    assert_int_equal(tm_join(&m[0]), KAFKA_NONE);
+    assert_int_equal(m[0].generation, generation + 1);
+    for (int i = 0; i < 3; i++)
+        tm_free(&m[i]);
+    world_stop();
+}
+
+/* One of them comes: the others have the time of a rebalance from then on, and are members still. */
+static void test_static_first_back(void **state)
+{
+    (void)state;
+    start(1);
+    struct tm m[3], d;
+    for (int i = 0; i < 3; i++) {
+        tm_init(&m[i], 0, "g");
+        snprintf(m[i].instance, sizeof m[i].instance, "i%d", i);
+        m[i].session_ms = 100000;
+    }
+    tm_init(&d, 0, "g");
+    d.session_ms = 600000;
+    group_ready(m[0].c, "g");
+    tm_settle(m, 3);
+    assert_int_equal(tm_leave(&m[2]), KAFKA_NONE);
+    struct group *g = inside("g");
+    world_sleep(30000);
+    assert_false(timer_is_set(&g->join_timer));
+    tm_join_send(&m[0]);
+    world_sleep(19000);
+    assert_false(tm_join_come(&m[0]));
+    world_sleep(2000);
+    assert_int_equal(tm_join_await(&m[0]), KAFKA_NONE);
+    assert_int_equal(g->members.n, 2);
+    assert_int_equal(tm_heartbeat(&m[1]), KAFKA_ILLEGAL_GENERATION);
+    struct tm *leader[] = {&m[0]};
+    assert_int_equal(tm_sync(&m[0], leader, (const char *[]){"x"}, 1), KAFKA_NONE);
+    world_sleep(21000);
+    assert_int_equal(g->members.n, 1); /* m[1] did not ask for its assignment */
+    assert_int_equal(tm_join(&d), KAFKA_MEMBER_ID_REQUIRED);
+    world_sleep(30000);
+    assert_int_equal(g->state, GROUP_PREPARING);
+    assert_false(timer_is_set(&g->join_timer));
+    world_sleep(100000);
+    assert_int_equal(g->state, GROUP_EMPTY); /* the id that was given out holds up nothing */
+    for (int i = 0; i < 3; i++)
+        tm_free(&m[i]);
+    tm_free(&d);
+    world_stop();
+}
+
 /* ---- restarts --------------------------------------------------------------------------------------------------------------------------- */
 
 static void reconnect(struct tm *m, uint32_t shard)
@@ -739,7 +817,8 @@ int main(void)
         cmocka_unit_test(test_vote),           cmocka_unit_test(test_rejoin),        cmocka_unit_test(test_twice),
         cmocka_unit_test(test_session),        cmocka_unit_test(test_timeouts),      cmocka_unit_test(test_initial_delay), cmocka_unit_test(test_leader_dies),
         cmocka_unit_test(test_pending_ids),    cmocka_unit_test(test_size_max),      cmocka_unit_test(test_old_versions),
-        cmocka_unit_test(test_static),         cmocka_unit_test(test_static_rebalancing), cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_static),         cmocka_unit_test(test_static_rebalancing), cmocka_unit_test(test_static_absent),
+        cmocka_unit_test(test_static_first_back), cmocka_unit_test(test_restart),
         cmocka_unit_test(test_restart_rebalancing), cmocka_unit_test(test_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
