@@ -520,12 +520,26 @@ static const char *malformed(const struct kafka_consumer_group_heartbeat_req *q,
     return NULL;
 }
 
+/* A member has what its group is dealt, at most: of more it need not say that it owns it. */
+static const char *owns_too_many(struct breq *r, const struct kafka_consumer_group_heartbeat_req *q)
+{
+    uint64_t n = 0;
+    for (int32_t i = 0; i < q->topic_partitions_n; i++)
+        n += (uint64_t)MAX(q->topic_partitions[i].partitions_n, 1); /* a topic without partitions is named, too */
+    if (n <= CONSUMERS_PARTS_MAX)
+        return NULL;
+    counter_inc(&r->home->groups->count.limit_owned);
+    return "TopicPartitions names more partitions than a group is dealt.";
+}
+
 static enum kafka_error beat_check(struct beat *b, const char **why)
 {
     const struct kafka_consumer_group_heartbeat_req *q = b->r->req;
     if (!allowed(b->r, ACL_READ, ACL_GROUP, q->group_id))
         return KAFKA_GROUP_AUTHORIZATION_FAILED;
     *why = malformed(q, b->r->version);
+    if (!*why)
+        *why = owns_too_many(b->r, q);
     if (*why)
         return KAFKA_INVALID_REQUEST;
     for (int32_t i = 0; i < q->subscribed_topic_names_n; i++)

@@ -8,7 +8,7 @@
 #define CONSUMERS_HEARTBEAT_MS 5000         /* group.consumer.heartbeat.interval.ms */
 #define CONSUMERS_SIZE_MAX 1000u            /* members: assignments are made on the loop */
 #define CONSUMERS_TOPICS_MAX 10000          /* names that one member subscribes to */
-#define CONSUMERS_PARTS_MAX 20000u          /* partitions that one group is dealt; the topics beyond are left out */
+#define CONSUMERS_PARTS_MAX 20000u          /* partitions that one group is dealt; the topics beyond are left out. Also those that a member says it owns */
 #define CONSUMERS_REGEX_MAX 4096u           /* bytes of a subscription's pattern */
 #define MEMBER_JOINS 0                   /* member epochs of requests with a meaning of their own */
 #define MEMBER_LEAVES (-1)

@@ -237,6 +237,35 @@ static void test_fencing(void **state)
     world_stop();
 }
 
+/* A member can have no more than its group is dealt: a heartbeat that names more is refused before anything is kept of it. */
+static void test_owns_too_many(void **state)
+{
+    (void)state;
+    start(1);
+    struct cm a;
+    struct kafka_consumer_group_heartbeat_req q;
+    struct kafka_consumer_group_heartbeat_req_topic_partitions tp[2] = {{.partitions_n = CONSUMERS_PARTS_MAX}, {.partitions_n = 1}};
+    cm_init(&a, 0, "a");
+    T = world_topic("t", PARTS, NULL);
+    group_ready(a.c, "g");
+    assert_int_equal(cm_beat(&a), KAFKA_NONE);
+    kafka_consumer_group_heartbeat_req_init(&q);
+    q.group_id = SLICE("g");
+    q.member_id = SLICE("a");
+    q.member_epoch = a.epoch;
+    q.topic_partitions = tp;
+    for (int i = 0; i < 2; i++)
+        tp[i].partitions = arena_zalloc(client_arena(a.c), (size_t)tp[i].partitions_n * sizeof *tp[i].partitions);
+    for (int i = 1; i <= 2; i++) {
+        q.topic_partitions_n = i;
+        const struct kafka_consumer_group_heartbeat_resp *told = client_ask(a.c, HEARTBEAT, 1, &q);
+        assert_int_equal(told->error_code, i == 1 ? KAFKA_NONE : KAFKA_INVALID_REQUEST);
+        assert_int_equal(counter_read(&W.broker->shards[0]->groups->count.limit_owned), i - 1);
+    }
+    client_free(a.c);
+    world_stop();
+}
+
 static void test_static(void **state)
 {
     (void)state;
@@ -693,7 +722,8 @@ int main(void)
     log_start(LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life),  cmocka_unit_test(test_fencing), cmocka_unit_test(test_static), cmocka_unit_test(test_time),
-        cmocka_unit_test(test_rules), cmocka_unit_test(test_topics), cmocka_unit_test(test_restart), cmocka_unit_test(test_kinds), cmocka_unit_test(test_histories),
+        cmocka_unit_test(test_rules), cmocka_unit_test(test_topics), cmocka_unit_test(test_restart), cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_owns_too_many), cmocka_unit_test(test_histories),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     log_stop();

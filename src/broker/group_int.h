@@ -33,7 +33,7 @@ struct group_counters {
     counter offsets_committed, offsets_expired;
     counter loads, load_records, load_skipped; /* partitions loaded; their records; those not understood */
     counter write_failed;
-    counter limit_groups, limit_size, limit_metadata, limit_batch, limit_offset_metadata; /* refused: GROUPS_MAX and so on */
+    counter limit_groups, limit_size, limit_metadata, limit_batch, limit_offset_metadata, limit_owned; /* refused: GROUPS_MAX and so on */
     counter groups, members, offsets;        /* now */
 };
 

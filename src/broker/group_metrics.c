@@ -283,6 +283,7 @@ static void tell_counters(struct broker *b, struct buf *out)
         C(limit_metadata, PROM_COUNTER, "group_refused_metadata_total", "Members refused: their protocols are too large."),
         C(limit_batch, PROM_COUNTER, "group_refused_batches_total", "Groups and commits too large for one batch of records."),
         C(limit_offset_metadata, PROM_COUNTER, "group_refused_offset_metadata_total", "Offsets refused: their metadata is too large."),
+        C(limit_owned, PROM_COUNTER, "group_refused_owned_total", "Heartbeats refused: they name too many partitions as their member's."),
 #undef C
     };
     for (size_t k = 0; k < COUNT_OF(all); k++) {
