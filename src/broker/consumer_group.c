@@ -79,10 +79,9 @@ struct out_write {
 static void out_done(struct group_write *w, enum kafka_error e)
 {
     struct out_write *o = CONTAINER_OF(w, struct out_write, w);
-    if (o->g->consumer) {
-        o->g->consumer->writes--;
+    o->g->writes--;
+    if (o->g->consumer)
         o->g->consumer->rewrite |= e != KAFKA_NONE;
-    }
     group_unref(o->g);
     mem_free(o);
 }
@@ -96,7 +95,7 @@ static void fence(struct cmember *m, const char *why)
     o->g = g;
     o->w.done = out_done;
     g->refs++;
-    g->consumer->writes++;
+    g->writes++;
     group_write_begin(&o->w, g->gp, -1, -1);
     member_out(&o->w, m);
     if (!group_write_send(&o->w))
@@ -346,10 +345,9 @@ static void beat_done(struct group_write *w, enum kafka_error e)
 {
     struct beat *b = CONTAINER_OF(w, struct beat, w);
     struct group *g = b->g;
-    if (g->consumer) {
-        g->consumer->writes--;
+    g->writes--;
+    if (g->consumer)
         g->consumer->rewrite |= e != KAFKA_NONE;
-    }
     if (e)
         beat_refuse(b, group_write_error(e), NULL);
     else
@@ -361,7 +359,7 @@ static void beat_done(struct group_write *w, enum kafka_error e)
 static void beat_send(struct beat *b, const struct cmember *m)
 {
     struct consumers *cg = b->g->consumer;
-    if (!b->records && m && (cg->rewrite || (cg->writes && b->resp.assignment))) {
+    if (!b->records && m && (cg->rewrite || (b->g->writes && b->resp.assignment))) {
         records(b);
         consumers_write_current(&b->w, m);
     }
@@ -372,7 +370,7 @@ static void beat_send(struct beat *b, const struct cmember *m)
     if (cg->rewrite)
         consumers_write_all(&b->w, cg);
     cg->rewrite = false;
-    cg->writes++;
+    b->g->writes++;
     b->g->refs++;
     b->g->on_disk = true;
     b->w.done = beat_done;

@@ -69,7 +69,6 @@ struct consumers {
     uint64_t subscribed;         /* a hash of what all subscribe to as the catalog has it: the epoch goes up when it changes */
     uint64_t catalog_version;    /* with which that was made */
     uint64_t rules_version;      /* and with which permissions */
-    uint32_t writes;             /* batches of this group under way */
     bool rewrite;                /* a write failed: everything is written with the next one */
 };
 

@@ -266,6 +266,56 @@ static void test_owns_too_many(void **state)
     world_stop();
 }
 
+/* A group becomes a classic one, and another one of KIP-848, while the record of who left is on its way to the disk: what is under way then is none of the new one's. */
+static void test_kinds_while_writing(void **state)
+{
+    (void)state;
+    start(1);
+    struct cm a;
+    struct tm m;
+    int32_t partition;
+    cm_init(&a, 0, "a");
+    tm_init(&m, 0, "g");
+    T = world_topic("t", PARTS, NULL);
+    group_ready(a.c, "g");
+    assert_int_equal(cm_beat(&a), KAFKA_NONE);
+    sim_disk_slow(2000, 2000);
+    a.epoch = MEMBER_LEAVES;
+    cm_send(&a);
+    int32_t left = a.sent;
+    world_sleep(100);
+    struct group *g = group_find(coordinator_of(W.broker->shards[0], OFFSETS_TOPIC, SLICE("g"), &partition)->groups->parts[partition], SLICE("g"));
+    assert_int_equal(g->writes, 1);
+    m.join_version = 3;
+    tm_join_send(&m); /* a classic group */
+    world_sleep(100);
+    assert_null(g->consumer);
+    assert_int_equal(tm_join_await(&m), KAFKA_NONE);
+    assert_int_equal(tm_leave(&m), KAFKA_NONE);
+    struct cm b;
+    cm_init(&b, 0, "b");
+    cm_send(&b); /* and one of KIP-848 again */
+    world_sleep(100);
+    assert_non_null(g->consumer);
+    assert_null(client_try(a.c, left)); /* still on its way */
+    assert_int_equal(g->writes, 2);
+    assert_int_equal(cm_take(&b, client_await(b.c, b.sent)), KAFKA_NONE);
+    assert_int_equal(cm_take(&a, client_await(a.c, left)), KAFKA_NONE);
+    sim_disk_slow(0, 0);
+    assert_int_equal(cm_beat(&b), KAFKA_NONE);
+    assert_int_equal(g->writes, 0);
+    struct part_offsets before, after;
+    part_offsets(g->gp->bp->part, &before);
+    b.full = true;
+    assert_int_equal(cm_beat(&b), KAFKA_NONE);
+    part_offsets(g->gp->bp->part, &after);
+    assert_int_equal(before.end, after.end); /* what it is told is durable: nothing is written for it */
+    client_free(a.c);
+    client_free(b.c);
+    client_free(m.c);
+    world_stop();
+}
+
 static void test_static(void **state)
 {
     (void)state;
@@ -723,7 +773,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life),  cmocka_unit_test(test_fencing), cmocka_unit_test(test_static), cmocka_unit_test(test_time),
         cmocka_unit_test(test_rules), cmocka_unit_test(test_topics), cmocka_unit_test(test_restart), cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_owns_too_many), cmocka_unit_test(test_histories),
+        cmocka_unit_test(test_owns_too_many), cmocka_unit_test(test_kinds_while_writing), cmocka_unit_test(test_histories),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     log_stop();

@@ -140,6 +140,7 @@ struct group {
     uint32_t txn_offsets;        /* pending ones */
     bool assigning;              /* Completing: the leader's assignment of this generation is being written */
     bool on_disk;                /* a record of the group has been written */
+    uint32_t writes;             /* consumer_group.c: batches of heartbeats under way. Not in consumer: that may go before they are done, and another come */
     struct consumers *consumer;     /* consumer_group.c: a group of KIP-848; then members and statics above are empty. NULL: a classic one */
 };
 
