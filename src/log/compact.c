@@ -151,7 +151,7 @@ static void compact_swap(struct work *w)
     struct part *p = c->part;
     if (c->err == OK && !p->gone && !p->suspect) {
         for (uint32_t i = 0; i < c->outs_n; i++) out_swap(p, c, &c->outs[i]);
-        memset(p->log->hints, 0xff, sizeof p->log->hints);
+        places_forget(p->log);
         if (c->outs_n) /* nothing of aborted transactions is left there */
             producers_cut(&p->log->producers, c->outs[c->outs_n - 1].next);
         part_moved(p);

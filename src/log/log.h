@@ -200,7 +200,7 @@ void part_unwatch(struct part_watch *w);               /* safe to repeat */
 
 /* The first record whose timestamp is at least ms: its offset and timestamp; -1, -1 when there is none (before until). Reads the disk a little. */
 enum kafka_error part_find_time(struct part *p, int64_t ms, enum part_until until, int64_t *offset, int64_t *at_ms);
-/* The record with the greatest timestamp (ListOffsets -3, KIP-734). */
+/* The record with the greatest timestamp (ListOffsets -3, KIP-734), of those that are not deleted; -1, -1: there is none. */
 enum kafka_error part_find_newest(struct part *p, int64_t *offset, int64_t *at_ms);
 /* The end of an epoch (OffsetForLeaderEpoch, KIP-101): the greatest epoch that is <= epoch, and where it ends. One older than all that are known (it left no records, or they
  * are deleted) ended where these begin, as in Kafka: whoever stands there has lost nothing. -1, -1 of no epoch. */

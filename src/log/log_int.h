@@ -82,6 +82,14 @@ struct epoch_start {
     int32_t epoch;
     int64_t offset;
 };
+/* The batch with the greatest timestamp of those that are left of a segment in which the log starts; the segment itself knows it of all. */
+struct newest {
+    int64_t start;                     /* log_start for which this counts; -1: nothing is known */
+    int64_t seg;                       /* the segment's base */
+    uint64_t next;                     /* batches before this position have been looked at */
+    uint64_t pos;                      /* of the batch */
+    int64_t ms;                        /* its timestamp; -1: none yet */
+};
 
 /* ---- checkpoints (checkpoint.c) ---- */
 
@@ -269,6 +277,7 @@ struct part_log {
     struct list flushes;
     struct spot hints[HINTS];          /* where reads ended */
     uint8_t hint_next;
+    struct newest newest;              /* so that asking again looks at what came since */
     struct damage *damages;            /* DAMAGES_MAX of them; NULL: none */
     uint8_t damages_n;
     uint64_t since_snapshot;           /* bytes appended */
@@ -281,6 +290,13 @@ struct part_log {
     struct spot held;                  /* recovered bytes behind here are not shown before they are durable; offset -1: all are */
     struct spot held_end;              /* the end of those */
 };
+
+/* Positions in segments are others from now on. */
+static inline void places_forget(struct part_log *g)
+{
+    memset(g->hints, 0xff, sizeof g->hints);
+    g->newest.start = -1;
+}
 
 #define PART_MAGIC 0x50415254u
 struct part {

@@ -46,6 +46,7 @@ struct what {
     int32_t n;                         /* records; 0: one */
     int8_t acks;
     int64_t ms;                        /* timestamp of the first; each next is one later; 0: now */
+    bool falling;                      /* each next is one earlier */
     size_t value_bytes;                /* of each record; 0: a few */
     int64_t producer_id;               /* 0: none */
     int16_t epoch;

@@ -297,6 +297,59 @@ static void test_delete_before(void **state)
     world_stop();
 }
 
+static void assert_newest(struct part *p, int64_t offset, int64_t ms)
+{
+    int64_t o, at;
+    assert_int_equal(part_find_newest(p, &o, &at), KAFKA_NONE);
+    assert_int_equal(o, offset);
+    assert_int_equal(at, ms);
+}
+
+/* The record with the greatest timestamp is one of those that are left, also where the newest of a segment, or a part of its batch, is deleted. */
+static void test_newest_left(void **state)
+{
+    static const int64_t times[] = {9000, 100, 7000, 500, 600};
+    struct part_conf c = small_conf();
+    int64_t start;
+    world_start();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (size_t i = 0; i < COUNT_OF(times); i++) /* offsets 3 * i, three records each */
+        send_offset(p, (struct what){.n = 3, .acks = -1, .ms = times[i]});
+    assert_int_equal(p->log->segs_n, 1);
+    assert_newest(p, 2, 9002);
+    assert_int_equal(part_delete_before(p, 2, &start), KAFKA_NONE);
+    assert_newest(p, 2, 9002);
+    assert_int_equal(part_delete_before(p, 4, &start), KAFKA_NONE);
+    assert_newest(p, 8, 7002);
+    send_offset(p, (struct what){.acks = -1, .ms = 8000}); /* what comes is looked at, too */
+    assert_newest(p, 15, 8000);
+    assert_int_equal(part_delete_before(p, 8, &start), KAFKA_NONE);
+    assert_newest(p, 15, 8000);
+    assert_int_equal(part_delete_before(p, 16, &start), KAFKA_NONE);
+    assert_newest(p, -1, -1);
+    send_offset(p, (struct what){.n = 3, .acks = -1, .ms = 50});
+    assert_newest(p, 18, 52);
+    for (int i = 0; p->log->segs_n < 3; i++)
+        send_offset(p, (struct what){.n = 2, .acks = -1, .ms = 60 - i, .value_bytes = 40}); /* later segments, all older than the first */
+    assert_newest(p, 20, 61);
+    assert_int_equal(part_delete_before(p, 20, &start), KAFKA_NONE);
+    assert_newest(p, 20, 61);
+    assert_int_equal(part_delete_before(p, 22, &start), KAFKA_NONE);
+    assert_newest(p, 22, 60);
+    node_restart();
+    p = part_get("t-0", &c);
+    assert_newest(p, 22, 60);
+    int64_t end = part_end(p);
+    send_offset(p, (struct what){.n = 3, .acks = -1, .ms = 20000, .falling = true});
+    send_offset(p, (struct what){.acks = -1, .ms = 19999});
+    assert_newest(p, end, 20000);
+    assert_int_equal(part_delete_before(p, end + 2, &start), KAFKA_NONE);
+    assert_newest(p, end + 3, 19999); /* the rest of the batch has 19998 */
+    node_stop();
+    world_stop();
+}
+
 static bool retained(void *ctx) { return ((struct part *)ctx)->log->segs_n <= 3; }
 static bool emptied(void *ctx)
 {
@@ -909,6 +962,33 @@ static void test_compact(void **state)
     }
 }
 
+/* Where the newest record of what is left was: compaction puts it elsewhere. */
+static void test_compact_newest(void **state)
+{
+    struct part_conf c = compact_conf();
+    int64_t start;
+    c.cleanup_delete = true;
+    compact_world();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    send_offset(p, (struct what){.acks = -1, .ms = 9000, .key = "gone"});
+    for (int i = 0; i < 10; i++)
+        send_offset(p, (struct what){.acks = -1, .ms = 100 + i, .key = "often"});
+    send_offset(p, (struct what){.acks = -1, .ms = 7000, .key = "newest"});
+    assert_int_equal(part_delete_before(p, 1, &start), KAFKA_NONE);
+    assert_newest(p, 11, 7000);
+    while (p->log->segs_n < 3)
+        send_offset(p, (struct what){.acks = -1, .ms = 200, .key = "often"});
+    assert_newest(p, 11, 7000);
+    int64_t bytes = (int64_t)part_bytes(p);
+    node_wait(compacted, p);
+    assert_true((int64_t)part_bytes(p) < bytes);
+    assert_newest(p, 11, 7000);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
 /* With memory for few keys: several passes, the same result. */
 static void test_compact_passes(void **state)
 {
@@ -1296,7 +1376,7 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_roll),
     cmocka_unit_test(test_roll_time),
     cmocka_unit_test(test_index_loss),
-    cmocka_unit_test(test_delete_before),
+    cmocka_unit_test(test_delete_before), cmocka_unit_test(test_newest_left),
     cmocka_unit_test(test_retention), cmocka_unit_test(test_retention_by_age_waits),
     cmocka_unit_test(test_delete_while_reading),
     cmocka_unit_test(test_files),
@@ -1310,7 +1390,7 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_aborted_ranges),
     cmocka_unit_test(test_epochs),
     cmocka_unit_test(test_siphash),
-    cmocka_unit_test(test_compact), cmocka_unit_test(test_compact_soon),
+    cmocka_unit_test(test_compact), cmocka_unit_test(test_compact_soon), cmocka_unit_test(test_compact_newest),
     cmocka_unit_test(test_compact_passes),
     cmocka_unit_test(test_tombstones),
     cmocka_unit_test(test_compact_transactions),

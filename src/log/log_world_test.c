@@ -128,7 +128,7 @@ static void batch_fill(struct sent *s, const struct what *w)
             buf_printf(&value, "v%u", number);
         while (value.n < w->value_bytes) buf_addc(&value, (char)('a' + (number * 7 + value.n * value.n) % 23));
         bool tombstone = w->value && !w->value[0];
-        kafka_batch_add(&b, ms + i, slice_cstr(w->key ? w->key : key), tombstone ? (struct slice){0} : buf_slice(&value), NULL, 0);
+        kafka_batch_add(&b, w->falling ? ms - i : ms + i, slice_cstr(w->key ? w->key : key), tombstone ? (struct slice){0} : buf_slice(&value), NULL, 0);
         buf_free(&value);
     }
     assert_int_equal(kafka_batch_end(&b, w->codec), OK);

@@ -192,7 +192,7 @@ struct part_log *part_log_new(struct part *p)
     list_init(&g->waits);
     list_init(&g->dups);
     list_init(&g->flushes);
-    memset(g->hints, 0xff, sizeof g->hints);
+    places_forget(g);
     p->log = g;
     return g;
 }

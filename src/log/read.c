@@ -336,6 +336,77 @@ enum kafka_error part_find_time(struct part *p, int64_t ms, enum part_until unti
     return KAFKA_NONE;
 }
 
+/* From where the last look ended; at first from the start of the log. */
+static enum kafka_error newest_begin(struct part *p, struct seg *s, uint64_t upper)
+{
+    struct newest *n = &p->log->newest;
+    struct walk w;
+    enum kafka_error e = KAFKA_NONE;
+    if (n->start == p->log_start && n->seg == s->base)
+        return KAFKA_NONE;
+    uint64_t next = locate(p, s, p->log_start, upper, &w, &e) ? w.pos : upper;
+    if (!e)
+        *n = (struct newest){.start = p->log_start, .seg = s->base, .next = next, .ms = NONE_MS};
+    return e;
+}
+
+/* What is left of a segment whose newest batch was deleted, in whole or in part: only its batches tell, up to what is visible. */
+static enum kafka_error newest_left(struct part *p, struct seg *s)
+{
+    struct newest *n = &p->log->newest;
+    struct walk w;
+    int64_t offset, ms;
+    uint64_t upper = s->base == p->log->high.seg ? p->log->high.pos : s->bytes;
+    enum kafka_error e = newest_begin(p, s, upper);
+    if (e || n->next >= upper)
+        return e;
+    walk_init(&w, s->file->fd, n->next, upper, p->shard->window);
+    for (enum walked got; (got = walk_next(&w)) != WALK_END; n->next = w.next) {
+        const struct damage *d = got == WALK_BAD ? damage_at(p, s, w.pos) : NULL;
+        if (got != WALK_BATCH && (!d || d->pos_end <= w.pos))
+            return KAFKA_KAFKA_STORAGE_ERROR;
+        if (d) {
+            w.next = d->pos_end;
+            continue;
+        }
+        ms = w.b.max_timestamp;
+        if (w.b.base_offset < p->log_start && (e = record_find(p, &w, NONE_MS, &offset, &ms)) != KAFKA_NONE)
+            return e;
+        if (w.b.count && ms > n->ms) {
+            n->ms = ms;
+            n->pos = w.pos;
+        }
+    }
+    return KAFKA_NONE;
+}
+
+/* The segment's newest batch, of which records have not been deleted: true, in w. */
+static bool newest_whole(struct part *p, struct seg *s, struct walk *w, enum kafka_error *e)
+{
+    int64_t last = MIN(s->max_offset, p->high - 1); /* of a batch that is not yet visible: the last one before */
+    *e = KAFKA_NONE;
+    return last >= p->log_start && locate(p, s, last, s->bytes, w, e) && w->b.base_offset >= p->log_start;
+}
+
+/* The latest record of a segment, of those that are visible and not deleted; -1, -1: there is none. */
+static enum kafka_error newest_in(struct part *p, struct seg *s, int64_t *offset, int64_t *at_ms)
+{
+    const struct newest *n = &p->log->newest;
+    struct walk w;
+    enum kafka_error e;
+    *offset = *at_ms = -1;
+    if (seg_open(p, s, false) != OK)
+        return KAFKA_KAFKA_STORAGE_ERROR;
+    if (!newest_whole(p, s, &w, &e)) {
+        if (e || s->base >= p->log_start || (e = newest_left(p, s)) != KAFKA_NONE || n->ms == NONE_MS)
+            return e;
+        walk_init(&w, s->file->fd, n->pos, s->bytes, p->shard->window);
+        if (walk_next(&w) != WALK_BATCH)
+            return KAFKA_KAFKA_STORAGE_ERROR;
+    }
+    return record_find(p, &w, NONE_MS, offset, at_ms);
+}
+
 enum kafka_error part_find_newest(struct part *p, int64_t *offset, int64_t *at_ms)
 {
     *offset = *at_ms = -1;
@@ -343,22 +414,16 @@ enum kafka_error part_find_newest(struct part *p, int64_t *offset, int64_t *at_m
         return KAFKA_NONE;
     if (!part_use(p))
         return KAFKA_KAFKA_STORAGE_ERROR;
-    struct seg *best = NULL;
-    for (uint32_t i = (uint32_t)(seg_find(p, p->log_start) - p->log->segs); i < p->log->segs_n; i++) {
-        struct seg *s = &p->log->segs[i];
-        if (s->base <= p->log->high.seg && s->max_offset >= p->log_start && (!best || s->max_ms > best->max_ms))
+    struct seg *first = seg_find(p, p->log_start), *end = p->log->segs + p->log->segs_n, *best = NULL;
+    for (struct seg *s = first + 1; s < end && s->base <= p->log->high.seg; s++)
+        if (s->max_offset >= p->log_start && (!best || s->max_ms > best->max_ms))
             best = s;
+    if (first->max_offset >= 0 && (!best || first->max_ms >= best->max_ms)) { /* what is left of it may be older all the same */
+        enum kafka_error e = newest_in(p, first, offset, at_ms);
+        if (e || (*offset >= 0 && (!best || *at_ms >= best->max_ms)))
+            return e;
     }
-    if (!best)
-        return KAFKA_NONE;
-    struct walk w;
-    enum kafka_error e;
-    int64_t last = MIN(best->max_offset, p->high - 1); /* of a batch that is not yet visible: the last one before */
-    if (seg_open(p, best, false) != OK)
-        return KAFKA_KAFKA_STORAGE_ERROR;
-    if (!locate(p, best, last, best->bytes, &w, &e))
-        return e;
-    return record_find(p, &w, NONE_MS, offset, at_ms);
+    return best ? newest_in(p, best, offset, at_ms) : KAFKA_NONE;
 }
 
 /* ---- producers ---- */

@@ -182,7 +182,7 @@ void seg_drop(struct part *p, uint32_t i, uint32_t n)
     memmove(&g->segs[i], &g->segs[i + n], (g->segs_n - i - n) * sizeof *g->segs);
     g->segs_n -= n;
     counter_add(&p->shard->counters.segments, -(uint64_t)n);
-    memset(g->hints, 0xff, sizeof g->hints);
+    places_forget(g);
 }
 
 /* ---- removing ---- */
