@@ -216,7 +216,7 @@ void describe_configs(struct breq *r)
             describe_topic(r, want, out);
         } else if (want->resource_type == RESOURCE_BROKER) {
             describe_broker(r, want, out);
-        } else if (want->resource_type != RESOURCE_METRICS) { /* of these nothing is set */
+        } else if (want->resource_type != RESOURCE_METRICS && want->resource_type != RESOURCE_GROUP) { /* of these two nothing is set, as in Kafka before somebody sets it */
             out->error_code = KAFKA_INVALID_REQUEST;
             out->error_message = slice_cstr(unserved(r, want->resource_type));
         }
