@@ -49,6 +49,7 @@ static void check_verdict(struct http_check *c, bool ok)
     if (c->over)
         return;
     c->over = true;
+    stream_tls_slot_end(http_cli_stream(&c->cli)); /* its owner may go before the connection does, and tickets may come until then */
     loop_defer(http_cli_stream(&c->cli)->loop, &c->end);
     c->done(c->owner, ok, c->text.p ? c->text.p : "");
 }

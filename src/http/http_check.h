@@ -9,7 +9,7 @@
 #include "http.h"
 
 enum http_check_kind { HTTP_CHECK_CONNECT, HTTP_CHECK_GET, HTTP_CHECK_GRPC };
-/* All of it is copied, tls.ctx and tls.sessions excepted: the session slot must outlive the check. */
+/* All of it is copied, tls.ctx and tls.sessions excepted: the session slot is used until done() or http_check_cancel(). */
 struct http_check_conf {
     enum http_check_kind kind;
     struct slice path;             /* GET; empty: "/" */

@@ -2,8 +2,10 @@
  * other. `near` is the loop of the connection under test, `far` that of its peer. A raw peer collects what it reads; its
  * reading can be switched off, to be a slow reader.
  */
+#include "http_check.h"
 #include "http_int.h"
 #include "sim.h"
+#include "tls_testcert.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -48,6 +50,7 @@ static struct {
     enum manner manner;
     struct own *own; /* the last one accepted */
     struct raw *raw; /* the last one accepted by raw_listen() */
+    struct tls_ctx *raw_tls; /* what a raw peer accepts with; NULL: in clear */
     int accepted;
     struct own *owns[64];
     struct raw *raws[64];
@@ -191,6 +194,8 @@ static void raw_accepted(struct listener *ln, int fd, const struct addr *peer)
     struct raw *r = mem_new(MEM_SIM, sizeof *r);
     W.raw = W.raws[W.raws_n++] = r;
     stream_adopt(&r->s, W.far, &raw_ops, fd);
+    if (W.raw_tls)
+        stream_tls_accept(&r->s, W.raw_tls, SLICE(""));
     W.accepted++;
 }
 
@@ -1023,6 +1028,52 @@ static void test_cli_truncated(void **state)
     }
 }
 
+/* ---- checks ----------------------------------------------------------------------------------------------------------------------- */
+
+static struct tls_session_slot check_slot;
+static uint32_t checks_done;
+
+/* As a checker that goes away with a plan in the turn in which it got its verdict. */
+static void check_done(void *owner, bool ok, const char *text)
+{
+    assert_true(ok);
+    assert_non_null(check_slot.session); /* the server's tickets came before */
+    tls_session_slot_fini(&check_slot);
+    checks_done++;
+}
+
+/* A ticket that comes behind the verdict, and before the connection is closed at the end of that turn: the slot may be gone. */
+static void test_check_slot(void **state)
+{
+    struct sim_conf sc = {.latency_us_min = 100, .latency_us_max = 100, .socket_bytes = BIG};
+    world_start(1, &sc, true);
+    struct testcert *cert = testcert_new(NULL, &(struct testcert_conf){.name = "a.example", .sans = "DNS:a.example"});
+    struct tls_cert_conf cc = {slice_cstr(cert->chain_pem), slice_cstr(cert->key_pem), {0}};
+    struct tls_tickets *keys = tls_tickets_new(0);
+    struct tls_ctx *client;
+    struct buf why = {0};
+    assert_int_equal(tls_server_new(&(struct tls_server_conf){.certs = &cc, .certs_n = 1, .tickets = keys}, &W.raw_tls, &why), OK);
+    assert_int_equal(tls_client_new(&(struct tls_client_conf){.trust = TLS_TRUST_ALL}, &client, &why), OK);
+    struct http_tls tls = {client, {SLICE("a.example"), SLICE("a.example")}, &check_slot};
+    struct addr a = addr_ip4(0x7f000001, PORT);
+    struct http_check_conf conf = {.kind = HTTP_CHECK_GET, .authority = SLICE("a.example"), .agent = SLICE("test"), .status_min = 200, .status_max = 299, .version = HTTP_1, .tls = &tls};
+    checks_done = 0;
+    (void)http_check_start(W.near, -1, &a, &conf, check_done, NULL);
+    pass(20);
+    raw_send(W.raw, "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n");
+    stream_write_slice(&W.raw->s, slice_of(filler, 150000));
+    testcert_ticket(&W.raw->s);
+    stream_write_slice(&W.raw->s, slice_of(filler, 50000));
+    pass(20);
+    assert_int_equal(checks_done, 1);
+    assert_null(check_slot.session);
+    tls_ctx_unref(W.raw_tls);
+    tls_ctx_unref(client);
+    tls_tickets_unref(keys);
+    testcert_free(cert);
+    world_stop();
+}
+
 /* An answer that comes before the request was sent whole is taken, and the connection is not used again. */
 static void test_cli_early(void **state)
 {
@@ -1157,7 +1208,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_cut_unread),   cmocka_unit_test(test_tunnel_unread),   cmocka_unit_test(test_tunnel_ahead),  cmocka_unit_test(test_left_paused),
         cmocka_unit_test(test_head_out_edge), cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_times),         cmocka_unit_test(test_last),
         cmocka_unit_test(test_tunnel),       cmocka_unit_test(test_cli_tunnel),
-        cmocka_unit_test(test_cli_answers),  cmocka_unit_test(test_call_declined), cmocka_unit_test(test_cli_truncated), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
+        cmocka_unit_test(test_cli_answers),  cmocka_unit_test(test_call_declined), cmocka_unit_test(test_cli_truncated), cmocka_unit_test(test_check_slot), cmocka_unit_test(test_cli_early),       cmocka_unit_test(test_cli_floods),    cmocka_unit_test(test_both),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

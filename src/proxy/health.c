@@ -118,7 +118,7 @@ void health_forget(struct endpoint *ep)
     timer_clear(&k->timer);
     list_del(&k->link);
     http_check_cancel(k->check);
-    tls_session_slot_fini(&k->sessions);
+    tls_session_slot_fini(&k->sessions); /* no connection has it any more, though that of a check which is over may stand until the end of the turn */
     endpoint_health_unref(k->health);
     mem_free(k);
     if (running)

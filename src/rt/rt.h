@@ -323,7 +323,7 @@ int64_t tls_ctx_expires_s(const struct tls_ctx *ctx);  /* since 1970: the earlie
 enum err tls_cert_belongs(struct slice chain_pem, struct slice ca_pem, struct slice name, struct buf *why) WARN_UNUSED;
 
 /* A client's newest session with one server: embedded by whoever keeps connections to it, zero-initialised, used by one
- * loop. It outlives the streams that were given it. */
+ * loop. It outlives the streams that were given it, or is taken from them first: tickets come as long as the peer sends them. */
 #define TLS_TERMS_BYTES 32
 struct tls_session_slot {
     void *session;
@@ -341,6 +341,8 @@ struct tls_peer_name {
     struct slice server_name, verify_name;
 };
 void stream_tls_connect(struct stream *s, struct tls_ctx *ctx, struct tls_peer_name name, struct tls_session_slot *slot);
+/* The slot is not touched any more: it may go before s does. Nothing happens where there is none, or no TLS. */
+void stream_tls_slot_end(struct stream *s);
 /* Within failed(), when tls_plain_http is set: the stream goes on without TLS. What the client sent comes as data(). */
 void stream_tls_drop(struct stream *s);
 

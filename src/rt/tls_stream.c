@@ -190,6 +190,11 @@ void stream_tls_connect(struct stream *s, struct tls_ctx *ctx, struct tls_peer_n
     if (name.verify_name.n) t->verify_name = mem_strndup(MEM_TLS, name.verify_name.p, name.verify_name.n);
 }
 
+void stream_tls_slot_end(struct stream *s)
+{
+    if (s->tls) s->tls->slot = NULL;
+}
+
 static void held_drop(struct stream_tls *t)
 {
     mem_free(t->held);

@@ -1,7 +1,7 @@
 /* tls_testcert.c - makes keys and certificates for tests. What OpenSSL refuses here is a fault of the test: MUST. */
 #include "tls_testcert.h"
 
-#include "rt.h"
+#include "tls_int.h"
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -92,3 +92,5 @@ void testcert_free(struct testcert *c)
     mem_free(c->key_pem);
     mem_free(c);
 }
+
+void testcert_ticket(struct stream *s) { MUST(s->tls && SSL_new_session_ticket(s->tls->ssl) == 1); }

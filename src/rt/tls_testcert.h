@@ -4,7 +4,7 @@
 #ifndef TLS_TESTCERT_H
 #define TLS_TESTCERT_H
 
-#include "base.h"
+#include "rt.h"
 
 struct testcert_conf {
     const char *name;      /* common name of the subject */
@@ -22,5 +22,8 @@ struct testcert {
 /* issuer NULL: self-signed. */
 struct testcert *testcert_new(const struct testcert *issuer, const struct testcert_conf *conf);
 void testcert_free(struct testcert *c);
+
+/* A server's end of TLS 1.3, open: with what is next written there goes one more ticket. */
+void testcert_ticket(struct stream *s);
 
 #endif
