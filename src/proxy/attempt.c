@@ -7,7 +7,7 @@
  *
  * The rule of repetition: what was never sent may go elsewhere, whatever its method; what may have been sent goes elsewhere
  * only when its method is idempotent (RFC 9110 section 9.2.2) and nothing of an answer has been passed on. In both cases the
- * whole request must still be at hand: replay holds its body while that is so. "Never sent" includes what went out on a kept
+ * whole request must still be at hand: replay holds its body and its trailers while that is so. "Never sent" includes what went out on a kept
  * connection that its peer had closed before any of it arrived there; that is no fault of the endpoint, and no attempt.
  */
 #include "proxy_int.h"
@@ -336,6 +336,14 @@ void attempt_failed(struct exchange *x, enum err e, bool unsent)
 
 /* ---- towards the endpoint --------------------------------------------------------------------------------------------------- */
 
+/* From here on there is this attempt only. */
+static void body_forget(struct exchange *x)
+{
+    x->replayable = false;
+    x->trailers_n = 0;
+    buf_free(&x->replay);
+}
+
 /* u has room: what is there of the request goes out. */
 static void request_send(struct exchange *x, struct up *u)
 {
@@ -349,15 +357,18 @@ static void request_send(struct exchange *x, struct up *u)
     x->calling = true;
     u->requests++;
     x->sent_ns = loop_now_ns(x->p->loop);
-    struct iovec v = {x->replay.p, x->replay.n};
-    struct pieces body = {&v, x->replay.n ? 1 : 0, x->replay.n};
-    size_t queued = http_cli_request(&u->cli, &x->call, (enum h1_method)x->method_id, slice_of(x->head, x->head_n), (enum h1_framing)x->framing, body, x->request_end);
+    struct iovec v = {x->replay.p, x->replay.n - x->trailers_n};
+    struct pieces body = {&v, v.iov_len ? 1 : 0, v.iov_len};
+    bool end = x->request_end && !x->trailers_n;
+    size_t queued = http_cli_request(&u->cli, &x->call, (enum h1_method)x->method_id, slice_of(x->head, x->head_n), (enum h1_framing)x->framing, body, end);
+    if (UNLIKELY(x->trailers_n))
+        http_call_end(&x->call, slice_of(x->replay.p + v.iov_len, x->trailers_n));
     if (u->cli.h1.connected)
         answer_wait(x);
     else
         exchange_wait(x, connect_ms(x));
     if (!x->replayable)
-        buf_free(&x->replay);
+        body_forget(x);
     client_reading(x, queued == 0);
 }
 
@@ -452,8 +463,7 @@ static void body_keep(struct exchange *x, struct pieces body)
     if (!x->replayable || !body.bytes)
         return;
     if (x->replay.n + body.bytes > REPLAY_BYTES_MAX) {
-        x->replayable = false;
-        buf_free(&x->replay);
+        body_forget(x);
         return;
     }
     for (int i = 0; i < body.n; i++)
@@ -502,11 +512,28 @@ void exchange_begin(struct exchange *x, struct pieces body)
         exchange_to(x, ep);
 }
 
+/* The trailers that go upstream, as lines; a mirror gets none. They can be read while the client's side tells of the end, and not later. */
+static struct slice request_trailers(struct exchange *x)
+{
+    struct h1_field f[H1_FIELDS_MAX];
+    (void)trailers_request(x, f, x->req ? http_req_trailers(x->req, f, H1_FIELDS_MAX) : 0);
+    return slice_of(x->p->out.p, x->p->out.n);
+}
+
+/* x->replay holds all of the body. */
+static void trailers_keep(struct exchange *x, struct slice trailers)
+{
+    buf_add_slice(&x->replay, trailers);
+    x->trailers_n = (uint32_t)trailers.n;
+}
+
 void request_more(struct exchange *x, struct pieces body, bool end)
 {
     if (!x->calling) { /* X_BEGIN, X_SOCKET, X_PERMIT, X_CONNECT, X_PAUSE: it goes out with the head */
         for (int i = 0; i < body.n; i++)
             buf_add(&x->replay, body.v[i].iov_base, body.v[i].iov_len);
+        if (end)
+            trailers_keep(x, request_trailers(x));
         if (x->replay.n > REPLAY_BYTES_MAX)
             x->replayable = false; /* it is sent, but once */
         return;
@@ -516,10 +543,14 @@ void request_more(struct exchange *x, struct pieces body, bool end)
         return;
     size_t queued = body.bytes ? http_call_send(&x->call, body) : 0;
     if (end) {
-        struct h1_field f[H1_FIELDS_MAX];
-        if (trailers_request(x, f, x->req ? http_req_trailers(x->req, f, H1_FIELDS_MAX) : 0) > 0) /* a mirror gets none */
-            x->replayable = false; /* trailers are not kept */
-        http_call_end(&x->call, slice_of(x->p->out.p, x->p->out.n));
+        struct slice trailers = request_trailers(x);
+        if (UNLIKELY(trailers.n && x->replayable)) {
+            if (x->replay.n + trailers.n > REPLAY_BYTES_MAX)
+                body_forget(x);
+            else
+                trailers_keep(x, trailers);
+        }
+        http_call_end(&x->call, trailers);
         if (x->state == X_SENT && x->up->cli.h1.connected)
             answer_wait(x);
         return;
@@ -646,8 +677,7 @@ static void tunnel_begin(struct exchange *x)
 {
     x->tunnel = true;
     x->deadline_ms = x->attempt_ms = 0;
-    x->replayable = false;
-    buf_free(&x->replay);
+    body_forget(x);
 }
 
 /* The head is in p->out. */
@@ -845,10 +875,8 @@ static void up_connected(struct http_cli *c)
             connect_over(x, u);
             continue;
         }
-        if (!x->idempotent && !retry_policy(x) && c->version != HTTP_2) { /* from here on it may have been sent; HTTP/2 tells */
-            x->replayable = false;
-            buf_free(&x->replay);
-        }
+        if (!x->idempotent && !retry_policy(x) && c->version != HTTP_2) /* from here on it may have been sent; HTTP/2 tells */
+            body_forget(x);
         answer_wait(x);
     }
 }

@@ -119,7 +119,7 @@ void hedge_timer(struct timer *t)
 {
     struct exchange_more *m = CONTAINER_OF(t, struct exchange_more, hedge_timer);
     struct exchange *x = m->x;
-    if (x->state == X_ANSWER || !x->request_end || !x->replayable || !x->ep)
+    if (x->state == X_ANSWER || !x->request_end || !x->replayable || x->trailers_n || !x->ep) /* a child gets no trailers */
         return;
     struct exchange *k = child_new(x, X_HEDGE, x->cluster);
     child_copy(k, x);

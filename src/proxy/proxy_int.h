@@ -129,6 +129,7 @@ struct exchange {
     uint64_t request_bytes, response_bytes;
     char *head;                 /* what goes upstream: inline_head, or allocated when larger */
     uint32_t head_n;
+    uint32_t trailers_n;        /* of replay, its last bytes: the lines of the request's trailers */
     uint64_t tried[TRIED_MAX];  /* endpoint ids that failed */
     uint8_t tries;
     uint8_t held;               /* what breakers count of it: see breaker_enter() */
@@ -142,7 +143,7 @@ struct exchange {
     uint8_t flag;               /* enum flag */
     bool idempotent;            /* RFC 9110 section 9.2.2 */
     bool request_end;           /* the whole request was read */
-    bool replayable;            /* replay holds all of the body so far */
+    bool replayable;            /* replay holds all of the body so far, and the trailers */
     bool open_ended;            /* the answer that was begun has no Content-Length */
     bool stale;                 /* it went out on a kept connection that had ended already: now a new one is made */
     bool grpc;                  /* its Content-Type begins with application/grpc: refusals are gRPC statuses */
@@ -162,7 +163,7 @@ struct exchange {
     struct exchange *next_free;
     /* From here on the memory is as the last request left it. */
     char inline_head[HEAD_INLINE_BYTES];
-    struct buf replay;          /* the body so far, while another attempt may need it; empty at the beginning */
+    struct buf replay;          /* the body so far and the trailers behind it, while another attempt may need them; empty at the beginning */
 };
 
 /* What only requests on routes with filters, splits over several services, or policies of their own have. */

@@ -57,6 +57,7 @@ static struct {
     uint32_t running;   /* client requests not yet ended */
     uint32_t ok, failed, status_other;
     uint32_t parts;     /* requests that are parts of an aggregated answer */
+    struct buf trailers; /* of requests, as they came to the origins */
     bool drained;
     bool hold_sockets;  /* sockets_wanted() is not answered */
     uint32_t rest_ms;   /* origins close connections that rest for so long; 0: never */
@@ -93,6 +94,9 @@ static const char manifest[] =
     "spec:\n  parentRefs: [{name: gw}]\n  hostnames: [files.test]\n  rules: [{filters: [" EXT("check") ", " EXT("files") "]}]\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: check}\nspec: {transform: {request: [{set: {pointer: /a, value: 1}}]}}\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: files}\nspec: {staticFiles: {root: /www}}\n---\n"
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: late}\n"
+    "spec:\n  parentRefs: [{name: gw}]\n  hostnames: [late.test]\n  rules: [{filters: [" EXT("late") "], backendRefs: [{name: svc, port: 80}]}]\n---\n"
+    "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: late}\nspec: {fault: {delay: {duration: 20ms, percent: 100}}}\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: zip}\nspec: {compression: {minBytes: 1}}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: svc}\nspec: {selector: {app: svc}, ports: [{port: 80, targetPort: 8080}]}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: none}, ports: [{port: 80, targetPort: 8080}]}\n";
@@ -148,6 +152,13 @@ static void o_rested(struct timer *t)
         h1_srv_close(&c->srv);
 }
 
+static void o_trailers(struct h1_srv *s)
+{
+    const struct h1_chunked *ch = h1_srv_trailers(s);
+    if (ch)
+        buf_add(&W.trailers, ch->trailer, ch->trailer_n);
+}
+
 static void o_request(struct h1_srv *s, const struct h1_head *h, struct pieces body, bool end)
 {
     struct oconn *c = CONTAINER_OF(s, struct oconn, srv);
@@ -182,8 +193,10 @@ static void o_request(struct h1_srv *s, const struct h1_head *h, struct pieces b
         rest.n--;
     if (slice_u64(rest, 1u << 30, &c->answer_bytes) != OK)
         c->answer_bytes = 0;
-    if (end)
-        origin_answer(c);
+    if (!end)
+        return;
+    o_trailers(s);
+    origin_answer(c);
 }
 
 static void o_body(struct h1_srv *s, struct pieces body, bool end)
@@ -197,8 +210,10 @@ static void o_body(struct h1_srv *s, struct pieces body, bool end)
             h1_srv_end(s, SLICE(""));
         return;
     }
-    if (end)
-        origin_answer(c);
+    if (!end)
+        return;
+    o_trailers(s);
+    origin_answer(c);
 }
 static void o_nothing(struct h1_srv *s) {}
 static void o_aborted(struct h1_srv *s, enum err e) {}
@@ -365,6 +380,7 @@ static void world_stop(void)
     loop_turn(W.origin_loop, 0);
     loop_turn(W.client_loop, 0);
     head_out_fini(&W.oout);
+    buf_free(&W.trailers);
     loop_free(W.loop);
     loop_free(W.origin_loop);
     loop_free(W.client_loop);
@@ -864,6 +880,53 @@ static void test_raw(void **state)
     world_stop();
 }
 
+/* A request with a body of body_bytes and trailers; how often they came to an origin. The body behind what came with the head: in a later read. */
+static uint32_t trailers_ask(const char *method, const char *host, uint32_t body_bytes, uint32_t later_ms)
+{
+    struct buf b = {0};
+    struct raw *r = mem_new(MEM_SIM, sizeof *r);
+    struct addr a = addr_ip4(GATE_IP, 8080);
+    buf_clear(&W.trailers);
+    stream_connect(&r->s, W.client_loop, &r_ops, -1, &a);
+    buf_printf(&b, "%s /b/5 HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n", method, host);
+    stream_write_slice(&r->s, buf_slice(&b));
+    if (later_ms)
+        sim_run(never, NULL, later_ms);
+    buf_clear(&b);
+    buf_printf(&b, "%x\r\n%0*d\r\n0\r\nx-sum: 7\r\nX-Forwarded-Proto: gopher\r\n\r\n", body_bytes, (int)body_bytes, 0);
+    stream_write_slice(&r->s, buf_slice(&b));
+    assert_true(sim_run(raw_ended, r, 60000));
+    buf_clear(&b);
+    buf_printf(&b, "\r\nX-Body-Bytes: %u\r\n", body_bytes + 3);
+    buf_addc(&r->got, 0);
+    if (!strstr(r->got.p, "HTTP/1.1 200") || !strcasestr(r->got.p, b.p))
+        fail_msg("%s of %s: %s", method, host, r->got.p);
+    raw_free(r);
+    buf_free(&b);
+    buf_addc(&W.trailers, 0);
+    assert_null(strstr(W.trailers.p, "gopher"));
+    return count_of(W.trailers.p, "x-sum: 7\r\n");
+}
+
+/* A request's trailers come to the service, whatever the request has to wait for, and again when it goes out again. */
+static void test_trailers(void **state)
+{
+    for (uint64_t seed = 1; seed <= 1 + seeds() / 8; seed++) {
+        struct sim_conf f = {.latency_us_min = 10, .latency_us_max = 500, .split_pct = (uint32_t)(seed % 4 * 20)};
+        world_start(seed, &f, NULL);
+        assert_int_equal(trailers_ask("POST", "x", 10, 0), 1); /* waits for a socket */
+        assert_int_equal(trailers_ask("POST", "x", 10, 0), 1);
+        assert_int_equal(trailers_ask("PUT", "x", 10, 50), 1); /* behind the head that is sent */
+        assert_int_equal(trailers_ask("POST", "x", 100000, 5), 1); /* more than is kept for another attempt */
+        assert_int_equal(trailers_ask("POST", "late.test", 10, 0), 1); /* behind a fault's delay */
+        assert_int_equal(trailers_ask("POST", "late.test", 100000, 0), 1);
+        W.origins[0].behaviour = W.origins[1].behaviour = CLOSE_EARLY;
+        for (int i = 0; i < 4; i++)
+            assert_true(trailers_ask("PUT", "x", 10, i * 10) >= 1); /* the first attempts fail */
+        world_stop();
+    }
+}
+
 /* What the route says of heads holds for what Weir answers itself, and for parts of an aggregated answer; compression for the latter's whole. */
 static void test_edits(void **state)
 {
@@ -1017,7 +1080,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills), cmocka_unit_test(test_rolling),
         cmocka_unit_test(test_left_unused), cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
         cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_connect),
-        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_file_left), cmocka_unit_test(test_file_body),
+        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_trailers), cmocka_unit_test(test_file_left), cmocka_unit_test(test_file_body),
     };
 #ifdef OTHER_NODE
     node_certs_make();
