@@ -200,6 +200,7 @@ struct exchange_more {
     int file;                                   /* -1: none */
     uint64_t file_offset, file_left;            /* with copies */
     bool copies;                                /* by reading and writing instead of pour */
+    struct task file_next;                      /* with copies: all that one turn gives was taken, it goes on in the next */
     uint64_t file_moved;                        /* when its progress was last looked at */
 };
 

@@ -1014,6 +1014,81 @@ static void test_file_body(void **state)
     world_stop();
 }
 
+/* A client of HTTP/2 that takes whatever comes. */
+static struct {
+    struct http_cli cli;
+    struct http_call call;
+    uint64_t got, sent_before, turn_bytes_max; /* of the proxy's stream to it: in one turn */
+    bool ended, failed, released;
+} taker;
+
+static void t_part(struct pieces body, bool end)
+{
+    taker.got += body.bytes;
+    taker.ended |= end;
+}
+static void t_connected(struct http_cli *c) {}
+static void t_interim(struct http_call *k, const struct h1_head *h) {}
+static void t_response(struct http_call *k, const struct h1_head *h, struct pieces body, bool end) { t_part(body, end); }
+static void t_body(struct http_call *k, struct pieces body, bool end) { t_part(body, end); }
+static void t_drained(struct http_call *k) {}
+static void t_failed(struct http_call *k, enum err e) { taker.failed = true; }
+static void t_ended(struct http_cli *c, enum err e) { http_cli_close(c); }
+static void t_released(struct http_cli *c) { taker.released = true; }
+static const struct http_cli_ops t_ops = {t_connected, t_interim, t_response, t_body, t_drained, t_failed, t_ended, t_released};
+
+static void taker_start(void)
+{
+    static struct http_cli_conf conf;
+    struct addr a = addr_ip4(GATE_IP, 8080);
+    memset(&taker, 0, sizeof taker);
+    http_cli_conf_default(&conf);
+    conf.limits = &h1_limits_default;
+    conf.window_bytes = conf.conn_window_bytes = 4 * FILE_BYTES;
+    http_cli_connect(&taker.cli, W.client_loop, &conf, &t_ops, -1, &a, HTTP_2, NULL);
+    http_cli_request(&taker.cli, &taker.call, H1_GET, SLICE("GET /big HTTP/1.1\r\nHost: files.test\r\n\r\n"), H1_NO_BODY, (struct pieces){0}, true);
+}
+
+static struct down *taker_down(void) { return list_empty(&W.proxy->downs) ? NULL : CONTAINER_OF(W.proxy->downs.next, struct down, link); }
+
+/* Looked at between turns. */
+static bool taker_over(void *ctx)
+{
+    struct down *d = taker_down();
+    uint64_t sent = d ? http_srv_stream(&d->srv)->sent : 0;
+    taker.turn_bytes_max = MAX(taker.turn_bytes_max, sent - taker.sent_before);
+    taker.sent_before = sent;
+    return taker.ended;
+}
+
+static bool taker_midway(void *ctx)
+{
+    taker_over(ctx);
+    return taker.sent_before > FILE_BYTES / 2;
+}
+
+/* A file over HTTP/2 goes out piece by piece, with others' turns between, though the client would take it at once. */
+static void test_file_turns(void **state)
+{
+    struct sim_conf f = {.latency_us_min = 20, .latency_us_max = 400, .socket_bytes = 4 * FILE_BYTES};
+    world_start(1, &f, NULL);
+    file_make();
+    taker_start();
+    assert_true(sim_run(taker_over, NULL, 10000));
+    assert_int_equal(taker.got, FILE_BYTES);
+    assert_true(taker.turn_bytes_max > 0 && taker.turn_bytes_max < FILE_BYTES / 4);
+    http_cli_close(&taker.cli);
+    sim_run(never, NULL, 10);
+    assert_true(taker.released);
+    taker_start(); /* its connection ends between two turns */
+    assert_true(sim_run(taker_midway, NULL, 10000));
+    down_close(taker_down());
+    sim_run(never, NULL, 10);
+    assert_true(taker.failed && taker.released && !taker.ended);
+    assert_int_equal(counter_read(&W.proxy->c.requests_now), 0);
+    world_stop();
+}
+
 /* CONNECT where a route declares it: passed on, and bytes both ways, whenever they come. Else it is refused, and what follows is no request. */
 static void test_connect(void **state)
 {
@@ -1080,7 +1155,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills), cmocka_unit_test(test_rolling),
         cmocka_unit_test(test_left_unused), cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
         cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_connect),
-        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_trailers), cmocka_unit_test(test_file_left), cmocka_unit_test(test_file_body),
+        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_trailers), cmocka_unit_test(test_file_left), cmocka_unit_test(test_file_body), cmocka_unit_test(test_file_turns),
     };
 #ifdef OTHER_NODE
     node_certs_make();

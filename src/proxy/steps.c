@@ -8,8 +8,11 @@
 #include "proxy_int.h"
 
 #define FILE_READ_BYTES 65536
+#define FILE_TURN_BYTES (4 * FILE_READ_BYTES) /* of one file by copying, before others have their turn */
 
 /* ---- what only some requests have ------------------------------------------------------------------------------------- */
+
+static void file_next(struct task *t);
 
 struct exchange_more *exchange_more(struct exchange *x)
 {
@@ -22,6 +25,7 @@ struct exchange_more *exchange_more(struct exchange *x)
     list_init(&m->children);
     list_init(&m->sibling);
     list_init(&m->mirrors);
+    task_init(&m->file_next, file_next);
     timer_init(&m->hedge_timer, hedge_timer);
     return m;
 }
@@ -39,6 +43,7 @@ void more_free(struct exchange *x)
     if (!m)
         return;
     timer_clear(&m->hedge_timer);
+    list_del(&m->file_next.link);
     pour_stop(&m->pour); /* a file on its way to a client who has left, or is let go */
     filter_free(&m->request_filter);
     filter_free(&m->answer_filter);
@@ -143,14 +148,16 @@ static void file_sent(struct pour *pour, enum err e)
     exchange_finish(x);
 }
 
-/* HTTP/2, where frames go between: what fits now; more when it is drained. */
+/* HTTP/2, where frames go between: what fits now; more when it is drained, or, from a client that takes all there is, in the next turn. */
 void step_file_more(struct exchange *x)
 {
     struct exchange_more *m = x->more;
     char *at = mem_new(MEM_CONN, FILE_READ_BYTES);
+    uint64_t turn_end = m->file_offset + FILE_TURN_BYTES;
     size_t queued = 0;
     enum err e = OK;
-    while (m->file_left && !queued && e == OK) {
+    list_del(&m->file_next.link);
+    while (m->file_left && m->file_offset < turn_end && !queued && e == OK) {
         size_t n = MIN(m->file_left, (uint64_t)FILE_READ_BYTES);
         e = file_read_at(m->file, m->file_offset, at, n);
         struct iovec v = {at, n};
@@ -163,7 +170,11 @@ void step_file_more(struct exchange *x)
     exchange_wait(x, x->p->conf.body_timeout_ms);
     if (e != OK || !m->file_left)
         file_sent(&m->pour, e);
+    else if (!queued)
+        loop_defer(x->p->loop, &m->file_next);
 }
+
+static void file_next(struct task *t) { step_file_more(CONTAINER_OF(t, struct exchange_more, file_next)->x); }
 
 /* A client that takes nothing within the time is let go. */
 void step_file_timer(struct exchange *x)
