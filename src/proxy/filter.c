@@ -105,6 +105,19 @@ bool body_changed_drops(struct slice name)
     return false;
 }
 
+enum tags_asked tags_asked(const struct h1_head *h)
+{
+    struct list_at at = {0};
+    struct slice tag;
+    enum tags_asked asked = TAGS_NONE;
+    while (list_next(h, SLICE("if-none-match"), &at, &tag)) {
+        if (slice_starts(tag, SLICE("W/")))
+            return TAGS_WEAK;
+        asked = slice_is(tag, "*") ? asked : TAGS_STRONG;
+    }
+    return asked;
+}
+
 void body_changed_etag(struct slice etag, struct head_out *o)
 {
     if (!slice_starts(etag, SLICE("W/")))

@@ -29,6 +29,9 @@ struct body_filter *body_filter_chain(struct body_filter *first, struct body_fil
 bool body_changed_drops(struct slice field_name);
 /* W/"...": what becomes of a strong ETag when the body is changed on its way; a weak one stays. Appends the value. */
 void body_changed_etag(struct slice etag, struct head_out *o);
+/* What a request's If-None-Match says of the copy that its client has: a weak tag among them is that of a changed body, or the service's own. */
+enum tags_asked { TAGS_NONE, TAGS_STRONG, TAGS_WEAK };
+enum tags_asked tags_asked(const struct h1_head *h);
 
 /* Of all workers together, for /metrics. */
 enum filter_counter {

@@ -173,6 +173,7 @@ struct exchange_more {
     const struct compress_filter *compress;     /* NULL: none */
     const struct plan_filter *transform;        /* one of the route's, one that changes answers if there is such; NULL: none */
     uint16_t accepts;                           /* of compress_accepts() */
+    uint8_t asked;                              /* enum tags_asked; with compress or transform */
     struct body_filter *request_filter, *answer_filter;
     struct slice coding;                        /* of answer_filter, or what it would be if this were not the answer to HEAD; a static string */
     bool changed;                               /* the answer's body is other than the service's, or would be if this were not the answer to HEAD */

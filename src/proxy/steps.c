@@ -245,6 +245,7 @@ static enum step filter_step(struct exchange *x, const struct plan_filter *pf, c
         m = exchange_more(x);
         if (!m->transform || transform_wants_plain(pf))
             m->transform = pf;
+        m->asked = (uint8_t)tags_asked(h);
         if (h->framing != H1_NO_BODY && h->framing != H1_TUNNEL)
             m->request_filter = body_filter_chain(m->request_filter, transform_begin(pf, true, h));
         if (m->request_filter)
@@ -265,6 +266,7 @@ static void compress_note(struct exchange *x, const struct plan_filter *pf, cons
     struct exchange_more *m = exchange_more(x);
     m->compress = &pf->spec->compress;
     m->accepts = compress_accepts(h);
+    m->asked = (uint8_t)tags_asked(h);
 }
 
 enum step steps_request(struct exchange *x, const struct h1_head *h, const struct plan_hit *hit)
@@ -378,16 +380,27 @@ static void answer_unsent(struct exchange *x, const struct h1_head *as)
     filter_free(&f);
 }
 
+/* A 304 has the Vary and the ETag of the 200 (RFC 9110 section 15.4.5): without a type it may have that Vary; and a cache goes by the tag that it has,
+ * for a strong one in its place would select nothing of what is stored (RFC 9111 section 4.3.4). */
+static void answer_unmodified(struct exchange *x, const struct h1_head *h)
+{
+    struct exchange_more *m = x->more;
+    struct h1_head as = *h;
+    as.status = 200;
+    as.framing = H1_CHUNKED;
+    answer_unsent(x, &as);
+    m->varies |= m->compress && !h1_get(h, H1_CONTENT_TYPE);
+    m->coding = SLICE(""); /* there is no content */
+    if (m->asked != TAGS_NONE)
+        m->changed = m->asked == TAGS_WEAK;
+}
+
 enum h1_framing steps_answer(struct exchange *x, const struct h1_head *h)
 {
     struct exchange_more *m = x->more;
     struct h1_head as;
-    if (UNLIKELY(m->compress && h->status == 304)) { /* what Vary the 200 has (RFC 9110 section 15.4.5): without a type it may have one */
-        as = *h;
-        as.status = 200;
-        as.framing = H1_CHUNKED;
-        m->varies = !h1_get(h, H1_CONTENT_TYPE) || compress_varies(m->compress, &as);
-    }
+    if (UNLIKELY(h->status == 304 && (m->compress || (m->transform && transform_wants_plain(m->transform)))))
+        answer_unmodified(x, h);
     if (UNLIKELY((m->transform || m->compress) && head_as_get(x, h, &as)))
         answer_unsent(x, &as);
     if (h->framing == H1_NO_BODY || h->framing == H1_TUNNEL)

@@ -158,6 +158,10 @@ def compression():
     say('compression: HEAD has no body', a.status == 200 and not a.body, a)
     for more, want in (('', 'Accept-Encoding'), ('&type=image/png', '')):
         same(f'compression: 304{more}', (304, want), (lambda x: (x.status, x.fields['vary']))(gate('gz.t', '/?status=304' + (more or '&type=text/html'))))
+    for host in 'gz.t', 'edit.t':
+        for asked, more, want in (('W/"v"', '', 'W/"v"'), ('"x", W/"v"', '', 'W/"v"'), ('"v"', '&type=application/json', '"v"'), ('', '&type=application/json', 'W/"v"'), ('', '&type=image/png', '"v"'), ('*', '&type=application/json', 'W/"v"')):
+            a = gate(host, f'/?status=304&h=ETag:%22v%22{more}', headers={'Accept-Encoding': 'gzip', **({'If-None-Match': asked} if asked else {})})
+            say(f'a changed body: the tag of a 304: {host}, {asked or "no tag"}, {more or "no type"}', (a.status, a.fields['etag'], a.fields['content-encoding']) == (304, want, ''), a.fields)
     said = lambda x: [x.fields[k] for k in ('vary', 'content-encoding', 'etag', 'content-type')]
     for host, p in (('gz.t', path), ('text.t', path), ('gz.t', '/?size=20000&type=image/png'), ('gz.t', '/?size=20000&type=text/plain&h=Cache-Control:no-transform')):
         for accept in ('gzip', 'identity'):
