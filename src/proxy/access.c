@@ -43,7 +43,7 @@ void access_end(struct exchange *x)
     struct buf b = {0};
     const struct door *o = x->door;
     uint64_t took_us = (loop_now_ns(x->p->loop) - x->start_ns) / 1000;
-    buf_printf(&b, "{\"time_ms\":%llu,\"status\":%u,\"flags\":\"%s\",\"duration_ms\":%llu.%03u", (unsigned long long)(wall_ns() / 1000000u), x->status, flag_names[x->flag],
+    buf_printf(&b, "{\"time_ms\":%llu,\"status\":%u,\"flags\":\"%s\",\"duration_ms\":%llu.%03u", (unsigned long long)(wall_ns() / 1000000u), x->status, flag_text(x->flag),
                (unsigned long long)(took_us / 1000), (unsigned)(took_us % 1000));
     buf_add_slice(&b, buf_slice(&x->log));
     json_number(&b, "bytes_in", x->request_bytes);

@@ -245,9 +245,9 @@ static bool answer_again(struct exchange *x, const struct h1_head *h)
     if (!x->replayable)
         counter_inc(&x->p->c.replay_over);
     if (retry_after(x, causes, false)) /* so it was the cluster's policy that said no */
-        x->flag = FLAG_UO;
+        flag_set(x, FLAG_UO);
     else if (x->tries)
-        x->flag = FLAG_URX;
+        flag_set(x, FLAG_URX);
     return false;
 }
 

@@ -160,6 +160,7 @@ static void hedge_wins(struct exchange *k)
     list_del(&x->in_down);
     list_push(&k->down->xs, &k->in_down);
     k->grpc = x->grpc;
+    k->flag |= x->flag & FLAG_DI;
     k->start_ns = x->start_ns;
     k->request_bytes = x->request_bytes;
     struct buf log = k->log;
@@ -189,7 +190,7 @@ static void aggregate_complete(struct exchange *x)
         g->results[i].body = buf_slice(&g->bodies[i]);
     x->status = aggregate_merge(&g->pf->spec->aggregate, g->results, &out);
     if (x->status != 200)
-        x->flag = x->status == 504 ? FLAG_UT : g->flag ? g->flag : FLAG_UPE;
+        flag_set(x, x->status == 504 ? FLAG_UT : g->flag ? (enum flag)g->flag : FLAG_UPE);
     head_local(x, x->status, "application/json");
     steps_put(x, NULL, &x->p->out);
     struct slice body = steps_compress(x, SLICE("application/json"), buf_slice(&out));
@@ -369,7 +370,7 @@ void child_failed(struct exchange *x, uint16_t status, enum flag f, const char *
     struct exchange *parent = x->more->parent;
     enum exchange_role role = (enum exchange_role)x->role;
     x->status = status;
-    x->flag = (uint8_t)f;
+    flag_set(x, f);
     if (role == X_PART) {
         part_over(x, f == FLAG_UT ? "timeout" : f == FLAG_UO ? "overloaded" : f == FLAG_UH ? "no endpoint is ready" : f == FLAG_NC ? "its service is gone" : f == FLAG_UPE ? "malformed answer" : "refused");
         return;

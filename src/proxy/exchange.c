@@ -98,7 +98,7 @@ void exchange_finish(struct exchange *x)
 void exchange_abandon(struct exchange *x, enum flag f)
 {
     if (f != FLAG_NONE)
-        x->flag = (uint8_t)f;
+        flag_set(x, f);
     exchange_finish(x);
 }
 
@@ -323,7 +323,7 @@ static void exchange_begin_with_steps(struct exchange *x, struct pieces body)
     }
     mirrors_begin(x, body);
     if (m->delay_ms) {
-        x->flag = FLAG_DI;
+        x->flag |= FLAG_DI;
         x->replayable = true;
         x->state = X_BEGIN;
         request_more(x, body, x->request_end);

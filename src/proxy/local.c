@@ -21,7 +21,7 @@ void answer_grpc(struct exchange *x, uint32_t code, enum flag f, const char *tex
 {
     struct head_out *o = &x->p->out;
     x->status = 200;
-    x->flag = (uint8_t)f;
+    flag_set(x, f);
     x->grpc_status = (uint8_t)(code + 1);
     head_local(x, 200, "application/grpc");
     head_lit(o, "grpc-status: ");
@@ -83,7 +83,7 @@ static void refuse(struct exchange *x, uint16_t status, enum flag f, const char 
         return;
     }
     x->status = status;
-    x->flag = (uint8_t)f;
+    flag_set(x, f);
     head_local(x, status, "text/plain; charset=utf-8");
     if (allow)
         head_field(&x->p->out, SLICE("Allow"), slice_cstr(allow));

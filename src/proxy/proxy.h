@@ -94,7 +94,7 @@ struct proxy_series {
     uint8_t grpc_status;                      /* of gRPC: the code plus 1; 0: none came */
     bool mutual;                              /* the client showed a certificate that was checked */
     uint16_t status;                          /* 0: the client left before an answer; PROXY_TCP: always */
-    char flags[8];                            /* Envoy's response flags: "-", UF, UH, UT, DC, NR, UC, ... */
+    char flags[8];                            /* Envoy's response flags: "-", UF, UH, UT, DC, NR, UC, ...; "DI,FI" */
     uint64_t requests, duration_us_sum, request_bytes, response_bytes; /* PROXY_TCP: bytes from the client, and to it */
     uint64_t opened, closed;                  /* PROXY_TCP: sessions */
     uint64_t duration[PROXY_DURATION_BUCKETS + 1];

@@ -38,9 +38,9 @@
 #define NODE_HUNG_MS 5000         /* ... and does not answer: its engine hangs */
 #define GRPC_CODE_MAX 16          /* UNAUTHENTICATED is the last one that is defined */
 
-/* Envoy's response flags, in the order of their names in flag_names[]. */
-enum flag { FLAG_NONE, FLAG_UF, FLAG_UH, FLAG_UT, FLAG_UC, FLAG_UO, FLAG_UPE, FLAG_NR, FLAG_NC, FLAG_DC, FLAG_DI, FLAG_FI, FLAG_SI, FLAG_URX, FLAG_UR, FLAG_OM, FLAG_COUNT };
-extern const char *const flag_names[FLAG_COUNT];
+/* Envoy's response flags: one of the first, and FLAG_DI beside it where a fault's delay ran before. */
+enum flag { FLAG_NONE, FLAG_UF, FLAG_UH, FLAG_UT, FLAG_UC, FLAG_UO, FLAG_UPE, FLAG_NR, FLAG_NC, FLAG_DC, FLAG_FI, FLAG_SI, FLAG_URX, FLAG_UR, FLAG_OM, FLAG_COUNT, FLAG_DI = 0x80 };
+const char *flag_text(uint8_t flags); /* "-", "UF", "DI,FI", ...: below 8 bytes */
 
 /* Whose connections come through a door: each kind has its own connections_max, so that a crowd in front of a Gateway keeps neither workloads nor other
  * nodes out. */
@@ -140,7 +140,7 @@ struct exchange {
     uint8_t role;               /* enum exchange_role */
     uint8_t framing;            /* of the request's body, as it goes upstream */
     uint8_t method_id;
-    uint8_t flag;               /* enum flag */
+    uint8_t flag;               /* of enum flag; see flag_set() */
     bool idempotent;            /* RFC 9110 section 9.2.2 */
     bool request_end;           /* the whole request was read */
     bool replayable;            /* replay holds all of the body so far, and the trailers */
@@ -343,6 +343,7 @@ void hold_release(struct plan_hold *h);
 void exchange_share_plan(struct exchange *x, const struct exchange *with); /* the plan that routed the other one */
 void exchange_finish(struct exchange *x);                /* over: counted, logged, taken off both sides */
 void exchange_abandon(struct exchange *x, enum flag f);  /* without an answer */
+static inline void flag_set(struct exchange *x, enum flag f) { x->flag = (uint8_t)((x->flag & FLAG_DI) | f); }
 void exchange_wait(struct exchange *x, uint64_t ms);     /* for the next step at most so long, and never past the deadline */
 void client_reading(struct exchange *x, bool on);        /* of the request's body */
 void down_close(struct down *d);                         /* with all its exchanges */

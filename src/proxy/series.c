@@ -20,7 +20,14 @@
 _Static_assert(H1_ERROR_COUNT + PP_ERROR_COUNT + HELLO_ERROR_COUNT + REFUSALS_NAMED < REFUSALS_MAX, "every reason is counted by itself");
 
 const double proxy_duration_bounds_ms[PROXY_DURATION_BUCKETS] = {0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000};
-const char *const flag_names[FLAG_COUNT] = {"-", "UF", "UH", "UT", "UC", "UO", "UPE", "NR", "NC", "DC", "DI", "FI", "SI", "URX", "UR", "OM"};
+
+/* In Envoy's order, where there are two. */
+const char *flag_text(uint8_t flags)
+{
+    static const char *const names[2][FLAG_COUNT] = {{"-", "UF", "UH", "UT", "UC", "UO", "UPE", "NR", "NC", "DC", "FI", "SI", "URX", "UR", "OM"},
+                                                     {"DI", "UF,DI", "UH,DI", "UT,DI", "UC,DI", "UO,DI", "DI,UPE", "NR,DI", "DI,NC", "DI,DC", "DI,FI", "DI,SI", "DI,URX", "UR,DI", "DI,OM"}};
+    return names[(flags & FLAG_DI) != 0][flags & (FLAG_DI - 1)];
+}
 
 /* ---- counting --------------------------------------------------------------------------------------------------------- */
 
@@ -58,7 +65,7 @@ static struct series *series_other(struct proxy *p, uint8_t protocol)
         return s;
     struct proxy_series v = {.source_workload = keep("other"), .source_ns = keep("other"), .reporter = "source", .service = keep(NULL),
                              .service_ns = keep(NULL), .workload = keep(NULL), .route = keep("other"), .protocol = protocol};
-    return series_add(p, slice_of(key, sizeof key), &v, flag_names[FLAG_NONE]);
+    return series_add(p, slice_of(key, sizeof key), &v, flag_text(FLAG_NONE));
 }
 
 static struct series *series_find(struct proxy *p, const struct labels *l)
@@ -83,7 +90,7 @@ static struct series *series_find(struct proxy *p, const struct labels *l)
                                  .grpc_status = l->grpc_status,
                                  .mutual = l->mutual,
                                  .status = l->status};
-        s = series_add(p, buf_slice(&key), &v, flag_names[l->flag]);
+        s = series_add(p, buf_slice(&key), &v, flag_text(l->flag));
     }
     buf_free(&key);
     return s;

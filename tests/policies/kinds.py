@@ -184,7 +184,7 @@ def renewed():
 def agreement():
     """What the access log counts by reason, the metrics count too. (Parts and mirrors are in the metrics only.)"""
     logged(gate('prec.t'))
-    in_log = collections.Counter((str(e['status']), e['flags']) for e in log.lines.values() if e['flags'] in ('NR', 'NC', 'FI', 'DI', 'OM', 'UO', 'URX', 'UH'))
+    in_log = collections.Counter((str(e['status']), e['flags']) for e in log.lines.values() if e['flags'] in ('NR', 'NC', 'FI', 'DI', 'DI,FI', 'OM', 'UO', 'URX', 'UH'))
     wrong = {k: (n, metric('istio_requests_total', response_code=k[0], response_flags=k[1])) for k, n in in_log.items()}
     wrong = {k: v for k, v in wrong.items() if v[0] != v[1]}
     say(f'log and metrics agree about {len(in_log)} pairs of status and reason', len(in_log) > 2 and not wrong, wrong)

@@ -163,7 +163,7 @@ def faults():
     say('fault: half are aborted', set(n) == {200, 418} and 25 <= n[418] <= 75, n)
     flagged('fault: an abort', refused(got, 418), 418, 'FI')
     a = ask('fault.fleet', headers={'X-Test': 'both'})
-    flagged('fault: delay, then abort', a, 503, 'FI')
+    flagged('fault: delay, then abort', a, 503, 'DI,FI')
     say('fault: in this order', a.seconds > 0.28, a)
     say('fault: without the field, none', all(ask('fault.fleet', conn=c).status == 200 for _ in range(20)))
 
