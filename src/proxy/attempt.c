@@ -823,7 +823,8 @@ static void up_body(struct http_call *k, struct pieces body, bool end)
 
 static void up_drained(struct http_call *k) { client_reading(exchange_of(k), true); }
 
-/* The kept connection had ended before the request came there: true when it goes out again, on a new one. */
+/* The kept connection had ended before the request came there: true when it goes out again, on a new one, as if nothing had been sent. No endpoint was tried by
+ * that: where a policy or another node pins the request, it is the same one again, and where that has left meanwhile, it may go elsewhere. */
 static bool stale_again(struct exchange *x)
 {
     if (!x->replayable || x->stale)
@@ -831,6 +832,7 @@ static bool stale_again(struct exchange *x)
     x->stale = true;
     counter_inc(&x->p->c.up_stale);
     attempt_drop(x);
+    x->state = X_BEGIN;
     x->attempt_ms = 0;
     exchange_dispatch(x);
     return true;

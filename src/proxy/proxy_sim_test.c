@@ -96,6 +96,8 @@ static const char manifest[] =
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: files}\nspec: {staticFiles: {root: /www}}\n---\n"
     "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: late}\n"
     "spec:\n  parentRefs: [{name: gw}]\n  hostnames: [late.test]\n  rules: [{filters: [" EXT("late") "], backendRefs: [{name: svc, port: 80}]}]\n---\n"
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: stick}\n"
+    "spec:\n  parentRefs: [{name: gw}]\n  hostnames: [stick.test]\n  rules: [{sessionPersistence: {type: Header, sessionName: x-stick}, backendRefs: [{name: svc, port: 80}]}]\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: late}\nspec: {fault: {delay: {duration: 20ms, percent: 100}}}\n---\n"
     "apiVersion: weir.dev/v1\nkind: HTTPFilter\nmetadata: {name: zip}\nspec: {compression: {minBytes: 1}}\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: {name: svc}\nspec: {selector: {app: svc}, ports: [{port: 80, targetPort: 8080}]}\n---\n"
@@ -609,6 +611,54 @@ static void test_stale(void **state)
     assert_true(stale >= seeds()); /* it was tried: what comes together is for chance to say, some eight times a seed */
 }
 
+static bool kept_reused(void *ctx) { return counter_read(&nearest()->c.up_reused) > 0; }
+
+static void origins_hang_up(void)
+{
+    LIST_FOREACH(l, &W.oconns)
+        h1_srv_close(&CONTAINER_OF(l, struct oconn, link)->srv);
+}
+
+#ifdef OTHER_NODE
+struct raw;
+static struct raw *raw_exchange(const char *text, uint64_t ms);
+static void raw_free(struct raw *r);
+/* The same, and meanwhile the replica leaves the plan of its node: what nobody has heard goes to another one, whatever its method. */
+static void test_stale_left(void **state)
+{
+    uint64_t stale = 0;
+    for (uint64_t seed = 1; seed <= 8 + seeds(); seed++) {
+        struct sim_conf f = {.latency_us_min = 1000, .latency_us_max = 2000};
+        struct live_endpoint others[ORIGINS];
+        uint32_t first = 0, heard = 0;
+        size_t n = 0;
+        world_start(seed, &f, NULL);
+        raw_free(raw_exchange("POST /b/5 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 100));
+        while (!W.origins[first].requests)
+            first++;
+        for (uint32_t i = 0; i < ORIGINS; i++)
+            if (i != first)
+                others[n++] = W.live[i];
+        sim_run(never, NULL, 200);
+        struct client *c = client_new("/b", 5, 3, 1, false);
+        if (sim_run(kept_reused, NULL, 30)) { /* else it went to one of the others */
+            origins_hang_up();
+            other_plan(&W.other, W.objects, others, n);
+        }
+        assert_true(sim_run(all_ended, NULL, 10000));
+        assert_int_equal(c->other, false);
+        assert_int_equal(W.ok, 1);
+        for (int i = 0; i < ORIGINS; i++)
+            heard += W.origins[i].requests;
+        assert_int_equal(heard, 2);
+        stale += counter_read(&nearest()->c.up_stale);
+        clients_free();
+        world_stop();
+    }
+    assert_true(stale > 0);
+}
+#endif
+
 /* Replicas are killed and come back; plans change all the time; no GET fails. */
 static void test_kills(void **state)
 {
@@ -927,6 +977,41 @@ static void test_trailers(void **state)
     }
 }
 
+/* A session's request whose kept connection had ended goes out again to where the session is, and not elsewhere. */
+static void test_stale_session(void **state)
+{
+    struct sim_conf f = {.latency_us_min = 1000, .latency_us_max = 2000};
+    static const char post[] = "POST /b/5 HTTP/1.1\r\nHost: stick.test\r\nContent-Length: 3\r\nConnection: close\r\n";
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        struct buf b = {0};
+        struct addr a = addr_ip4(GATE_IP, 8080);
+        uint32_t home = 0;
+        world_start(seed, &f, NULL);
+        buf_printf(&b, "%s\r\nabc", post);
+        struct raw *r = raw_exchange(b.p, 1000);
+        const char *at = strcasestr(r->got.p, "\r\nx-stick: ");
+        assert_non_null(at);
+        buf_clear(&b);
+        buf_printf(&b, "%s%.*s\r\n\r\nabc", post, 25, at + 2); /* the field with its 16 digits */
+        raw_free(r);
+        while (!W.origins[home].requests)
+            home++;
+        sim_run(never, NULL, 200);
+        r = mem_new(MEM_SIM, sizeof *r);
+        stream_connect(&r->s, W.client_loop, &r_ops, -1, &a);
+        stream_write_slice(&r->s, buf_slice(&b));
+        assert_true(sim_run(kept_reused, NULL, 100));
+        origins_hang_up();
+        assert_true(sim_run(raw_ended, r, 1000));
+        assert_true(slice_starts(buf_slice(&r->got), SLICE("HTTP/1.1 200 ")));
+        assert_int_equal(W.origins[home].requests, 2);
+        assert_int_equal(counter_read(&nearest()->c.up_stale), 1);
+        raw_free(r);
+        buf_free(&b);
+        world_stop();
+    }
+}
+
 /* What the route says of heads holds for what Weir answers itself, and for parts of an aggregated answer; compression for the latter's whole. */
 static void test_edits(void **state)
 {
@@ -1155,7 +1240,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_stale), cmocka_unit_test(test_kills), cmocka_unit_test(test_rolling),
         cmocka_unit_test(test_left_unused), cmocka_unit_test(test_faults), cmocka_unit_test(test_timeout), cmocka_unit_test(test_local_answers),
         cmocka_unit_test(test_no_sockets), cmocka_unit_test(test_drain), cmocka_unit_test(test_raw), cmocka_unit_test(test_connect),
-        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_trailers), cmocka_unit_test(test_file_left), cmocka_unit_test(test_file_body), cmocka_unit_test(test_file_turns),
+        cmocka_unit_test(test_too_many), cmocka_unit_test(test_edits), cmocka_unit_test(test_trailers), cmocka_unit_test(test_stale_session), cmocka_unit_test(test_file_left), cmocka_unit_test(test_file_body), cmocka_unit_test(test_file_turns),
+#ifdef OTHER_NODE
+        cmocka_unit_test(test_stale_left),
+#endif
     };
 #ifdef OTHER_NODE
     node_certs_make();
