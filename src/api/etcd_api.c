@@ -67,17 +67,53 @@ struct etcd_api *etcd_api_new(struct loop *l, struct ctl *ctl, const struct etcd
     return a;
 }
 
+/* ---- who asks ----------------------------------------------------------------------------------------------------------- */
+
+static struct etcd_asker *asker_find(struct etcd_api *a, struct slice principal)
+{
+    struct etcd_asker *w = table_get(&a->askers, principal);
+    if (w)
+        return w;
+    w = mem_new(MEM_API, sizeof *w);
+    MUST(!table_put(&a->askers, principal, w));
+    w->principal = table_key(&a->askers, principal);
+    return w;
+}
+
+void etcd_asker_rest(struct etcd_api *a, struct etcd_asker *w)
+{
+    if (w->conns_n || w->calls_n)
+        return;
+    MUST(table_del(&a->askers, w->principal) == w && !w->watches_n && !w->in_bytes && !w->out_bytes);
+    mem_free(w);
+}
+
+void etcd_limit_hit(struct etcd_api *a, enum etcd_limit l) { counter_inc(&a->limit_hits[l]); }
+
+/* Nobody takes all of it, nor keeps the others from it: whoever has his share waits while half is taken. */
+bool etcd_share_full(struct etcd_api *a, enum etcd_limit l, size_t all, size_t own, size_t more)
+{
+    size_t max = a->limit[l];
+    bool full = all + more > max || (all + more > max / 2 && own + more > max / ETCD_SHARE);
+    if (full)
+        etcd_limit_hit(a, l);
+    return full;
+}
+
+/* ---- connections coming --------------------------------------------------------------------------------------------------- */
+
 static void conn_take(struct etcd_api *a, int fd, struct slice principal, bool host)
 {
-    if (a->suspended || a->conns_n >= a->limit[ETCD_LIMIT_CONNS]) {
-        if (!a->suspended)
-            etcd_limit_hit(a, ETCD_LIMIT_CONNS);
+    struct etcd_asker *w = asker_find(a, principal);
+    if (a->suspended || etcd_share_full(a, ETCD_LIMIT_CONNS, a->conns_n, w->conns_n, 1)) {
+        etcd_asker_rest(a, w);
         socket_close(fd);
         return;
     }
-    struct etcd_conn *conn = mem_new(MEM_API, sizeof *conn + principal.n);
-    memcpy(conn->bytes, principal.p, principal.n);
-    conn->principal = slice_of(conn->bytes, principal.n);
+    struct etcd_conn *conn = mem_new(MEM_API, sizeof *conn);
+    conn->asker = w;
+    conn->principal = w->principal;
+    w->conns_n++;
     conn->host = host;
     conn->api = a;
     list_init(&conn->calls);
@@ -132,6 +168,7 @@ void etcd_api_reap(struct etcd_api *a)
     buf_free(&a->out);
     buf_free(&a->text);
     etcd_access_free(a->access);
+    table_fini(&a->askers);
     table_fini(&a->methods);
     mem_free(a);
 }

@@ -82,7 +82,7 @@ static struct {
     struct loop *loop, *far;
     struct ctl ctl;
     struct etcd_api *api;
-    struct http_cli cli;
+    struct http_cli cli, *at;        /* at: who asks, &cli as a rule */
     struct http_cli_conf conf;
     struct head_out out;
     struct ask *asks[CALLS];
@@ -165,6 +165,7 @@ static int start(void **state)
     W.conf.streams_max = CALLS;
     arena_init(&W.mem, MEM_SIM, 4096);
     http_cli_connect(&W.cli, W.far, &W.conf, &cli_ops, -1, &a, HTTP_2, NULL);
+    W.at = &W.cli;
     return 0;
 }
 
@@ -211,7 +212,7 @@ static struct ask *ask_bytes(const char *path, const char *more, struct slice bo
     buf_printf(&head, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\nTE: trailers\r\n%s\r\n", path, more);
     buf_add_slice(&b, body);
     struct iovec v = {b.p, b.n};
-    http_cli_request(&W.cli, &x->k, H1_POST, buf_slice(&head), H1_CHUNKED, (struct pieces){&v, b.n ? 1 : 0, b.n}, end);
+    http_cli_request(W.at, &x->k, H1_POST, buf_slice(&head), H1_CHUNKED, (struct pieces){&v, b.n ? 1 : 0, b.n}, end);
     buf_free(&head);
     buf_free(&b);
     pass(5);
@@ -513,7 +514,7 @@ static void test_slow_answers(void **state)
     struct ctl_kv kv = {.key = SLICE("k"), .value = slice_of(big, 1 << 20)};
     Etcd__RangeRequest m = ETCD__RANGE_REQUEST__INIT;
     struct ask *x[3];
-    W.api->limit[ETCD_LIMIT_OUT_BYTES] = 1200000;
+    W.api->limit[ETCD_LIMIT_OUT_BYTES] = 2200000; /* of which one may have half */
     for (int i = 0; i < 3; i++) {
         x[i] = ask("/etcdserverpb.KV/Range", &m.base);
         http_call_reading(&x[i]->k, false);
@@ -731,7 +732,7 @@ static void test_watch(void **state)
     c.range_end = etcd_data(SLICE("c"));
     create_say(x, &c);
     refused_watch(x, "etcdserver: too many requests");
-    W.api->limit[ETCD_LIMIT_WATCHES] = 4;
+    W.api->limit[ETCD_LIMIT_WATCHES] = 8;
     W.ctl.no_more = true;
     create_say(x, &c);
     refused_watch(x, "etcdserver: too many requests");
@@ -922,6 +923,160 @@ static void test_pages_and_limits(void **state)
     pass(10);
     assert_true(W.released); /* it was closed */
     assert_int_equal(counter_read(&W.api->limit_hits[ETCD_LIMIT_CONNS]), 1);
+    W.released = false;
+}
+
+/* ---- what all share -------------------------------------------------------------------------------------------------------------- */
+
+static void workload_accepted(struct listener *ln, int fd, const struct addr *peer) { etcd_api_accept(W.api, fd, SLICE("User:shop/web")); }
+
+/* Whether the connection is kept. */
+static bool client_kept(struct http_cli *c, uint16_t port)
+{
+    struct addr a = addr_ip4(0x7f000001, port);
+    W.released = false;
+    http_cli_connect(c, W.far, &W.conf, &cli_ops, -1, &a, HTTP_2, NULL);
+    pass(10);
+    return !W.released;
+}
+
+static void shared_calls(void)
+{
+    W.api->limit[ETCD_LIMIT_CALLS_ALL] = 16;
+    for (int i = 0; i < 8; i++)
+        put("k");
+    refused(put("k"), GRPC_RESOURCE_EXHAUSTED, "etcdserver: too many requests");
+    http_call_cancel(&W.asks[W.asks_n - 2]->k); /* the store has it still */
+    pass(5);
+    refused(ask_bytes("/etcdserverpb.Watch/Watch", "", SLICE(""), true), GRPC_RESOURCE_EXHAUSTED, "etcdserver: too many requests");
+}
+
+static void share_of_calls(void)
+{
+    for (int i = 0; i < 2; i++)
+        assert_false(put("k")->over);
+    refused(put("k"), GRPC_RESOURCE_EXHAUSTED, "etcdserver: too many requests");
+    assert_int_equal(counter_read(&W.api->limit_hits[ETCD_LIMIT_CALLS_ALL]), 3);
+    while (W.ctl.calls_n)
+        done(CTL_OK);
+    assert_int_equal(W.api->calls_n, 0);
+}
+
+static void watches_until(int n)
+{
+    struct ask *x = watch_stream();
+    Etcd__WatchCreateRequest c = ETCD__WATCH_CREATE_REQUEST__INIT;
+    c.key = etcd_data(SLICE("0123456789"));
+    for (int i = 0; i < n; i++) {
+        create_say(x, &c);
+        Etcd__WatchResponse *r = response(x);
+        assert_true(r && r->created && !r->canceled);
+    }
+    create_say(x, &c);
+    refused_watch(x, "etcdserver: too many requests");
+}
+
+static void bytes_until(int n)
+{
+    struct ask *x = ask_bytes("/etcdserverpb.KV/Put", "", SLICE("\0\0\0\xff\xff"), false);
+    struct iovec v = {"0123456789", 10};
+    for (int i = 0; i < n; i++) {
+        http_call_send(&x->k, (struct pieces){&v, 1, 10});
+        pass(5);
+        assert_false(x->over);
+    }
+    http_call_send(&x->k, (struct pieces){&v, 1, 10});
+    pass(5);
+    refused(x, GRPC_RESOURCE_EXHAUSTED, "etcdserver: too many requests");
+}
+
+/* An answer of so many bytes to who does not read, and whether he gets it. */
+static bool answered(size_t bytes, struct ask **out)
+{
+    char *big = mem_new(MEM_SIM, bytes);
+    struct ctl_kv kv = {.key = SLICE("k"), .value = slice_of(big, bytes)};
+    Etcd__RangeRequest m = ETCD__RANGE_REQUEST__INIT;
+    uint64_t hits = counter_read(&W.api->limit_hits[ETCD_LIMIT_OUT_BYTES]);
+    struct ask *x = *out = ask("/etcdserverpb.KV/Range", &m.base);
+    http_call_reading(&x->k, false);
+    W.ctl.calls[0]->result.range = (struct ctl_range_result){&kv, 1, false, 1};
+    done(CTL_OK);
+    mem_free(big);
+    return counter_read(&W.api->limit_hits[ETCD_LIMIT_OUT_BYTES]) == hits;
+}
+
+static void shared_answers(struct http_cli *workload)
+{
+    struct ask *x[4];
+    assert_true(answered(1 << 20, &x[0]));
+    pass(200); /* what the client takes unread */
+    assert_true(W.api->out_bytes > 500000);
+    W.api->limit[ETCD_LIMIT_OUT_BYTES] = (uint32_t)W.api->out_bytes * 2;
+    assert_false(answered(1000, &x[1]));
+    W.at = workload;
+    assert_true(answered(1000, &x[2]));
+    assert_false(answered(1 << 18, &x[3]));
+    for (int i = 0; i < 4; i++)
+        if (!x[i]->over)
+            http_call_reading(&x[i]->k, true);
+    pass(500);
+    assert_true(x[0]->over && x[0]->status == 0 && x[2]->over && x[2]->status == 0);
+    assert_int_equal(W.api->out_bytes, 0);
+}
+
+/* The host takes half of everything, and a workload has its eighth nevertheless. */
+static void test_shares(void **state)
+{
+    struct addr inside = addr_ip4(0x7f000001, PORT + 1);
+    struct listener door = {0};
+    static struct http_cli host[8], workload[3];
+    int fd = sim_listen(0, &inside);
+    memset(host, 0, sizeof host);
+    memset(workload, 0, sizeof workload);
+    listener_start(&door, W.loop, fd, false, workload_accepted);
+    W.api->limit[ETCD_LIMIT_CONNS] = 16; /* half is 8, a share 2; W.cli is one */
+    pass(10);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(client_kept(&host[i], PORT), i < 7);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(client_kept(&workload[i], PORT + 1), i < 2);
+    assert_int_equal(counter_read(&W.api->limit_hits[ETCD_LIMIT_CONNS]), 2);
+    assert_int_equal(W.api->conns_n, 10);
+
+    shared_calls();
+    W.at = &workload[0];
+    share_of_calls();
+    W.api->limit[ETCD_LIMIT_CALLS_ALL] = 1000;
+
+    for (int bytes = 0; bytes < 2; bytes++) { /* ten of each watch, the first twenty too */
+        W.api->limit[ETCD_LIMIT_WATCHES] = bytes ? 1000 : 16;
+        W.api->limit[ETCD_LIMIT_WATCHES_BYTES] = bytes ? 360 : 1000;
+        W.at = &W.cli;
+        watches_until(8);
+        W.at = &workload[bytes];
+        watches_until(2);
+    }
+    W.at = &W.cli;
+    W.api->limit[ETCD_LIMIT_IN_BYTES] = 240;
+    struct ask *x = ask_bytes("/etcdserverpb.KV/Put", "", SLICE("\0\0\0\xff\xff.........."), false);
+    for (int i = 0; i < 9; i++)
+        http_call_send(&x->k, (struct pieces){&(struct iovec){"0123456789", 10}, 1, 10});
+    bytes_until(1);
+    W.at = &workload[1];
+    bytes_until(2);
+    W.api->limit[ETCD_LIMIT_IN_BYTES] = 10000;
+    W.at = &W.cli;
+    shared_answers(&workload[1]);
+
+    for (int i = 0; i < 8; i++)
+        http_cli_close(&host[i]);
+    for (int i = 0; i < 3; i++)
+        http_cli_close(&workload[i]);
+    pass(10);
+    assert_int_equal(W.api->conns_n, 1);
+    assert_int_equal(W.api->askers.n, 1);
+    listener_stop(&door);
+    socket_close(fd);
     W.released = false;
 }
 
@@ -1298,7 +1453,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, start, stop)
     const struct CMUnitTest tests[] = {T(test_put), T(test_memory_of_calls), T(test_range), T(test_txn), T(test_refused), T(test_deadlines), T(test_leaving), T(test_slow_answers),
                                        T(test_leases), T(test_keep_alive), T(test_watch), T(test_progress), T(test_fragments), T(test_slow_watcher),
-                                       T(test_suspend), T(test_node), T(test_pages_and_limits),
+                                       T(test_suspend), T(test_node), T(test_pages_and_limits), T(test_shares),
                                        T(test_ranges_permitted), T(test_reserved), T(test_services), T(test_permitted), T(test_permitted_leases), T(test_many_leases), T(test_permitted_whole), T(test_permitted_watches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

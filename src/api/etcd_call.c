@@ -17,8 +17,6 @@
 
 static uint32_t limit(const struct etcd_call *call, enum etcd_limit l) { return call->api->limit[l]; }
 
-void etcd_limit_hit(struct etcd_api *a, enum etcd_limit l) { counter_inc(&a->limit_hits[l]); }
-
 /* ---- memory of calls, kept for the next ones --------------------------------------------------------------------------- */
 
 static void pool_cut(struct etcd_api *a, uint32_t n)
@@ -68,9 +66,15 @@ static void pool_put(struct etcd_api *a, struct etcd_call *call)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
+static void in_less(struct etcd_call *call, size_t bytes)
+{
+    call->api->in_bytes -= bytes;
+    call->asker->in_bytes -= bytes;
+}
+
 static void in_clear(struct etcd_call *call)
 {
-    call->api->in_bytes -= call->in.n;
+    in_less(call, call->in.n);
     if (call->in.cap > KEEP_BYTES)
         buf_free(&call->in);
     buf_clear(&call->in);
@@ -79,6 +83,7 @@ static void in_clear(struct etcd_call *call)
 static void out_note(struct etcd_call *call, size_t waiting)
 {
     call->api->out_bytes += waiting - call->out_bytes;
+    call->asker->out_bytes += waiting - call->out_bytes;
     call->out_bytes = waiting;
 }
 
@@ -101,6 +106,8 @@ static struct etcd_call *call_new(struct etcd_conn *conn, struct http_req *r, co
     }
     call->api = a;
     call->conn = conn;
+    call->asker = conn->asker;
+    call->asker->calls_n++;
     call->r = r;
     call->method = method;
     call->timed = call->in_end = call->handled = call->begun = call->held = call->finishing = call->reading_off = false;
@@ -119,6 +126,8 @@ static void call_free(struct etcd_call *call)
     MUST(!call->r && !call->asked && !call->watches);
     in_clear(call);
     a->calls_n--;
+    call->asker->calls_n--;
+    etcd_asker_rest(a, call->asker);
     if (a->freed || a->pool_n >= POOL_CALLS) {
         arena_fini(&call->mem);
         buf_free(&call->in);
@@ -227,8 +236,7 @@ void etcd_answer(struct etcd_call *call, const ProtobufCMessage *m)
         etcd_fail(call, GRPC_RESOURCE_EXHAUSTED, "weir: the answer is too large, ask for less at a time");
         return;
     }
-    if (a->out_bytes + bytes > a->limit[ETCD_LIMIT_OUT_BYTES]) {
-        etcd_limit_hit(a, ETCD_LIMIT_OUT_BYTES);
+    if (etcd_share_full(a, ETCD_LIMIT_OUT_BYTES, a->out_bytes, call->asker->out_bytes, bytes)) {
         etcd_fail(call, GRPC_RESOURCE_EXHAUSTED, ctl_error_text(CTL_TOO_MANY_REQUESTS));
         return;
     }
@@ -386,14 +394,14 @@ static void unary_look(struct etcd_call *call, struct slice bytes)
 static bool in_add(struct etcd_call *call, struct pieces body)
 {
     struct etcd_api *a = call->api;
-    if (a->in_bytes + body.bytes > a->limit[ETCD_LIMIT_IN_BYTES]) {
-        etcd_limit_hit(a, ETCD_LIMIT_IN_BYTES);
+    if (etcd_share_full(a, ETCD_LIMIT_IN_BYTES, a->in_bytes, call->asker->in_bytes, body.bytes)) {
         etcd_fail(call, GRPC_RESOURCE_EXHAUSTED, ctl_error_text(CTL_TOO_MANY_REQUESTS));
         return false;
     }
     for (int i = 0; i < body.n; i++)
         buf_add(&call->in, body.v[i].iov_base, body.v[i].iov_len);
     a->in_bytes += body.bytes;
+    call->asker->in_bytes += body.bytes;
     return true;
 }
 
@@ -440,7 +448,7 @@ void etcd_stream_next(struct etcd_call *call)
     if (at) {
         memmove(call->in.p, call->in.p + at, call->in.n - at);
         call->in.n -= at;
-        call->api->in_bytes -= at;
+        in_less(call, at);
     }
     if (!call->r) {
         if (!call->asked)
@@ -479,7 +487,18 @@ static void call_begin(struct etcd_call *call, const struct h1_head *h)
     http_req_answer(call->r, &call->api->head, H1_CHUNKED, 0, (struct pieces){0}, false);
 }
 
-/* A method that nobody serves: its status is the whole answer. */
+/* It becomes no call: its status is the whole answer. */
+static void request_refuse(struct etcd_api *a, struct http_req *r, enum grpc_status status, const char *text)
+{
+    counter_inc(&a->requests);
+    counter_inc(&a->failures);
+    struct slice lines = status_lines(a, status, text);
+    head_begin(a);
+    head_slice(&a->head, lines);
+    http_req_answer(r, &a->head, H1_NO_BODY, 0, (struct pieces){0}, true);
+}
+
+/* A method that nobody serves. */
 static void method_refuse(struct etcd_api *a, struct http_req *r, const struct h1_head *h, const struct etcd_method *m)
 {
     struct buf text = {0};
@@ -491,12 +510,7 @@ static void method_refuse(struct etcd_api *a, struct http_req *r, const struct h
         service = slice_cut(path, '/', &name);
         buf_printf(&text, "unknown method " SLICE_FMT " for service " SLICE_FMT, SLICE_ARG(name), SLICE_ARG(service));
     }
-    counter_inc(&a->requests);
-    counter_inc(&a->failures);
-    struct slice lines = status_lines(a, GRPC_UNIMPLEMENTED, text.p);
-    head_begin(a);
-    head_slice(&a->head, lines);
-    http_req_answer(r, &a->head, H1_NO_BODY, 0, (struct pieces){0}, true);
+    request_refuse(a, r, GRPC_UNIMPLEMENTED, text.p);
     buf_free(&text);
 }
 
@@ -524,6 +538,10 @@ static void on_request(struct http_srv *c, struct http_req *r, const struct h1_h
     const struct etcd_method *m = table_get(&a->methods, h->path);
     if (!m || m->why) {
         method_refuse(a, r, h, m);
+        return;
+    }
+    if (etcd_share_full(a, ETCD_LIMIT_CALLS_ALL, a->calls_n, conn->asker->calls_n, 1)) {
+        request_refuse(a, r, GRPC_RESOURCE_EXHAUSTED, ctl_error_text(CTL_TOO_MANY_REQUESTS));
         return;
     }
     struct etcd_call *call = call_new(conn, r, m);
@@ -572,6 +590,8 @@ static void on_released(struct http_srv *c)
     struct etcd_api *a = conn->api;
     list_del(&conn->link);
     a->conns_n--;
+    conn->asker->conns_n--;
+    etcd_asker_rest(a, conn->asker);
     mem_free(conn);
     etcd_api_reap(a);
 }

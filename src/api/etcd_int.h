@@ -19,6 +19,8 @@ enum etcd_limit {
     ETCD_LIMIT_COUNT
 };
 
+#define ETCD_SHARE 8 /* one asker has at most this part of what all share while half of it is taken: the rest is for others */
+
 struct etcd_call;
 enum etcd_kind { ETCD_UNARY, ETCD_STREAM };
 struct etcd_method {
@@ -39,6 +41,7 @@ struct etcd_api {
     bool listening, suspended, freed;
     struct table methods;           /* "/service/method" -> struct etcd_method */
     struct list conns;              /* struct etcd_conn */
+    struct table askers;            /* principal -> struct etcd_asker */
     uint32_t conns_n, calls_n;      /* calls: those that have a client, or a question at ctl */
     uint32_t asked_n;               /* unary calls that are not answered */
     struct list pool;               /* struct etcd_call, kept for the next ones */
@@ -46,6 +49,7 @@ struct etcd_api {
     struct timer pool_rest;         /* looks at it, while there are some */
     bool pool_looked;               /* pool_rest is set */
     size_t in_bytes;                /* that calls hold of messages */
+    size_t watches_bytes;           /* of keys that are watched */
     size_t out_bytes;               /* that wait on calls, as far as they were told */
     struct http_srv_conf srv_conf;
     struct h1_limits h1_limits;
@@ -60,14 +64,21 @@ struct etcd_api {
     struct etcd_access *access;     /* NULL: there are no keyspaces */
 };
 
+/* All who come as one principal, and what they have of what all share. There while they have a connection or a call. */
+struct etcd_asker {
+    struct slice principal;         /* the table's */
+    uint32_t conns_n, calls_n, watches_n;
+    size_t in_bytes, out_bytes, watches_bytes;
+};
+
 struct etcd_conn {
     struct http_srv srv;
     struct etcd_api *api;           /* NULL once it is closed */
     struct list link;               /* api->conns */
     struct list calls;              /* those whose client is there */
+    struct etcd_asker *asker;       /* with whom it shares */
     bool host;                      /* from the host, not from a workload */
-    struct slice principal;         /* who asks; behind the struct */
-    char bytes[];
+    struct slice principal;         /* who asks: the asker's */
 };
 
 struct etcd_watches;
@@ -75,6 +86,7 @@ struct etcd_call {
     struct etcd_api *api;
     struct etcd_conn *conn;         /* NULL: the client has its answer, or has left */
     struct http_req *r;             /* the same */
+    struct etcd_asker *asker;       /* whose it is, also when he has left */
     const struct etcd_method *method;
     struct list link;               /* conn->calls; or api->pool */
     struct buf in;                  /* of messages that are not complete, or not handled yet */
@@ -121,6 +133,9 @@ void etcd_ask(struct etcd_call *call, void (*done)(struct etcd_call *call));
 /* STREAM: goes on with what is in call->in. */
 void etcd_stream_next(struct etcd_call *call);
 void etcd_limit_hit(struct etcd_api *a, enum etcd_limit l);
+/* Whether `more` is too much of what all share, counted when it is: `all` is taken now, `own` of it by who wants more. */
+bool etcd_share_full(struct etcd_api *a, enum etcd_limit l, size_t all, size_t own, size_t more);
+void etcd_asker_rest(struct etcd_api *a, struct etcd_asker *w); /* he may have nothing any more */
 /* A header, in the call's arena. */
 Etcd__ResponseHeader *etcd_header(struct etcd_call *call, int64_t revision);
 int64_t etcd_revision(const struct etcd_api *a); /* the store's, now */

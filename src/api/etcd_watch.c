@@ -117,6 +117,28 @@ static void events_send(struct etcd_watch *w, const struct ctl_event *events, si
 
 /* ---- one watch ---------------------------------------------------------------------------------------------------------- */
 
+static size_t watch_bytes(const struct etcd_watch *w) { return w->conf.key.n + w->conf.end.n; }
+
+/* by: 1 or -1. */
+static void watch_count(struct etcd_watch *w, int by)
+{
+    struct etcd_api *a = w->call->api;
+    struct etcd_asker *asker = w->call->asker;
+    size_t bytes = (size_t)by * watch_bytes(w);
+    counter_set(&a->watches, counter_read(&a->watches) + (uint64_t)by);
+    asker->watches_n += (uint32_t)by;
+    a->watches_bytes += bytes;
+    asker->watches_bytes += bytes;
+}
+
+static bool watches_full(const struct etcd_call *call, size_t bytes)
+{
+    struct etcd_api *a = call->api;
+    const struct etcd_asker *w = call->asker;
+    return etcd_share_full(a, ETCD_LIMIT_WATCHES, counter_read(&a->watches), w->watches_n, 1) ||
+        etcd_share_full(a, ETCD_LIMIT_WATCHES_BYTES, a->watches_bytes, w->watches_bytes, bytes);
+}
+
 static struct etcd_watch *watch_new(struct etcd_call *call, const Etcd__WatchCreateRequest *q, struct slice key, struct slice end)
 {
     struct etcd_watches *ws = call->watches;
@@ -141,7 +163,7 @@ static struct etcd_watch *watch_new(struct etcd_call *call, const Etcd__WatchCre
     list_push(&ws->all, &w->link);
     MUST(!table_put(&ws->by_id, id_key(&w->id), w));
     ws->n++;
-    counter_add(&call->api->watches, 1);
+    watch_count(w, 1);
     return w;
 }
 
@@ -153,7 +175,7 @@ static void watch_free(struct etcd_watch *w)
     table_del(&ws->by_id, id_key(&w->id));
     list_del(&w->link);
     ws->n--;
-    counter_set(&w->call->api->watches, counter_read(&w->call->api->watches) - 1);
+    watch_count(w, -1);
     mem_free(w);
 }
 
@@ -280,10 +302,8 @@ static void watch_create(struct etcd_call *call, const Etcd__WatchCreateRequest 
         reason = "mvcc: watcher range is empty";
     else if (q->watch_id == ALL_WATCHES || table_get(&ws->by_id, id_key(&q->watch_id)))
         reason = q->watch_id ? "mvcc: duplicate watch ID provided on the WatchStream" : NULL;
-    if (!reason && ws->n >= call->api->limit[ETCD_LIMIT_WATCHES]) {
-        etcd_limit_hit(call->api, ETCD_LIMIT_WATCHES);
+    if (!reason && watches_full(call, key.n + end.n))
         reason = ctl_error_text(CTL_TOO_MANY_REQUESTS);
-    }
     struct etcd_watch *w = reason ? NULL : watch_new(call, q, key, end);
     if (w && !watch_go(w)) {
         watch_free(w);
