@@ -155,7 +155,22 @@ static void test_services(void **state)
     says(z, "default", false, "ns.dns.cluster.local", DNS_A, "NOERROR A 127.0.0.1");
     says(z, "default", false, "kafka.default.svc.cluster.local", DNS_A, "NOERROR A 127.255.255.254");
     says(z, "other", false, "kafka.other.svc.cluster.local", DNS_A, "NXDOMAIN -SOA"); /* nobody runs there */
-    says(z, "default", false, "nobody", DNS_A, "outside");
+    static const char *const gone[] = {"nobody", "com", "nobody.other", "Nobody.DEFAULT", "nobody.default.svc", "nobody.nowhere.svc", "nowhere.svc"};
+    for (size_t i = 0; i < COUNT_OF(gone); i++) {
+        says(z, "default", false, gone[i], DNS_A, "NXDOMAIN -SOA");
+        says(z, "default", false, gone[i], DNS_AAAA, "NXDOMAIN -SOA");
+        says(z, "", true, gone[i], DNS_A, "outside"); /* who may leave asks others, who have it perhaps */
+    }
+    static const char *const above[] = {"svc", "default", "default.svc"};
+    for (size_t i = 0; i < COUNT_OF(above); i++) {
+        says(z, "default", false, above[i], DNS_A, "NOERROR -SOA");
+        says(z, "", true, above[i], DNS_A, "outside");
+    }
+    static const char *const outside[] = {"nobody.nowhere", "example.org", "a.nobody.default", "a.nobody.default.svc"};
+    for (size_t i = 0; i < COUNT_OF(outside); i++)
+        says(z, "default", false, outside[i], DNS_A, "outside");
+    says(z, "", true, "com", DNS_NS, "outside");
+    says(z, "default", false, ".", DNS_NS, "outside");
     says(z, "default", false, "localhost", DNS_A, "NOERROR A 127.0.0.1");
     names_zone_unref(z);
 }
@@ -475,6 +490,7 @@ static void test_udp(void **state)
     reply_is(&W.client, "shop", DNS_A, 0, with("NOERROR A", shop_ip));
     reply_is(&W.client, "example.org", DNS_A, 1232, "REFUSED"); /* it can't leave */
     reply_is(&W.client, "nobody.default.svc.cluster.local", DNS_A, 1232, "NXDOMAIN -SOA");
+    reply_is(&W.client, "nobody", DNS_A, 1232, "NXDOMAIN -SOA");
     send_bytes(&W.client, "short", 5);
     assert_false(sim_run(has_answer, NULL, 100));
     send_bytes(&W.client, "\1\2\1\0\0\1\0\0\0\0\0\0\300\14\0\1\0\1", 18);

@@ -501,6 +501,22 @@ static bool host_say(struct look *k)
     return true;
 }
 
+/* A name as Services have them as such, and no Service has it. To who may leave it is a name of outside; to the others nobody can have it but a Service. They are told so: stubs
+ * take REFUSED for a server that fails, ask again, and have their programs do so (EAI_AGAIN). */
+static bool short_gone(struct look *k)
+{
+    struct slice l[3];
+    size_t n = labels_of(asked(k), l, 3);
+    if (k->c->leaves || n < 1 || n > 3)
+        return false;
+    bool svc = slice_ieq(l[n - 1], SLICE("svc"));
+    if (n > 1 && !svc && (n > 2 || !namespace_there(k->z, l[1])))
+        return false;
+    bool above = n == 1 ? svc || namespace_there(k->z, l[0]) : n == 2 && svc && namespace_there(k->z, l[0]); /* names with more labels are below it (RFC 8020) */
+    k->rcode = above ? DNS_NOERROR : DNS_NXDOMAIN;
+    return true;
+}
+
 static bool other_say(struct look *k)
 {
     static const uint8_t here[4] = {127, 0, 0, 1};
@@ -513,7 +529,7 @@ static bool other_say(struct look *k)
     const struct zone_service *v = short_find(k);
     if (v && !service_say(k, v))
         k->rcode = DNS_NXDOMAIN;
-    return v || host_say(k);
+    return v || host_say(k) || short_gone(k);
 }
 
 /* ---- answers ---- */
