@@ -14,6 +14,7 @@ static const char manifest[] =
     "apiVersion: v1\nkind: Service\nmetadata: { name: shop }\nspec: { selector: { app: shop }, ports: [ { name: http, port: 80 }, { name: admin, port: 81 } ] }\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: { name: shop, namespace: other }\nspec: { selector: { app: shop }, ports: [ { port: 80 } ] }\n---\n"
     "apiVersion: v1\nkind: Service\nmetadata: { name: far }\nspec: { type: ExternalName, externalName: far.example, ports: [ { port: 80 } ] }\n---\n"
+    "apiVersion: v1\nkind: Service\nmetadata: { name: near }\nspec: { type: ExternalName, externalName: near.example }\n---\n"
     "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: { name: seen }\nspec: { hosts: [ api.example ], ports: [ { number: 80, name: http, protocol: HTTP } ], resolution: DNS, exportTo: [ \".\" ] }\n---\n"
     "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: shop }\nspec: { selector: { matchLabels: { app: shop } }, template: { metadata: { labels: { app: shop } }, spec: { containers: [ { name: c, command: [ x ] } ] } } }\n";
 
@@ -234,6 +235,8 @@ static void test_outside(void **state)
     says(z, "", true, "far.default.svc.cluster.local", DNS_A, "NOERROR CNAME far.example A 192.0.2.1");
     says(z, "", true, "far.default.svc.cluster.local", DNS_AAAA, "NOERROR CNAME far.example");
     says(z, "", true, "far.default.svc.cluster.local", DNS_TXT, "NOERROR -SOA");
+    says(z, "", true, "near.default.svc.cluster.local", DNS_A, "NOERROR CNAME near.example A 192.0.2.2"); /* without ports: a name only */
+    says(z, "", true, "near.default.svc.cluster.local", DNS_SRV, "NOERROR -SOA");
     says(z, "default", false, "api.EXAMPLE", DNS_A, with("NOERROR A", api_ip));
     says(z, "default", false, "api.example", DNS_AAAA, "NOERROR -SOA");
     says(z, "other", false, "api.example", DNS_A, "outside"); /* not exported there */

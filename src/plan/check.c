@@ -354,7 +354,7 @@ static bool service_has_port(const struct object *svc, uint16_t port)
     for (size_t i = 0; i < svc->svc.ports_n; i++)
         if (svc->svc.ports[i].port == port)
             return true;
-    return false;
+    return port && svc->svc.external_name && !svc->svc.ports_n; /* then it has those that routes give */
 }
 
 static void check_backend(struct check *c, const struct route_backend *be, uint32_t line, const char *path)

@@ -317,6 +317,55 @@ static void targets_of_entry(struct compile *c, const struct object *o)
     }
 }
 
+/* ---- an ExternalName without ports: it has those that routes to it give ----------------------------------------------------- */
+
+static bool is_bare(const struct object *o) { return o->kind == OBJ_SERVICE && o->svc.external_name && !o->svc.ports_n; }
+
+static void bare_wanted(struct compile *c, const struct object *o, const struct route_backend *b)
+{
+    const struct target *found = b->port ? backend_target(c, o, b) : NULL;
+    if (!found || !is_bare(found->o))
+        return;
+    struct target *t = &c->targets[found - c->targets];
+    for (size_t i = 0; i < t->ports_n; i++)
+        if (t->ports[i].port == b->port)
+            return;
+    struct service_port *ports = arena_alloc(&c->scratch, (t->ports_n + 1) * sizeof *ports);
+    if (t->ports_n)
+        memcpy(ports, t->ports, t->ports_n * sizeof *ports);
+    ports[t->ports_n] = (struct service_port){.name = arena_strdup(&c->scratch, ""), .port = b->port, .target = b->port};
+    t->ports = ports;
+    t->ports_n++;
+}
+
+static void bare_wanted_streams(struct compile *c, const struct object *o, const struct tcp_rule *rules, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < rules[i].backends_n; k++)
+            bare_wanted(c, o, &rules[i].backends[k]);
+}
+
+static void bare_ports(struct compile *c)
+{
+    bool any = false;
+    for (size_t i = 0; i < c->targets_n && !any; i++)
+        any = is_bare(c->targets[i].o);
+    for (size_t i = 0; i < objset_n(c->s) && any; i++) {
+        const struct object *o = objset_at(c->s, i);
+        if (o->kind != OBJ_HTTPROUTE && o->kind != OBJ_GRPCROUTE && o->kind != OBJ_TCPROUTE && o->kind != OBJ_TLSROUTE && o->kind != OBJ_VIRTUALSERVICE)
+            continue;
+        for (size_t k = 0; k < o->route.rules_n; k++) {
+            const struct route_rule *rule = &o->route.rules[k];
+            for (size_t b = 0; b < rule->backends_n; b++)
+                bare_wanted(c, o, &rule->backends[b]);
+            for (size_t m = 0; m < rule->mirrors_n; m++)
+                bare_wanted(c, o, &rule->mirrors[m].backend);
+        }
+        bare_wanted_streams(c, o, o->route.tcp, o->route.tcp_n);
+        bare_wanted_streams(c, o, o->route.tls, o->route.tls_n);
+    }
+}
+
 void compile_targets(struct compile *c)
 {
     size_t n = 0, entries_n = 0;
@@ -343,6 +392,7 @@ void compile_targets(struct compile *c)
         qsort(entries, entries_n, sizeof(void *), entry_cmp);
     for (size_t i = 0; i < entries_n; i++)
         targets_of_entry(c, entries[i]);
+    bare_ports(c);
 }
 
 void compile_named(struct compile *c)

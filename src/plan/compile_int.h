@@ -159,6 +159,8 @@ void gate_listener(struct compile *c, uint64_t token, struct plan_listener *ln);
 
 /* Fills r from a rule of o; near: the port that traffic comes in on, for destinations that name none. */
 void rule_fill(struct compile *c, struct plan_rule *r, const struct object *o, const struct route_rule *from, uint16_t near);
+/* The target that a backend of o means, whatever its port; NULL: none, or none that is granted to o. */
+const struct target *backend_target(struct compile *c, const struct object *o, const struct route_backend *b);
 /* True when some destination of the rule depends on near. */
 bool backends_near(struct compile *c, const struct object *o, const struct route_backend *b, size_t n);
 void tcp_rule_fill(struct compile *c, struct plan_tcp_rule *r, const struct object *o, const struct tcp_rule *from, uint16_t near);

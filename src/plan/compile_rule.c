@@ -51,7 +51,7 @@ static bool backend_allowed(const struct compile *c, const struct object *o, con
     return strcmp(ns, o->ns) == 0 || o->kind == OBJ_VIRTUALSERVICE || grant_given(c, route_kind(o), o->ns, "Service", ns, service);
 }
 
-static const struct target *backend_target(struct compile *c, const struct object *o, const struct route_backend *b)
+const struct target *backend_target(struct compile *c, const struct object *o, const struct route_backend *b)
 {
     if (!b->service)
         return b->host ? target_find(c, o->ns, b->host) : NULL;

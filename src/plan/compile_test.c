@@ -483,6 +483,52 @@ static void mesh_check(const struct plan *p, const struct addr *web)
     assert_int_equal(plan_mesh_protocol(p, &(struct addr){.family = ADDR_IP6}), MESH_NONE);
 }
 
+/* An ExternalName without ports has those that routes give, each once; the mesh, too. Nobody gives any to "idle". */
+static void test_bare_external_name(void **state)
+{
+    static const char text[] =
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}\n---\n"
+        "{apiVersion: v1, kind: Service, metadata: {name: bare}, spec: {type: ExternalName, externalName: api.example.com}}\n---\n"
+        "{apiVersion: v1, kind: Service, metadata: {name: bare, namespace: team}, spec: {type: ExternalName, externalName: api.example.com, ports: []}}\n---\n"
+        "{apiVersion: v1, kind: Service, metadata: {name: idle}, spec: {type: ExternalName, externalName: api.example.com}}\n---\n"
+        "{apiVersion: gateway.networking.k8s.io/v1alpha2, kind: TCPRoute, metadata: {name: t}, spec: {parentRefs: [{name: gw}], rules: [{backendRefs: [{name: bare, port: 5432}]}]}}\n---\n"
+        "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v}, spec: {hosts: [web], http: [{route: [{destination: {host: bare, port: {number: 81}}, weight: 1}, "
+        "{destination: {host: bare.team}, weight: 1}]}]}}\n"
+        GATEWAY("gw", LISTENER("http", ""))
+        ROUTE("name: r", "{name: gw}", "", "{backendRefs: [{name: bare, port: 8443}, {name: bare, port: 80}, {name: bare, port: 8443}, {name: bare, namespace: team, port: 80}], "
+              "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: bare, port: 90}}}]}");
+    static const uint16_t given[] = {80, 81, 90, 5432, 8443};
+    struct objset *s = set_read(slice_cstr(text));
+    objset_addresses(s);
+    struct addr a = objset_find(s, OBJ_SERVICE, "default", "bare")->svc.address;
+    struct plan_memory *m = plan_memory_new();
+    struct live_address ext = {"default", "bare", addr_ip4(0xc0000207, 0)};
+    struct plan *p = plan_compile(m, s, NULL, 0, &ext, 1);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->clusters_n; i++)
+        n += strcmp(p->clusters[i].service, "web") != 0;
+    assert_int_equal(n, COUNT_OF(given));
+    for (size_t i = 0; i < COUNT_OF(given); i++) {
+        const struct plan_cluster *cl = cluster_find(p, "default", "bare", given[i]);
+        assert_non_null(cl);
+        assert_int_equal(cl->eps_n, 1);
+        assert_int_equal(cl->eps[0].address.port, given[i]);
+        a.port = given[i];
+        assert_int_equal(plan_mesh_protocol(p, &a), MESH_HTTP);
+    }
+    assert_string_equal(cluster_find(p, "default", "bare", 8443)->authority, "api.example.com:8443");
+    static struct h1_head h;
+    struct plan_hit hit;
+    request_parse(&h, "GET x /");
+    assert_true(plan_route(p, &p->listeners[0], &h, false, SLICE(""), &hit));
+    assert_ptr_equal(hit.rule->backends[0].cluster, cluster_find(p, "default", "bare", 8443));
+    assert_null(hit.rule->backends[3].cluster); /* not granted */
+    assert_int_equal(hit.rule->mirrors_n, 1);
+    plan_unref(p);
+    plan_memory_free(m);
+    objset_free(s);
+}
+
 /* Everything in the plan stays right when the set and the endpoints it came from are gone. */
 static void test_clusters_and_survival(void **state)
 {
@@ -1029,7 +1075,7 @@ int main(void)
         cmocka_unit_test(test_paths), cmocka_unit_test(test_no_catch_all), cmocka_unit_test(test_predicates), cmocka_unit_test(test_repeated_header),
         cmocka_unit_test(test_rule_order), cmocka_unit_test(test_age_and_name), cmocka_unit_test(test_defaults), cmocka_unit_test(test_empty), cmocka_unit_test(test_hosts), cmocka_unit_test(test_long_hosts),
         cmocka_unit_test(test_listener_isolation), cmocka_unit_test(test_hostname_intersection), cmocka_unit_test(test_namespaces), cmocka_unit_test(test_namespaces_selected),
-        cmocka_unit_test(test_sections_and_ports), cmocka_unit_test(test_shared_address), cmocka_unit_test(test_clusters_and_survival),
+        cmocka_unit_test(test_sections_and_ports), cmocka_unit_test(test_shared_address), cmocka_unit_test(test_bare_external_name), cmocka_unit_test(test_clusters_and_survival),
         cmocka_unit_test(test_slots_reuse), cmocka_unit_test(test_slots_held), cmocka_unit_test(test_slots_clusters), cmocka_unit_test(test_slots_random), cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_hosts_file), cmocka_unit_test(test_random_sets), cmocka_unit_test(test_bounds), cmocka_unit_test(test_speed),
     };

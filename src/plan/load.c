@@ -272,6 +272,9 @@ void load_service(struct reader *r, struct object *o, const struct ynode *doc)
     if (!external && !o->svc.selector.n)
         reader_warn(r, spec, "spec.selector", "add the labels of the workload's template, unless that is what is meant",
                     "missing: only what registers itself in the control store, below /services/%s/%s/, is called", o->ns, o->name);
-    if (!o->svc.ports_n && (!y_get(spec, "ports") || y_get(spec, "ports")->type == Y_LIST))
+    bool bare = !o->svc.ports_n && (!y_get(spec, "ports") || y_get(spec, "ports")->type == Y_LIST);
+    if (bare && external)
+        reader_warn(r, spec, "spec.ports", "list the ports that callers use", "missing: it is a name, and what can be called is only the ports that routes to it give");
+    else if (bare)
         reader_error(r, spec, "spec.ports", "list the ports that callers use", "missing: nothing can be called");
 }

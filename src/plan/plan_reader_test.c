@@ -301,6 +301,8 @@ static const struct bad_case bad_cases[] = {
      "m.yaml:4:52: error: " AT_S "ports[1].port: the port 80 is given twice: first at line 4\n"
      "m.yaml:4:85: error: " AT_S "ports[1].targetPort: the string \"80\" is no name of a port; write a port number without quotes"},
     {"ExternalName without name", SVC("{ type: ExternalName, ports: [ { port: 80 } ] }"), "m.yaml:4:7: error: " AT_S "externalName: missing, with type ExternalName"},
+    {"ExternalName without ports", SVC("{ type: ExternalName, externalName: api.example.com }"),
+     "m.yaml:4:7: warning: " AT_S "ports: missing: it is a name, and what can be called is only the ports that routes to it give; list the ports that callers use"},
     {"ExternalName of an address", SVC("{ type: ExternalName, externalName: 10.0.0.1, ports: [ { port: 80 } ] }"), "m.yaml:4:43: error: " AT_S "externalName: not valid here: \"10.0.0.1\""},
     {"ConfigMap data", "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: m }\ndata: { a: 1, \"b c\": x, d: z }\nbinaryData: { d: aGk=, e: \"*\" }\n",
      "m.yaml:4:12: error: ConfigMap/default/m data[\"a\"]: 1 is a whole number, and must be a string; put it in quotes: \"1\"\n"
