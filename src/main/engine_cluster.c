@@ -278,12 +278,37 @@ const struct live_endpoint *cluster_endpoints(struct engine *e, const struct liv
     return c->live;
 }
 
+/* Registrations that lead nowhere: said once, until there is such a Service or nobody registers for it any more. */
+static void serviceless_look(struct engine *e, const struct fleet_endpoint *const *others, size_t n)
+{
+    struct table now = {0};
+    struct buf key = {0};
+    char text[400];
+    for (size_t i = 0; i < n; i++) {
+        const struct fleet_endpoint *ep = others[i];
+        if (ep->node || objset_find(e->objects, OBJ_SERVICE, ep->ns, ep->workload))
+            continue;
+        buf_clear(&key);
+        buf_printf(&key, "%s/%s", ep->ns, ep->workload);
+        if (table_put(&now, buf_slice(&key), e) || table_get(&e->cluster.serviceless, buf_slice(&key)))
+            continue;
+        (void)snprintf(text, sizeof text, "registrations below /services/%.100s/ are not called: there is no Service %.63s in the namespace %.63s", key.p, ep->workload, ep->ns);
+        text_clean(text);
+        log_warn("cluster", "%s", text);
+        engine_event(e, "", "Node", e->conf.name, true, "RegistrationUnused", text);
+    }
+    buf_free(&key);
+    table_fini(&e->cluster.serviceless);
+    e->cluster.serviceless = now;
+}
+
 const struct live_address *cluster_addresses(struct engine *e, const struct live_address *own, size_t own_n, size_t *n)
 {
     struct engine_cluster *c = &e->cluster;
     size_t others_n = 0, k = 0;
     const struct fleet_endpoint *const *others = c->fleet ? fleet_others(c->fleet, &others_n) : NULL;
     *n = own_n;
+    serviceless_look(e, others, others_n);
     if (!others_n)
         return own;
     c->addresses = mem_grow(MEM_API, c->addresses, (own_n + others_n) * sizeof *c->addresses);
@@ -511,6 +536,7 @@ void cluster_fini(struct engine *e)
     mem_free(c->instance);
     mem_free(c->live);
     mem_free(c->addresses);
+    table_fini(&c->serviceless);
     mem_free(c->fenced);
 }
 

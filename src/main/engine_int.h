@@ -227,6 +227,7 @@ struct engine_cluster {
     uint64_t others_hash;       /* of what the plan has of others */
     struct live_endpoint *live; /* cluster_endpoints() */
     struct live_address *addresses; /* cluster_addresses() */
+    struct table serviceless;       /* "NAMESPACE/SERVICE" of registrations for which there is no Service, as was said */
     uint64_t fence_ms;          /* loop time at which sup kills what runs once, unless it is told another; 0: none */
     uint64_t *fenced; size_t fenced_n, fenced_cap; /* the processes that it was told of */
 };
