@@ -17,6 +17,7 @@ mkdir -p "$ROOT/build/tests"
 T=$(mktemp -d "$ROOT/build/tests/$NAME.XXXXXX")
 chmod 755 "$T"
 DATA=$(mktemp -d "${TMPDIR:-/tmp}/weir-$NAME.XXXXXX")
+FIRST_DATA=$DATA # a scenario may go on with another one, "$DATA-NAME" as a rule: end_all() removes both
 PIDS=''  # what end_all() ends, newest first
 NODE=''  # the node's first process
 PASSED=0 FAILED=0
@@ -153,7 +154,7 @@ end_all() {
     trap - EXIT INT TERM
     for pid in $PIDS; do end_one "$pid"; done
     [ "$end_status" -ne 0 ] || rm -rf "$T"
-    rm -rf "$DATA"
+    rm -rf "$DATA" "$FIRST_DATA" "$FIRST_DATA"-*
     exit "$end_status"
 }
 trap end_all EXIT
