@@ -503,6 +503,8 @@ static void check_destination(struct check *c, const struct route_backend *be, u
     size_t ports_n = svc ? svc->svc.ports_n : entry->entry.ports_n;
     if (be->port && ports_n && !ports_have(ports, ports_n, be->port))
         check_add(c, DIAG_WARNING, line, path, "give a port of the host", "%s has no port %u: its share is answered with 503", be->host, be->port);
+    if (!be->port && svc && svc->svc.external_name && !ports_n)
+        check_add(c, DIAG_WARNING, line, path, "give the destination a port, or the Service", "%s has no ports but those that routes give: its share is answered with 503", be->host);
     if (be->subset)
         check_subset(c, be, line, path);
 }

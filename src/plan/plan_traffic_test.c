@@ -845,6 +845,20 @@ static void test_check_istio(void **state)
                  "m.yaml:39:1: warning: DestinationRule/default/f spec.host: there is no host nowhere");
 }
 
+static void test_check_bare(void **state)
+{
+    struct diags d = {0};
+    struct objset *s = read_text(WEB "apiVersion: v1\nkind: Service\nmetadata: { name: bare }\nspec: { type: ExternalName, externalName: db.example }\n---\n"
+                 "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: v }\nspec: { hosts: [ web ], http: [ { route: [ { destination: { host: bare, port: { number: 81 } }, weight: 1 }, "
+                 "{ destination: { host: bare }, weight: 1 } ] } ] }\n---\n"
+                 GW_ON("g", "default", "80", "protocol: HTTP") ROUTE_TO("HTTPRoute", "{ name: bare, port: 80 }"), false, &d);
+    objset_check(s, &d);
+    expect_diags("an ExternalName without ports", &d, "m.yaml:15:7: warning: Service/default/bare spec.ports: missing: it is a name\n"
+                 "m.yaml:20:1: warning: VirtualService/default/v spec.http.route[1].destination: bare has no ports but those that routes give");
+    diags_free(&d);
+    objset_free(s);
+}
+
 /* The policy of a host is one for all its callers: who is told. */
 static void test_check_scopes(void **state)
 {
@@ -1092,7 +1106,7 @@ int main(void)
         cmocka_unit_test(test_vs_actions),     cmocka_unit_test(test_vs_old_and_split), cmocka_unit_test(test_vs_streams),   cmocka_unit_test(test_dr_blocks),
         cmocka_unit_test(test_dr_old),         cmocka_unit_test(test_dr_levels),      cmocka_unit_test(test_istio_gateway),  cmocka_unit_test(test_service_entry),
         cmocka_unit_test(test_accepted_kinds), cmocka_unit_test(test_traffic_split),  cmocka_unit_test(test_filters),        cmocka_unit_test(test_backend_policy),
-        cmocka_unit_test(test_bad),            cmocka_unit_test(test_bad_health),     cmocka_unit_test(test_check_gateways), cmocka_unit_test(test_check_routes),   cmocka_unit_test(test_check_istio),
+        cmocka_unit_test(test_bad),            cmocka_unit_test(test_bad_health),     cmocka_unit_test(test_check_gateways), cmocka_unit_test(test_check_routes),   cmocka_unit_test(test_check_istio), cmocka_unit_test(test_check_bare),
         cmocka_unit_test(test_check_scopes), cmocka_unit_test(test_check_policies), cmocka_unit_test(test_addresses),      cmocka_unit_test(test_user_manifests), cmocka_unit_test(test_every_kind),
         cmocka_unit_test(test_no_leak),
     };
