@@ -317,7 +317,7 @@ const struct live_address *cluster_addresses(struct engine *e, const struct live
     for (size_t i = 0; i < others_n; i++) {
         const struct fleet_endpoint *ep = others[i];
         struct addr a;
-        if (!ep->node && addr_parse(slice_cstr(ep->address), ep->ports[0].port, &a) == OK)
+        if (!ep->node && ep->weight && addr_parse(slice_cstr(ep->address), ep->ports[0].port, &a) == OK)
             c->addresses[k++] = (struct live_address){.ns = ep->ns, .service = ep->workload, .ip = a, .registered = true, .weight = ep->weight, .locality = ep->locality};
     }
     *n = k;

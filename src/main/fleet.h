@@ -92,7 +92,7 @@ struct fleet_endpoint {
     struct kvs labels;
     struct container_port *ports; size_t ports_n; /* outside: the one port, or none */
     char *address;               /* outside */
-    uint32_t weight;             /* outside; 0: 1 */
+    uint32_t weight;             /* outside; 0: nothing is sent to it */
 };
 /* By key; valid until the next turn. */
 const struct fleet_endpoint *const *fleet_others(struct fleet *f, size_t *n);

@@ -211,7 +211,10 @@ static const char *external_wrong(bool small, const struct remote *r, const json
         return "its value has to be a JSON object, {\"address\": an IP address, \"port\": a number}";
     if (addr_parse(slice_cstr(text_of(o, "address")), 1, &a) != OK || a.family == ADDR_UNIX)
         return "its \"address\" has to be an IP address";
-    return port >= 1 && port <= 65535 ? NULL : "its \"port\" has to be a number from 1 to 65535";
+    if (port < 1 || port > 65535)
+        return "its \"port\" has to be a number from 1 to 65535";
+    const json_t *weight = json_object_get(o, "weight");
+    return !weight || (json_is_integer(weight) && json_integer_value(weight) >= 0) ? NULL : "its \"weight\" has to be a whole number, 0 or more";
 }
 
 static void external_left_out(struct fleet *f, struct slice key, const char *why)
@@ -237,7 +240,7 @@ static void *external_make(void *ctx, struct slice key, struct slice value)
         r->ep.address = arena_strdup(&r->mem, text_of(o, "address"));
         r->ep.id = hash_slice(key);
         r->ep.locality = *zone ? arena_strdup(&r->mem, zone) : NULL;
-        r->ep.weight = (uint32_t)MIN(number_of(o, "weight"), 1000000);
+        r->ep.weight = json_object_get(o, "weight") ? (uint32_t)MIN(number_of(o, "weight"), 1000000) : 1;
         r->ep.ports = arena_zalloc(&r->mem, sizeof *r->ep.ports);
         r->ep.ports[r->ep.ports_n++] = (struct container_port){NULL, (uint16_t)number_of(o, "port")};
     } else {

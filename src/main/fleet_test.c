@@ -801,7 +801,7 @@ static void test_cordon(void **state)
 static bool left;
 static void on_left(void *ctx) { left = true; }
 static bool has_left(void *ctx) { return left; }
-static struct ctl_call written[6];
+static struct ctl_call written[9];
 static void on_put(struct ctl_call *call) { assert_int_equal(call->error, CTL_OK); }
 
 /* The answer to the campaign is lost, and it was won: somebody leads all the same. */
@@ -863,10 +863,12 @@ static void test_leave(void **state)
     well(2000);
     static char large[5000]; /* beyond FLEET_SERVICE_BYTES_MAX */
     const char *const kv[][2] = {{"/services/shop/legacy/a", "{\"address\":\"10.1.1.1\",\"port\":8080,\"zone\":\"r/z9\",\"weight\":3}"}, {"/services/shop/legacy/b", "{\"address\":\"nowhere\"}"}, {"/services/x", "[]"},
-                                 {"/services/shop/legacy/c", large}, {"/services/shop/legacy/d", "{"}, {"/services/shop/legacy/e\xff", "{\"address\":\"::1\",\"port\":65536}"}};
+                                 {"/services/shop/legacy/c", large}, {"/services/shop/legacy/d", "{"}, {"/services/shop/legacy/e\xff", "{\"address\":\"::1\",\"port\":65536}"},
+                                 {"/services/shop/legacy/f", "{\"address\":\"::1\",\"port\":1,\"weight\":-1}"}, {"/services/shop/legacy/g", "{\"address\":\"::1\",\"port\":1,\"weight\":0}"}, {"/services/shop/legacy/h", "{\"address\":\"::1\",\"port\":1}"}};
     const char *const said[] = {"shop legacy /services/shop/legacy/b is left out: its \"address\" has to be an IP address", "x  /services/x is left out: the key has to be /services/NAMESPACE/SERVICE/ID",
                                 "shop legacy /services/shop/legacy/c is left out: its key or its value is longer than 4 KiB", "shop legacy /services/shop/legacy/d is left out: its value has to be a JSON object",
-                                "shop legacy /services/shop/legacy/e? is left out: its \"port\" has to be a number from 1 to 65535"};
+                                "shop legacy /services/shop/legacy/e? is left out: its \"port\" has to be a number from 1 to 65535",
+                                "shop legacy /services/shop/legacy/f is left out: its \"weight\" has to be a whole number, 0 or more"};
     memset(large, ' ', sizeof large - 1);
     memcpy(large, "{\"address\":\"10.1.1.2\",\"port\":1}", 31);
     const struct fleet_endpoint *const *others = fleet_others(nodes[2].fleet, &n);
@@ -878,11 +880,12 @@ static void test_leave(void **state)
     }
     pass(100);
     others = fleet_others(nodes[2].fleet, &n);
-    assert_int_equal(n, before + 1);
+    assert_int_equal(n, before + 3);
     assert_int_equal(left_out_n, COUNT_OF(said));
     for (size_t i = 0; i < COUNT_OF(said); i++)
         assert_memory_equal(left_out[i], said[i], strlen(said[i]));
-    const struct fleet_endpoint *ep = others[n - 1];
+    assert_true(others[n - 2]->weight == 0 && others[n - 1]->weight == 1);
+    const struct fleet_endpoint *ep = others[n - 3];
     assert_true(!ep->node && strcmp(ep->ns, "shop") == 0 && strcmp(ep->workload, "legacy") == 0 && strcmp(ep->replica, "a") == 0 && strcmp(ep->address, "10.1.1.1") == 0);
     assert_true(ep->ports_n == 1 && ep->ports[0].port == 8080 && ep->weight == 3 && strcmp(ep->locality, "r/z9") == 0);
     world_stop();
