@@ -10,7 +10,6 @@
 #include "engine_int.h"
 
 #define HOST_ID 0                 /* whose doors the host's are; replicas count from 1 */
-#define NOBODY_ID UINT64_MAX      /* connections end with their network */
 #define RESOLV_CONF "/etc/resolv.conf"
 #define RESOLV_BYTES_MAX 65536
 #define LOOPBACK 0x7f000001u
@@ -34,7 +33,7 @@ bool worker_inside(void *ctx, const struct proxy_caller *c, int fd)
     struct worker *w = ctx;
     if (c->local.port != DNS_PORT || addr_ip4_host(&c->local) != LOOPBACK)
         return worker_inside_etcd(w, c, fd) || worker_inside_log(w, c, fd);
-    names_accept(w->names, NOBODY_ID, fd, &(struct names_caller){.ns = c->ns});
+    names_accept(w->names, c->replica_id, fd, &(struct names_caller){.ns = c->ns});
     return true;
 }
 

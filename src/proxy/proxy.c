@@ -202,7 +202,7 @@ void down_speaks(struct down *d, struct slice sni, bool passed, struct slice ear
 static bool taken_inside(const struct door *o, int fd, const struct addr *local, const struct addr *peer)
 {
     const struct proxy_ops *ops = o->p->ops;
-    struct proxy_caller c = {.local = *local, .ns = o->source_ns, .workload = o->source_workload, .replica = o->source_replica};
+    struct proxy_caller c = {.local = *local, .ns = o->source_ns, .workload = o->source_workload, .replica = o->source_replica, .replica_id = o->replica_id};
     if (peer)
         c.peer = *peer;
     return ops->inside && ops->inside(o->p->ctx, &c, fd);

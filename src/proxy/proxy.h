@@ -40,6 +40,7 @@ struct proxy_link {
 struct proxy_caller {
     struct addr local, peer;       /* what it was made to; where from, ADDR_NONE when that is not known */
     const char *ns, *workload, *replica;
+    uint64_t replica_id;
 };
 struct proxy_ops {
     /* More sockets for connecting to this replica are wanted; proxy_sockets() answers. On the worker's thread. */
