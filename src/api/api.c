@@ -11,13 +11,15 @@
 /* ---- endpoints -------------------------------------------------------------------------------------------------------- */
 
 enum port { PUBLIC, ADMIN };
+enum view { LOCAL, SYNCED };
 static const struct endpoint {
     const char *path;
     enum h1_method method;
     enum port port;
+    enum view view;
     void (*fn)(struct api_conn *);
 } endpoints[] = {
-#define X(method, path, port, fn, help) {path, H1_##method, port, fn},
+#define X(method, path, port, view, fn, help) {path, H1_##method, port, view, fn},
 #include "endpoints.def"
 #undef X
 };
@@ -39,18 +41,56 @@ static void dispatch_unknown(struct api_conn *c)
                   "there is no endpoint %s on this port", c->req.path);
 }
 
+static void call(const struct endpoint *e, struct api_conn *c)
+{
+    if (c->api->suspended && !c->api->ops->run(c->api->ctx))
+        api_error(c, 503, "try again", "another engine is taking over");
+    else
+        e->fn(c);
+}
+
+/* A request that waits for the objects. */
+struct waiting {
+    struct node_sync sync;
+    const struct endpoint *e;
+    struct api_conn *c; /* NULL: gone */
+};
+
+static void waiting_left(struct api_conn *c) { ((struct waiting *)c->hold)->c = NULL; }
+
+static void synced(struct node_sync *s)
+{
+    struct waiting *w = CONTAINER_OF(s, struct waiting, sync);
+    struct api_conn *c = w->c;
+    const struct endpoint *e = w->e;
+    mem_free(w);
+    if (!c)
+        return;
+    c->hold = NULL;
+    c->detach = NULL;
+    call(e, c);
+}
+
+static void call_synced(const struct endpoint *e, struct api_conn *c)
+{
+    struct api *a = c->api;
+    struct waiting *w = mem_new(MEM_API, sizeof *w);
+    *w = (struct waiting){.sync.done = synced, .e = e, .c = c};
+    api_conn_hold(c, w, waiting_left);
+    a->ops->sync(a->ctx, &w->sync);
+}
+
 void api_dispatch(struct api_conn *c)
 {
-    if (c->api->suspended && !c->api->ops->run(c->api->ctx)) {
-        api_error(c, 503, "try again", "another engine is taking over");
-        return;
-    }
+    const struct api *a = c->api;
     for (size_t i = 0; i < COUNT_OF(endpoints); i++) {
         const struct endpoint *e = &endpoints[i];
         if ((e->port == ADMIN && !c->admin) || !path_is(e->path, c->req.path))
             continue;
-        if (e->method == c->req.method)
-            e->fn(c);
+        if (e->method == c->req.method && e->view == SYNCED && a->ops->shared && a->ops->shared(a->ctx))
+            call_synced(e, c);
+        else if (e->method == c->req.method)
+            call(e, c);
         else
             api_error_allow(c, e->method == H1_GET ? "GET, HEAD" : "POST");
         return;

@@ -48,6 +48,11 @@ struct node_history {
     struct objset *before, *after; /* one: holds the objects that it changed, as they were; all objects after it. The caller's; may be NULL */
 };
 
+/* Who asks about the objects is to see what was done through other nodes before. The caller's until done(). */
+struct node_sync {
+    void (*done)(struct node_sync *s); /* once, perhaps from inside node_ops.sync() */
+};
+
 /* What happened, to which object. */
 struct node_event {
     uint64_t seq;                 /* the order in which things happened; again, when it did again */
@@ -85,6 +90,8 @@ struct node_ops {
     void (*nodes)(void *ctx, struct buf *json);                                 /* a List of Nodes, as Kubernetes has them; {} when there is nothing to tell */
     /* Several nodes share the objects. The rest of this group is asked only then; NULL: never. */
     bool (*shared)(void *ctx);
+    /* Done when the objects in force are as new as those that the store had at the call; also when the store can't tell, or this node does not get them within a second. */
+    void (*sync)(void *ctx, struct node_sync *s);
     /* Calls each() for every Deployment of every other node, as that node has told it; what it is given is valid during the call. */
     void (*elsewhere)(void *ctx, void (*each)(void *x, const char *node, const struct workload_status *w), void *x);
     /* Replicas for which there is no node, and why; 0 and a reason: it has not been decided yet; 0 and "": each has one. */

@@ -112,7 +112,7 @@ void api_conn_new(struct api *a, int fd, bool admin);
 void api_dispatch(struct api_conn *c);
 
 /* ---- the handlers, by file ---- */
-#define X(method, path, port, fn, help) void fn(struct api_conn *c);
+#define X(method, path, port, view, fn, help) void fn(struct api_conn *c);
 #include "endpoints.def"
 #undef X
 
@@ -133,7 +133,7 @@ bool api_query_workload(struct api_conn *c, const char **ns, const char **name);
 void api_add_diags(struct buf *out, const struct diags *d); /* a JSON array */
 /* Deployments of the whole system; what each() is given is valid during the call. */
 void api_workloads(struct api *a, void (*each)(void *ctx, const struct workload_status *w), void *ctx);
-/* Takes body. What the object's text changes is changed and manager's from then on; answered as an apply. */
+/* Takes body. What the text has of the object, which may be a part of it, is changed and manager's from then on; answered as an apply. */
 void api_change_text(struct api_conn *c, json_t *body, struct slice text, const char *manager, const char *what);
 char *api_time_text(char out[32], uint64_t wall);           /* RFC 3339, UTC, seconds */
 uint64_t api_replica_memory(int32_t pid);                   /* working set in bytes; 0 when unknown */

@@ -31,6 +31,9 @@ static struct {
     bool ready, complete, late;
     uint32_t restarts, applied, downs, unplaced;
     bool shared;
+    struct node_sync *sync; /* asked, not yet done */
+    bool sync_slow;         /* it is left to the test */
+    uint32_t syncs;
     const char *why; /* of the replica */
     enum err apply_err, upgrade;
     char upgrade_binary[64];
@@ -131,6 +134,14 @@ static const char *fake_log_path(void *ctx, const char *ns, const char *d) { ret
 static void fake_info(void *ctx, struct buf *json) { buf_adds(json, "{\"warnings\":[]}"); }
 
 static bool fake_shared(void *ctx) { return node.shared; }
+static void fake_sync(void *ctx, struct node_sync *s)
+{
+    node.syncs++;
+    if (node.sync_slow)
+        node.sync = s;
+    else
+        s->done(s);
+}
 
 /* Two nodes: "a" before this one, "c" behind it; what c said is of a manifest before. */
 static void fake_elsewhere(void *ctx, void (*each)(void *x, const char *node_name, const struct workload_status *w), void *x)
@@ -169,6 +180,7 @@ static const struct node_ops fake_ops = {
     .log_path = fake_log_path,
     .nodes = fake_nodes,
     .shared = fake_shared,
+    .sync = fake_sync,
     .elsewhere = fake_elsewhere,
     .unplaced = fake_unplaced,
     .name = fake_name,
@@ -918,6 +930,60 @@ static void test_logs_client_gone(void **state)
     ask_expect("GET", "/healthz", "", 200, "ok");
 }
 
+static void sync_now(void)
+{
+    struct node_sync *s = node.sync;
+    node.sync = NULL;
+    s->done(s);
+}
+
+/* Who asks about the objects waits until those of the store are here; the rest does not, nor does anything on a node alone. */
+static void test_synced(void **state)
+{
+    static const char *const about[] = {"/v1/objects", "/v1/workloads", "/v1/configmaps", "/v1/history", "/v1/rollout/status"}, *const local[] = {"/v1/info", "/readyz", "/v1/nodes", "/v1/top"};
+    node.complete = node.ready = true;
+    for (size_t i = 0; i < COUNT_OF(about); i++)
+        ask_expect("GET", about[i], "", 200, "");
+    assert_int_equal(node.syncs, 0);
+    node.shared = true;
+    for (size_t i = 0; i < COUNT_OF(about); i++)
+        ask_expect("GET", about[i], "", 200, "");
+    assert_int_equal(node.syncs, COUNT_OF(about));
+    for (size_t i = 0; i < COUNT_OF(local); i++)
+        ask_expect("GET", local[i], "", 200, "");
+    ask_expect("POST", "/v1/objects", "{}", 405, "Allow: GET, HEAD");
+    assert_int_equal(node.syncs, COUNT_OF(about));
+    ask_expect("POST", "/v1/delete", "{\"kind\":\"ConfigMap\",\"name\":\"nobody\"}", 404, "not found");
+    assert_int_equal(node.syncs, COUNT_OF(about) + 1);
+
+    node.sync_slow = true; /* two questions on one connection: one after the other, with what there is when they are answered */
+    struct client c = client_open(true);
+    client_text(&c, "GET /v1/rollout/status?workload=other HTTP/1.1\r\nHost: x\r\n\r\nGET /v1/objects?kind=ConfigMap&name=late HTTP/1.1\r\nHost: x\r\n\r\n");
+    while (!node.sync)
+        loop_turn(node.loop, 1);
+    assert_int_equal(c.got.n, 0);
+    sync_now();
+    client_until(&c, "no workload default/other");
+    while (!node.sync)
+        loop_turn(node.loop, 1);
+    struct diags d = {0};
+    objset_read(node.set, "late.yaml", "/", SLICE("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: late}\ndata: {a: b}\n"), "default", false, &d);
+    assert_int_equal(d.n, 0);
+    sync_now();
+    client_until(&c, "\"name\":\"late\"");
+    assert_true(objset_remove(node.set, OBJ_CONFIGMAP, "default", "late"));
+
+    client_text(&c, "GET /v1/objects HTTP/1.1\r\nHost: x\r\n\r\n"); /* and leaves before */
+    while (!node.sync)
+        loop_turn(node.loop, 1);
+    client_close(&c);
+    for (int i = 0; i < 20; i++)
+        loop_turn(node.loop, 1);
+    sync_now();
+    node.sync_slow = node.shared = false;
+    ask_expect("GET", "/v1/objects", "", 200, "");
+}
+
 /* What other nodes say of a Deployment is added to what this one knows, in the order of nodes. */
 static void test_several_nodes(void **state)
 {
@@ -949,6 +1015,23 @@ static void test_several_nodes(void **state)
     ask_expect("POST", "/v1/apply", "{\"files\":[{\"file\":\"w.yaml\",\"text\":\"apiVersion: apps/v1\\nkind: Deployment\\nmetadata: {name: web}\\nspec:\\n  replicas: 2\\n  selector: {matchLabels: {app: web}}\\n  template:\\n    metadata: {labels: {app: web}}\\n    spec:\\n      containers: [{name: web, image: none, command: [sleep, \\\"9\\\"], ports: [{containerPort: 80}]}]\\n\"}]}", 200, "unchanged");
     assert_non_null(strstr(objset_find(node.set, OBJ_DEPLOYMENT, "default", "web")->json, "\"kubectl.kubernetes.io/restartedAt\":\"20")); /* nothing is restarted by it */
     ask_expect("POST", "/v1/rollout/restart", "{\"name\":\"nobody\"}", 404, "no workload default/nobody");
+
+    node.slow = true; /* what is changed while a restart is on its way stays changed */
+    struct client c = client_open(true);
+    client_text(&c, "POST /v1/rollout/restart HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n{\"name\":\"web\"}");
+    while (!node.change)
+        loop_turn(node.loop, 1);
+    struct node_change *restart = node.change;
+    node.change = NULL;
+    node.slow = false;
+    const struct object *web = objset_find(node.set, OBJ_DEPLOYMENT, "default", "web");
+    assert_int_equal(web->dep.replicas, 2);
+    ask_expect("POST", "/v1/apply", "{\"patch\":true,\"files\":[{\"file\":\"w.yaml\",\"text\":\"apiVersion: apps/v1\\nkind: Deployment\\nmetadata: {name: web}\\nspec: {replicas: 3}\\n\"}]}", 200, "configured");
+    node.change = restart;
+    loop_defer(node.loop, &node.change_task);
+    client_until(&c, "configured");
+    assert_int_equal(objset_find(node.set, OBJ_DEPLOYMENT, "default", "web")->dep.replicas, 3);
+    client_close(&c);
     node.shared = false;
 }
 
@@ -1140,6 +1223,7 @@ int main(void)
         T(test_logs_slow_follower),
         T(test_logs_client_gone),
         T(test_rollout),
+        T(test_synced),
         T(test_several_nodes),
         T(test_watch),
         T(test_conflicts),

@@ -210,7 +210,7 @@ void api_change_text(struct api_conn *c, json_t *body, struct slice text, const 
     p->change.merge = &p->merge;
     p->change.what = what;
     p->change.next = objset_new();
-    objset_read(p->change.next, "-", "/", text, "default", false, &p->change.diags);
+    objset_read_parts(p->change.next, "-", "/", text, "default", false, &p->change.diags);
     if (p->change.diags.errors) {
         answer_change(c, &p->change);
         posted_free(p);

@@ -22,11 +22,11 @@ struct rollout {
 };
 
 /* Of all nodes: as kubectl does it, by an annotation of the template, which every node sees. In milliseconds, so that two restarts are two. It is nobody's who applies
- * the manifest, and stays when that is done. */
+ * the manifest, and stays when that is done. Only the annotation is given: what else of the workload is changed meanwhile, here or through another node, stays changed. */
 static void restart_everywhere(struct api_conn *c, json_t *body, const char *ns, const char *name)
 {
     const struct object *dep = objset_find(c->api->ops->objects(c->api->ctx), OBJ_DEPLOYMENT, ns, name);
-    char when[32], text[48];
+    char when[32];
     uint64_t now = wall_ns();
     if (!dep || dep->dep.paused) {
         if (dep)
@@ -36,21 +36,15 @@ static void restart_everywhere(struct api_conn *c, json_t *body, const char *ns,
         json_decref(body);
         return;
     }
-    json_t *o = json_loads(dep->json, JSON_ALLOW_NUL, NULL), *at = o;
-    static const char *const path[] = {"spec", "template", "metadata", "annotations"};
-    for (size_t i = 0; i < COUNT_OF(path); i++) {
-        if (!json_is_object(json_object_get(at, path[i])))
-            json_put(at, path[i], json_object());
-        at = json_object_get(at, path[i]);
-    }
-    api_time_text(when, now);
-    snprintf(text, sizeof text, "%.19s.%03uZ", when, (unsigned)(now / 1000000u % 1000));
-    json_put(at, "kubectl.kubernetes.io/restartedAt", json_string(text));
     struct buf json = {0};
-    (void)json_buf_add(o, JSON_COMPACT, &json);
+    api_time_text(when, now);
+    buf_adds(&json, "{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{\"namespace\":");
+    buf_add_json(&json, slice_cstr(ns));
+    buf_adds(&json, ",\"name\":");
+    buf_add_json(&json, slice_cstr(name));
+    buf_printf(&json, "},\"spec\":{\"template\":{\"metadata\":{\"annotations\":{\"kubectl.kubernetes.io/restartedAt\":\"%.19s.%03uZ\"}}}}}", when, (unsigned)(now / 1000000u % 1000));
     api_change_text(c, body, buf_slice(&json), "weir-rollout", "rollout restart");
     buf_free(&json);
-    json_decref(o);
 }
 
 void api_post_restart(struct api_conn *c)

@@ -195,6 +195,7 @@ struct engine_objects {
     bool taking_in;             /* first: from an older version, as it is */
     struct list queue;          /* struct node_change: they take turns */
     struct task turn;           /* the next of them */
+    struct list syncing;        /* struct syncing: questions that wait for the objects of another node's change */
     struct timer trim;          /* gives back what a change has left free */
     struct node_change *now;    /* under way; NULL */
     struct objset *next;        /* as objects are to be after it */
@@ -337,6 +338,10 @@ void objects_fini(struct engine *e);
 void objects_begin(struct engine *e);   /* the store is open for the first time: engine_settled() or engine_unsettled() follows */
 void engine_change(struct engine *e, struct node_change *c);
 void engine_history(struct engine *e, struct node_history *h);
+/* engine_sync.c: questions about the objects, when other nodes change them, too */
+void engine_sync(struct engine *e, struct node_sync *s);
+bool syncs_follow(struct engine *e);    /* ends what has what it waits for; true: others wait for objects that this node has not read */
+void syncs_end(struct engine *e);       /* with what there is */
 enum err objects_copy(struct engine *e); /* for the rehearsal of another engine, until objects_copy_remove() */
 void objects_copy_remove(struct engine *e);
 bool objects_rehearse(struct engine *e, struct objset *set, struct diags *d); /* what the engine in charge left; errors are in d */

@@ -296,6 +296,7 @@ static void node_metrics(void *ctx, struct buf *out)
 }
 
 static bool node_shared(void *ctx) { return ((struct engine *)ctx)->cluster.join && ((struct engine *)ctx)->cluster.told; }
+static void node_sync(void *ctx, struct node_sync *s) { engine_sync(ctx, s); }
 static void node_elsewhere(void *ctx, void (*each)(void *x, const char *node, const struct workload_status *w), void *x) { cluster_elsewhere(ctx, each, x); }
 static const char *node_name(void *ctx) { return ((struct engine *)ctx)->conf.name; }
 
@@ -373,6 +374,7 @@ const struct node_ops engine_node_ops = {.objects = node_objects,
                                          .log_top = node_log_top,
                                          .nodes = node_nodes,
                                          .shared = node_shared,
+                                         .sync = node_sync,
                                          .elsewhere = node_elsewhere,
                                          .unplaced = node_unplaced,
                                          .name = node_name,

@@ -453,6 +453,7 @@ static void reread_done(struct objstore_read *r)
         r->set = NULL;
     } else if (r->op.error != OK) {
         reread_failed(e, r);
+        syncs_end(e);
     }
     objset_free(r->set);
     diags_free(&r->diags);
@@ -476,8 +477,10 @@ static void objects_turn(struct task *t)
 {
     struct engine *e = CONTAINER_OF(t, struct engine, objs.turn);
     struct engine_objects *q = &e->objs;
+    bool awaited = syncs_follow(e);
     if (q->reading || (q->now && !q->again))
         return;
+    q->reread = q->reread || awaited;
     if (q->reread && e->store.state == STORE_OPEN) {
         q->reading = true;
         q->read = (struct objstore_read){.done = reread_done, .base = e->cluster.join ? &e->objects : NULL};
@@ -855,6 +858,7 @@ void objects_init(struct engine *e)
     }
     e->objs.store = objstore_new(&conf);
     list_init(&e->objs.queue);
+    list_init(&e->objs.syncing);
     task_init(&e->objs.turn, objects_turn);
     timer_init(&e->objs.trim, objects_trim);
 }
@@ -872,6 +876,7 @@ void objects_fini(struct engine *e)
         change_fail(c, ERR_AGAIN, "the node is stopping");
         c->done(c);
     }
+    syncs_end(e);
     list_del(&e->objs.turn.link);
     timer_clear(&e->objs.trim);
     objset_free(e->objs.next);

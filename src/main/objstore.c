@@ -510,6 +510,25 @@ void objstore_read(struct objstore *s, struct objstore_read *r)
     read_submit(r);
 }
 
+static void newest_done(struct ctl_call *call)
+{
+    struct objstore_newest *n = CONTAINER_OF(op_of(call), struct objstore_newest, op);
+    struct head h;
+    int64_t mod;
+    if (op_good(&n->op) && !head_of(&call->result.range, &h, &mod)) {
+        n->op.error = ERR_INVALID;
+        buf_adds(&n->op.why, "what the control store has at " HEAD_KEY " is not a revision of Weir's");
+    }
+    n->revision = n->op.error == OK ? h.revision : 0;
+    n->done(n);
+}
+
+void objstore_newest(struct objstore *s, struct objstore_newest *n)
+{
+    op_begin(s, &n->op);
+    op_submit(&n->op, newest_done, get_key(HEAD_KEY));
+}
+
 /* ---- changing --------------------------------------------------------------------------------------------------------------------- */
 
 static void commit_op(struct objstore_commit *c, struct ctl_op op)

@@ -49,6 +49,14 @@ struct objstore_read {
 };
 void objstore_read(struct objstore *s, struct objstore_read *r);
 
+/* The system's revision in the store, whoever made it; 0: nothing was ever applied. ERR_INVALID: it is not to be understood. */
+struct objstore_newest {
+    struct objstore_op op;
+    void (*done)(struct objstore_newest *n);
+    int64_t revision;             /* the answer */
+};
+void objstore_newest(struct objstore *s, struct objstore_newest *n);
+
 /* One transaction, or what amounts to one: what is different in `to`, the history of it, the system's next revision, and less of old history. */
 struct objstore_commit {
     struct objstore_op op;

@@ -209,6 +209,18 @@ static enum err change(const char *from, const char *to, const char *what)
     return e;
 }
 
+static void newest_over(struct objstore_newest *n) { W.over = true; }
+static int64_t newest(struct objstore *s, enum err want)
+{
+    struct objstore_newest n = {.done = newest_over};
+    objstore_newest(s, &n);
+    until_over();
+    assert_int_equal(n.op.error, want);
+    assert_true((want != OK) == (n.op.why.n != 0));
+    objstore_op_fini(&n.op);
+    return n.revision;
+}
+
 static void list_over(struct objstore_list *l) { W.over = true; }
 static char *history(void)
 {
@@ -326,6 +338,7 @@ static void test_layout(void **state)
     struct objstore_read r = read_all();
     assert_true(r.none && objset_n(r.set) == 0 && objstore_revision(W.s) == 0);
     read_fini(&r);
+    assert_int_equal(newest(W.s, OK), 0);
     assert_int_equal(change("", "a=1 !s=hidden", "apply"), OK);
     assert_string_equal(keys_now("hidden"), "/weir/head\n/weir/history/0000000001\n/weir/history/0000000001/ConfigMap/default/a\n/weir/history/0000000001/Secret/default/s\n"
                                             "/weir/objects/ConfigMap/default/a\n/weir/objects/Secret/default/s\n");
@@ -338,6 +351,11 @@ static void test_layout(void **state)
     assert_int_equal(change("a=1 !s=other", "a=1 !s=other", "apply"), ERR_NOTFOUND); /* no difference, no revision */
     assert_int_equal(objstore_revision(W.s), 2);
     struct objstore_conf conf = conf_of(0, 0);
+    struct objstore *elsewhere = objstore_new(&conf); /* another node, which has read nothing */
+    objstore_on(elsewhere, W.ctl);
+    assert_int_equal(newest(elsewhere, OK), 2);
+    assert_int_equal(objstore_revision(elsewhere), 0);
+    objstore_free(elsewhere);
     store_close();
     store_open(&conf);
     expect_stored("a=1 !s=other");
@@ -436,6 +454,7 @@ static void test_unread(void **state)
     static const char *const heads[] = {"{\"revision\":0}", "{\"revision\":3,\"history\":[[1,5],[3,5]]}", "{\"revision\":3,\"history\":[[3,-1]]}", "{\"revision\":2,\"history\":[[0,1],[1,1],[2,1]]}", "{\"revision\":99999999999}"};
     for (size_t i = 0; i < COUNT_OF(heads); i++) {
         ctl_put("/weir/head", heads[i]);
+        assert_int_equal(newest(W.s, ERR_INVALID), 0);
         r = read_all();
         assert_int_equal(r.op.error, ERR_INVALID);
         read_fini(&r);
