@@ -162,7 +162,7 @@ enum err cluster_store_open(struct engine *e, struct ctl **out, struct buf *why)
     return er;
 }
 
-/* Another node has changed them, and this one has not read them again: nobody is placed or forgotten by what they were. */
+/* Another node has changed them, and this one has not read them again. */
 static bool objects_behind(const struct engine *e)
 {
     const struct mirror_item *it = e->cluster.head ? mirror_get(e->cluster.head, SLICE("")) : NULL;
@@ -172,10 +172,11 @@ static bool objects_behind(const struct engine *e)
 
 /* ---- the fleet's calls --------------------------------------------------------------------------------------------------------- */
 
+/* Nobody is placed or forgotten by what they were before another node changed them, also where what that one made of them can't be read. */
 static const struct objset *on_objects(void *ctx)
 {
     struct engine *e = ctx;
-    return e->objs.settled && !e->last.serving && !objects_behind(e) ? e->objects : NULL;
+    return e->objs.settled && !e->last.serving && !objects_behind(e) && objstore_whole(e->objs.store) ? e->objects : NULL;
 }
 
 static bool on_runs(void *ctx, const char *ns, const char *name)

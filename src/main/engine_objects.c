@@ -454,6 +454,8 @@ static void reread_done(struct objstore_read *r)
     } else if (r->op.error != OK) {
         reread_failed(e, r);
         syncs_end(e);
+        if (e->cluster.fleet)
+            fleet_touch(e->cluster.fleet); /* what can't be read here is for others to place */
     }
     objset_free(r->set);
     diags_free(&r->diags);

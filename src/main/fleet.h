@@ -24,7 +24,7 @@ struct fleet_conf {
     bool log;                    /* this node may keep the event log */
 };
 struct fleet_ops {
-    /* What is wanted; NULL: not known yet. Valid until fleet_touch(). */
+    /* What is wanted; NULL: not known, or it is not what the store has. Valid until fleet_touch(). */
     const struct objset *(*objects)(void *ctx);
     /* Shares, other nodes' endpoints, nodes, or what services outside registered are different. Once per turn at most, never from inside a function of this header. */
     void (*changed)(void *ctx);

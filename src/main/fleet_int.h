@@ -11,6 +11,7 @@
 #define FLEET_SETTLE_MS 2000u    /* after this node has come (back): others may be coming, too, before anything is placed anew or forgotten */
 #define FLEET_MISSED_MS 500u     /* after another's key has gone: it may only have lost its lease, and be back at once */
 #define FLEET_KEY_LOST "its key in the control store has gone"
+#define FLEET_BLIND_MS 2000u     /* a leader that does not know the objects: after this another is to lead */
 #define FLEET_AGAIN_MS 300u      /* after a call that failed */
 #define FLEET_TAKEN_MS 1000u     /* another node has the name: look again after this */
 #define FLEET_OPS_MAX 60u        /* puts and deletes of one transaction; etcd's --max-txn-ops is 128 */
@@ -105,6 +106,7 @@ struct fleet {
     int64_t placed_revision;     /* of the last write of placement: the mirror has to know it before the next */
     bool campaigning, placing;
     struct timer place_again;
+    struct timer blind;          /* we lead, and do not know the objects: the end of that */
     /* claims (fleet_once.c) */
     struct table claims;         /* "ns/name" -> struct claim */
     struct timer claim_again;

@@ -2,12 +2,18 @@
  *
  * Whoever makes /weir/leader leads until that key goes, which it does with the node's lease. Each write is on the condition that the key is still the one
  * that was made (its create_revision): what a former leader decided late never lands. placement is a pure function (plan/place.h) of what all can read, so a
- * new leader goes on where the old one ended.
+ * new leader goes on where the old one ended. Who does not know the objects (they can't be read here) places nothing, does not stand for election, and gives up
+ * leading after FLEET_BLIND_MS.
  */
 #include "fleet_int.h"
 
 #define LEADER_KEY "/weir/leader"
 #define PLACEMENT "/weir/placement/"
+
+static struct ctl_compare leader_is_us(const struct fleet *f)
+{
+    return (struct ctl_compare){.key = SLICE(LEADER_KEY), .target = CTL_TARGET_CREATE, .result = CTL_EQUAL, .number = f->leader_revision};
+}
 
 void lead_lost(struct fleet *f)
 {
@@ -32,6 +38,38 @@ static void campaigned(struct fleet *f, struct ask *a)
         log_info("cluster", "node %s leads", f->conf.node);
 }
 
+/* Where the key may be there still, it is ours: it is found (leads_unawares()), and given up once more. */
+static void resigned(struct fleet *f, struct ask *a)
+{
+    if (a->call.error != CTL_OK)
+        f->lost_revision = 0;
+    fleet_defer(f);
+}
+
+/* So that a node that knows the objects leads. If the key is another's by now, nothing happens. */
+static void resign(struct timer *t)
+{
+    struct fleet *f = CONTAINER_OF(t, struct fleet, blind);
+    struct ask *a = ask_new(f, resigned);
+    struct ctl_compare *is = arena_alloc(&a->mem, sizeof *is);
+    struct ctl_op *del = arena_zalloc(&a->mem, sizeof *del);
+    log_warn("cluster", "node %s leads no more: it does not know the objects", f->conf.node);
+    *is = leader_is_us(f);
+    *del = (struct ctl_op){.kind = CTL_DELETE, .del = {.key = SLICE(LEADER_KEY)}};
+    a->call.op = (struct ctl_op){.kind = CTL_TXN, .txn = {.compares = is, .compares_n = 1, .then_ops = del, .then_n = 1}};
+    lead_lost(f);
+    ask_send(a);
+}
+
+/* Only a moment: another node's change is being read. A node alone has nobody who could. */
+static void blind_follow(struct fleet *f, bool blind)
+{
+    if (!blind || !f->leader_revision || f->conf.alone)
+        timer_clear(&f->blind);
+    else if (!timer_is_set(&f->blind))
+        timer_set(f->loop, &f->blind, FLEET_BLIND_MS);
+}
+
 static void campaign(struct fleet *f)
 {
     struct ctl_compare nobody = fleet_is_missing(SLICE(LEADER_KEY));
@@ -45,8 +83,8 @@ static bool leads_unawares(const struct fleet *f, const struct mirror_item *it)
     return it && it->lease == f->lease && it->create_revision > f->lost_revision && !f->leader_revision && !f->campaigning;
 }
 
-/* True when this node leads, as far as is known. */
-static bool leads(struct fleet *f)
+/* True when this node leads, as far as is known. blind: it does not know the objects. */
+static bool leads(struct fleet *f, bool blind)
 {
     const struct mirror_item *it = mirror_get(f->leader, SLICE(""));
     if (!mirror_synced(f->leader) || f->state != FLEET_IN)
@@ -55,7 +93,7 @@ static bool leads(struct fleet *f)
         lead_lost(f);
     if (leads_unawares(f, it))
         f->leader_revision = it->create_revision;
-    if (!it && !f->leader_revision && !f->campaigning && !timer_is_set(&f->place_again))
+    if (!it && !f->leader_revision && !f->campaigning && !blind && !timer_is_set(&f->place_again))
         campaign(f);
     return f->leader_revision != 0;
 }
@@ -236,7 +274,7 @@ static void lead_write(struct lead *l, const struct objset *set)
     }
     buf_free(&key);
     struct ctl_compare *is = arena_alloc(&a->mem, sizeof *is);
-    *is = (struct ctl_compare){.key = SLICE(LEADER_KEY), .target = CTL_TARGET_CREATE, .result = CTL_EQUAL, .number = f->leader_revision};
+    *is = leader_is_us(f);
     a->call.op = (struct ctl_op){.kind = CTL_TXN, .txn = {.compares = is, .compares_n = 1, .then_ops = ops, .then_n = n}};
     if (!n) {
         ask_drop(a);
@@ -256,9 +294,11 @@ static void lead_alone(struct lead *l)
 
 void lead_turn(struct fleet *f)
 {
-    if (!leads(f) || f->placing || timer_is_set(&f->place_again) || !fleet_settled(f))
-        return;
     const struct objset *set = f->ops.objects(f->ctx);
+    bool first = leads(f, !set);
+    blind_follow(f, !set);
+    if (!first || f->placing || timer_is_set(&f->place_again) || !fleet_settled(f))
+        return;
     if (!set || mirror_revision(f->placement) < f->placed_revision || !mirror_synced(f->nodes) || !mirror_synced(f->placement) || !mirror_synced(f->endpoints))
         return;
     struct lead l = {.f = f};
@@ -281,5 +321,14 @@ void lead_turn(struct fleet *f)
 
 static void place_again(struct timer *t) { fleet_defer(CONTAINER_OF(t, struct fleet, place_again)); }
 
-void lead_init(struct fleet *f) { timer_init(&f->place_again, place_again); }
-void lead_fini(struct fleet *f) { timer_clear(&f->place_again); }
+void lead_init(struct fleet *f)
+{
+    timer_init(&f->place_again, place_again);
+    timer_init(&f->blind, resign);
+}
+
+void lead_fini(struct fleet *f)
+{
+    timer_clear(&f->place_again);
+    timer_clear(&f->blind);
+}

@@ -177,6 +177,7 @@ static struct node {
     char name[4];
     char instance[12];
     const char *place;
+    bool blind;                  /* can't read the objects */
     struct process processes[PROCESSES_MAX];
     uint64_t fence_ms;           /* the supervisor's: it needs no engine */
     struct timer tick;
@@ -194,7 +195,7 @@ static size_t dep_index(const char *ns, const char *name)
     return deps_n;
 }
 
-static const struct objset *on_objects(void *ctx) { return objects; }
+static const struct objset *on_objects(void *ctx) { return ((const struct node *)ctx)->blind ? NULL : objects; }
 
 static bool on_runs(void *ctx, const char *ns, const char *name)
 {
@@ -939,6 +940,50 @@ static void test_log(void **state)
     world_stop();
 }
 
+static size_t leader_now(void)
+{
+    struct fleet_status s;
+    size_t found = NODES;
+    for (size_t i = 0; i < NODES; i++) {
+        if (nodes[i].fleet)
+            fleet_status(nodes[i].fleet, &s);
+        if (nodes[i].fleet && s.leader)
+            found = i;
+    }
+    return found;
+}
+
+/* Who can't read the objects neither leads nor places: what it does not know of is not gone. */
+static void test_blind(void **state)
+{
+    struct ctl_call del = {.op = {.kind = CTL_DELETE, .del = {.key = SLICE("/weir/leader")}}, .done = on_put};
+    world_start(18);
+    for (size_t i = 0; i < NODES; i++)
+        node_start(i);
+    well(4000);
+    size_t was = leader_now();
+    nodes[was].blind = true;
+    objects_read(DEP("api", "3", "") DEP("once", "1", "strategy: { type: Recreate },") DEP("pair", "2", "strategy: { type: Recreate },") DEP("web", "6", ""));
+    well(6000); /* another placed the two */
+    assert_int_not_equal(leader_now(), was);
+    for (size_t i = 0; i < NODES; i++)
+        nodes[i].blind = i != was;
+    ctl_submit(store, &del);
+    pass(4000);
+    assert_int_equal(leader_now(), was);
+    well(1000);
+    nodes[was].blind = true; /* nobody can: nobody leads, and all stays where it is */
+    fleet_touch(nodes[was].fleet);
+    pass(6000);
+    assert_int_equal(leader_now(), NODES);
+    assert_int_equal(ready_of(3, NODES), 6);
+    nodes[was].blind = false;
+    fleet_touch(nodes[was].fleet);
+    well(2000);
+    assert_int_equal(leader_now(), was);
+    world_stop();
+}
+
 /* ---- lives: whatever happens, in whatever order -------------------------------------------------------------------------------------- */
 
 static void life(uint64_t seed)
@@ -991,6 +1036,6 @@ static void test_lives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_start), cmocka_unit_test(test_node_dies), cmocka_unit_test(test_partition), cmocka_unit_test(test_store_away),
-                                       cmocka_unit_test(test_engine_after_another), cmocka_unit_test(test_name_taken), cmocka_unit_test(test_copy), cmocka_unit_test(test_revoked), cmocka_unit_test(test_back_at_once), cmocka_unit_test(test_leave), cmocka_unit_test(test_compacted), cmocka_unit_test(test_cordon), cmocka_unit_test(test_campaign_unknown), cmocka_unit_test(test_leave_early), cmocka_unit_test(test_log), cmocka_unit_test(test_recall), cmocka_unit_test(test_lives)};
+                                       cmocka_unit_test(test_engine_after_another), cmocka_unit_test(test_name_taken), cmocka_unit_test(test_copy), cmocka_unit_test(test_revoked), cmocka_unit_test(test_back_at_once), cmocka_unit_test(test_leave), cmocka_unit_test(test_compacted), cmocka_unit_test(test_cordon), cmocka_unit_test(test_campaign_unknown), cmocka_unit_test(test_leave_early), cmocka_unit_test(test_log), cmocka_unit_test(test_recall), cmocka_unit_test(test_blind), cmocka_unit_test(test_lives)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,6 +124,7 @@ void objstore_free(struct objstore *s)
 }
 
 void objstore_on(struct objstore *s, struct ctl *c) { s->ctl = c; }
+bool objstore_whole(const struct objstore *s) { return !s->partial; }
 int64_t objstore_revision(const struct objstore *s) { return s->head.revision; }
 
 /* ---- what every question has ------------------------------------------------------------------------------------------------- */

@@ -23,6 +23,7 @@ struct objstore;
 struct objstore *objstore_new(const struct objstore_conf *conf);
 void objstore_free(struct objstore *s);
 void objstore_on(struct objstore *s, struct ctl *c); /* the store is open; NULL: it is closed. What was asked has been answered by then */
+bool objstore_whole(const struct objstore *s);       /* all that was there could be read last */
 int64_t objstore_revision(const struct objstore *s); /* the system's, as last read or committed; 0: nothing was ever applied */
 
 /* What every question has. The struct is the caller's, zeroed but for what it asks, until done() has been called: once, later. objstore_op_fini() after it. */
