@@ -204,6 +204,7 @@ struct engine_objects {
     uint32_t tries;             /* of it that other nodes' changes came before */
     bool again;                 /* now is to be made once more, on the objects as they are when they have been read again */
     struct objstore_commit commit; /* its steps */
+    struct objstore_newest newest;
     struct objstore_back back;
     struct objstore_read read;
     struct node_change first;   /* of this engine's start */

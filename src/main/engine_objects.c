@@ -4,7 +4,7 @@
  *
  * Changes take turns: each is checked against what the one before made of the objects, so two that come at once both take effect, or the second is told
  * why it can't. Nothing is in force that is not on disk: an error at any step leaves everything as it was. When another node changed something first, the
- * objects are read again and the change is made once more; after some such tries it is refused (ERR_INUSE).
+ * objects are read again and the change is made once more, also where nothing seemed to be different; after some such tries it is refused (ERR_INUSE).
  *
  *     the start:   store open -> objects read -> weir up's files: checked, committed | a later engine: as they are -> in force (objs.settled)
  *     a rehearsal: the engine in charge has the store; it leaves a copy of the objects in DATA/objects.copy
@@ -316,6 +316,35 @@ static const char *what_of(const struct node_change *c, char text[64])
     return text;
 }
 
+/* Nothing is different from what was read here; and from what the store has now? A change of another node may be on its way, and what is asked for would be said to be there, and
+ * would not. */
+static void unchanged_known(struct objstore_newest *n)
+{
+    struct engine *e = CONTAINER_OF(n, struct engine, objs.newest);
+    struct node_change *c = e->objs.now;
+    bool again = n->op.error == OK && !n->here && ++e->objs.tries < CHANGE_TRIES;
+    if (n->op.error != OK)
+        change_fail(c, n->op.error, n->op.why.p);
+    else if (!n->here && !again)
+        change_fail(c, ERR_INUSE, "another change came first");
+    objstore_op_fini(&n->op);
+    if (again)
+        change_again(e);
+    else
+        change_done(e);
+}
+
+static void change_unchanged(struct engine *e)
+{
+    struct engine_objects *q = &e->objs;
+    if (e->cluster.join && q->now != &q->first) { /* for the first one they have just been read */
+        q->newest = (struct objstore_newest){.done = unchanged_known};
+        objstore_newest(q->store, &q->newest);
+    } else {
+        change_done(e);
+    }
+}
+
 /* Everything is known: the objects as they are to be are made, checked and written. */
 static void change_make(struct engine *e)
 {
@@ -340,6 +369,10 @@ static void change_make(struct engine *e)
         if (er != ERR_NOTFOUND)
             change_fail(c, er, q->commit.op.why.p);
         objstore_op_fini(&q->commit.op);
+        if (er == ERR_NOTFOUND) {
+            change_unchanged(e);
+            return;
+        }
     }
     change_done(e);
 }

@@ -521,6 +521,7 @@ static void newest_done(struct ctl_call *call)
         buf_adds(&n->op.why, "what the control store has at " HEAD_KEY " is not a revision of Weir's");
     }
     n->revision = n->op.error == OK ? h.revision : 0;
+    n->here = n->op.error == OK && mod == n->op.store->head_mod && h.revision == n->op.store->head.revision;
     n->done(n);
 }
 

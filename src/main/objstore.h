@@ -55,6 +55,7 @@ struct objstore_newest {
     struct objstore_op op;
     void (*done)(struct objstore_newest *n);
     int64_t revision;             /* the answer */
+    bool here;                    /* it is the one that was last read or committed here */
 };
 void objstore_newest(struct objstore *s, struct objstore_newest *n);
 

@@ -210,6 +210,7 @@ static enum err change(const char *from, const char *to, const char *what)
 }
 
 static void newest_over(struct objstore_newest *n) { W.over = true; }
+static bool newest_here;
 static int64_t newest(struct objstore *s, enum err want)
 {
     struct objstore_newest n = {.done = newest_over};
@@ -218,6 +219,7 @@ static int64_t newest(struct objstore *s, enum err want)
     assert_int_equal(n.op.error, want);
     assert_true((want != OK) == (n.op.why.n != 0));
     objstore_op_fini(&n.op);
+    newest_here = n.here;
     return n.revision;
 }
 
@@ -339,6 +341,7 @@ static void test_layout(void **state)
     assert_true(r.none && objset_n(r.set) == 0 && objstore_revision(W.s) == 0);
     read_fini(&r);
     assert_int_equal(newest(W.s, OK), 0);
+    assert_true(newest_here);
     assert_int_equal(change("", "a=1 !s=hidden", "apply"), OK);
     assert_string_equal(keys_now("hidden"), "/weir/head\n/weir/history/0000000001\n/weir/history/0000000001/ConfigMap/default/a\n/weir/history/0000000001/Secret/default/s\n"
                                             "/weir/objects/ConfigMap/default/a\n/weir/objects/Secret/default/s\n");
@@ -354,6 +357,7 @@ static void test_layout(void **state)
     struct objstore *elsewhere = objstore_new(&conf); /* another node, which has read nothing */
     objstore_on(elsewhere, W.ctl);
     assert_int_equal(newest(elsewhere, OK), 2);
+    assert_true(!newest_here && newest(W.s, OK) == 2 && newest_here);
     assert_int_equal(objstore_revision(elsewhere), 0);
     objstore_free(elsewhere);
     store_close();
