@@ -118,8 +118,9 @@ static void test_power_loss(void **state)
         assert_true(part_high_now(p) <= part_end(p));
         assert_false(p->offline);
         run_wait_flushed(p);
-        int64_t next = fetch(p, 0, PART_HIGH, 100000)->next;
-        assert_int_equal(next < 0 ? 0 : next, part_end(p));
+        assert_true(p->log_start == 0 || durable == 0); /* the name of the first segment may be lost where nothing was durable: it begins with the next one */
+        int64_t next = fetch(p, p->log_start, PART_HIGH, 100000)->next;
+        assert_int_equal(next < 0 ? p->log_start : next, part_end(p));
         assert_int_equal(p->epoch, part_end(p) || p->state == PART_LOADED || end ? 1 : p->epoch);
         send_offset(p, (struct what){.acks = -1});
         node_stop();
