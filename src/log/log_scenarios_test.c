@@ -1107,6 +1107,45 @@ static void test_compact_transactions(void **state)
     world_stop();
 }
 
+/* The marker of an aborted transaction is compacted away behind the newest snapshot, which still tells of the transaction: the next life does not, or readers would wait for the
+ * marker, and take what its producer commits later for aborted. */
+static void test_compact_aborted(void **state)
+{
+    struct part_conf c = compact_conf();
+    c.delete_retention_ms = 100;
+    compact_world();
+    node_start();
+    struct part *p = part_get("t-0", &c);
+    for (uint32_t k = 0; k < KEYS; k++) put(p, k, (int32_t)k, (struct what){0});
+    put(p, 1, 100, (struct what){.producer_id = 8, .txn = true});
+    send_error(p, (struct what){.producer_id = 8, .txn = true, .abort = true, .acks = 1});
+    roll_now(p);
+    snapshot_save(p);
+    node_wait(compacted, p); /* its record goes, its marker has a horizon */
+    node_restart();
+    p = part_get("t-0", &c);
+    struct got *g = fetch(p, 0, PART_STABLE, 1000);
+    assert_int_equal(g->aborted_n, 1); /* the marker is there */
+    node_idle(300);
+    put(p, 2, 200, (struct what){.producer_id = 8, .txn = true, .sequence = 1});
+    send_error(p, (struct what){.producer_id = 8, .txn = true, .commit = true, .acks = 1});
+    put(p, 3, 300, (struct what){.producer_id = 9, .txn = true});
+    send_error(p, (struct what){.producer_id = 9, .txn = true, .abort = true, .acks = 1});
+    roll_now(p);
+    snapshot_save(p);
+    node_wait(compacted, p);
+    node_restart();
+    p = part_get("t-0", &c);
+    g = fetch(p, 0, PART_STABLE, 1000);
+    assert_non_null(strstr(g->text.p, "key2=n200;"));
+    assert_null(strstr(g->text.p, "key3=n300;"));
+    assert_int_equal(g->aborted_n, 1); /* the second one, whose marker is there */
+    assert_int_equal(g->aborted[0].producer_id, 9);
+    node_stop();
+    node.conf.files_max = 0;
+    world_stop();
+}
+
 static bool is_compacting(void *ctx) { return ((struct part *)ctx)->compacting; }
 
 /* What may happen while segments are being compacted: the partition is deleted, its front is, the node stops. */
@@ -1394,6 +1433,7 @@ const struct CMUnitTest log_scenarios[] = {
     cmocka_unit_test(test_compact_passes),
     cmocka_unit_test(test_tombstones),
     cmocka_unit_test(test_compact_transactions),
+    cmocka_unit_test(test_compact_aborted),
     cmocka_unit_test(test_compact_interrupted),
     cmocka_unit_test(test_shards),
     cmocka_unit_test(test_producers_limit),

@@ -51,6 +51,40 @@ enum err part_replay(struct part *p, int64_t from)
     return OK;
 }
 
+/* Whether the batch with offset, which was once appended, is still there. What can't be read is not known to be gone. */
+static enum err batch_there(struct part *p, int64_t offset, bool *there)
+{
+    struct seg *s = seg_find(p, offset);
+    struct walk w;
+    enum walked got;
+    enum err e = seg_open(p, s, false);
+    if (e != OK)
+        return e;
+    walk_init(&w, s->file->fd, index_floor(p, s, offset), s->bytes, p->shard->window);
+    while ((got = walk_next(&w)) == WALK_BATCH && kafka_batch_last_offset(&w.b) < offset) {}
+    *there = got == WALK_BAD || (got == WALK_BATCH && w.b.base_offset <= offset);
+    return got == WALK_IO ? w.err : OK;
+}
+
+/* A snapshot may be older than a compaction that took the last of an aborted transaction away, its marker. Of such a one readers must not be told: they would wait
+ * for the marker, and take for aborted what the producer wrote since. */
+static enum err aborted_check(struct part *p)
+{
+    struct producers *ps = &p->log->producers;
+    uint32_t n = 0;
+    for (uint32_t i = 0; p->sparse && i < ps->aborted_n; i++) {
+        bool there;
+        enum err e = batch_there(p, ps->aborted[i].last, &there);
+        if (e != OK)
+            return e;
+        if (there)
+            ps->aborted[n++] = ps->aborted[i];
+    }
+    if (p->sparse)
+        ps->aborted_n = n;
+    return OK;
+}
+
 static const char *snapshot_path(const struct part *p, int64_t offset, char out[LOG_PATH_MAX])
 {
     char name[64];
@@ -95,7 +129,10 @@ enum err producers_load(struct part *p, const struct recovery *r)
     }
     if (g->snapshot >= 0)
         from = g->snapshot;
-    enum err e = from < p->written ? part_replay(p, from) : OK;
+    producers_cut(&g->producers, p->log_start);
+    enum err e = aborted_check(p);
+    if (e == OK && from < p->written)
+        e = part_replay(p, from);
     producers_visible(&g->producers, INT64_MAX);
     producers_cut(&g->producers, p->log_start);
     return e;
