@@ -8,8 +8,9 @@
  * version 2 we try, from our own group upwards, to make weir-NAME-PID; in our own group that works when it was delegated
  * to us alone, by moving ourselves into the leaf weir-NAME-PID/sup first.
  *
- * The PID in the name says whose a group is: groups of PIDs that are no more are removed at start. A group is removed
- * when its last process has been reaped. Nothing here waits.
+ * The PID in the name says whose a group is: groups of PIDs that are no more are removed at start. A sup in another PID namespace
+ * is not seen by its PID, and has no process in its root as long as it has no replica: it holds a lock on it, and what is locked
+ * is left alone. A group is removed when its last process has been reaped. Nothing here waits.
  */
 #include "sup_int.h"
 
@@ -19,10 +20,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define FILE_MAX (1u << 20) /* of /proc/self/mountinfo; longer ones are cut */
+#define MAKE_TRIES 16        /* of a group that others remove as it is made */
 static const char *const names[CG_COUNT] = {"cpu", "memory", "pids"};
 
 /* ---- small files ----------------------------------------------------------------------------------------------------- */
@@ -148,7 +151,35 @@ static void remove_tree(const char *dir)
     (void)rmdir(dir);
 }
 
-/* Removes weir-*-PID below parent where no process PID exists. */
+/* Somebody has a lock on it. */
+static bool is_held(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    return held;
+}
+
+/* Makes dir, and locks it for as long as the descriptor is open. The descriptor or -errno. */
+static int make_held(const char *dir)
+{
+    for (int i = 0; i < MAKE_TRIES; i++) {
+        if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+            return -errno;
+        struct stat ours, there;
+        int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0 && (flock(fd, LOCK_SH | LOCK_NB) < 0 || fstat(fd, &ours) < 0 || stat(dir, &there) < 0 || ours.st_ino != there.st_ino)) {
+            close(fd); /* it was removed before it was locked */
+            fd = -1;
+        }
+        if (fd >= 0)
+            return fd;
+    }
+    return -EBUSY;
+}
+
+/* Removes weir-*-PID below parent where no process PID exists, here or elsewhere. */
 static void remove_stale(const char *parent)
 {
     DIR *d = opendir(parent);
@@ -162,7 +193,8 @@ static void remove_stale(const char *parent)
         if (kill((pid_t)pid, 0) == 0 || errno != ESRCH)
             continue;
         char *dir = path_join(parent, e->d_name);
-        remove_tree(dir);
+        if (!is_held(dir))
+            remove_tree(dir);
         mem_free(dir);
     }
     if (d)
@@ -181,8 +213,9 @@ static void v1_init(struct cgroup_root *r, struct slice mounts, struct slice cgr
         }
         remove_stale(own);
         r->dir[i] = path_join(own, leaf);
-        if (mkdir(r->dir[i], 0755) < 0 && errno != EEXIST) {
-            buf_printf(why, "no limits on %s: cannot make %s: %s; ", names[i], r->dir[i], strerror(errno));
+        r->held[i] = make_held(r->dir[i]);
+        if (r->held[i] < 0) {
+            buf_printf(why, "no limits on %s: cannot make %s: %s; ", names[i], r->dir[i], strerror(-r->held[i]));
             mem_free(r->dir[i]);
             r->dir[i] = NULL;
         } else {
@@ -242,17 +275,22 @@ static int v2_enable(const char *dir)
 static bool v2_try(struct cgroup_root *r, const char *parent, const char *leaf, bool own)
 {
     char *dir = path_join(parent, leaf), *sup = path_join(dir, "sup");
-    bool good = mkdir(dir, 0755) == 0 || errno == EEXIST;
+    int held = make_held(dir);
+    bool good = held >= 0;
     if (good && own && only_us(parent) && (mkdir(sup, 0755) == 0 || errno == EEXIST))
         (void)write_file(sup, "cgroup.procs", "0");
     good = good && v2_enable(parent) > 0 && v2_enable(dir) > 0;
     for (int i = 0; good && i < CG_COUNT; i++)
-        if (file_has_word(dir, "cgroup.subtree_control", names[i]))
+        if (file_has_word(dir, "cgroup.subtree_control", names[i])) {
             r->dir[i] = mem_strdup(MEM_SUP, dir);
+            r->held[i] = fcntl(held, F_DUPFD_CLOEXEC, 0);
+        }
     if (good)
         r->version = 2;
     else
         remove_tree(dir);
+    if (held >= 0)
+        close(held);
     mem_free(sup);
     mem_free(dir);
     return good;
@@ -324,6 +362,8 @@ void cgroup_root_fini(struct cgroup_root *r)
         }
         remove_tree(r->dir[i]);
         mem_free(r->dir[i]);
+        if (r->held[i] >= 0)
+            close(r->held[i]);
     }
     *r = (struct cgroup_root){0};
 }

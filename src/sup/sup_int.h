@@ -130,6 +130,7 @@ enum { CG_CPU, CG_MEMORY, CG_PIDS, CG_COUNT };
 struct cgroup_root {
     int version;             /* 0 none, 1, 2 */
     char *dir[CG_COUNT];     /* .../weir-NAME-PID of each controller; on v2 all three are equal. NULL: not usable */
+    int held[CG_COUNT];      /* where there is a dir: it is open, with a lock that says that it is somebody's */
 };
 /* What a replica may use; and the directory of the replica below each dir of the root. */
 struct cgroup {
