@@ -64,10 +64,10 @@ finish() {
 
 # wait_for SECONDS COMMAND...: until it succeeds; fails when the time is over.
 wait_for() {
-    wait_end=$(($(date +%s) + $1))
+    wait_end=$(($(date +%s%N) / 1000000 + 1000 * $1)) # to the millisecond: whole seconds would take up to one away
     shift
     until "$@" >/dev/null 2>&1; do
-        [ "$(date +%s)" -lt "$wait_end" ] || return 1
+        [ $(($(date +%s%N) / 1000000)) -lt "$wait_end" ] || return 1
         sleep 0.1
     done
 }
@@ -214,10 +214,15 @@ header() { tr -d '\r' | awk -v want="$1" 'BEGIN { want = tolower(want) ":" } tol
 
 # load_start [OPTION of load.py...]: steady load on port $GW in the background, until load_end. wrk would make more requests, but could not
 # say which of them failed, when and how.
-load_start() {
-    background "$T/load.txt" python3 "$ROOT/tests/load.py" "$GW" "$@"
+load_start() { load_with python3 "$ROOT/tests/load.py" "$GW" "$@"; }
+
+# load_with COMMAND...: the same by this command, a load.py; it has an answer when this returns, and has gone on for a moment.
+load_with() {
+    rm -f "$T/load.began"
+    background "$T/load.txt" "$@" --began "$T/load.began"
     LOAD=$BG
-    sleep 0.5
+    wait_for 20 test -e "$T/load.began"
+    sleep 0.3
 }
 
 # load_stop: ends the load; what was counted is in $LOAD_REQUESTS, $LOAD_FAILED, $LOAD_SLOWEST_MS, $LOAD_GAP_MS and $LOAD_P99_MS, the failures

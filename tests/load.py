@@ -1,4 +1,4 @@
-"""load.py - steady load that tells every failure. load.py PORT [--address 127.0.0.1] [--paths /,/a] [--host NAME] [--conns 4] [--method GET] [--body-bytes N]
+"""load.py - steady load that tells every failure. load.py PORT [--address 127.0.0.1] [--paths /,/a] [--host NAME] [--conns 4] [--method GET] [--body-bytes N] [--began FILE]
 
 Each connection makes one request after the other, over kept connections; a new one is opened every tenth time.
 A request has failed when it could not be sent, when its answer did not come whole within 10 s, or was neither 2xx nor 3xx.
@@ -7,7 +7,7 @@ Nothing is ever tried again, except that a failure costs its connection. It runs
     REQUESTS FAILED SLOWEST_MS LONGEST_GAP_MS P99_MS
     then one line for each of the first 20 failures: seconds since the start, path, what happened
 
-LONGEST_GAP_MS is the longest time without any good answer.
+LONGEST_GAP_MS is the longest time without any good answer. FILE is made when the first request is over.
 """
 import argparse
 import signal
@@ -22,7 +22,7 @@ class Load:
     def __init__(self, conf):
         self.conf = conf
         self.paths = conf.paths.split(",")
-        self.stop = threading.Event()
+        self.stop, self.begun = threading.Event(), threading.Event()
         self.lock = threading.Lock()
         self.started = time.monotonic()
         self.requests = self.failed = 0
@@ -119,6 +119,9 @@ class Load:
                 file = None
                 self.bad(path, "%s after %.0f ms" % (e, (time.monotonic() - began) * 1000))
                 time.sleep(0.02)
+            if self.conf.began and not self.begun.is_set():
+                self.begun.set()
+                open(self.conf.began, "w").close()
             if self.conf.pause_ms:
                 time.sleep(self.conf.pause_ms / 1000)
 
@@ -147,4 +150,5 @@ if __name__ == "__main__":
     args.add_argument("--method", default="GET")
     args.add_argument("--body-bytes", type=int, default=0)
     args.add_argument("--pause-ms", type=float, default=2)
+    args.add_argument("--began")
     Load(args.parse_args()).main()
