@@ -4,7 +4,7 @@
   GET  /slow?ms=N        the same after N ms
   GET  /status/N         that status
   GET  /ready, /live     200, or 503 while it is sick
-  POST /sick?what=S      S (ready or live) is 503 from now on, for seconds=N if given; {"name"} tells which replica
+  POST /sick?what=S      S (ready or live) is 503 from now on, until=FILE is there if given; {"name"} tells which replica
   POST /sh               runs the body with sh -c; {"status", "out"}
   POST /eat?mb=N         holds N MiB of touched memory more
   POST /exit?status=N    ends at once
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/slow":
             time.sleep(int(self.query("ms", "0")) / 1000)
         if path in ("/ready", "/live"):
-            well = sick.get(path[1:], 0) < time.monotonic()
+            well = path[1:] not in sick or os.path.exists(sick[path[1:]])
             self.answer(200 if well else 503, {"well": well})
         elif path.startswith("/status/"):
             self.answer(int(path[8:]), self.me())
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         path = urlsplit(self.path).path
         if path == "/sick":
-            sick[self.query("what", "ready")] = time.monotonic() + float(self.query("seconds", "1e9"))
+            sick[self.query("what", "ready")] = self.query("until", "")
             self.answer(200, self.me())
         elif path == "/sh":
             done = subprocess.run(["sh", "-c", body.decode()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
