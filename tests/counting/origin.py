@@ -2,12 +2,13 @@
 
 usage: origin.py PORT
 
-    /status/NNN   that status                 /slow/MS    answers after MS milliseconds
+    /status/NNN   that status                 /until/FILE    answers when that file is there, in the folder where this was started
     /grpc/N       a gRPC answer that ends with status N in its trailers
     /refuse/N     one that is nothing but a head with status N
     /cert         the X-Forwarded-Client-Cert fields of the request
     anything else: 200, two bytes
 """
+import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,8 +23,8 @@ class Handler(BaseHTTPRequestHandler):
     def act(self):
         _, what, *rest = self.path.split('/')
         self.rfile.read(int(self.headers.get('Content-Length') or 0))
-        if what == 'slow':
-            time.sleep(int(rest[0]) / 1000)
+        while what == 'until' and not os.path.exists(rest[0]):
+            time.sleep(0.02)
         if what == 'grpc':
             self.send_response(200)
             self.send_header('Content-Type', 'application/grpc')
