@@ -13,7 +13,7 @@ exports.refused = async (what, promise) => {
     throw new Error('it was not refused: ' + what);
 };
 
-exports.until = async (what, f, ms = 15000) => {
+exports.until = async (what, f, ms = 60000) => {
     const end = Date.now() + ms;
     while (!(await f())) {
         if (Date.now() > end) throw new Error('it never came true: ' + what);
@@ -21,11 +21,11 @@ exports.until = async (what, f, ms = 15000) => {
     }
 };
 
-// checks: {name: function}; each has 30 s.
+// checks: {name: function}; each has 90 s.
 exports.run = async (checks) => {
     await Promise.all(Object.entries(checks).map(async ([name, f]) => {
         let timer;
-        const late = new Promise((_, no) => { timer = setTimeout(() => no(new Error('not over after 30 s')), 30000); });
+        const late = new Promise((_, no) => { timer = setTimeout(() => no(new Error('not over after 90 s')), 90000); });
         try {
             await Promise.race([f(), late]);
             console.log('ok ' + name);

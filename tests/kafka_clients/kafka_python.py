@@ -96,19 +96,19 @@ def _():
     a = admin()
     topic('py-default')
     p = producer(max_request_size=5000000)
-    refused(E.MessageSizeTooLargeError, p.send('py-default', b'x' * 1500000).get, 10)
+    refused(E.MessageSizeTooLargeError, p.send('py-default', b'x' * 1500000).get, 30)
     node = ConfigResource(ConfigResourceType.BROKER, str(a.describe_cluster()['brokers'][0]['node_id']), configs={'message.max.bytes': '1600000', 'log.retention.ms': '7200000'})
 
     def setting(kind, name, key):
         return {e[0]: e[1] for e in a.describe_configs([ConfigResource(kind, name)])[0].resources[0][4]}[key]
     equal(0, a.alter_configs([node]).resources[0][0])
     equal(('1600000', '7200000'), (setting(ConfigResourceType.BROKER, node.name, 'message.max.bytes'), setting(ConfigResourceType.TOPIC, 'py-default', 'retention.ms')))
-    p.send('py-default', b'x' * 1500000).get(10) # others do what they do meanwhile: so nothing gets less
+    p.send('py-default', b'x' * 1500000).get(30) # others do what they do meanwhile: so nothing gets less
     code, why = a.alter_configs([ConfigResource(ConfigResourceType.BROKER, node.name, configs={'num.io.threads': '16'})]).resources[0][:2]
     equal((E.InvalidRequestError.errno, 'Cannot update these configs dynamically: num.io.threads'), (code, why))
     equal(0, a.alter_configs([ConfigResource(ConfigResourceType.BROKER, node.name, configs={})]).resources[0][0])
     equal('604800000', setting(ConfigResourceType.TOPIC, 'py-default', 'retention.ms'))
-    refused(E.MessageSizeTooLargeError, p.send('py-default', b'x' * 1500000).get, 10)
+    refused(E.MessageSizeTooLargeError, p.send('py-default', b'x' * 1500000).get, 30)
     p.close()
     a.close()
 
@@ -117,7 +117,7 @@ def _():
 def _():
     topic('py-group')
     p = producer()
-    p.send('py-group', b'x').get(10)
+    p.send('py-group', b'x').get(30)
     c = consumer('py-group', group_id='py-group')
     until('a record', lambda: c.poll(timeout_ms=200))
     c.commit()
@@ -146,9 +146,9 @@ def _():
     equal((2, E.NoError), (len(found), error))
     truth(all(r in found for r in rules), found)
     p = producer(retries=0)
-    refused(E.TopicAuthorizationFailedError, p.send('py-acl', b'x').get, 10)
+    refused(E.TopicAuthorizationFailedError, p.send('py-acl', b'x').get, 30)
     equal(2, len(a.delete_acls([mine])[0][1]))
-    equal(0, p.send('py-acl', b'x').get(10).offset)
+    equal(0, p.send('py-acl', b'x').get(30).offset)
     a.close()
 
 
@@ -165,7 +165,7 @@ def _():
             values = [f'{codec}/{acks}/{i}/'.encode() + b'x' * i * 10 for i in range(20)]
             sent = [p.send('py-codecs', v) for v in values]
             p.flush(10)
-            offsets = [f.get(10).offset for f in sent]
+            offsets = [f.get(30).offset for f in sent]
             equal(list(range(len(want), len(want) + 20)) if acks else [-1] * 20, offsets)
             p.close()
             want += values
@@ -192,7 +192,7 @@ def _():
 def _():
     topic('py-append-time', message_timestamp_type='LogAppendTime')
     before, p = time.time() * 1000 - 1, producer()
-    m = p.send('py-append-time', b'x', timestamp_ms=1000).get(10)
+    m = p.send('py-append-time', b'x', timestamp_ms=1000).get(30)
     got = read('py-append-time', 1)[0]
     equal((1, m.timestamp), (got.timestamp_type, got.timestamp))
     truth(before <= got.timestamp <= time.time() * 1000 + 1, got.timestamp)
@@ -203,7 +203,7 @@ def _():
     topic('py-time')
     t, p, c = TopicPartition('py-time', 0), producer(), consumer()
     for i in range(3):
-        p.send('py-time', b'x', timestamp_ms=1600000000000 + i * 1000).get(10)
+        p.send('py-time', b'x', timestamp_ms=1600000000000 + i * 1000).get(30)
     equal([0, 1, 2], [c.offsets_for_times({t: 1600000000000 + ms})[t].offset for ms in (-5, 1, 2000)])
     equal(None, c.offsets_for_times({t: 1600000002001})[t])
     equal((0, 3), (c.beginning_offsets([t])[t], c.end_offsets([t])[t]))
@@ -231,9 +231,9 @@ def _():
 def _():
     topic('py-large', max_message_bytes='5000000')
     p = producer(max_request_size=20000000)
-    p.send('py-large', b'a' * 4000000).get(10)
-    refused(E.MessageSizeTooLargeError, p.send('py-large', b'b' * 6000000).get, 10)
-    p.send('py-large', b'c').get(10)
+    p.send('py-large', b'a' * 4000000).get(30)
+    refused(E.MessageSizeTooLargeError, p.send('py-large', b'b' * 6000000).get, 30)
+    p.send('py-large', b'c').get(30)
     equal([4000000, 1], [len(r.value) for r in read('py-large', 2, max_partition_fetch_bytes=1000, fetch_max_bytes=1000)])
 
 

@@ -229,7 +229,7 @@ const groups = {
         await topic('js-share', 4);
         const a = await consumer('js-share', ['js-share']), b = await consumer('js-share', ['js-share']);
         const parts = (r) => (r.joins.at(-1)?.memberAssignment['js-share'] ?? []).length;
-        await until('two each', () => parts(a) === 2 && parts(b) === 2, 20000);
+        await until('two each', () => parts(a) === 2 && parts(b) === 2, 60000);
         const p = await producer();
         await p.send({ topic: 'js-share', messages: [0, 1, 2, 3].map((partition) => ({ partition, value: 'first' })) });
         await until('each has got its own', () => a.got.length === 2 && b.got.length === 2);
@@ -238,7 +238,7 @@ const groups = {
         truth((await admin.listGroups()).groups.some((g) => g.groupId === 'js-share' && g.protocolType === 'consumer'), 'not listed');
         equal('NON_EMPTY_GROUP', (await refused('delete', admin.deleteGroups(['js-share']))).groups[0].error.type);
         await b.c.disconnect();
-        await until('all four are with the one that stayed', () => parts(a) === 4, 20000);
+        await until('all four are with the one that stayed', () => parts(a) === 4, 60000);
         await p.send({ topic: 'js-share', messages: [0, 1, 2, 3].map((partition) => ({ partition, value: 'second' })) });
         await until('it gets all four', () => a.got.filter((m) => text(m.value) === 'second').length === 4);
         await until('all is committed', async () => (await admin.fetchOffsets({ groupId: 'js-share', topics: ['js-share'] }))[0].partitions.every((x) => x.offset === '2'));

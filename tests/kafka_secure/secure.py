@@ -8,10 +8,10 @@ address, ca, mechanism, user, password = sys.argv[1:6]
 failure = []
 conf = {'bootstrap.servers': address, 'security.protocol': 'SASL_SSL', 'ssl.ca.location': ca, 'sasl.mechanisms': mechanism,
         'sasl.username': user, 'sasl.password': password, 'error_cb': failure.append}
-p = Producer({**conf, 'message.timeout.ms': 2500})
+p = Producer({**conf, 'message.timeout.ms': 8000})
 told = []
 p.produce('secured', f'{user} by {mechanism}', on_delivery=lambda e, m: told.append(e or m.offset()))
-end = time.monotonic() + 8
+end = time.monotonic() + 10
 while not told and time.monotonic() < end and all(e.code() != KafkaError._AUTHENTICATION for e in failure):
     p.poll(0.1)
 if not told or not isinstance(told[0], int):

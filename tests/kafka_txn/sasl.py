@@ -23,9 +23,9 @@ def check(name, good):
         failed.append(name)
 
 
-def proof(mechanism, user, password):
+def proof(mechanism, user, password, patience_ms):
     return {'bootstrap_servers': SASL, 'security_protocol': 'SASL_SSL' if CA else 'SASL_PLAINTEXT', 'ssl_cafile': CA, 'sasl_mechanism': mechanism, 'sasl_plain_username': user, 'sasl_plain_password': password,
-            'api_version_auto_timeout_ms': 800}
+            'api_version_auto_timeout_ms': patience_ms}
 
 
 def rd(mechanism, user, password, **more):
@@ -37,13 +37,14 @@ def acl(principal, operation, kind, name):
     return ACL(principal=principal, host='*', operation=operation, permission_type=ACLPermissionType.ALLOW, resource_pattern=ResourcePattern(kind, name))
 
 
-def python_writes(mechanism, user, password, topic):
+def python_writes(mechanism, user, password, topic, patience_ms=10000):
+    """It tries to get in for as long as patience_ms, whatever it is answered."""
     try:
-        p = KafkaProducer(**proof(mechanism, user, password), retries=0, max_block_ms=3000)
+        p = KafkaProducer(**proof(mechanism, user, password, patience_ms), retries=0, max_block_ms=10000)
     except NoBrokersAvailable:
         return 'refused'
     try:
-        p.send(topic, b'x').get(5)
+        p.send(topic, b'x').get(10)
         return 'written'
     except KafkaError as e:
         return type(e).__name__
@@ -53,9 +54,9 @@ def python_writes(mechanism, user, password, topic):
 
 def rd_writes(mechanism, user, password, topic):
     said = []
-    p = Producer(rd(mechanism, user, password, **{'message.timeout.ms': 2000, 'error_cb': lambda e: said.append(e.name())}))
+    p = Producer(rd(mechanism, user, password, **{'message.timeout.ms': 8000, 'error_cb': lambda e: said.append(e.name())}))
     p.produce(topic, b'x', callback=lambda e, m: said.append(e.name() if e else 'written'))
-    for _ in range(50):
+    for _ in range(100):
         if said:
             break
         p.poll(0.1)
@@ -84,7 +85,7 @@ def main():
     for m in MECHANISMS:
         check(f'python3-kafka with {m}{OVER}', python_writes(m, 'alice', 'wonder land', 'open') == 'written')
         check(f'librdkafka with {m}{OVER}', rd_writes(m, 'alice', 'wonder land', 'open') == 'written')
-        check(f'python3-kafka with {m}{OVER} and a wrong password is refused', python_writes(m, 'alice', 'wonderland', 'open') == 'refused')
+        check(f'python3-kafka with {m}{OVER} and a wrong password is refused', python_writes(m, 'alice', 'wonderland', 'open', 800) == 'refused')
         check(f'librdkafka with {m}{OVER} and a wrong password is refused', rd_writes(m, 'alice', 'wonderland', 'open') == '_AUTHENTICATION')
     if CA:
         sys.exit(1 if failed else 0)
@@ -96,7 +97,7 @@ def main():
     for name, want in (('hers', True), ('his', False)):
         p = Producer(rd('SCRAM-SHA-512', 'alice', 'wonder land', **{'transactional.id': name}))
         try:
-            p.init_transactions(2)
+            p.init_transactions(10)
             p.begin_transaction()
             p.produce('open', b'y')
             p.commit_transaction(5)
