@@ -22,7 +22,7 @@ DRAIN=$BG
 background bytes-upgrade.txt python3 "$HERE/bytes_stop.py" "$ECHO"
 BYTES=$BG
 begun() { there upgrading && grep -q begun bytes-upgrade.txt; }
-wait_for 10 begun
+wait_for 20 begun
 check "upgrade: another engine takes over" weir upgrade
 wait "$DRAIN" "$BYTES"
 sed 's/drain:/upgrade:/' upgrade.txt >upgrade2.txt
@@ -35,11 +35,13 @@ background stop.txt node drain.js "$HTTP" stopping stop
 DRAIN=$BG
 background grpc-stop.txt node grpc_stop.js "127.0.0.1:$HTTP" calling
 CALL=$BG
-background nghttp-stop.txt nghttp -v -n -H ':authority: ws.test' "https://localhost:$HTTPS/slow?ms=1500"
-SLOW=$BG
 background bytes-stop.txt python3 "$HERE/bytes_stop.py" "$ECHO"
 BYTES=$BG
-asked() { grep -q 'send HEADERS frame' nghttp-stop.txt && grep -q begun bytes-stop.txt && there stopping && there calling; }
+both_begun() { there stopping && there calling && grep -q begun bytes-stop.txt; }
+wait_for 20 both_begun
+background nghttp-stop.txt nghttp -v -n -H ':authority: ws.test' "https://localhost:$HTTPS/slow?ms=2500" # the last one: it has to last until the node stops
+SLOW=$BG
+asked() { grep -q 'send HEADERS frame' nghttp-stop.txt; }
 wait_for 10 asked
 node_stop
 wait "$DRAIN" "$CALL" "$SLOW" "$BYTES"
