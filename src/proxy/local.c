@@ -75,6 +75,7 @@ static void refuse(struct exchange *x, uint16_t status, enum flag f, const char 
     if (UNLIKELY(x->more && hedges_pending(x))) { /* another attempt may still answer */
         attempt_drop(x);
         x->state = X_LOCAL;
+        x->attempt_ms = 0; /* the time of this try is not theirs */
         exchange_wait(x, UINT32_MAX);
         return;
     }

@@ -3,6 +3,7 @@
  *   - the others are given up, and their hosts hear it;
  *   - no hedge begins before its time, there are never more than allowed, and they go elsewhere;
  *   - what may not be repeated is never hedged;
+ *   - a hedge may answer though the time of the first try is over;
  *   - the counters say what the hosts have seen.
  */
 #include "sim_world_test.h"
@@ -137,6 +138,25 @@ static void not_repeated(uint64_t seed)
 }
 static void test_not_repeated(void **state) { each_seed(test_repeats(24), not_repeated); }
 
+static struct deed script_late(const struct visit *v)
+{
+    return (struct deed){.kind = v->nth == 1 ? DEED_SILENT : DEED_ANSWER, .delay_ms = 75, .bytes = 50};
+}
+
+/* The time of the first try is over, and it may not be repeated: its hedge has a time of its own, and is waited for. */
+static void outlives(uint64_t seed)
+{
+    start(seed, NULL, 3, ROUTE("retries: { attempts: 1, perTryTimeout: 80ms, retryOn: connect-failure }, "));
+    T.script = script_late;
+    load(4, 10, H1_POST, seed % 3 == 0 ? 0 : 100);
+    for (uint32_t i = 0; i < T.asks_n; i++)
+        if (T.asks[i].state != ASK_ANSWERED || T.asks[i].heads != 1 || T.asks[i].status != 200)
+            fail_msg("request %u: state %d, %u answers, status %u", i, T.asks[i].state, T.asks[i].heads, T.asks[i].status);
+    pass(20);
+    assert_int_equal(counted(&T.proxies[0]->c.requests_now), 0);
+}
+static void test_outlives(void **state) { each_seed(test_repeats(20), outlives); }
+
 /* Clients that leave take their hedges with them. */
 static void left(uint64_t seed)
 {
@@ -159,7 +179,8 @@ static void test_left(void **state) { each_seed(test_repeats(20), left); }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_first_wins), cmocka_unit_test(test_silent), cmocka_unit_test(test_not_repeated), cmocka_unit_test(test_left)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_first_wins), cmocka_unit_test(test_silent), cmocka_unit_test(test_not_repeated), cmocka_unit_test(test_outlives),
+                                       cmocka_unit_test(test_left)};
     log_start(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
