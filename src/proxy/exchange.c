@@ -321,7 +321,6 @@ static void exchange_begin_with_steps(struct exchange *x, struct pieces body)
         answer_untransformable(x, e);
         return;
     }
-    mirrors_begin(x, body);
     if (m->delay_ms) {
         x->flag |= FLAG_DI;
         x->replayable = true;
@@ -331,6 +330,7 @@ static void exchange_begin_with_steps(struct exchange *x, struct pieces body)
         exchange_wait(x, m->delay_ms);
         return;
     }
+    mirrors_begin(x, body);
     exchange_begin(x, body);
 }
 

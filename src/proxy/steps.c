@@ -94,7 +94,7 @@ static void answer_abort(struct exchange *x, const struct fault_policy *f)
         answer_text(x, f->abort_status ? f->abort_status : 503, FLAG_FI, "a fault of this route");
 }
 
-/* A fault's delay runs before its abort, as in Envoy. */
+/* A fault's delay runs before its abort, as in Envoy, and both before anything goes out: what is aborted has no mirrors. */
 static enum step fault_step(struct exchange *x, const struct fault_policy *f)
 {
     bool delay = chance(x, f->delay_ppm), abort = chance(x, f->abort_ppm);
@@ -114,11 +114,14 @@ static enum step fault_step(struct exchange *x, const struct fault_policy *f)
 void step_delayed(struct exchange *x)
 {
     const struct fault_policy *f = x->more->abort;
+    struct iovec v = {x->replay.p, x->replay.n - x->trailers_n};
     x->more->delay_ms = 0;
-    if (f)
+    if (f) {
         answer_abort(x, f);
-    else
-        exchange_dispatch(x);
+        return;
+    }
+    mirrors_begin(x, (struct pieces){&v, v.iov_len ? 1 : 0, v.iov_len});
+    exchange_dispatch(x);
 }
 
 static enum step direct_step(struct exchange *x, uint16_t status, const char *type, const char *body, size_t n)

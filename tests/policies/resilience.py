@@ -162,9 +162,12 @@ def faults():
     n = statuses(got)
     say('fault: half are aborted', set(n) == {200, 418} and 25 <= n[418] <= 75, n)
     flagged('fault: an abort', refused(got, 418), 418, 'FI')
-    a = ask('fault.fleet', headers={'X-Test': 'both'})
+    a = ask('fault.fleet', '/?key=fboth', headers={'X-Test': 'both'})
     flagged('fault: delay, then abort', a, 503, 'DI,FI')
     say('fault: in this order', a.seconds > 0.28, a)
+    same('fault: what is aborted has no mirror', {}, counted('fboth')['seen'])
+    a = ask('fault.fleet', '/?key=flate', method='POST', body='hello', headers={'X-Test': 'mirrored'})
+    say('fault: behind a delay there is one', a.status == 200 and wait_for(4, lambda: sorted(counted('flate')['seen'].values()) == [1, 1]) and counted('flate')['seen'].get('d') == 1, (a, counted('flate')))
     say('fault: without the field, none', all(ask('fault.fleet', conn=c).status == 200 for _ in range(20)))
 
 
