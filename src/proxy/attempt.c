@@ -372,15 +372,15 @@ static void request_send(struct exchange *x, struct up *u)
     client_reading(x, queued == 0);
 }
 
-/* The request is on its way: the time for the answer runs. The time of a try is the service's from when it has the whole request; until then
- * answer_ms() counts the client in. */
+/* The request is on its way: the time for the answer runs. The time of a try is the service's from when it has the whole request, which is the head alone where
+ * a tunnel is asked for; until then answer_ms() counts the client in. */
 static void answer_wait(struct exchange *x)
 {
     const struct retry_policy *r = retry_policy(x);
     if (UNLIKELY(x->more != NULL))
         hedge_start(x);
     uint32_t ms = r && r->per_try_timeout_ms ? r->per_try_timeout_ms : x->rule->backend_timeout_ms;
-    if (UNLIKELY(ms && !x->attempt_ms && (x->request_end || (r && r->per_try_timeout_ms))))
+    if (UNLIKELY(ms && !x->attempt_ms && (x->request_end || (x->framing == H1_TUNNEL && r && r->per_try_timeout_ms))))
         x->attempt_ms = loop_now_ms(x->p->loop) + ms;
     exchange_wait(x, answer_ms(x));
 }

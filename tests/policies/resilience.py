@@ -85,6 +85,12 @@ def retries():
     flagged('nobody listens', ask('nobody.fleet'), 503, 'UF')
 
 
+def slowly():
+    for piece in b'ab', b'cd', b'ef':
+        yield piece
+        time.sleep(0.2)
+
+
 def timeouts():
     a = ask('pertry.fleet', '/?ms=1000&fail=1&key=pertry')
     same('perTryTimeout: the second attempt answers', (200, 2), (a.status, calls('pertry')))
@@ -92,6 +98,10 @@ def timeouts():
     a = ask('pertry.fleet', '/?ms=1500&key=pertry3')
     flagged('perTryTimeout: all attempts too slow', a, 504, 'UT')
     say('perTryTimeout: three attempts of 250 ms', calls('pertry3') == 3 and 0.7 < a.seconds < 1.4, a)
+    a = ask('pertry.fleet', '/?key=pertryup', method='POST', headers={'Content-Length': '6'}, body=slowly())
+    same('perTryTimeout: a client that takes longer to send its body is not the service', (200, 1), (a.status, calls('pertryup')))
+    a = ask('pertry.fleet', '/?ms=1000&fail=1&key=pertryup2', method='POST', headers={'Content-Length': '6'}, body=slowly())
+    same('perTryTimeout: which has its time then, and the next attempt the body', (200, 2, 'abcdef'), (a.status, calls('pertryup2'), a.json.get('body')))
     a = ask('total.fleet', '/?ms=2000')
     flagged('timeout: 504', a, 504, 'UT')
     say('timeout: after 300 ms', 0.28 < a.seconds < 0.9, a)
