@@ -703,7 +703,7 @@ static void answer_begin(struct exchange *x, struct http_call *k, const struct h
         answer_flow(x, queued);
 }
 
-/* The answer's body goes through a filter, so its length is not known before its end. */
+/* The answer's body goes through a filter, so its length is not known before its end. The trailers behind it pass as ever. */
 static void answer_filtered(struct exchange *x, struct http_call *k, struct pieces body, bool end, bool first)
 {
     struct exchange_more *m = x->more;
@@ -717,21 +717,25 @@ static void answer_filtered(struct exchange *x, struct http_call *k, struct piec
         return;
     }
     struct http_req *r = x->req;
-    if (end) {
+    struct h1_field none;
+    bool whole = first && end && !http_call_trailers(k, &none, 1);
+    if (whole) {
         x->req = NULL;
         r->owner = NULL;
     }
     size_t queued = 0;
-    if (first)
-        queued = http_req_answer(r, &x->p->out, end ? H1_LENGTH : H1_CHUNKED, out.bytes, out, end);
-    else if (out.bytes)
+    if (first) {
+        x->open_ended = !whole;
+        queued = http_req_answer(r, &x->p->out, whole ? H1_LENGTH : H1_CHUNKED, out.bytes, out, whole);
+    } else if (out.bytes) {
         queued = http_req_send(r, out);
+    }
     if (!end) {
         answer_flow(x, queued);
         return;
     }
-    if (!first)
-        http_req_end(r, SLICE(""));
+    if (!whole)
+        answer_end(x, k);
     exchange_finish(x);
 }
 

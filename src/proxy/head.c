@@ -590,25 +590,25 @@ void head_response(struct exchange *x, const struct h1_head *h)
 /* ---- trailers ----------------------------------------------------------------------------------------------------------------------- */
 
 /* What may not pass in a head does not pass behind the body either. */
-static int trailers_put(struct proxy *p, const struct h1_field *f, int n, uint8_t dropped, const struct header_edit *a, const struct header_edit *b)
+static int trailers_put(struct exchange *x, const struct h1_field *f, int n, uint8_t dropped, const struct header_edit *a, const struct header_edit *b)
 {
+    struct head_out *o = &x->p->out;
+    const struct exchange_more *m = x->more;
     int put = 0;
-    head_clear(&p->out);
+    head_clear(o);
     for (int i = 0; i < n; i++) {
         if ((drop[f[i].id] & dropped) || dropped_in_disguise(&f[i], dropped) || edited(a, f[i].name) || edited(b, f[i].name))
             continue;
-        head_field(&p->out, f[i].name, f[i].value);
+        if (UNLIKELY(m != NULL) && (dropped & DROP_REQUEST ? steps_withholds(m, &f[i]) : steps_owns(m, &f[i])))
+            continue;
+        head_field(o, f[i].name, f[i].value);
         put++;
     }
     return put;
 }
 
-int trailers_request(struct exchange *x, const struct h1_field *f, int n)
-{
-    return trailers_put(x->p, f, n, request_drops(x), x->rule->req, x->backend->req);
-}
-
-int trailers_response(struct exchange *x, const struct h1_field *f, int n) { return trailers_put(x->p, f, n, answer_drops(x), x->rule->resp, x->backend->resp); }
+int trailers_request(struct exchange *x, const struct h1_field *f, int n) { return trailers_put(x, f, n, request_drops(x), x->rule->req, x->backend->req); }
+int trailers_response(struct exchange *x, const struct h1_field *f, int n) { return trailers_put(x, f, n, answer_drops(x), x->rule->resp, x->backend->resp); }
 
 /* Takes out of a head that is being written, status line first, the fields that e sets or removes. */
 static void edited_out(struct head_out *o, const struct header_edit *e)

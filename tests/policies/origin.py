@@ -11,6 +11,7 @@ The answer is JSON: who answered, on which of its connections, and what it was s
   text=T      the body, instead of the JSON           size=N      the body: N bytes of text
   h=NAME:VALUE   a field of the answer                type=T      Content-Type
   gap=N       the last byte of the body comes N ms after the others
+  trailer=NAME:VALUE   a field behind the body, which is chunked then
 
   GET /_/count?key=K   requests of that key by endpoint, and the most at once         GET /_/connections   open now, by endpoint
   GET /_/call?url=U&h=NAME:VALUE   what http://host/path says to this process: how one service calls another
@@ -104,10 +105,16 @@ async def serve(name, reader, writer):
             status, out, text = said
             data = text.encode()
             lines = [f'HTTP/1.1 {status} Said'] + [f'{k}: {v}' for k, v in out]
-            if status not in (204, 304):
+            query = parse_qs(urlsplit(target).query)
+            trailers = query.get('trailer')
+            if trailers:
+                lines.append('Transfer-Encoding: chunked')
+            elif status not in (204, 304):
                 lines.append(f'Content-Length: {len(data)}')
+            if trailers:
+                data = b'%x\r\n%b\r\n0\r\n' % (len(data), data) + ''.join(t + '\r\n' for t in trailers).encode() + b'\r\n'
             data = b'' if method == 'HEAD' or status in (204, 304) else data
-            gap = int(parse_qs(urlsplit(target).query).get('gap', ['0'])[0])
+            gap = int(query.get('gap', ['0'])[0])
             writer.write('\r\n'.join(lines + ['', '']).encode() + (data[:-1] if gap else data))
             if gap:
                 await writer.drain()

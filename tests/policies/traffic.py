@@ -170,6 +170,25 @@ def compression():
                 (head.fields, got.fields))
 
 
+def answered(host, path):
+    """The whole answer as it comes over the connection."""
+    with socket.create_connection(('127.0.0.1', GATE), timeout=10) as s:
+        s.sendall(f'GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept-Encoding: gzip\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n'.encode())
+        whole = b''
+        while piece := s.recv(65536):
+            whole += piece
+    return whole.decode('latin-1').lower()
+
+
+def trailers():
+    behind = '&trailer=X-Sum:7&trailer=Repr-Digest:x'
+    for host, path, changed in (('gz.t', '/?size=20000&type=text/plain', True), ('gz.t', '/?size=20000&type=image/png', False), ('edit.t', '/?x=1', True), ('edit.t', '/?size=20000&type=text/plain', False)):
+        for gap in '', '&gap=100':
+            said = answered(host, path + behind + gap)
+            good = said.startswith('http/1.1 200') and said.endswith('\r\n\r\n') and said.count('\r\nx-sum: 7\r\n') == 1 and ('\r\nrepr-digest: x' in said) != changed
+            say(f'trailers behind a body that is {"changed" if changed else "left alone"}: {host}{path}{gap}', good, said[-300:])
+
+
 def files():
     whole = open('www/big.txt', 'rb').read()
     c = connect(GATE)
@@ -228,4 +247,4 @@ def aggregation():
     same('aggregation: it can only be read', 405, gate('page.t', '/user/x', method='POST', body='x').status)
 
 
-run([splits, delegates, redirects, rewrites, cors], [fields, direct, bodies, compression, files, aggregation])
+run([splits, delegates, redirects, rewrites, cors], [fields, direct, bodies, compression, trailers, files, aggregation])
