@@ -905,6 +905,48 @@ static void test_epochs(void **state)
     p = only(fetch(c, 12, &(struct fetch_conf){.last_epoch = 1}, &from, 1));
     assert_int_equal(p->diverging_epoch.epoch, -1);
     assert_string_equal(values(c, p, 2, NULL), "c-0 ");
+    /* an epoch that was never here: nothing is known of it, and who has read there begins anew */
+    assert_int_equal(epoch_end(c, "t", 0, -1, epoch + 1)->leader_epoch, -1);
+    assert_int_equal(epoch_end(c, "t", 0, -1, epoch + 1)->end_offset, -1);
+    p = only(fetch(c, 12, &(struct fetch_conf){.wait_ms = 50000, .last_epoch = epoch + 2}, &from, 1));
+    assert_int_equal(p->error_code, KAFKA_OFFSET_OUT_OF_RANGE);
+    assert_int_equal(p->diverging_epoch.epoch, -1);
+    client_free(c);
+    world_stop();
+}
+
+/* What ListOffsets finds has the epoch of its record; what is deleted leaves none. */
+static void test_epochs_of_offsets(void **state)
+{
+    int64_t low;
+    start(2);
+    world_topic("t", 1, NULL);
+    struct client *c = client_new(0);
+    put(c, "t", 0, "a", 0);
+    put(c, "t", 0, "b", 1);
+    power_loss("t");
+    power_loss("t");
+    client_free(c);
+    c = client_new(0);
+    put(c, "t", 0, "c", 2);
+    int32_t epoch = list(c, 7, "t", 0, -1, -1)->leader_epoch;
+    assert_int_equal(epoch, 2); /* the first one wrote nothing */
+    assert_int_equal(list(c, 7, "t", 0, -2, -1)->leader_epoch, 0);
+    assert_int_equal(list(c, 7, "t", 0, 0, -1)->leader_epoch, 0);
+    assert_int_equal(list(c, 7, "t", 0, 0, -1)->offset, 0);
+    assert_int_equal(list(c, 7, "t", 0, INT64_MAX, -1)->leader_epoch, -1);
+    assert_int_equal(delete_before(c, "t", 0, 1, &low), KAFKA_NONE);
+    /* what diverges and is deleted, too, is deleted */
+    struct from from = {.topic = "t", .offset = 0};
+    const struct kafka_fetch_resp_partition_data *p = only(fetch(c, 12, &(struct fetch_conf){.wait_ms = 50000, .last_epoch = 2}, &from, 1));
+    assert_int_equal(p->error_code, KAFKA_OFFSET_OUT_OF_RANGE);
+    assert_int_equal(p->diverging_epoch.epoch, -1);
+    from.offset = 1;
+    assert_int_equal(only(fetch(c, 12, &(struct fetch_conf){.wait_ms = 50000, .last_epoch = 2}, &from, 1))->diverging_epoch.end_offset, 2);
+    assert_int_equal(delete_before(c, "t", 0, 3, &low), KAFKA_NONE);
+    assert_int_equal(list(c, 7, "t", 0, -2, -1)->leader_epoch, epoch);
+    assert_int_equal(epoch_end(c, "t", 0, -1, 0)->leader_epoch, 0);
+    assert_int_equal(epoch_end(c, "t", 0, -1, 0)->end_offset, 3);
     client_free(c);
     world_stop();
 }
@@ -1314,6 +1356,7 @@ int main(void)
         cmocka_unit_test(test_list_offsets),
         cmocka_unit_test(test_delete_records),
         cmocka_unit_test(test_epochs),
+        cmocka_unit_test(test_epochs_of_offsets),
         cmocka_unit_test(test_slow_disk),
         cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_disk_comes_back), cmocka_unit_test(test_failed_disk_renewed),
         cmocka_unit_test(test_full_disk),

@@ -56,14 +56,14 @@ void fetch_part_free(struct fetch_part *fp)
 }
 
 /* The records that the client says it has and this log hasn't: where they part (KIP-595). */
-static bool part_diverges(struct fetch_part *fp, struct part *p)
+static bool part_diverges(struct fetch_part *fp, struct part *p, int64_t log_start)
 {
     if (fp->last_epoch < 0)
         return false;
     int32_t found;
     int64_t end;
     part_epoch_end(p, fp->last_epoch, &found, &end);
-    if (found < 0) { /* none is known: as if it asked for what is no longer there */
+    if (found < 0 || fp->offset < log_start) { /* an epoch that is not known, or what is no longer there in any case */
         fp->read.error = KAFKA_OFFSET_OUT_OF_RANGE;
         return false;
     }
@@ -97,7 +97,7 @@ static void part_look(struct fetch_group *g, struct fetch_part *fp, uint32_t lef
     bp->looked = g->owner->sessions->looks;
     part_offsets(bp->part, &fp->read.offsets);
     fp->read.error = epoch_check(fp->epoch, fp->read.offsets.epoch);
-    if (fp->read.error || part_diverges(fp, bp->part) || fp->read.error)
+    if (fp->read.error || part_diverges(fp, bp->part, fp->read.offsets.log_start) || fp->read.error)
         return;
     if (left)
         part_read(bp->part, &fp->read, &g->arena);

@@ -48,11 +48,12 @@ struct list_item {
     bool committed;              /* read_committed: the end is the last stable offset */
 };
 
-static void list_found(struct list_item *li, const struct part_offsets *o, int64_t offset, int64_t at_ms)
+/* The end is of the present epoch; where there is a record, a consumer goes on with that record's epoch, as if it had read it (KIP-320). */
+static void list_found(struct list_item *li, const struct part *p, const struct part_offsets *o, int64_t offset, int64_t at_ms)
 {
     li->out->offset = offset;
     li->out->timestamp = at_ms;
-    li->out->leader_epoch = offset >= 0 ? o->epoch : -1;
+    li->out->leader_epoch = offset < 0 ? -1 : li->in->timestamp == TIME_LATEST ? o->epoch : part_epoch_at(p, offset);
 }
 
 static enum kafka_error list_lookup(struct list_item *li, struct part *p, const struct part_offsets *o)
@@ -75,7 +76,7 @@ static enum kafka_error list_lookup(struct list_item *li, struct part *p, const 
     else
         e = part_find_time(p, asked, until, &offset, &at_ms);
     if (!e)
-        list_found(li, o, offset, at_ms);
+        list_found(li, p, o, offset, at_ms);
     return e;
 }
 

@@ -202,9 +202,11 @@ void part_unwatch(struct part_watch *w);               /* safe to repeat */
 enum kafka_error part_find_time(struct part *p, int64_t ms, enum part_until until, int64_t *offset, int64_t *at_ms);
 /* The record with the greatest timestamp (ListOffsets -3, KIP-734), of those that are not deleted; -1, -1: there is none. */
 enum kafka_error part_find_newest(struct part *p, int64_t *offset, int64_t *at_ms);
-/* The end of an epoch (OffsetForLeaderEpoch, KIP-101): the greatest epoch that is <= epoch, and where it ends. One older than all that are known (it left no records, or they
- * are deleted) ended where these begin, as in Kafka: whoever stands there has lost nothing. -1, -1 of no epoch. */
+/* The end of an epoch (OffsetForLeaderEpoch, KIP-101): the greatest epoch that is <= epoch, and where it ends. As in Kafka one older than all that are known (it left no records,
+ * or they are deleted) ended where these begin: whoever stands there has lost nothing; and of one that is newer than all nothing is known: -1, -1, as of no epoch. */
 void part_epoch_end(const struct part *p, int32_t epoch, int32_t *found, int64_t *end_offset);
+/* The epoch in which the record at offset was written, or would have been; -1: it is not known any more. */
+int32_t part_epoch_at(const struct part *p, int64_t offset);
 
 /* Deletes records before offset (DeleteRecords; -1: up to high). The new start is durable when done. */
 enum kafka_error part_delete_before(struct part *p, int64_t offset, int64_t *log_start);

@@ -631,7 +631,7 @@ static void test_untouched(void **state)
 static void test_epoch_rises(void **state)
 {
     int32_t epoch;
-    int64_t end, ends[4];
+    int64_t end, start, ends[4];
     world_start();
     node_start();
     for (int i = 0; i < 4; i++) {
@@ -649,7 +649,20 @@ static void test_epoch_rises(void **state)
         part_epoch_end(p, i, &epoch, &end);
         assert_int_equal(epoch, i);
         assert_int_equal(end, ends[i]);
+        assert_int_equal(part_epoch_at(p, ends[i] - 1), i);
+        assert_int_equal(part_epoch_at(p, ends[i]), i + 1);
     }
+    /* those whose records are deleted ended where the log begins now */
+    run_wait_flushed(p);
+    assert_int_equal(part_delete_before(p, ends[1] + 1, &start), KAFKA_NONE);
+    for (int i = 0; i < 2; i++) {
+        part_epoch_end(p, i, &epoch, &end);
+        assert_int_equal(epoch, i);
+        assert_int_equal(end, start);
+    }
+    part_epoch_end(p, 2, &epoch, &end);
+    assert_int_equal(epoch, 2);
+    assert_int_equal(end, ends[2]);
     node_stop();
     world_stop();
 }

@@ -576,21 +576,37 @@ void part_watch(struct part *p, struct part_watch *w)
 
 void part_unwatch(struct part_watch *w) { list_del(&w->link); }
 
+/* The epoch in which the start of the log lies: of those before it nothing is left. */
+static uint32_t epoch_first(const struct part *p)
+{
+    uint32_t i = 0;
+    while (i + 1 < p->epochs_n && p->epochs[i + 1].offset <= p->log_start) i++;
+    return i;
+}
+
 void part_epoch_end(const struct part *p, int32_t epoch, int32_t *found, int64_t *end_offset)
 {
+    uint32_t first = epoch_first(p), i = p->epochs_n;
     *found = -1;
     *end_offset = -1;
-    if (epoch >= 0 && p->epochs_n && epoch < p->epochs[0].epoch) {
+    if (epoch < 0 || i == 0 || epoch > p->epochs[i - 1].epoch)
+        return;
+    if (epoch < p->epochs[first].epoch) {
         *found = epoch;
-        *end_offset = p->epochs[0].offset;
-    }
-    for (uint32_t i = p->epochs_n; i-- > 0;) {
-        if (p->epochs[i].epoch > epoch)
-            continue;
-        *found = p->epochs[i].epoch;
-        *end_offset = i + 1 < p->epochs_n ? p->epochs[i + 1].offset : p->end;
+        *end_offset = MAX(p->epochs[first].offset, p->log_start);
         return;
     }
+    while (p->epochs[i - 1].epoch > epoch) i--;
+    *found = p->epochs[i - 1].epoch;
+    *end_offset = i < p->epochs_n ? p->epochs[i].offset : p->end;
+}
+
+int32_t part_epoch_at(const struct part *p, int64_t offset)
+{
+    for (uint32_t i = p->epochs_n; i-- > 0;)
+        if (p->epochs[i].offset <= offset)
+            return p->epochs[i].epoch;
+    return -1;
 }
 
 /* ---- faults ---- */

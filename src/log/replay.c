@@ -92,23 +92,29 @@ static const char *snapshot_path(const struct part *p, int64_t offset, char out[
     return part_path(p, name, out);
 }
 
+/* Where the last epoch that is known and not newer ends. */
+static int64_t epoch_known_end(const struct part *p, int32_t epoch)
+{
+    uint32_t i = p->epochs_n;
+    while (i && p->epochs[i - 1].epoch > epoch) i--;
+    return i == 0 ? -1 : i < p->epochs_n ? p->epochs[i].offset : p->end;
+}
+
 static bool snapshot_load(struct part *p, int64_t offset)
 {
     char path[LOG_PATH_MAX];
     struct buf b = {0};
     enum err e = file_read(snapshot_path(p, offset, path), &b, CHECKPOINT_BYTES_MAX);
-    int32_t epoch, found;
-    int64_t end;
+    int32_t epoch;
     bool ok = e == OK && snapshot_read(&p->log->producers, buf_slice(&b), offset, &epoch);
     if (!ok)
         log_warn("log", "%s is damaged; producers are read from the log", path);
     buf_free(&b);
     if (!ok)
         return false;
-    part_epoch_end(p, epoch, &found, &end);
-    if (end >= offset && p->epochs[0].epoch <= epoch)
+    if (epoch_known_end(p, epoch) >= offset)
         return true;
-    producers_fini(&p->log->producers); /* of a log that was lost from `end` on; what is there now is another */
+    producers_fini(&p->log->producers); /* of a log that was lost from there on; what is there now is another */
     return false;
 }
 
