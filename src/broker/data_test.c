@@ -324,6 +324,11 @@ static void test_topic_settings(void **state)
         }
     assert_int_equal(produce_error(c, "old", 0, batch(c, "x", &(struct batch_conf){.at_ms = now_ms() - 61000})), KAFKA_INVALID_TIMESTAMP);
     assert_int_equal(produce_error(c, "old", 0, batch(c, "x", &(struct batch_conf){.at_ms = now_ms() - 59000})), 0);
+    out = produce_v(c, 8, "old", 0, batch(c, "x", &(struct batch_conf){.records = 3, .last_ms = now_ms() - 61000, .codec = KAFKA_CODEC_GZIP}), -1);
+    assert_int_equal(out->error_code, KAFKA_INVALID_TIMESTAMP);
+    assert_int_equal(out->record_errors_n, 1);
+    assert_int_equal(out->record_errors[0].batch_index, 2);
+    assert_int_equal(produce_error(c, "old", 0, batch(c, "x", &(struct batch_conf){.records = 3, .last_ms = -1})), 0); /* none */
     client_free(c);
     world_stop();
 }

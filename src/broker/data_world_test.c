@@ -26,7 +26,7 @@ struct slice batch(struct client *c, const char *tag, const struct batch_conf *c
         value = arena_zalloc(client_arena(c), conf->value_bytes + 64);
         int n = snprintf(value, conf->value_bytes + 64, "%s-%d", tag, i);
         snprintf(key, sizeof key, "k%d", i);
-        kafka_batch_add(&k, at + i, conf->keyless && i % conf->keyless == 0 ? slice_of(NULL, 0) : slice_cstr(key), slice_of(value, MAX((size_t)n, conf->value_bytes)), NULL, 0);
+        kafka_batch_add(&k, i == conf->records - 1 && conf->last_ms ? conf->last_ms : at + i, conf->keyless && i % conf->keyless == 0 ? slice_of(NULL, 0) : slice_cstr(key), slice_of(value, MAX((size_t)n, conf->value_bytes)), NULL, 0);
     }
     MUST(kafka_batch_end(&k, conf->codec) == OK);
     struct slice s = arena_slice(client_arena(c), buf_slice(&b));

@@ -13,6 +13,7 @@ struct batch_conf {
     int32_t sequence;
     uint16_t attributes;
     int64_t at_ms;              /* 0: now */
+    int64_t last_ms;            /* of the last record; 0: as those before it */
     int32_t keyless;            /* each so many-th record has no key; 0: all have one */
 };
 int64_t now_ms(void);

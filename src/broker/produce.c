@@ -397,16 +397,13 @@ static void send_groups(struct produce *p)
 
 /* ---- checking ------------------------------------------------------------------------------------------------------------------- */
 
-/* CreateTime: not too old, not too far in the future (KIP-937). */
-static bool times_ok(const struct topic_settings *ts, const struct kafka_batch *b, int64_t now_ms)
+/* CreateTime: not too old, not too far in the future (KIP-937). -1 is none. */
+static bool time_ok(const struct topic_settings *ts, int64_t ms, int64_t now_ms)
 {
-    if (ts->log_append_time)
+    if (ms == -1)
         return true;
-    if (b->attributes & KAFKA_BATCH_LOG_APPEND)
-        return false; /* only a broker may say so */
-    if (b->max_timestamp >= 0 && b->max_timestamp > now_ms && b->max_timestamp - now_ms > ts->timestamp_after_max_ms)
-        return false;
-    return b->base_timestamp < 0 || b->base_timestamp > now_ms || now_ms - b->base_timestamp <= ts->timestamp_before_max_ms;
+    return ms > now_ms ? (uint64_t)ms - (uint64_t)now_ms <= (uint64_t)ts->timestamp_after_max_ms
+                       : (uint64_t)now_ms - (uint64_t)ms <= (uint64_t)ts->timestamp_before_max_ms;
 }
 
 static void record_error(struct produce *p, struct produce_batch *pb, int32_t index, const char *why)
@@ -416,22 +413,45 @@ static void record_error(struct produce *p, struct produce_batch *pb, int32_t in
     pb->out->record_errors[0] = (struct kafka_produce_resp_batch_index_and_error_message){.batch_index = index, .batch_index_error_message = slice_cstr(why)};
 }
 
-/* Each record without a key, as Kafka lists them: a client that knows which records were at fault can send the others again. */
-static void record_errors_keyless(struct produce *p, struct produce_batch *pb)
+static bool record_keyless(const struct produce *p, const struct topic *t, const struct kafka_batch *b, const struct kafka_record *r)
 {
+    (void)p, (void)t, (void)b;
+    return !r->key.p;
+}
+
+static bool record_untimely(const struct produce *p, const struct topic *t, const struct kafka_batch *b, const struct kafka_record *r)
+{
+    return !time_ok(&t->settings, (int64_t)((uint64_t)b->base_timestamp + (uint64_t)r->timestamp_delta), p->now_ms);
+}
+
+/* Each record that is faulty, as Kafka lists them: a client that knows which records were at fault can send the others again. How many. */
+static int32_t record_errors(struct produce *p, struct produce_batch *pb, const struct topic *t, struct slice why,
+                             bool (*faulty)(const struct produce *p, const struct topic *t, const struct kafka_batch *b, const struct kafka_record *r))
+{
+    const struct kafka_batch *b = &pb->append.batch;
+    struct kafka_produce_resp_batch_index_and_error_message *errors = BREQ_ARRAY(p->r, struct kafka_produce_resp_batch_index_and_error_message, MIN(b->count, RECORD_ERRORS_MAX));
     struct buf scratch = {0};
     struct slice rest;
     struct kafka_record record;
-    int32_t most = MIN(pb->append.batch.count, RECORD_ERRORS_MAX), n = 0;
-    if (kafka_batch_records(&pb->append.batch, KAFKA_INFLATE_BYTES_MAX, &scratch, &rest) == OK) {
-        pb->out->record_errors = BREQ_ARRAY(p->r, struct kafka_produce_resp_batch_index_and_error_message, most);
-        for (int32_t i = 0; n < most && kafka_record_next(&rest, &record) == OK; i++)
-            if (!record.key.p)
-                pb->out->record_errors[n++] =
-                    (struct kafka_produce_resp_batch_index_and_error_message){.batch_index = i, .batch_index_error_message = SLICE("a record without a key")};
-        pb->out->record_errors_n = n;
-    }
+    int32_t n = 0;
+    if (kafka_batch_records(b, KAFKA_INFLATE_BYTES_MAX, &scratch, &rest) == OK)
+        for (int32_t i = 0; n < RECORD_ERRORS_MAX && i < b->count && kafka_record_next(&rest, &record) == OK; i++)
+            if (faulty(p, t, b, &record))
+                errors[n++] = (struct kafka_produce_resp_batch_index_and_error_message){.batch_index = i, .batch_index_error_message = why};
     buf_free(&scratch);
+    pb->out->record_errors = errors;
+    pb->out->record_errors_n = n;
+    return n;
+}
+
+/* The greatest time of the records is known, the least only where they are looked at, which few topics want. */
+static bool times_ok(struct produce *p, struct produce_batch *pb, const struct topic *t)
+{
+    const struct topic_settings *ts = &t->settings;
+    const struct kafka_batch *b = &pb->append.batch;
+    if (ts->log_append_time || (ts->timestamp_before_max_ms == INT64_MAX && time_ok(ts, b->max_timestamp, p->now_ms)))
+        return true;
+    return record_errors(p, pb, t, SLICE("a timestamp that is out of range"), record_untimely) == 0;
 }
 
 /* What UnifiedLog and LogValidator check of a batch, in their order. */
@@ -460,12 +480,12 @@ static enum kafka_error content_check(struct produce *p, struct produce_batch *p
         kafka_batch_max_timestamp(pb->append.bytes, fault.max_timestamp);
     }
     if (t->settings.part.cleanup_compact && fault.null_key >= 0) {
-        record_errors_keyless(p, pb);
+        record_errors(p, pb, t, SLICE("a record without a key"), record_keyless);
         *why = "a compacted topic takes no records without a key";
         return KAFKA_INVALID_RECORD;
     }
-    if (!times_ok(&t->settings, b, p->now_ms)) {
-        *why = "a timestamp is out of the range that message.timestamp.before.max.ms and after.max.ms allow, or of a type that only brokers set";
+    if (!times_ok(p, pb, t)) {
+        *why = "a timestamp is out of the range that message.timestamp.before.max.ms and after.max.ms allow";
         return KAFKA_INVALID_TIMESTAMP;
     }
     return KAFKA_NONE;
