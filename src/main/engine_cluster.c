@@ -348,6 +348,21 @@ static bool others_differ(struct engine_cluster *c)
 
 static void cluster_begin(struct engine *e);
 
+static void store_checked(struct node_sync *s) { CONTAINER_OF(s, struct engine, cluster.check)->cluster.checking = false; }
+
+/* Who was away may find another store than before. */
+static void store_check(struct engine *e)
+{
+    struct fleet_status s;
+    fleet_status(e->cluster.fleet, &s);
+    if (!s.member || s.rejoins == e->cluster.checked || e->cluster.checking)
+        return;
+    e->cluster.checked = s.rejoins;
+    e->cluster.checking = true;
+    e->cluster.check.done = store_checked;
+    engine_sync(e, &e->cluster.check);
+}
+
 static void on_changed(void *ctx)
 {
     struct engine *e = ctx;
@@ -356,6 +371,7 @@ static void on_changed(void *ctx)
     log_home_follow(e);
     if (!e->run || !e->objs.settled)
         return;
+    store_check(e);
     run_shares(e->run);
     status_unplaced(e);
     status_soon(e);
@@ -400,6 +416,30 @@ void cluster_head_again(struct engine *e)
 {
     if (e->cluster.head)
         timer_set(e->loop, &e->cluster.head_again, HEAD_FAILED_MS);
+}
+
+int64_t cluster_head_at(const struct engine *e)
+{
+    const struct mirror_item *it = e->cluster.head ? mirror_get(e->cluster.head, SLICE("")) : NULL;
+    return it ? it->mod_revision : 0;
+}
+
+static void head_start(struct engine *e)
+{
+    static const struct mirror_ops head = {head_make, mem_free, head_changed, false, 0};
+    e->cluster.head = mirror_start(e->loop, e->store.ctl, HEAD_KEY, &head, e);
+}
+
+/* What watches wait for comes when the store is where it was: until then they would tell nothing. */
+void cluster_went_back(struct engine *e)
+{
+    if (!e->cluster.head || !e->cluster.fleet)
+        return;
+    log_warn("cluster", "the control store is older than it was (restored from a backup?): everything is read anew");
+    mirror_stop(e->cluster.head);
+    head_start(e);
+    status_again(e);
+    fleet_again(e->cluster.fleet);
 }
 
 /* Replicas have started or are gone; the objects are other ones. */
@@ -451,7 +491,6 @@ void cluster_objects(struct engine *e)
 void cluster_up(struct engine *e)
 {
     static const struct fleet_ops ops = {.objects = on_objects, .changed = on_changed, .runs = on_runs, .drop = on_drop, .fence = on_fence, .left_out = on_left_out};
-    static const struct mirror_ops head = {head_make, mem_free, head_changed, false, 0};
     struct engine_cluster *c = &e->cluster;
     char gate[ADDR_TEXT_MAX], place[17];
     addr_format(&e->peers.gate, gate);
@@ -462,7 +501,7 @@ void cluster_up(struct engine *e)
     c->fleet = fleet_start(e->loop, e->store.ctl, &conf, &ops, e);
     if (!c->join)
         return;
-    c->head = mirror_start(e->loop, e->store.ctl, HEAD_KEY, &head, e);
+    head_start(e);
     status_up(e);
 }
 

@@ -191,6 +191,7 @@ struct engine_objects {
     struct objstore *store;
     bool settled;               /* the first objects are in force */
     bool reading, reread;       /* read is under way; it is to be, since another node changed something */
+    int64_t read_from;          /* objstore_at() as it was known when reading began: the store had this */
     bool replace;               /* first: what is not in it goes */
     bool taking_in;             /* first: from an older version, as it is */
     struct list queue;          /* struct node_change: they take turns */
@@ -220,6 +221,9 @@ struct engine_cluster {
     struct fleet *fleet;        /* with STORE_OPEN and STORE_RESTING */
     struct mirror *head;        /* with join: the revision of the objects, whoever made it */
     struct timer head_again, patience;
+    struct node_sync check;     /* whether the store is as it was, each time this node is a member again */
+    bool checking;              /* it is under way */
+    uint64_t checked;           /* of fleet_status.rejoins: for how many it was done */
     struct mirror *told;        /* with join: what nodes say of their workloads (engine_status.c) */
     struct timer tell;          /* what this one says */
     struct table unplaced;      /* "ns/name" -> the last event's text about replicas without a node */
@@ -342,6 +346,8 @@ void engine_history(struct engine *e, struct node_history *h);
 /* engine_sync.c: questions about the objects, when other nodes change them, too */
 void engine_sync(struct engine *e, struct node_sync *s);
 bool syncs_follow(struct engine *e);    /* ends what has what it waits for; true: others wait for objects that this node has not read */
+void syncs_reading(struct engine *e);   /* the objects are asked for: what is read now is new enough for those whose answer was there before */
+void syncs_read(struct engine *e);      /* and have been read */
 void syncs_end(struct engine *e);       /* with what there is */
 enum err objects_copy(struct engine *e); /* for the rehearsal of another engine, until objects_copy_remove() */
 void objects_copy_remove(struct engine *e);
@@ -452,11 +458,14 @@ void objects_recalled(struct engine *e, struct objset *set); /* takes set: in fo
 void status_init(struct engine *e);
 void status_fini(struct engine *e);
 void status_up(struct engine *e);
+void status_again(struct engine *e);    /* what nodes say is read anew */
 void status_down(struct engine *e);
 void status_soon(struct engine *e);     /* something about workloads may be different: others are told */
 void status_unplaced(struct engine *e); /* placement may be different */
 void cluster_elsewhere(struct engine *e, void (*each)(void *x, const char *node, const struct workload_status *w), void *x);
 void cluster_touch(struct engine *e);   /* objects, or what runs here, are different */
+int64_t cluster_head_at(const struct engine *e); /* the store's revision of the system's newest revision, as far as was heard; 0: nothing was */
+void cluster_went_back(struct engine *e); /* the store is older than it was */
 void cluster_head_again(struct engine *e); /* objects of others could not be read: soon once more */
 void cluster_once_starting(struct engine *e, uint64_t id); /* a process of what runs once is about to be asked for */
 uint32_t cluster_share(struct engine *e, const struct object *dep);

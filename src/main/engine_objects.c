@@ -322,10 +322,10 @@ static void unchanged_known(struct objstore_newest *n)
 {
     struct engine *e = CONTAINER_OF(n, struct engine, objs.newest);
     struct node_change *c = e->objs.now;
-    bool again = n->op.error == OK && !n->here && ++e->objs.tries < CHANGE_TRIES;
-    if (n->op.error != OK)
+    bool good = n->op.error == OK, there = good && objstore_has(e->objs.store, n), again = good && !there && ++e->objs.tries < CHANGE_TRIES;
+    if (!good)
         change_fail(c, n->op.error, n->op.why.p);
-    else if (!n->here && !again)
+    else if (!there && !again)
         change_fail(c, ERR_INUSE, "another change came first");
     objstore_op_fini(&n->op);
     if (again)
@@ -482,8 +482,11 @@ static void reread_done(struct objstore_read *r)
     e->objs.reading = e->objs.reread = false;
     if (r->op.error == OK && e->run && !e->stopping) {
         log_info("engine", "the objects were changed elsewhere: revision %lld", (long long)objstore_revision(e->objs.store));
+        if (objstore_at(e->objs.store) < e->objs.read_from)
+            cluster_went_back(e);
         objects_restore(e, r->set);
         r->set = NULL;
+        syncs_read(e);
     } else if (r->op.error != OK) {
         reread_failed(e, r);
         syncs_end(e);
@@ -518,6 +521,8 @@ static void objects_turn(struct task *t)
     q->reread = q->reread || awaited;
     if (q->reread && e->store.state == STORE_OPEN) {
         q->reading = true;
+        q->read_from = MAX(objstore_at(q->store), cluster_head_at(e));
+        syncs_reading(e);
         q->read = (struct objstore_read){.done = reread_done, .base = e->cluster.join ? &e->objects : NULL};
         objstore_read(q->store, &q->read);
     } else if (q->again) {

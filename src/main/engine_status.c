@@ -194,6 +194,8 @@ void status_up(struct engine *e)
     e->cluster.told = mirror_start(e->loop, e->store.ctl, FLEET_TOLD, &ops, e);
 }
 
+void status_again(struct engine *e) { mirror_again(e->cluster.told); }
+
 void status_down(struct engine *e)
 {
     timer_clear(&e->cluster.tell);

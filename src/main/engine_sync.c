@@ -1,6 +1,6 @@
 /* engine_sync.c - questions about the objects, when other nodes change them, too: they are answered with what the store had when they were asked, or something newer.
  *
- *     asked --> the store's revision is read --> in force here? --> answered
+ *     asked --> the store's revision is read --> in force here, or one behind it? --> answered
  *                                                  |  no: read the objects (engine_objects.c), then --^
  *
  * So what was done through one node is seen through any other from then on, as with several API servers of Kubernetes. A store that does not answer, or
@@ -15,7 +15,8 @@ struct syncing {
     struct engine *e;
     struct node_sync *s; /* NULL: answered */
     struct objstore_newest newest;
-    bool known;          /* the store has answered: newest.revision is what s waits for */
+    bool known;          /* the store has answered: newest is what s waits for */
+    bool reading;        /* and the objects are being read since */
     struct timer patience;
 };
 
@@ -41,7 +42,7 @@ static void newest_known(struct objstore_newest *n)
     y->known = true;
     if (!y->s)
         mem_free(y);
-    else if (!good || n->revision <= objstore_revision(y->e->objs.store))
+    else if (!good || objstore_has(y->e->objs.store, n))
         syncing_end(y);
     else
         loop_defer(y->e->loop, &y->e->objs.turn);
@@ -78,12 +79,29 @@ bool syncs_follow(struct engine *e)
     bool wait = false;
     LIST_FOREACH(it, &e->objs.syncing) {
         struct syncing *y = CONTAINER_OF(it, struct syncing, link);
-        if (y->known && y->newest.revision > objstore_revision(e->objs.store))
+        if (y->known && !objstore_has(e->objs.store, &y->newest))
             wait = true;
         else if (y->known)
             syncing_end(y); /* the connection's next question goes to the end of the list */
     }
     return wait;
+}
+
+void syncs_reading(struct engine *e)
+{
+    LIST_FOREACH(it, &e->objs.syncing) {
+        struct syncing *y = CONTAINER_OF(it, struct syncing, link);
+        y->reading = y->known;
+    }
+}
+
+void syncs_read(struct engine *e)
+{
+    LIST_FOREACH(it, &e->objs.syncing) {
+        struct syncing *y = CONTAINER_OF(it, struct syncing, link);
+        if (y->reading)
+            syncing_end(y);
+    }
 }
 
 void syncs_end(struct engine *e)

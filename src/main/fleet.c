@@ -572,6 +572,17 @@ void fleet_stop(struct fleet *f)
     fleet_unref(f);
 }
 
+void fleet_again(struct fleet *f)
+{
+    struct mirror *all[] = {f->nodes, f->leader, f->placement, f->endpoints, f->once, f->log, f->services};
+    for (size_t i = 0; i < COUNT_OF(all); i++)
+        mirror_again(all[i]);
+    fleet_out(f, "the control store is older than it was");
+    f->lost_revision = f->placed_revision = 0;
+    for (struct table_slot *s = NULL; (s = table_next(&f->claims, s));)
+        ((struct claim *)s->value)->revision = 0;
+}
+
 void fleet_cordon(struct fleet *f)
 {
     struct buf value = {0};

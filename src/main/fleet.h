@@ -47,6 +47,9 @@ void fleet_leave(struct fleet *f, void (*done)(void *ctx), void *ctx);
 /* Nothing is called any more; the keys stay as long as their lease. NULL-safe. */
 void fleet_stop(struct fleet *f);
 
+/* The store is older than it was: what all say is read anew, and this node joins anew. */
+void fleet_again(struct fleet *f);
+
 /* Objects, or what runs here, are different. */
 void fleet_touch(struct fleet *f);
 /* This node's ready replicas. The strings are copied; says nothing twice. */

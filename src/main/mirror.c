@@ -255,6 +255,15 @@ void mirror_stop(struct mirror *m)
         mirror_free(m);
 }
 
+void mirror_again(struct mirror *m)
+{
+    if (m->state != MIRROR_WATCHING)
+        return; /* it is about to */
+    ctl_watch_stop(m->watch);
+    m->watch = NULL;
+    mirror_read(m);
+}
+
 void mirror_recall(struct mirror *m, struct slice key, struct slice value)
 {
     struct buf full = {0};

@@ -28,6 +28,8 @@ struct mirror;
 struct mirror *mirror_start(struct loop *l, struct ctl *ctl, const char *prefix, const struct mirror_ops *ops, void *ctx);
 /* Nothing is called any more; the memory goes when the store has answered. NULL-safe. */
 void mirror_stop(struct mirror *m);
+/* The store is another one than it was, and perhaps older: everything is read anew, and what is held is as that says. */
+void mirror_again(struct mirror *m);
 bool mirror_synced(const struct mirror *m);          /* it has been read, and no reading is half done: a store's state as a whole */
 /* Before anything was read: as if the store had it. The first reading takes its place. */
 void mirror_recall(struct mirror *m, struct slice key, struct slice value);

@@ -125,6 +125,7 @@ void objstore_free(struct objstore *s)
 
 void objstore_on(struct objstore *s, struct ctl *c) { s->ctl = c; }
 bool objstore_whole(const struct objstore *s) { return !s->partial; }
+int64_t objstore_at(const struct objstore *s) { return s->head_mod; }
 int64_t objstore_revision(const struct objstore *s) { return s->head.revision; }
 
 /* ---- what every question has ------------------------------------------------------------------------------------------------- */
@@ -515,20 +516,24 @@ static void newest_done(struct ctl_call *call)
 {
     struct objstore_newest *n = CONTAINER_OF(op_of(call), struct objstore_newest, op);
     struct head h;
-    int64_t mod;
-    if (op_good(&n->op) && !head_of(&call->result.range, &h, &mod)) {
+    if (op_good(&n->op) && !head_of(&call->result.range, &h, &n->at)) {
         n->op.error = ERR_INVALID;
         buf_adds(&n->op.why, "what the control store has at " HEAD_KEY " is not a revision of Weir's");
     }
     n->revision = n->op.error == OK ? h.revision : 0;
-    n->here = n->op.error == OK && mod == n->op.store->head_mod && h.revision == n->op.store->head.revision;
     n->done(n);
 }
 
 void objstore_newest(struct objstore *s, struct objstore_newest *n)
 {
     op_begin(s, &n->op);
+    n->since = s->head_mod;
     op_submit(&n->op, newest_done, get_key(HEAD_KEY));
+}
+
+bool objstore_has(const struct objstore *s, const struct objstore_newest *n)
+{
+    return (n->at == s->head_mod && n->revision == s->head.revision) || (n->at >= n->since && n->at < s->head_mod);
 }
 
 /* ---- changing --------------------------------------------------------------------------------------------------------------------- */

@@ -24,6 +24,7 @@ struct objstore *objstore_new(const struct objstore_conf *conf);
 void objstore_free(struct objstore *s);
 void objstore_on(struct objstore *s, struct ctl *c); /* the store is open; NULL: it is closed. What was asked has been answered by then */
 bool objstore_whole(const struct objstore *s);       /* all that was there could be read last */
+int64_t objstore_at(const struct objstore *s);       /* the store's revision that made it; 0: none */
 int64_t objstore_revision(const struct objstore *s); /* the system's, as last read or committed; 0: nothing was ever applied */
 
 /* What every question has. The struct is the caller's, zeroed but for what it asks, until done() has been called: once, later. objstore_op_fini() after it. */
@@ -55,9 +56,11 @@ struct objstore_newest {
     struct objstore_op op;
     void (*done)(struct objstore_newest *n);
     int64_t revision;             /* the answer */
-    bool here;                    /* it is the one that was last read or committed here */
+    int64_t at, since;            /* this one's: what objstore_at() was in the store, and here when it was asked */
 };
 void objstore_newest(struct objstore *s, struct objstore_newest *n);
+/* What was read or committed here last is of that revision, or of one that came behind it. Not when the store is older than it was (restored from a backup). */
+bool objstore_has(const struct objstore *s, const struct objstore_newest *n);
 
 /* One transaction, or what amounts to one: what is different in `to`, the history of it, the system's next revision, and less of old history. */
 struct objstore_commit {

@@ -219,7 +219,7 @@ static int64_t newest(struct objstore *s, enum err want)
     assert_int_equal(n.op.error, want);
     assert_true((want != OK) == (n.op.why.n != 0));
     objstore_op_fini(&n.op);
-    newest_here = n.here;
+    newest_here = objstore_has(s, &n);
     return n.revision;
 }
 
@@ -358,6 +358,11 @@ static void test_layout(void **state)
     objstore_on(elsewhere, W.ctl);
     assert_int_equal(newest(elsewhere, OK), 2);
     assert_true(!newest_here && newest(W.s, OK) == 2 && newest_here);
+    int64_t at = objstore_at(W.s);
+    assert_true(at > 1 && objstore_at(elsewhere) == 0);
+    assert_true(objstore_has(W.s, &(struct objstore_newest){.revision = 1, .at = at - 1, .since = at - 1}));  /* committed here since */
+    assert_false(objstore_has(W.s, &(struct objstore_newest){.revision = 1, .at = at - 1, .since = at}));     /* a store that is older than it was */
+    assert_false(objstore_has(W.s, &(struct objstore_newest){.revision = 1, .at = at, .since = at}));         /* a large change is being written */
     assert_int_equal(objstore_revision(elsewhere), 0);
     objstore_free(elsewhere);
     store_close();
