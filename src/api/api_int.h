@@ -99,6 +99,8 @@ void api_conn_hold(struct api_conn *c, void *hold, void (*detach)(struct api_con
 bool api_stream_begin(struct api_conn *c, const char *type);
 void api_stream_chunk(struct api_conn *c, struct slice data);
 void api_stream_end(struct api_conn *c); /* calls detach(), too */
+/* The stream goes on with look(), by timer c->poll, which sets it again: after ms. It ends at once where the client left, or another engine began to take over, while the request waited. */
+void api_stream_follow(struct api_conn *c, void (*look)(struct timer *t), uint32_t ms);
 void api_conn_close(struct api_conn *c);
 /* No request follows the one under way, or the first, which is still to come from who has just connected; at rest, and when it follows something, it ends at once. */
 void api_conn_last(struct api_conn *c);

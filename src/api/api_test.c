@@ -980,6 +980,27 @@ static void test_synced(void **state)
     for (int i = 0; i < 20; i++)
         loop_turn(node.loop, 1);
     sync_now();
+    static const char follow[] = "GET /v1/watch?kind=ConfigMap&name=late HTTP/1.1\r\nHost: x\r\n\r\n"; /* or has had enough when it begins */
+    c = client_open(true);
+    client_text(&c, follow);
+    while (!node.sync)
+        loop_turn(node.loop, 1);
+    assert_int_equal(shutdown(c.fd, SHUT_WR), 0);
+    for (int i = 0; i < 5; i++)
+        loop_turn(node.loop, 1);
+    sync_now();
+    client_until(&c, NULL);
+    client_close(&c);
+    c = client_open(true); /* another engine takes over meanwhile */
+    client_text(&c, follow);
+    while (!node.sync)
+        loop_turn(node.loop, 1);
+    api_suspend(node.api);
+    sync_now();
+    client_until(&c, "{\"interrupted\":true}");
+    client_until(&c, NULL);
+    client_close(&c);
+    api_resume(node.api);
     node.sync_slow = node.shared = false;
     ask_expect("GET", "/v1/objects", "", 200, "");
 }

@@ -254,6 +254,16 @@ void api_conn_last(struct api_conn *c)
     }
 }
 
+void api_stream_follow(struct api_conn *c, void (*look)(struct timer *t), uint32_t ms)
+{
+    c->poll.fn = look;
+    timer_set(c->api->loop, &c->poll, ms);
+    if (c->eof)
+        api_stream_end(c);
+    else if (c->api->suspended)
+        api_conn_last(c);
+}
+
 /* ---- requests ------------------------------------------------------------------------------------------------------------ */
 
 static int hex_digit(char ch)

@@ -90,7 +90,6 @@ void api_get_events(struct api_conn *c)
         c->detach = asked_left;
         if (a->out.n)
             api_stream_chunk(c, buf_slice(&a->out));
-        c->poll.fn = poll_events;
-        timer_set(api->loop, &c->poll, POLL_MS);
+        api_stream_follow(c, poll_events, POLL_MS);
     }
 }

@@ -171,7 +171,6 @@ void api_get_rollout(struct api_conn *c)
         c->hold = r;
         c->detach = rollout_detach;
         api_stream_chunk(c, buf_slice(&r->out));
-        c->poll.fn = rollout_poll;
-        timer_set(c->api->loop, &c->poll, POLL_MS);
+        api_stream_follow(c, rollout_poll, POLL_MS);
     }
 }

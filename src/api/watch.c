@@ -82,9 +82,8 @@ void api_get_watch(struct api_conn *c)
     } else {
         c->hold = w;
         c->detach = watching_detach;
-        c->poll.fn = watching_poll;
-        timer_set(c->api->loop, &c->poll, WATCH_MS);
         api_stream_chunk(c, buf_slice(&out));
+        api_stream_follow(c, watching_poll, WATCH_MS);
     }
     buf_free(&out);
 }
