@@ -18,7 +18,7 @@
 #define OBJECTS_FILE_BYTES_MAX (256u << 20)
 #define MANIFEST_BYTES_MAX (8u << 20)
 #define TRIM_MS 500
-#define CHANGE_TRIES 50              /* of a change that those of other nodes come before: each time one of them was made, so all get their turn */
+#define CHANGE_TRIES 50              /* of a change that those of other nodes come before: each time one of them was made. Who hears the store late may lose all of them */
 #define CLUSTER_OPS_MAX 100          /* of a transaction; an etcd cluster takes 128 */
 #define CLUSTER_OPS_BYTES_MAX (512u << 10) /* and 1.5 MiB, of which one object may be the larger part */
 #define OBJECTS_COPY "objects.copy"  /* for a rehearsal; there only during an upgrade */
